@@ -1,0 +1,1 @@
+//! Row changes, assembled from messages.

@@ -1,0 +1,67 @@
+//! `[format]`: what a record looks like.
+
+use serde::{Deserialize, Serialize};
+
+/// What a record looks like.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Format {
+    /// Shape of the value: `debezium` (the envelope) or `flat` (the row's columns).
+    pub value: ValueFormat,
+    /// Form of column values. Only `readable` so far.
+    pub types: TypeProfile,
+    /// Form of the key: `json` (an object) or `value` (the bare value of a single key column).
+    pub key: KeyFormat,
+    /// Follow each delete with a tombstone (same key, no value), which compacted topics need.
+    pub tombstones: bool,
+    /// Publish TRUNCATE as an event with `op = "t"` and no key.
+    pub truncates: bool,
+    /// With `value = "flat"`: add `__op`, `__ts_ms`, `__lsn` and `__deleted` to the row's columns.
+    pub flat_metadata: bool,
+    /// Add the headers `rowcast.lsn`, `rowcast.xid` and `rowcast.ordinal`, by which a consumer can
+    /// rebuild transactions and drop repeats without parsing the value.
+    pub position_headers: bool,
+}
+
+impl Default for Format {
+    fn default() -> Self {
+        Self {
+            value: ValueFormat::Debezium,
+            types: TypeProfile::Readable,
+            key: KeyFormat::Json,
+            tombstones: true,
+            // Debezium leaves truncates out unless asked; its consumers may not know the event.
+            truncates: false,
+            flat_metadata: false,
+            position_headers: false,
+        }
+    }
+}
+
+/// Shape of a record's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ValueFormat {
+    /// Debezium's envelope: `before`, `after`, `source`, `op`, timestamps.
+    Debezium,
+    /// The row's columns.
+    Flat,
+}
+
+/// Form of column values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TypeProfile {
+    /// For people: decimals and times as text, JSON nested.
+    Readable,
+}
+
+/// Form of a record's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyFormat {
+    /// A JSON object of the key columns.
+    Json,
+    /// The bare value of a single key column; an object where there are several.
+    Value,
+}

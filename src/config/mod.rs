@@ -1,0 +1,54 @@
+//! What a user may set, and the resolved form the bridge runs with.
+//!
+//! One struct a section, and each field's doc comment is its manual entry. A setting is read from,
+//! in rising order of weight: the defaults here, a file, the environment, the command line. `load`
+//! does that reading and names the origin of every value it refuses.
+//!
+//! Not here: what a setting means to Postgres or Kafka. Whatever only the server can judge (a
+//! table that does not exist, a topic setting that Kafka refuses) is judged by the stage that asks.
+
+pub mod admin;
+pub mod format;
+pub mod kafka;
+pub mod log;
+pub mod postgres;
+pub mod secret;
+pub mod tables;
+pub mod topics;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::admin::Admin;
+pub use self::format::{Format, KeyFormat, TypeProfile, ValueFormat};
+pub use self::kafka::Kafka;
+pub use self::log::{Log, LogFormat};
+pub use self::postgres::Postgres;
+pub use self::secret::Secret;
+pub use self::tables::Table;
+pub use self::topics::Topics;
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The pipeline's name: the topic prefix, Debezium's `source.name`, and the stem of the slot's
+    /// and the publication's names. Default: the database's name.
+    pub name: Option<String>,
+    /// The database that is read.
+    pub postgres: Postgres,
+    /// The brokers that are written to.
+    pub kafka: Kafka,
+    /// How topics are named and made.
+    pub topics: Topics,
+    /// What a record looks like.
+    pub format: Format,
+    /// Settings of single tables, by `schema.table` or a glob of it; the first pattern that matches
+    /// in alphabetical order applies, an exact name before any glob.
+    pub tables: BTreeMap<String, Table>,
+    /// The HTTP endpoint for health and metrics.
+    pub admin: Admin,
+    /// What is logged, and how.
+    pub log: Log,
+}

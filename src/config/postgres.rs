@@ -1,0 +1,60 @@
+//! `[postgres]`: which database, which of its tables, and under which slot.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::secret::Secret;
+
+/// The database that is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Postgres {
+    /// Connection string as libpq takes it: a URL or `key=value` pairs, several hosts allowed.
+    /// Without a host, the server's socket directory is looked for, as libpq does.
+    /// `DATABASE_URL` sets it too.
+    pub url: Option<Secret>,
+    /// A file whose first line is the password; it wins over one in the URL.
+    pub password_file: Option<PathBuf>,
+    /// Tables to capture, as globs of `schema.table`. `*` matches within one part.
+    pub tables: Vec<String>,
+    /// Tables to leave out although `tables` matches them.
+    pub exclude_tables: Vec<String>,
+    /// The replication slot. Default: `rowcast_<name>`.
+    pub slot: Option<String>,
+    /// The publication. Default: `rowcast_<name>`.
+    pub publication: Option<String>,
+    /// Make the slot and the publication, and keep the publication's table set up to date. When
+    /// false, both must exist and are only checked.
+    pub manage: bool,
+    /// Make the slot a failover slot, which a synchronised standby keeps (PostgreSQL 17 and later;
+    /// ignored with a log line before).
+    pub failover: bool,
+    /// Longest time between two status updates to the server. Must stay well below the server's
+    /// `wal_sender_timeout` (a minute by default).
+    #[serde(with = "humantime_serde")]
+    pub status_interval: Duration,
+    /// Longest wait for a connection to one host.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        Self {
+            url: None,
+            password_file: None,
+            tables: vec!["*.*".to_owned()],
+            exclude_tables: Vec::new(),
+            slot: None,
+            publication: None,
+            manage: true,
+            failover: false,
+            // A sixth of wal_sender_timeout's default of 60 s: five may be lost before the server
+            // gives up.
+            status_interval: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `[topics]`: how topics are named and made.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// How topics are named and made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Topics {
+    /// Topic name from `{prefix}`, `{database}`, `{schema}` and `{table}`. Characters that Kafka
+    /// does not allow become `_`.
+    pub template: String,
+    /// What `{prefix}` stands for, and Debezium's `source.name`. Default: `name`.
+    pub prefix: Option<String>,
+    /// Make missing topics. When false, a missing topic is an error.
+    pub create: bool,
+    /// Partitions of topics that are made. An existing topic is never altered.
+    pub partitions: i32,
+    /// Replicas of topics that are made; -1 leaves it to the broker's `default.replication.factor`.
+    pub replication_factor: i32,
+    /// Any topic setting (`retention.ms`, `cleanup.policy`, ...) for topics that are made.
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            // Debezium's own naming, so that its consumers find the same topics.
+            template: "{prefix}.{schema}.{table}".to_owned(),
+            prefix: None,
+            create: true,
+            partitions: 1,
+            replication_factor: -1,
+            settings: BTreeMap::new(),
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Change data capture from Postgres to Kafka.
+//!
+//! ```text
+//! postgres::replication -> pgoutput::decode -> change::assemble -> encode -> route -> kafka::producer
+//!      WAL chunk (bytes)      Message<'_>         Change<'_>       Record    topic     librdkafka
+//!           ^                                                                              |
+//!           |  watch<Lsn>: one number is all that ever flows back                          v
+//!           +--------------------------- checkpoint::tracker <------- ack(Ticket) ---- kafka::delivery
+//! ```
+
+pub mod change;
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod encode;
+pub mod generate;
+pub mod kafka;
+pub mod lsn;
+pub mod pgoutput;
+pub mod postgres;
+pub mod tail;
+pub mod types;

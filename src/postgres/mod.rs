@@ -1,0 +1,1 @@
+//! The source: connections to Postgres.

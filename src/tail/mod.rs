@@ -1,0 +1,1 @@
+//! Events, printed as they arrive.
