@@ -8,6 +8,7 @@
 //!           +--------------------------- checkpoint::tracker <------- ack(Ticket) ---- kafka::delivery
 //! ```
 
+pub mod backoff;
 pub mod change;
 pub mod checkpoint;
 pub mod cli;
@@ -17,7 +18,9 @@ pub mod encode;
 pub mod generate;
 pub mod kafka;
 pub mod lsn;
+pub mod metrics;
 pub mod pgoutput;
 pub mod postgres;
+pub mod route;
 pub mod tail;
 pub mod types;

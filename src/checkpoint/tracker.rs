@@ -326,9 +326,16 @@ mod tests {
     #[derive(Debug, Clone)]
     enum Step {
         /// Records of the next transaction, and how many of them come before a keepalive.
-        Transaction { records: u8, commits: bool },
-        Ack { pick: prop::sample::Index },
-        Reject { pick: prop::sample::Index },
+        Transaction {
+            records: u8,
+            commits: bool,
+        },
+        Ack {
+            pick: prop::sample::Index,
+        },
+        Reject {
+            pick: prop::sample::Index,
+        },
         Keepalive,
     }
 
