@@ -8,6 +8,7 @@
 //!           +--------------------------- checkpoint::tracker <------- ack(Ticket) ---- kafka::delivery
 //! ```
 
+pub mod admin;
 pub mod backoff;
 pub mod change;
 pub mod checkpoint;
