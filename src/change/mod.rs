@@ -1,1 +1,169 @@
 //! Row changes, assembled from messages.
+//!
+//! `relation` keeps what tables look like, `assemble` follows the transactions, and together they
+//! turn a [`Message`](crate::pgoutput::Message) into a [`Change`]: which table, which position,
+//! which rows, over the bytes of the message. A change holds at all times:
+//! - its rows have exactly as many values as its relation has columns;
+//! - its [`Position`] is above that of every change before it.
+//!
+//! Not here: what a value means (`types`), what a record looks like (`encode`), any I/O.
+
+mod assemble;
+mod facts;
+mod relation;
+mod row;
+
+pub use self::assemble::{AssembleError, Assembler, Step, Truncated};
+pub use self::facts::{RelationFacts, TypeFacts, TypeKind};
+pub use self::relation::{Column, KeyChoice, KeySource, Relation, RelationError, Relations};
+pub use self::row::{OldRow, Row};
+
+use std::sync::Arc;
+
+use crate::lsn::Lsn;
+
+/// One change, over the bytes of its message.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// Its place in the order of all changes; the same on every replay.
+    pub position: Position,
+    /// Where the change itself stands in the WAL. Interleaves across transactions: not an order.
+    pub lsn: Lsn,
+    /// The transaction it belongs to; none for a non-transactional logical message.
+    pub transaction: Option<Transaction>,
+    /// End of the transaction before this one, or where the stream was started.
+    pub last_commit_lsn: Option<Lsn>,
+    /// Where the transaction came from, if it was replicated to this server.
+    pub origin: Option<ChangeOrigin<'a>>,
+    /// What happened.
+    pub data: Data<'a>,
+}
+
+/// What happened, to what.
+#[derive(Debug, Clone, Copy)]
+pub enum Data<'a> {
+    /// A new row.
+    Insert {
+        /// The table.
+        relation: &'a Arc<Relation>,
+        /// The row.
+        after: Row<'a>,
+    },
+    /// A changed row.
+    Update {
+        /// The table.
+        relation: &'a Arc<Relation>,
+        /// The row as it was, as far as the replica identity has it.
+        before: Option<OldRow<'a>>,
+        /// The row as it is.
+        after: Row<'a>,
+    },
+    /// A deleted row.
+    Delete {
+        /// The table.
+        relation: &'a Arc<Relation>,
+        /// The row as it was, as far as the replica identity has it.
+        before: OldRow<'a>,
+    },
+    /// An emptied table; a TRUNCATE of several gives one change each.
+    Truncate {
+        /// The table.
+        relation: &'a Arc<Relation>,
+    },
+    /// A logical message of `pg_logical_emit_message`.
+    Message {
+        /// Whom it is for.
+        prefix: &'a str,
+        /// Its content, any bytes.
+        content: &'a [u8],
+    },
+}
+
+impl<'a> Change<'a> {
+    /// The kind of change.
+    #[must_use]
+    pub const fn op(&self) -> Op {
+        match self.data {
+            Data::Insert { .. } => Op::Create,
+            Data::Update { .. } => Op::Update,
+            Data::Delete { .. } => Op::Delete,
+            Data::Truncate { .. } => Op::Truncate,
+            Data::Message { .. } => Op::Message,
+        }
+    }
+
+    /// The table; none for a logical message.
+    #[must_use]
+    pub const fn relation(&self) -> Option<&'a Arc<Relation>> {
+        match self.data {
+            Data::Insert { relation, .. }
+            | Data::Update { relation, .. }
+            | Data::Delete { relation, .. }
+            | Data::Truncate { relation } => Some(relation),
+            Data::Message { .. } => None,
+        }
+    }
+}
+
+/// The kind of a change, as Debezium's `op` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Op {
+    /// A new row, `c`.
+    Create,
+    /// A changed row, `u`.
+    Update,
+    /// A deleted row, `d`.
+    Delete,
+    /// An emptied table, `t`.
+    Truncate,
+    /// A logical message, `m`.
+    Message,
+}
+
+impl Op {
+    /// Debezium's letter.
+    #[must_use]
+    pub const fn letter(self) -> char {
+        match self {
+            Self::Create => 'c',
+            Self::Update => 'u',
+            Self::Delete => 'd',
+            Self::Truncate => 't',
+            Self::Message => 'm',
+        }
+    }
+}
+
+/// The place of a change in the order of all changes.
+///
+/// LSNs of rows interleave across transactions and several rows may share one; only this pair
+/// orders the stream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// Where the transaction's commit record starts. For a non-transactional logical message:
+    /// where the message stands.
+    pub commit_lsn: Lsn,
+    /// Count, from 1, of the transaction's changes as the server sends them, before any filter of
+    /// the bridge. Every table of a TRUNCATE counts as one. 0 for a non-transactional message.
+    pub ordinal: u64,
+}
+
+/// The transaction a change belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transaction {
+    /// The transaction's 32-bit ID.
+    pub xid: u32,
+    /// Where its commit record starts.
+    pub commit_lsn: Lsn,
+    /// When it committed, in microseconds since the Unix epoch.
+    pub commit_time_us: i64,
+}
+
+/// Where a replicated transaction came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChangeOrigin<'a> {
+    /// The origin's name on this server.
+    pub name: &'a str,
+    /// LSN of the commit on the server of origin.
+    pub commit_lsn: Lsn,
+}

@@ -1,0 +1,250 @@
+//! Tables as the stream last described them, and the choice of their key.
+//!
+//! A Relation message comes before the first row of a table and again after each change of it.
+//! Each makes a new [`Relation`] behind an `Arc`: whoever derives something from one (codecs,
+//! a topic) keeps the `Arc` beside it and compares with `Arc::ptr_eq` to see that it still holds.
+//!
+//! The key must be known for every change of a row, or order and compaction per key would break.
+//! So a catalog key is used only where the message agrees that deletes will carry it:
+//!
+//! | replica identity | key, first that applies |
+//! |---|---|
+//! | any | the configured columns |
+//! | DEFAULT | the columns flagged in the message (the primary key then), in the catalog's order |
+//! | INDEX | the primary key if the index covers it; the index |
+//! | FULL, NOTHING | the primary key; a unique index without nullable columns |
+//! | DEFAULT, no column flagged | a unique index without nullable columns |
+//!
+//! Else there is no key. A catalog key with a column that the message does not have is passed over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::pgoutput::{RelationBody, ReplicaIdentity};
+
+use super::facts::{RelationFacts, TypeFacts};
+
+/// A table as one Relation message described it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relation {
+    /// The table's OID.
+    pub oid: u32,
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// `schema.table`.
+    pub full_name: String,
+    /// What the server sends of an old row.
+    pub replica_identity: ReplicaIdentity,
+    /// The published columns, in the order of a row's values.
+    pub columns: Vec<Column>,
+    /// Places in `columns` of the key's columns, in key order; empty where there is no key.
+    pub key: Vec<usize>,
+    /// Where the key comes from.
+    pub key_source: KeySource,
+    /// The columns' types, as far as the catalog knew them.
+    pub types: std::collections::BTreeMap<u32, TypeFacts>,
+}
+
+/// One published column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// OID of its type.
+    pub type_oid: u32,
+    /// Its type modifier; -1 for none.
+    pub typmod: i32,
+    /// Whether old rows carry it under the table's replica identity.
+    pub in_identity: bool,
+}
+
+/// Where a table's key comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeySource {
+    /// The configuration.
+    Configured,
+    /// The primary key.
+    PrimaryKey,
+    /// The replica identity index.
+    ReplicaIdentity,
+    /// A unique index.
+    UniqueIndex,
+    /// There is no key.
+    None,
+}
+
+/// What the user said about the key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KeyChoice<'a> {
+    /// Columns to key by, instead of the table's own key.
+    pub configured: Option<&'a [String]>,
+}
+
+/// A table that cannot be captured as configured.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RelationError {
+    /// A configured key column is not among the published columns.
+    #[error(
+        "choosing the key of table {table}: configured column {column:?} is not one of its published columns ({columns})"
+    )]
+    NoSuchKeyColumn {
+        /// `schema.table`.
+        table: String,
+        /// The configured column.
+        column: String,
+        /// The columns there are, comma separated.
+        columns: String,
+    },
+    /// The configured key has no columns.
+    #[error("choosing the key of table {table}: the configured key has no columns")]
+    EmptyKey {
+        /// `schema.table`.
+        table: String,
+    },
+}
+
+/// The tables of the stream, by OID.
+#[derive(Debug, Default)]
+pub struct Relations {
+    by_oid: HashMap<u32, Arc<Relation>>,
+}
+
+impl Relations {
+    /// Compiles a Relation message and puts it in place of what was known of the table.
+    ///
+    /// # Errors
+    ///
+    /// [`RelationError`] when the configured key does not fit the table.
+    pub fn insert(
+        &mut self,
+        body: &RelationBody<'_>,
+        facts: RelationFacts,
+        choice: &KeyChoice<'_>,
+    ) -> Result<Arc<Relation>, RelationError> {
+        let relation = Arc::new(Relation::compile(body, facts, choice)?);
+        self.by_oid.insert(relation.oid, Arc::clone(&relation));
+        Ok(relation)
+    }
+
+    /// The table with this OID, as last described.
+    #[must_use]
+    pub fn by_oid(&self, oid: u32) -> Option<&Arc<Relation>> {
+        self.by_oid.get(&oid)
+    }
+}
+
+impl Relation {
+    /// Whether old rows carry the column.
+    #[must_use]
+    pub fn is_in_identity(&self, column: usize) -> bool {
+        self.columns.get(column).is_some_and(|column| column.in_identity)
+    }
+
+    /// Names of key columns that a key-only old row does not carry, so that a delete could not be
+    /// keyed. Empty for every key the table chose by itself; a configured key may name some.
+    pub fn key_outside_identity(&self) -> impl Iterator<Item = &str> {
+        self.key.iter().filter_map(|&at| {
+            let column = self.columns.get(at)?;
+            (!column.in_identity).then_some(column.name.as_str())
+        })
+    }
+
+    fn compile(
+        body: &RelationBody<'_>,
+        facts: RelationFacts,
+        choice: &KeyChoice<'_>,
+    ) -> Result<Self, RelationError> {
+        let columns = body.columns.iter().map(|column| Column {
+            name: column.name.to_owned(),
+            type_oid: column.type_oid,
+            typmod: column.typmod,
+            in_identity: column.in_identity,
+        });
+        let mut relation = Self {
+            oid: body.oid,
+            schema: body.schema.to_owned(),
+            table: body.table.to_owned(),
+            full_name: format!("{}.{}", body.schema, body.table),
+            replica_identity: body.replica_identity,
+            columns: columns.collect(),
+            key: Vec::new(),
+            key_source: KeySource::None,
+            types: std::collections::BTreeMap::new(),
+        };
+        (relation.key, relation.key_source) = match choice.configured {
+            Some(names) => (relation.configured_key(names)?, KeySource::Configured),
+            None => relation.own_key(&facts),
+        };
+        relation.types = facts.types;
+        Ok(relation)
+    }
+
+    fn configured_key(&self, names: &[String]) -> Result<Vec<usize>, RelationError> {
+        if names.is_empty() {
+            return Err(RelationError::EmptyKey { table: self.full_name.clone() });
+        }
+        let place = |name: &String| {
+            self.place(name).ok_or_else(|| RelationError::NoSuchKeyColumn {
+                table: self.full_name.clone(),
+                column: name.clone(),
+                columns: self
+                    .columns
+                    .iter()
+                    .map(|column| column.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+        };
+        names.iter().map(place).collect()
+    }
+
+    /// The table in the module's doc.
+    fn own_key(&self, facts: &RelationFacts) -> (Vec<usize>, KeySource) {
+        let flagged: Vec<usize> =
+            (0..self.columns.len()).filter(|&at| self.is_in_identity(at)).collect();
+        let primary_key = self.places(&facts.primary_key);
+        let unique_index = self
+            .places(&facts.unique_index)
+            .filter(|_| facts.unique_index.iter().all(|name| facts.not_null.contains(name)))
+            .map(|key| (key, KeySource::UniqueIndex));
+
+        let key = match self.replica_identity {
+            ReplicaIdentity::Default if !flagged.is_empty() => {
+                let agreed = primary_key.filter(|key| is_same_set(key, &flagged));
+                Some((agreed.unwrap_or(flagged), KeySource::PrimaryKey))
+            }
+            ReplicaIdentity::Index if !flagged.is_empty() => primary_key
+                .filter(|key| key.iter().all(|at| flagged.contains(at)))
+                .map(|key| (key, KeySource::PrimaryKey))
+                .or_else(|| {
+                    let agreed = self
+                        .places(&facts.identity_index)
+                        .filter(|key| is_same_set(key, &flagged));
+                    Some((agreed.unwrap_or(flagged), KeySource::ReplicaIdentity))
+                }),
+            ReplicaIdentity::Full | ReplicaIdentity::Nothing => {
+                primary_key.map(|key| (key, KeySource::PrimaryKey)).or(unique_index)
+            }
+            ReplicaIdentity::Default | ReplicaIdentity::Index => unique_index,
+        };
+        key.unwrap_or((Vec::new(), KeySource::None))
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// Places of all the names; none if there are no names or a column is gone.
+    fn places(&self, names: &[String]) -> Option<Vec<usize>> {
+        if names.is_empty() {
+            return None;
+        }
+        names.iter().map(|name| self.place(name)).collect()
+    }
+}
+
+fn is_same_set(left: &[usize], right: &[usize]) -> bool {
+    left.len() == right.len() && left.iter().all(|at| right.contains(at))
+}
