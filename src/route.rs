@@ -10,9 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use globset::{GlobBuilder, GlobMatcher};
-
-use crate::config::{Table, Topics};
+use crate::config::{Resolved, TableSettings, Topics};
 
 /// Kafka's own limit on a topic's name.
 const TOPIC_NAME_BYTES_MAX: usize = 249;
@@ -55,14 +53,6 @@ pub enum RouteError {
         /// What Kafka has against it.
         reason: &'static str,
     },
-    /// A pattern of `tables` is not a glob.
-    #[error("the pattern {pattern:?} of `tables` is not a glob: {reason}")]
-    Pattern {
-        /// The pattern as it was written.
-        pattern: String,
-        /// What is wrong with it.
-        reason: String,
-    },
 }
 
 /// Names topics.
@@ -71,54 +61,28 @@ pub struct Router {
     topics: Topics,
     prefix: String,
     database: String,
-    exact: BTreeMap<String, Table>,
-    /// In alphabetical order of the pattern.
-    patterns: Vec<(GlobMatcher, Table)>,
+    tables: TableSettings,
     /// Which table a topic was derived for.
     derived: HashMap<Arc<str>, String>,
 }
 
 impl Router {
-    /// Reads the patterns once.
-    ///
-    /// # Errors
-    /// When a pattern of `tables` is not a glob.
-    pub fn new(
-        topics: Topics,
-        tables: &BTreeMap<String, Table>,
-        prefix: &str,
-        database: &str,
-    ) -> Result<Self, RouteError> {
-        let mut exact = BTreeMap::new();
-        let mut patterns = Vec::new();
-        for (pattern, table) in tables {
-            if !pattern.contains(['*', '?', '[', '{']) {
-                exact.insert(pattern.clone(), table.clone());
-                continue;
-            }
-            let glob = GlobBuilder::new(&dots_as_slashes(pattern))
-                .literal_separator(true)
-                .build()
-                .map_err(|error| RouteError::Pattern {
-                    pattern: pattern.clone(),
-                    reason: error.kind().to_string(),
-                })?;
-            patterns.push((glob.compile_matcher(), table.clone()));
-        }
-        Ok(Self {
-            topics,
-            prefix: prefix.to_owned(),
+    /// A router for the tables of a database.
+    #[must_use]
+    pub fn new(settings: &Resolved, database: &str) -> Self {
+        Self {
+            topics: settings.topics.clone(),
+            prefix: settings.prefix.clone(),
             database: database.to_owned(),
-            exact,
-            patterns,
+            tables: settings.tables.clone(),
             derived: HashMap::new(),
-        })
+        }
     }
 
     /// The key columns configured for a table, if any.
     #[must_use]
     pub fn key_columns(&self, schema: &str, table: &str) -> Option<&[String]> {
-        self.settings_of(schema, table)?.key.as_deref()
+        self.tables.of(schema, table)?.key.as_deref()
     }
 
     /// The topic of a table.
@@ -127,7 +91,7 @@ impl Router {
     /// When Kafka would not take the name, or another table already has it.
     pub fn topic(&mut self, schema: &str, table: &str) -> Result<TopicPlan, RouteError> {
         let full_name = format!("{schema}.{table}");
-        let own = self.settings_of(schema, table).cloned().unwrap_or_default();
+        let own = self.tables.of(schema, table).cloned().unwrap_or_default();
         let name: Arc<str> = match &own.topic {
             Some(name) => name.as_str().into(),
             None => self.derived_name(schema, table).into(),
@@ -168,14 +132,6 @@ impl Router {
         }
     }
 
-    fn settings_of(&self, schema: &str, table: &str) -> Option<&Table> {
-        let full_name = format!("{schema}.{table}");
-        self.exact.get(&full_name).or_else(|| {
-            let path = format!("{schema}/{table}");
-            self.patterns.iter().find(|(glob, _)| glob.is_match(&path)).map(|(_, table)| table)
-        })
-    }
-
     fn derived_name(&self, schema: &str, table: &str) -> String {
         // Placeholders are filled in one pass, so a table named `{schema}` stays what it is.
         let mut name = String::new();
@@ -200,11 +156,6 @@ impl Router {
         name.push_str(rest);
         sanitised(&name)
     }
-}
-
-/// A glob's `*` must not cross from schema to table; globset knows that rule for path separators.
-fn dots_as_slashes(pattern: &str) -> String {
-    pattern.replacen('.', "/", 1)
 }
 
 fn sanitised(name: &str) -> String {
@@ -232,10 +183,17 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Kafka, Table};
 
     fn router(tables: &[(&str, Table)]) -> Router {
         let tables = tables.iter().map(|(name, table)| ((*name).to_owned(), table.clone()));
-        Router::new(Topics::default(), &tables.collect(), "nyc", "taxi").unwrap()
+        router_of(Config { tables: tables.collect(), ..Config::default() })
+    }
+
+    fn router_of(config: Config) -> Router {
+        let kafka = Kafka { brokers: Some("b:9092".to_owned()), ..Kafka::default() };
+        let config = Config { name: Some("nyc".to_owned()), kafka, ..config };
+        Router::new(&config.resolve("taxi").unwrap(), "taxi")
     }
 
     fn with_topic(topic: &str) -> Table {
@@ -283,12 +241,6 @@ mod tests {
     }
 
     #[test]
-    fn a_star_does_not_cross_from_schema_to_table() {
-        let mut router = router(&[("pub*s", with_topic("wrong"))]);
-        assert_eq!(&*router.topic("public", "rides").unwrap().name, "nyc.public.rides");
-    }
-
-    #[test]
     fn a_table_named_like_a_placeholder_stays_what_it_is() {
         let plan = router(&[]).topic("public", "{prefix}").unwrap();
         assert_eq!(&*plan.name, "nyc.public._prefix_");
@@ -315,7 +267,7 @@ mod tests {
             ..Table::default()
         };
         let tables = [("public.rides".to_owned(), table)].into();
-        let mut router = Router::new(topics, &tables, "nyc", "taxi").unwrap();
+        let mut router = router_of(Config { topics, tables, ..Config::default() });
         let plan = router.topic("public", "rides").unwrap();
         assert_eq!(plan.partitions, 2);
         let settings: Vec<_> = plan.settings.iter().map(|(k, v)| format!("{k}={v}")).collect();

@@ -21,16 +21,6 @@ pub enum Error {
         /// The library's words, without the value where it may be a secret.
         reason: String,
     },
-    /// A file that holds a property's value can't be read.
-    #[error("kafka.property_files: reading the value of {property:?} from {path}: {source}")]
-    PropertyFile {
-        /// The property.
-        property: String,
-        /// The file.
-        path: String,
-        /// Why it can't be read.
-        source: std::io::Error,
-    },
     /// The client could not be made from properties that are each valid.
     #[error("creating the kafka client: {reason}")]
     Client {
@@ -116,7 +106,6 @@ impl Error {
         match self {
             Self::Clash { .. }
             | Self::Property { .. }
-            | Self::PropertyFile { .. }
             | Self::Client { .. }
             | Self::TopicMissing { .. }
             | Self::TooLarge { .. } => false,

@@ -5,14 +5,13 @@
 //!
 //! Properties: <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>
 
-use std::collections::BTreeMap;
-
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::error::Error;
-use crate::config;
+use crate::config::Resolved;
+use crate::config::secret::MASK;
 
 /// Properties that only rowcast sets, with what depends on them.
 const OURS: &[(&str, &str)] = &[
@@ -52,18 +51,23 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
 /// The producer's properties, as librdkafka takes them.
 ///
 /// # Errors
-/// When the user sets a property that is ours, or a property file can't be read.
-pub fn client_config(brokers: &str, settings: &config::Kafka) -> Result<ClientConfig, Error> {
-    let user = user_properties(settings)?;
+/// When the user sets a property that is ours.
+pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
+    let user = &settings.properties;
+    for (ours, reason) in OURS {
+        if user.contains_key(*ours) {
+            return Err(Error::Clash { property: (*ours).to_owned(), reason });
+        }
+    }
     let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", brokers);
+    client.set("bootstrap.servers", &settings.brokers);
     for (name, other_name, value) in DEFAULTS {
         if !user.contains_key(*name) && !user.contains_key(*other_name) {
             client.set(*name, *value);
         }
     }
-    for (name, value) in &user {
-        client.set(name, value);
+    for (name, value) in user {
+        client.set(name, value.expose());
     }
     client.set("enable.idempotence", "true");
     client.set("partitioner", "murmur2_random");
@@ -75,33 +79,12 @@ pub fn client_config(brokers: &str, settings: &config::Kafka) -> Result<ClientCo
     Ok(client)
 }
 
-fn user_properties(settings: &config::Kafka) -> Result<BTreeMap<String, String>, Error> {
-    let mut user = settings.properties.clone();
-    for (property, path) in &settings.property_files {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::PropertyFile {
-            property: property.clone(),
-            path: path.display().to_string(),
-            source,
-        })?;
-        user.insert(property.clone(), text.lines().next().unwrap_or_default().to_owned());
-    }
-    for (ours, reason) in OURS {
-        if user.contains_key(*ours) {
-            return Err(Error::Clash { property: (*ours).to_owned(), reason });
-        }
-    }
-    Ok(user)
-}
-
 /// The error for a client that could not be made, without any value that may be a secret.
 pub(super) fn creation_error(error: KafkaError) -> Error {
     match error {
         KafkaError::ClientConfig(_, description, property, value) => {
-            let reason = if value.is_empty() {
-                description
-            } else {
-                description.replace(&value, config::secret::MASK)
-            };
+            let reason =
+                if value.is_empty() { description } else { description.replace(&value, MASK) };
             Error::Property { property, reason }
         }
         KafkaError::ClientCreation(reason) => Error::Client { reason },
@@ -112,16 +95,19 @@ pub(super) fn creation_error(error: KafkaError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{Config, Kafka};
 
-    fn with(properties: &[(&str, &str)]) -> config::Kafka {
-        let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-        config::Kafka { properties: properties.collect(), ..config::Kafka::default() }
+    fn with(properties: &[(&str, &str)]) -> Resolved {
+        let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into()));
+        let brokers = Some("b:9092".to_owned());
+        let kafka = Kafka { brokers, properties: properties.collect(), ..Kafka::default() };
+        Config { kafka, ..Config::default() }.resolve("taxi").unwrap()
     }
 
     #[test]
     fn a_property_that_the_promises_rest_on_is_refused_with_the_reason() {
         for (property, _) in OURS {
-            let error = client_config("b:1", &with(&[(property, "1")])).unwrap_err();
+            let error = client_config(&with(&[(property, "1")])).unwrap_err();
             assert!(matches!(&error, Error::Clash { property: p, .. } if p == property));
             assert!(error.to_string().contains(property), "{error}");
         }
@@ -130,34 +116,12 @@ mod tests {
     #[test]
     fn a_default_gives_way_to_the_users_value_under_either_of_its_names() {
         for name in ["compression.type", "compression.codec"] {
-            let client = client_config("b:1", &with(&[(name, "zstd")])).unwrap();
+            let client = client_config(&with(&[(name, "zstd")])).unwrap();
             assert_eq!(client.get(name), Some("zstd"));
             let other =
                 if name == "compression.type" { "compression.codec" } else { "compression.type" };
             assert_eq!(client.get(other), None);
         }
-    }
-
-    #[test]
-    fn a_property_file_gives_its_first_line() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "s3cret\nignored\n").unwrap();
-        let settings = config::Kafka {
-            property_files: [("sasl.password".to_owned(), file.path().to_owned())].into(),
-            ..config::Kafka::default()
-        };
-        let client = client_config("b:1", &settings).unwrap();
-        assert_eq!(client.get("sasl.password"), Some("s3cret"));
-    }
-
-    #[test]
-    fn a_property_file_that_cannot_be_read_is_named() {
-        let settings = config::Kafka {
-            property_files: [("sasl.password".to_owned(), "/nowhere/at/all".into())].into(),
-            ..config::Kafka::default()
-        };
-        let error = client_config("b:1", &settings).unwrap_err().to_string();
-        assert!(error.contains("sasl.password") && error.contains("/nowhere/at/all"), "{error}");
     }
 
     #[test]
