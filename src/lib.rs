@@ -20,4 +20,5 @@ pub mod lsn;
 pub mod pgoutput;
 pub mod postgres;
 pub mod tail;
+pub mod telemetry;
 pub mod types;
