@@ -24,4 +24,5 @@ pub mod pgoutput;
 pub mod postgres;
 pub mod route;
 pub mod tail;
+pub mod telemetry;
 pub mod types;

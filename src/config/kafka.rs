@@ -40,25 +40,26 @@ impl Default for Kafka {
     }
 }
 
+/// librdkafka properties that only rowcast sets, with what depends on them.
+pub const RESERVED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set kafka.brokers instead"),
+    ("metadata.broker.list", "set kafka.brokers instead"),
+    ("enable.idempotence", "order per key and the absence of repeats depend on it"),
+    ("acks", "nothing may be confirmed to Postgres before all replicas have it"),
+    ("request.required.acks", "nothing may be confirmed to Postgres before all replicas have it"),
+    ("partitioner", "keys must land where Java clients put them"),
+    ("message.timeout.ms", "a record that timed out would be a hole in the stream"),
+    ("delivery.timeout.ms", "a record that timed out would be a hole in the stream"),
+    ("retries", "a record that was given up would be a hole in the stream"),
+    ("message.send.max.retries", "a record that was given up would be a hole in the stream"),
+    ("queue.buffering.max.messages", "set kafka.queue_bytes instead"),
+    ("queue.buffering.max.kbytes", "set kafka.queue_bytes instead"),
+    ("transactional.id", "the delivery mode decides about transactions"),
+    ("delivery.report.only.error", "every acknowledgement counts"),
+    ("enable.gapless.guarantee", "it is not needed beside idempotence and stops the producer"),
+];
+
 /// Why rowcast keeps this librdkafka property to itself, if it does.
 pub(super) fn reserved(property: &str) -> Option<&'static str> {
-    Some(match property {
-        "bootstrap.servers" | "metadata.broker.list" => "set kafka.brokers",
-        "acks" | "request.required.acks" | "enable.idempotence" | "enable.gapless.guarantee" => {
-            "nothing is lost only while every replica acknowledges, each record once"
-        }
-        "max.in.flight" | "max.in.flight.requests.per.connection" => {
-            "idempotence bounds it, and order per key depends on that"
-        }
-        "retries" | "message.send.max.retries" => "a record is retried until it is acknowledged",
-        "message.timeout.ms" | "delivery.timeout.ms" => {
-            "a record that times out would be a hole in the stream"
-        }
-        "partitioner" => "one key stays on one partition, the one a Java client would choose",
-        "queue.buffering.max.kbytes" => "set kafka.queue_bytes",
-        "queue.buffering.max.messages" => "the queue is bounded in bytes, by kafka.queue_bytes",
-        "transactional.id" | "transaction.timeout.ms" => "it writes without transactions",
-        "delivery.report.only.error" => "acknowledgements decide what is confirmed to Postgres",
-        _ => return None,
-    })
+    RESERVED.iter().find(|(name, _)| *name == property).map(|(_, reason)| *reason)
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::keys::{KEYS, Kind, TABLE_KEYS};
 use super::load::{Loaded, Origins};
 use super::walk::dotted;
-use super::{Config, Origin, Secret, Table, mask};
+use super::{Config, Origin, Secret, mask};
 
 /// One key with its effective value.
 #[derive(Debug, Clone, PartialEq)]
@@ -136,10 +136,4 @@ pub(super) fn toml_value(value: &Value) -> String {
         }
         other => other.to_string(),
     }
-}
-
-/// Settings of a table that say nothing, for the manual.
-#[cfg(test)]
-pub(super) fn default_table() -> Value {
-    serde_json::to_value(Table::default()).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::keys::{KEYS, Key, Kind, TABLE_KEYS};
-use super::{Config, Sources, listing, load};
+use super::{Config, Sources, Table, listing, load};
 
 const MARK: &str = "<!-- Generated from src/config by its tests; UPDATE_GOLDEN=1 rewrites. -->";
 
@@ -98,7 +98,7 @@ fn generated() -> String {
 }
 
 fn table_defaults() -> Value {
-    listing::default_table()
+    serde_json::to_value(Table::default()).unwrap()
 }
 
 fn row(key: &Key, source: &str, value: &Value) -> String {

@@ -47,7 +47,7 @@ pub use self::load::{FlagSetting, Loaded, Origins, Sources, load};
 pub use self::log::{Log, LogFormat};
 pub use self::pattern::{TableFilter, TablePattern};
 pub use self::postgres::Postgres;
-pub use self::resolved::{ResolveError, Resolved, TableSettings, Warning};
+pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;
 pub use self::tables::Table;
 pub use self::topics::Topics;

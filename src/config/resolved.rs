@@ -10,9 +10,9 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::pattern::{TableFilter, TablePattern};
+use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
-use super::{Admin, Config, Fault, Format, Log, Secret, Table, Topics};
+use super::{Admin, Config, Fault, Format, Kafka, Log, Secret, Table, Topics};
 
 /// What the bridge runs with.
 #[derive(Debug, Clone)]
@@ -41,18 +41,14 @@ pub struct Resolved {
     pub connect_timeout: Duration,
     /// Bootstrap brokers.
     pub brokers: String,
-    /// librdkafka properties, those from files among them.
-    pub properties: BTreeMap<String, Secret>,
-    /// Bytes of records that may wait for the broker.
-    pub queue_bytes: u64,
-    /// On shutdown, longest wait for acknowledgements.
-    pub drain_timeout: Duration,
+    /// The rest of the Kafka side; `properties` has those from files too, `property_files` none.
+    pub kafka: Kafka,
     /// How topics are named and made.
     pub topics: Topics,
     /// What a record looks like.
     pub format: Format,
     /// Settings of single tables.
-    pub tables: TableSettings,
+    pub tables: BTreeMap<String, Table>,
     /// The HTTP endpoint.
     pub admin: Admin,
     /// What is logged.
@@ -126,12 +122,13 @@ impl Config {
         let password = password
             .map(|file| read_secret("postgres.password_file", file, false, &mut warnings))
             .transpose()?;
-        let mut properties = self.kafka.properties.clone();
-        for (property, file) in &self.kafka.property_files {
+        let mut kafka = self.kafka.clone();
+        for (property, file) in std::mem::take(&mut kafka.property_files) {
             let key = format!("kafka.property_files.\"{property}\"");
             // A PEM is many lines; every other value is one.
             let whole = property.ends_with(".pem");
-            properties.insert(property.clone(), read_secret(&key, file, whole, &mut warnings)?);
+            let secret = read_secret(&key, &file, whole, &mut warnings)?;
+            kafka.properties.insert(property, secret);
         }
         let settled = |set: &Option<String>| set.clone().unwrap_or_else(|| identifier(&name));
         Ok(Resolved {
@@ -147,12 +144,10 @@ impl Config {
             status_interval: self.postgres.status_interval,
             connect_timeout: self.postgres.connect_timeout,
             brokers,
-            properties,
-            queue_bytes: self.kafka.queue_bytes,
-            drain_timeout: self.kafka.drain_timeout,
+            kafka,
             topics: self.topics.clone(),
             format: self.format.clone(),
-            tables: TableSettings::parse(&self.tables)?,
+            tables: self.tables.clone(),
             admin: self.admin.clone(),
             log: self.log.clone(),
             warnings,
@@ -197,35 +192,6 @@ fn read_secret(
 fn is_world_readable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-/// Settings of single tables, by pattern.
-#[derive(Debug, Clone, Default)]
-pub struct TableSettings {
-    /// Exact names before globs, each in alphabetical order.
-    patterns: Vec<(TablePattern, Table)>,
-}
-
-impl TableSettings {
-    /// Reads the patterns.
-    ///
-    /// # Errors
-    /// For the first pattern that is wrong.
-    pub fn parse(tables: &BTreeMap<String, Table>) -> Result<Self, Fault> {
-        let parse = |(pattern, table): (&String, &Table)| {
-            Ok((TablePattern::parse(pattern)?, table.clone()))
-        };
-        let mut patterns = tables.iter().map(parse).collect::<Result<Vec<_>, Fault>>()?;
-        patterns.sort_by_key(|(pattern, _)| !pattern.is_exact());
-        Ok(Self { patterns })
-    }
-
-    /// The settings that apply to this table: the first pattern that matches.
-    #[must_use]
-    pub fn of(&self, schema: &str, table: &str) -> Option<&Table> {
-        let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(schema, table));
-        found.map(|(_, settings)| settings)
-    }
 }
 
 #[cfg(test)]
@@ -280,8 +246,8 @@ mod tests {
         config.kafka.property_files.insert("ssl.key.pem".to_owned(), file.clone());
         let resolved = config.resolve("taxi").unwrap();
         assert_eq!(resolved.password.as_ref().unwrap().expose(), "hunter2");
-        assert_eq!(resolved.properties["sasl.password"].expose(), "hunter2");
-        assert_eq!(resolved.properties["ssl.key.pem"].expose(), "hunter2\nsecond line\n");
+        assert_eq!(resolved.kafka.properties["sasl.password"].expose(), "hunter2");
+        assert_eq!(resolved.kafka.properties["ssl.key.pem"].expose(), "hunter2\nsecond line\n");
         assert_eq!(resolved.warnings.len(), 3);
         let shown = file.display();
         assert_eq!(
@@ -317,19 +283,5 @@ mod tests {
             text(&config),
             format!("{shown}, which postgres.password_file names, has an empty first line")
         );
-    }
-
-    #[test]
-    fn an_exact_name_applies_before_any_glob() {
-        let table = |topic: &str| Table { topic: Some(topic.to_owned()), ..Table::default() };
-        let tables = BTreeMap::from([
-            ("*.*".to_owned(), table("all")),
-            ("public.r*".to_owned(), table("r")),
-            ("public.rides".to_owned(), table("rides")),
-        ]);
-        let settings = TableSettings::parse(&tables).unwrap();
-        let topic = |name| settings.of("public", name).unwrap().topic.clone().unwrap();
-        assert_eq!(topic("rides"), "rides");
-        assert_eq!(topic("routes"), "all");
     }
 }

@@ -238,13 +238,13 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[kafka.properties]\nacks = 1",
-        "2: kafka.properties.acks: rowcast sets this property itself: nothing is lost only while \
-         every replica acknowledges, each record once",
+        "2: kafka.properties.acks: rowcast sets this property itself: nothing may be confirmed \
+         to Postgres before all replicas have it",
     ),
     (
         "[kafka.properties]\n\"bootstrap.servers\" = \"a\"",
         "2: kafka.properties.\"bootstrap.servers\": rowcast sets this property itself: set \
-         kafka.brokers",
+         kafka.brokers instead",
     ),
     (
         "[kafka.properties]\n\"sasl.password\" = \"hunter2\"\n[kafka.property_files]\n\
