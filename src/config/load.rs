@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
@@ -122,7 +122,7 @@ fn file_layer(sources: &Sources) -> Layer {
     let file = match find_file(sources) {
         Ok(Some(file)) => file,
         Ok(None) => return Layer::default(),
-        Err(problem) => return Layer { problems: vec![problem], ..Layer::default() },
+        Err(problem) => return Layer { problems: vec![*problem], ..Layer::default() },
     };
     let origin = |line| Origin::File { path: file.clone(), line };
     let refused = |line, fault| Layer {
@@ -145,17 +145,13 @@ fn file_layer(sources: &Sources) -> Layer {
 }
 
 /// The file to read: the one that is named, else the usual one, else none.
-fn find_file(sources: &Sources) -> Result<Option<PathBuf>, Problem> {
+fn find_file(sources: &Sources) -> Result<Option<PathBuf>, Box<Problem>> {
     if let Some(file) = &sources.file {
         return Ok(Some(file.clone()));
     }
     if let Some(file) = environment::variable(&sources.environment, CONFIG_VARIABLE) {
         return match file {
-            "" => Err(Problem {
-                origin: Origin::Variable(CONFIG_VARIABLE.to_owned()),
-                key: String::new(),
-                fault: Fault::Empty,
-            }),
+            "" => Err(refusal(Origin::Variable(CONFIG_VARIABLE.to_owned()), Fault::Empty)),
             file => Ok(Some(PathBuf::from(file))),
         };
     }
@@ -164,12 +160,15 @@ fn find_file(sources: &Sources) -> Result<Option<PathBuf>, Problem> {
     match present.as_slice() {
         [] => Ok(None),
         [file] => Ok(Some(PathBuf::from(file))),
-        [file, other, ..] => Err(Problem {
-            origin: Origin::File { path: Path::new(file).to_owned(), line: 0 },
-            key: String::new(),
-            fault: Fault::TwoFiles { other: (*other).to_owned() },
-        }),
+        [file, other, ..] => {
+            let origin = Origin::File { path: PathBuf::from(file), line: 0 };
+            Err(refusal(origin, Fault::TwoFiles { other: (*other).to_owned() }))
+        }
     }
+}
+
+fn refusal(origin: Origin, fault: Fault) -> Box<Problem> {
+    Box::new(Problem { origin, key: String::new(), fault })
 }
 
 fn flag_layer(setting: &FlagSetting) -> Layer {

@@ -151,16 +151,23 @@ fn every_example_loads() {
 }
 
 #[test]
-fn the_full_example_sets_every_key_to_its_default_or_an_example() {
+fn the_full_example_sets_every_key_and_keeps_every_default() {
     let (_, full) = examples().into_iter().find(|(name, _)| name == "rowcast.full.toml").unwrap();
     let set = |path: &[&str]| {
         let prefix: Vec<String> = path.iter().map(|&part| part.to_owned()).collect();
         full.origins.0.keys().any(|key| key.starts_with(&prefix))
     };
+    let defaults = serde_json::to_value(Config::default()).unwrap();
+    let values = serde_json::to_value(&full.config).unwrap();
     for key in KEYS {
         let path: Vec<&str> =
             [key.section, key.name].into_iter().filter(|p| !p.is_empty()).collect();
         assert!(set(&path), "{} is missing", key.dotted());
+        let of = |values: &Value| path.iter().fold(values, |value, part| &value[part]).clone();
+        let default = of(&defaults);
+        if !default.is_null() && !default.is_object() {
+            assert_eq!(of(&values), default, "{}", key.dotted());
+        }
     }
     for key in TABLE_KEYS {
         assert!(set(&["tables", "public.rides", key.name]), "tables: {} is missing", key.name);

@@ -454,6 +454,15 @@ fn the_toml_listing_loads_to_the_same_configuration() {
     assert_eq!(again, loaded.config);
 }
 
+#[test]
+fn no_depth_of_nesting_exhausts_the_stack() {
+    for text in ["[", "{a: ", "- ", "a = [", "a = {b = "].map(|part| part.repeat(100_000)) {
+        drop(super::load::walk_text(&text));
+    }
+    drop(super::load::walk_text(&format!("a = {}", "[".repeat(100_000))));
+    drop(super::load::walk_text(&format!("a{} = 1", ".a".repeat(10_000))));
+}
+
 proptest! {
     #[test]
     fn no_text_makes_loading_panic(text in "\\PC*|([a-z.\\[\\]{}\"'=:,\\n &*!|>-]|postgres|tables){0,60}") {

@@ -1,5 +1,6 @@
 //! The servers that the other tests stand on start, answer, survive what they must, and end.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::support::postgres::{
 };
 use crate::support::{PATIENCE, eventually, unique};
 
-/// Set for the helper process that [`servers_die_with_a_killed_test_process`] starts and kills.
+/// Set in the process that [`servers_die_with_a_killed_test_process`] starts and kills.
 const HELPER: &str = "ROWCAST_HARNESS_HELPER";
 
 async fn text(client: &tokio_postgres::Client, query: &str) -> String {
@@ -126,29 +127,21 @@ async fn a_bridge_that_ends_at_once_is_reported_not_waited_for() {
     assert!(bridge.wait_until_ready(PATIENCE).is_err());
 }
 
-/// Runs in the helper process only: starts servers, tells their process ids and folders, and waits
-/// to be killed.
-#[test]
-fn helper_process_that_is_killed() {
-    if std::env::var_os(HELPER).is_none() {
-        return;
-    }
-    let postgres = PostgresServer::shared();
-    println!("{HELPER} {} {}", postgres.pid().expect("runs"), postgres.socket_dir().display());
-    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).expect("wait for the end");
-}
-
 #[tokio::test]
 async fn servers_die_with_a_killed_test_process() {
+    if std::env::var_os(HELPER).is_some() {
+        start_a_server_and_wait_for_the_end();
+    }
     let mut helper = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "harness::helper_process_that_is_killed", "--nocapture"])
+        .args(["--exact", "harness::servers_die_with_a_killed_test_process", "--nocapture"])
         .env(HELPER, "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("start the helper");
-    let output = std::io::BufReader::new(helper.stdout.take().expect("piped"));
-    let line = std::io::BufRead::lines(output)
+    let output = BufReader::new(helper.stdout.take().expect("piped"));
+    let line = output
+        .lines()
         .map(|line| line.expect("read the helper's output"))
         .find(|line| line.contains(HELPER))
         .expect("the helper tells what it started");
@@ -163,4 +156,12 @@ async fn servers_die_with_a_killed_test_process() {
         gone.then_some(())
     })
     .await;
+}
+
+/// What the helper does: its parent reads the line, and kills it.
+fn start_a_server_and_wait_for_the_end() -> ! {
+    let postgres = PostgresServer::shared();
+    println!("{HELPER} {} {}", postgres.pid().expect("runs"), postgres.socket_dir().display());
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).expect("wait for the end");
+    std::process::exit(1);
 }

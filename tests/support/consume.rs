@@ -30,9 +30,8 @@ pub(crate) struct OwnedRecord {
 impl OwnedRecord {
     fn from_message(message: &BorrowedMessage<'_>) -> Self {
         let headers = message.headers().map_or_else(Vec::new, |headers| {
-            let owned = |name: &str, value: Option<&[u8]>| {
-                (name.to_owned(), value.map(<[u8]>::to_vec))
-            };
+            let owned =
+                |name: &str, value: Option<&[u8]>| (name.to_owned(), value.map(<[u8]>::to_vec));
             headers.iter().map(|header| owned(header.key, header.value)).collect()
         });
         Self {

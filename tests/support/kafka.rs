@@ -89,11 +89,8 @@ impl KafkaNode {
     pub(crate) fn start() -> Result<Self, &'static str> {
         let jars = jars()?;
         for _ in 0..3 {
-            let mut node = Self {
-                process: Guarded::new("kafka", None, "KILL"),
-                jars,
-                port: free_port(),
-            };
+            let mut node =
+                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port() };
             node.format();
             node.launch();
             match node.wait_until_ready() {
