@@ -56,7 +56,7 @@ impl<'a> Writer<'a> {
             let values = self
                 .client
                 .query(
-                    "SELECT nextval(pg_get_serial_sequence($1, $2)) FROM generate_series(1, $3)",
+                    "SELECT nextval(pg_get_serial_sequence($1, $2)) FROM generate_series(1, $3::bigint)",
                     &[&table.name, &table.key[0], &ID_BLOCK],
                 )
                 .await
