@@ -18,6 +18,8 @@ pub mod stream;
 pub mod tls;
 
 mod chunks;
+#[cfg(test)]
+mod live_tests;
 mod pacer;
 mod session;
 mod socket;

@@ -265,11 +265,11 @@ fn text(rows: &[Vec<Option<String>>], column: usize) -> Result<&str, Error> {
 /// `17.10 (Debian 17.10-1)` is 170010, `18beta1` is 180000, `9.6.24` is 90624.
 fn version_number(text: &str) -> u32 {
     let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
-    let mut parts = digits.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    let mut part = || parts.next().unwrap_or(0);
-    match part() {
-        major @ 10.. => major.saturating_mul(10_000).saturating_add(part()),
-        major => major * 10_000 + part() * 100 + part(),
+    let parts: Result<Vec<u32>, _> = digits.split('.').map(str::parse).collect();
+    let part = |index| parts.as_ref().ok().and_then(|parts| parts.get(index)).copied().unwrap_or(0);
+    match part(0) {
+        major @ 10.. => major.saturating_mul(10_000).saturating_add(part(1)),
+        major => major * 10_000 + part(1).min(99) * 100 + part(2).min(99),
     }
 }
 
