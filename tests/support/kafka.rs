@@ -282,6 +282,8 @@ fn java_runs() -> Result<(), String> {
     output.map(drop).map_err(|error| format!("java does not run: {error}"))
 }
 
+/// The broker's session is short because a node that comes back after a kill waits for the end of
+/// its old one: 9 s by default.
 fn settings(data: &Path, port: u16, controller_port: u16) -> String {
     let data = data.display();
     format!(
@@ -301,6 +303,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 "
     )
