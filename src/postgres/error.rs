@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use super::frame::FrameError;
+use super::preflight::Shortfall;
 use super::server_error::ServerError;
 use super::tls::TlsError;
 
@@ -177,17 +178,19 @@ pub enum Error {
         /// The cause.
         source: tokio_postgres::Error,
     },
-    /// A pattern of the table lists is not a glob.
-    #[error("the table pattern {pattern:?} cannot be read")]
-    Pattern {
-        /// The pattern.
-        pattern: String,
-        /// The cause.
-        source: globset::Error,
+    /// The server or the role can't do what is needed.
+    #[error("the database can't be used as it is set up: {}", causes(shortfalls))]
+    Preflight {
+        /// Everything that does not hold.
+        shortfalls: Vec<Shortfall>,
     },
     /// The thread of the reader cannot be started or has died.
     #[error("the thread that reads the stream fails")]
     Thread(#[source] io::Error),
+}
+
+fn causes(shortfalls: &[Shortfall]) -> String {
+    shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl From<ServerError> for Error {
@@ -206,6 +209,15 @@ impl From<ServerError> for Error {
 }
 
 impl Error {
+    /// A login by the SQL library that failed, told apart as those of our own are.
+    #[must_use]
+    pub(crate) fn logging_in(source: tokio_postgres::Error) -> Self {
+        match source.as_db_error() {
+            Some(error) => ServerError::from(error).into(),
+            None => Self::Sql { doing: "log in", source },
+        }
+    }
+
     /// Says of an error that came in answer to a command about `slot` what it means for it.
     #[must_use]
     pub(crate) fn about_slot(self, slot: &str) -> Self {
@@ -282,6 +294,10 @@ impl Error {
                 "check host and port of postgres.url, and that the server runs and listens there"
             }
             Self::Hosts { attempts } => return attempts.iter().find_map(|(_, error)| error.fix()),
+            Self::Preflight { shortfalls } => {
+                let fixes = shortfalls.iter().map(|shortfall| shortfall.fix.as_str());
+                return Some(fixes.collect::<Vec<_>>().join("\n"));
+            }
             Self::PasswordMissing { .. } => {
                 "set postgres.password_file, PGPASSWORD, or the password in postgres.url"
             }

@@ -9,11 +9,16 @@
 //! Two connections by one connection string: our own to the walsender, which no SQL library can
 //! open, and `tokio-postgres` for everything that is SQL. Nothing here knows what a row is.
 
+pub mod catalog;
+pub mod client;
 pub mod conninfo;
 pub mod error;
 pub mod frame;
+pub mod preflight;
+pub mod publication;
 pub mod replication;
 pub mod server_error;
+pub mod slot;
 pub mod stream;
 pub mod tls;
 
@@ -28,6 +33,7 @@ mod startup;
 mod testing;
 mod wire;
 
+pub use self::catalog::Catalog;
 pub use self::chunks::{ChunkReceiver, ChunkSender, chunk_channel};
 pub use self::conninfo::{ConnInfo, ConnInfoError};
 pub use self::error::Error;

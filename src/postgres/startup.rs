@@ -26,7 +26,7 @@ use crate::config::Secret;
 /// prefer.
 pub(crate) const SESSION_SETTINGS: [(&str, &str); 7] = [
     ("DateStyle", "ISO"),
-    ("IntervalStyle", "postgres"),
+    ("IntervalStyle", "iso_8601"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),

@@ -346,16 +346,21 @@ fn now_us() -> i64 {
 /// The reader's thread. Awaiting it gives the stream's result.
 #[derive(Debug)]
 pub struct ReaderHandle {
-    result: tokio::sync::oneshot::Receiver<Result<(), Error>>,
+    /// None once the result was taken.
+    result: Option<tokio::sync::oneshot::Receiver<Result<(), Error>>>,
 }
 
 impl ReaderHandle {
-    /// Waits for the stream to end. Cancelling the wait does not stop the stream.
+    /// Waits for the stream to end; once it has told its result, it has none to tell. Cancelling
+    /// the wait does not stop the stream.
     ///
     /// # Errors
     /// The stream's error, or that its thread died.
     pub async fn join(&mut self) -> Result<(), Error> {
-        match (&mut self.result).await {
+        let Some(result) = &mut self.result else { return Ok(()) };
+        let result = result.await;
+        self.result = None;
+        match result {
             Ok(result) => result,
             Err(_) => Err(Error::Thread(std::io::Error::other("it ended without a result"))),
         }
@@ -391,5 +396,5 @@ where
         let _ = sender.send(result);
     };
     std::thread::Builder::new().name("reader".to_owned()).spawn(run).map_err(Error::Thread)?;
-    Ok(ReaderHandle { result })
+    Ok(ReaderHandle { result: Some(result) })
 }
