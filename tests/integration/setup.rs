@@ -35,7 +35,8 @@ async fn publication_and_slot_are_made_for_the_tables_that_match() {
                  CREATE TABLE rides_old (id int PRIMARY KEY);
                  CREATE UNLOGGED TABLE scratch (id int PRIMARY KEY);
                  CREATE VIEW seen AS SELECT * FROM rides;
-                 CREATE TABLE days (d date) PARTITION BY RANGE (d);
+                 CREATE TABLE keyless (n int);
+                 CREATE TABLE days (d date PRIMARY KEY) PARTITION BY RANGE (d);
                  CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
             )
             .await
@@ -47,6 +48,9 @@ async fn publication_and_slot_are_made_for_the_tables_that_match() {
             Bridge::start_ready(&name, &database.unix_url, &bootstrap, config, PATIENCE);
         assert_eq!(published(&client, &name).await, ["public.days", "public.rides", "public.zones"]);
         assert_eq!(slots(&client, &name).await, 1);
+        // Published, it would take no UPDATE any more: the bridge must not break the application.
+        client.batch_execute("INSERT INTO keyless VALUES (1); UPDATE keyless SET n = 2").await.expect("update");
+        assert!(bridge.log().contains("public.keyless"), "log:\n{}", bridge.log());
         assert!(bridge.terminate(PATIENCE).success());
 
         // A table more and a table less, seen at the next start and logged.

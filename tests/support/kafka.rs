@@ -68,7 +68,14 @@ pub(crate) struct KafkaNode {
     process: Guarded,
     jars: &'static Path,
     port: u16,
+    memory: &'static [&'static str],
 }
+
+/// Enough for tests, and little beside several other servers.
+const SMALL: &[&str] = &["-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// As a broker is run where speed matters.
+const FAST: &[&str] = &["-Xms1g", "-Xmx1g", "-XX:+UseG1GC"];
 
 impl KafkaNode {
     /// The node that all tests share.
@@ -87,10 +94,23 @@ impl KafkaNode {
     ///
     /// As for [`KafkaNode::shared`].
     pub(crate) fn start() -> Result<Self, &'static str> {
+        Self::start_with(SMALL)
+    }
+
+    /// A private node for measurements.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaNode::shared`].
+    pub(crate) fn start_for_speed() -> Result<Self, &'static str> {
+        Self::start_with(FAST)
+    }
+
+    fn start_with(memory: &'static [&'static str]) -> Result<Self, &'static str> {
         let jars = jars()?;
         for _ in 0..3 {
             let mut node =
-                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port() };
+                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port(), memory };
             node.format();
             node.launch();
             match node.wait_until_ready() {
@@ -130,9 +150,8 @@ impl KafkaNode {
         let logging = format!("-Dlog4j2.configurationFile={dir}/log4j2.properties");
         let settings = format!("{dir}/server.properties");
         let class_path = self.class_path();
-        let memory = ["-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
         let program = [&logging, "-cp", &class_path, "kafka.Kafka", &settings];
-        let args: Vec<&str> = memory.into_iter().chain(program).collect();
+        let args: Vec<&str> = self.memory.iter().copied().chain(program).collect();
         self.process.spawn(Path::new("java"), &args, |_| {});
     }
 

@@ -7,7 +7,12 @@
 //!
 //! Not here: any knowledge of events. What a record must hold is a matter of the test.
 
-#![allow(dead_code, reason = "a toolbox: at any time some tool waits for its next test")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "a toolbox: at any time some tool waits for its next test"
+)]
 
 pub(crate) mod bridge;
 pub(crate) mod consume;
