@@ -219,9 +219,8 @@ impl Relation {
                 .filter(|key| key.iter().all(|at| flagged.contains(at)))
                 .map(|key| (key, KeySource::PrimaryKey))
                 .or_else(|| {
-                    let agreed = self
-                        .places(&facts.identity_index)
-                        .filter(|key| is_same_set(key, &flagged));
+                    let agreed =
+                        self.places(&facts.identity_index).filter(|key| is_same_set(key, &flagged));
                     Some((agreed.unwrap_or(flagged), KeySource::ReplicaIdentity))
                 }),
             ReplicaIdentity::Full | ReplicaIdentity::Nothing => {

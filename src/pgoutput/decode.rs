@@ -109,9 +109,8 @@ fn relation<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
         }
     };
     let count = reader.count16("number of columns")?;
-    let bytes = checked(reader, |reader| {
-        (0..count).try_for_each(|_| relation_column(reader).map(drop))
-    })?;
+    let bytes =
+        checked(reader, |reader| (0..count).try_for_each(|_| relation_column(reader).map(drop)))?;
     let columns = RelationColumns { count, bytes };
     Ok(Message::Relation(RelationBody { oid, schema, table, replica_identity, columns }))
 }
@@ -168,10 +167,7 @@ fn delete<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
     Ok(Message::Delete { relation, old })
 }
 
-fn old_tuple<'a>(
-    reader: &mut Reader<'a>,
-    kind: u8,
-) -> Result<Option<OldTuple<'a>>, DecodeError> {
+fn old_tuple<'a>(reader: &mut Reader<'a>, kind: u8) -> Result<Option<OldTuple<'a>>, DecodeError> {
     match kind {
         b'K' => tuple(reader).map(OldTuple::Key).map(Some),
         b'O' => tuple(reader).map(OldTuple::Full).map(Some),
