@@ -1,0 +1,6 @@
+//! From pgoutput messages to records: what a consumer sees of every kind of change.
+
+mod fuzz;
+mod records;
+mod stream;
+mod wire;
