@@ -193,7 +193,10 @@ fn a_logical_message_carries_its_content_as_base64() {
 fn keys_are_objects_or_bare() {
     let format = Format { key: KeyFormat::Value, ..Format::default() };
     let insert = row(b'I', TRIPS, &[new("1", "2.50", text("x"))]);
-    assert_eq!(open(&format, b'd', &COLUMNS).all(&[insert.clone()])[0].key, Some(json!(1)));
+    assert_eq!(
+        open(&format, b'd', &COLUMNS).all(std::slice::from_ref(&insert))[0].key,
+        Some(json!(1))
+    );
     let two = vec!["fare".to_owned(), "id".to_owned()];
     let mut stream = Stream::new(&format, RelationFacts::default(), Some(two));
     let trips = relation(TRIPS, "trips", b'd', &COLUMNS);
