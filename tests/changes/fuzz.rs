@@ -13,6 +13,7 @@ use rowcast::lsn::Lsn;
 use rowcast::pgoutput::{Message, decode};
 use serde::de::IgnoredAny;
 
+use crate::golden;
 use crate::wire::{self, Value, text};
 
 /// One message of each kind, with every kind of tuple and many types.
@@ -93,7 +94,8 @@ fn mutated_messages_never_panic_and_give_valid_json_or_an_error() {
     let seed = number("ROWCAST_FUZZ_SEED").unwrap_or_else(rand::random);
     println!("ROWCAST_FUZZ_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let corpus = corpus();
+    let mut corpus = corpus();
+    corpus.extend(golden::frames().into_iter().map(|(_, frame)| frame));
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut runs, mut decoded, mut published) = (0_u64, 0_u64, 0_u64);
     while Instant::now() < end {

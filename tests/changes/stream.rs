@@ -2,7 +2,7 @@
 
 use rowcast::change::{Assembler, Change, KeyChoice, RelationFacts, Step};
 use rowcast::config::Format;
-use rowcast::encode::{EncodeOptions, Encoder, Records, SourceIdentity};
+use rowcast::encode::{EncodeOptions, Encoder, RecordRef, Records, SourceIdentity};
 use rowcast::lsn::Lsn;
 use rowcast::pgoutput::{Message, decode};
 use serde_json::Value as Json;
@@ -47,44 +47,56 @@ impl Stream {
 
     /// The records of one message; an error as its text.
     pub(crate) fn send(&mut self, body: &[u8]) -> Result<Vec<Seen>, String> {
+        let mut seen = Vec::new();
+        self.send_at(body, Lsn::from(24_023_128), |record| seen.push(Seen::new(&record)))?;
+        Ok(seen)
+    }
+
+    /// Gives each record of one message to `see`.
+    pub(crate) fn send_at(
+        &mut self,
+        body: &[u8],
+        lsn: Lsn,
+        mut see: impl FnMut(RecordRef<'_>),
+    ) -> Result<(), String> {
         let message = decode(body).map_err(|error| error.to_string())?;
         if let Message::Relation(body) = &message {
             let choice = KeyChoice { configured: self.configured.as_deref() };
             let inserted = self.assembler.relations.insert(body, self.facts.clone(), &choice);
-            return inserted.map(|_| Vec::new()).map_err(|error| error.to_string());
+            return inserted.map(drop).map_err(|error| error.to_string());
         }
-        let step = self.assembler.apply(message, Lsn::from(24_023_128));
+        let step = self.assembler.apply(message, lsn);
         let changes: Vec<Change<'_>> = match step.map_err(|error| error.to_string())? {
             Step::Change(change) => vec![change],
             Step::Truncated(changes) => changes.collect(),
             Step::Begin(_) | Step::Commit { .. } | Step::Nothing => Vec::new(),
         };
-        let mut seen = Vec::new();
         for change in changes {
             let encoded = self.encoder.encode(&change, NOW_US, &mut self.records);
             encoded.map_err(|error| match std::error::Error::source(&error) {
                 Some(source) => format!("{error}: {source}"),
                 None => error.to_string(),
             })?;
-            seen.extend(self.records.iter().map(|record| {
-                Seen {
-                    key: record.key.map(json),
-                    value: record.value.map(json),
-                    headers: record
-                        .headers()
-                        .map(|(name, value)| {
-                            (name.to_owned(), String::from_utf8(value.unwrap().to_vec()).unwrap())
-                        })
-                        .collect(),
-                }
-            }));
+            self.records.iter().for_each(&mut see);
         }
-        Ok(seen)
+        Ok(())
     }
 
     /// As [`send`](Self::send), where every message must be taken.
     pub(crate) fn all(&mut self, bodies: &[Vec<u8>]) -> Vec<Seen> {
         bodies.iter().flat_map(|body| self.send(body).unwrap()).collect()
+    }
+}
+
+impl Seen {
+    fn new(record: &RecordRef<'_>) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let header = |(name, value): (&str, Option<&[u8]>)| (name.to_owned(), text(value.unwrap()));
+        Self {
+            key: record.key.map(json),
+            value: record.value.map(json),
+            headers: record.headers().map(header).collect(),
+        }
     }
 }
 
