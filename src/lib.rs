@@ -8,16 +8,24 @@
 //!           +--------------------------- checkpoint::tracker <------- ack(Ticket) ---- kafka::delivery
 //! ```
 
+pub mod admin;
+pub mod backoff;
+pub mod bridge;
 pub mod change;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod encode;
+pub mod error;
 pub mod generate;
 pub mod kafka;
 pub mod lsn;
+pub mod metrics;
 pub mod pgoutput;
 pub mod postgres;
+pub mod route;
 pub mod tail;
+pub mod telemetry;
 pub mod types;
+pub mod worker;

@@ -1,1 +1,186 @@
-//! tests
+//! Imports go down the layers: a module may use only what stands below it, or its own folder.
+//!
+//! The order keeps the picture true that the crate doc draws: parts that know bytes know no
+//! sockets, parts that know Postgres know no Kafka, and only the wiring on top knows them all. Read
+//! from the text of `src/`: every `crate::` path outside comments and inline test modules. Within a
+//! folder, files that import each other in a circle are refused too.
+//!
+//! Not here: paths that reach another layer without naming `crate::` (a re-export, a macro).
+
+#[path = "layers/imports.rs"]
+mod imports;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use imports::{Import, imports};
+
+/// From the bottom up. Modules of one row do not know each other.
+const ORDER: &[&[&str]] = &[
+    // Values that everyone may name.
+    &["lsn"],
+    &["backoff", "metrics", "config"],
+    // Pure: bytes and values in, bytes and values out.
+    &["pgoutput"],
+    &["types"],
+    &["change"],
+    &["encode", "route"],
+    &["checkpoint"],
+    // Sockets, files, clocks.
+    &["postgres", "kafka", "admin"],
+    &["checkpoint::store", "snapshot", "generate", "tail"],
+    // Wiring.
+    &["error", "telemetry"],
+    &["worker"],
+    &["bridge"],
+    &["demo"],
+    &["cli"],
+];
+
+/// The longest entry of [`ORDER`] that `path` lies in, and its rank.
+fn rank(path: &str) -> Option<(usize, &'static str)> {
+    let holds = |entry: &str| {
+        path.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let ranked =
+        ORDER.iter().enumerate().flat_map(|(rank, row)| row.iter().map(move |e| (rank, *e)));
+    ranked.filter(|(_, entry)| holds(entry)).max_by_key(|(_, entry)| entry.len())
+}
+
+/// What is wrong with one file's imports, a line each.
+fn violations(file: &Path, text: &str) -> Vec<String> {
+    let module = module_of(file);
+    if module.is_empty() || module == "main" {
+        return Vec::new(); // The crate's root and the binary may name anything.
+    }
+    let at = |line: usize| format!("{}:{line}", file.display());
+    let Some((from, from_entry)) = rank(&module) else {
+        return vec![format!("{}: `{module}` has no layer: add it to ORDER", at(1))];
+    };
+    let folder = module.split("::").next();
+    let mut found = Vec::new();
+    for Import { path, line } in imports(text, &module) {
+        if path.split("::").next() == folder {
+            continue;
+        }
+        match rank(&path) {
+            Some((to, _)) if to < from => {}
+            Some((_, entry)) => found.push(format!(
+                "{}: `{from_entry}` must not use `{entry}`, which does not stand below it",
+                at(line)
+            )),
+            None => found.push(format!("{}: `crate::{path}` has no layer", at(line))),
+        }
+    }
+    found
+}
+
+/// `src/change/relation.rs` is `change::relation`, `src/change/mod.rs` is `change`.
+fn module_of(file: &Path) -> String {
+    let inside = file.strip_prefix("src").unwrap_or(file).with_extension("");
+    let parts = inside.iter().map(|part| part.to_string_lossy().into_owned());
+    let parts: Vec<String> = parts.filter(|part| part != "mod" && part != "lib").collect();
+    parts.join("::")
+}
+
+/// Circles among the files of one folder; a folder's `mod.rs` may name its files and they it.
+fn circles(files: &[(PathBuf, String)]) -> Vec<String> {
+    let modules: BTreeSet<String> = files.iter().map(|(file, _)| module_of(file)).collect();
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (file, text) in files {
+        let module = module_of(file);
+        let Some((folder, _)) = module.rsplit_once("::") else { continue };
+        let from = modules.get(&module).expect("it is one of them");
+        for Import { path, .. } in imports(text, &module) {
+            let sibling = modules
+                .iter()
+                .filter(|other| other.rsplit_once("::").is_some_and(|(dir, _)| dir == folder))
+                .find(|other| path == **other || path.starts_with(&format!("{other}::")));
+            if let Some(sibling) = sibling.filter(|sibling| **sibling != module) {
+                uses.entry(from).or_default().insert(sibling);
+            }
+        }
+    }
+    let reaches = |start: &str| {
+        let (mut seen, mut open) = (BTreeSet::new(), vec![start]);
+        while let Some(at) = open.pop() {
+            open.extend(uses.get(at).into_iter().flatten().filter(|next| seen.insert(**next)));
+        }
+        seen.contains(start)
+    };
+    let in_circle = uses.keys().filter(|module| reaches(module));
+    in_circle.map(|module| format!("`{module}` is part of a circle of imports")).collect()
+}
+
+fn sources(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for entry in fs::read_dir(dir).expect("read a source folder") {
+        let path = entry.expect("read an entry").path();
+        // Tests may look wherever they want.
+        let tests = path.file_stem().is_some_and(|stem| stem == "tests");
+        if path.is_dir() && !tests {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ext| ext == "rs") && !tests {
+            let text = fs::read_to_string(&path).expect("read a source file");
+            found.push((path.strip_prefix(root).expect("below the root").to_owned(), text));
+        }
+    }
+}
+
+#[test]
+fn imports_go_down_the_layers() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    assert!(files.len() > 10, "the sources were found");
+    let mut wrong: Vec<String> =
+        files.iter().flat_map(|(file, text)| violations(file, text)).collect();
+    wrong.extend(circles(&files));
+    assert!(wrong.is_empty(), "imports that break the layers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn an_import_from_above_or_beside_is_refused_with_its_line() {
+    let text = "//! Doc.\n\nuse crate::{lsn::Lsn, kafka::{self, Producer}};\n";
+    let wrong = violations(Path::new("src/postgres/slot.rs"), text);
+    let beside = "src/postgres/slot.rs:3: `postgres` must not use `kafka`, which does not stand \
+                  below it";
+    assert_eq!(wrong, [beside, beside]);
+
+    let text = "fn f() -> crate::bridge::Bridge {}\n";
+    assert_eq!(violations(Path::new("src/encode/json.rs"), text).len(), 1);
+    let text = "use crate::kafka::Topics;";
+    assert_eq!(violations(Path::new("src/checkpoint/tracker.rs"), text).len(), 1);
+    assert_eq!(violations(Path::new("src/new.rs"), "")[0].split(": ").count(), 3);
+}
+
+#[test]
+fn what_stands_below_or_in_the_own_folder_or_in_tests_is_free() {
+    let text = "\
+//! See [`crate::bridge`].
+use crate::config::Config;
+use crate::postgres::wire::Frame;
+use super::super::lsn::Lsn; // not crate::bridge
+#[cfg(test)]
+mod tests {
+    use crate::bridge::Bridge;
+}
+";
+    assert_eq!(violations(Path::new("src/postgres/slot.rs"), text), [""; 0]);
+    assert_eq!(violations(Path::new("src/checkpoint/store.rs"), "use crate::kafka::A;"), [""; 0]);
+    assert_eq!(violations(Path::new("src/main.rs"), "use crate::cli;"), [""; 0]);
+}
+
+#[test]
+fn files_that_import_each_other_in_a_circle_are_found() {
+    let file = |path: &str, text: &str| (PathBuf::from(path), text.to_owned());
+    let mut files = vec![
+        file("src/kafka/mod.rs", "use self::a::A;"),
+        file("src/kafka/a.rs", "use super::b::B;\nuse super::Error;"),
+        file("src/kafka/b.rs", "use super::c::{self, C};"),
+        file("src/kafka/c.rs", "use std::fmt;"),
+    ];
+    assert_eq!(circles(&files), [""; 0]);
+    files[3].1 = "use crate::kafka::a::A;".to_owned();
+    assert_eq!(circles(&files).len(), 3);
+}

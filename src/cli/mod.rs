@@ -1,1 +1,132 @@
-//! Commands.
+//! The command line: one file a command, each with its arguments and its body.
+//!
+//! Help texts are documentation and are written as such. A failure is printed once, here, and
+//! becomes the exit code that `exit` gives it.
+
+mod config;
+mod demo;
+pub mod exit;
+mod generate;
+mod run;
+pub mod settings;
+mod status;
+mod tail;
+mod teardown;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+pub use self::exit::{CliError, Exit};
+pub use self::settings::{GlobalArgs, SettingArgs};
+
+const EXAMPLES: &str = "\
+Examples:
+  DATABASE_URL=postgres:///taxi KAFKA_BROKERS=localhost:9092 rowcast run
+  rowcast run --config /etc/rowcast.toml --set topics.partitions=6
+  rowcast config --format json
+  rowcast demo --rides 100";
+
+/// Change data capture from Postgres to Kafka: each row change becomes one keyed event.
+#[derive(Debug, Parser)]
+#[command(name = "rowcast", version, propagate_version = true)]
+#[command(after_help = format!("{EXAMPLES}\n\n{}", exit::HELP))]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: GlobalArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Config(config::ConfigArgs),
+    Status(status::StatusArgs),
+    Teardown(teardown::TeardownArgs),
+    Generate(generate::GenerateArgs),
+    Tail(tail::TailArgs),
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the command that the process's arguments name.
+#[must_use]
+pub fn main() -> ExitCode {
+    // A panic is a bug in rowcast, whatever thread it comes from; its text has been printed.
+    let outcome = std::panic::catch_unwind(|| match Cli::try_parse() {
+        Ok(cli) => finish(dispatch(cli)),
+        Err(error) => usage(&error),
+    });
+    outcome.unwrap_or(Exit::Bug).into()
+}
+
+fn dispatch(cli: Cli) -> Result<(), CliError> {
+    let Cli { command, global } = cli;
+    if let Command::Config(args) = command {
+        return config::run(&args, &global);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(CliError::Runtime)?.block_on(async {
+        match command {
+            Command::Run(args) => run::run(args, &global).await,
+            Command::Config(args) => config::run(&args, &global),
+            Command::Status(args) => status::run(args, &global).await,
+            Command::Teardown(args) => teardown::run(args, &global).await,
+            Command::Generate(args) => generate::run(args, &global).await,
+            Command::Tail(args) => tail::run(args, &global).await,
+            Command::Demo(args) => demo::run(args, &global).await,
+        }
+    })
+}
+
+fn finish(result: Result<(), CliError>) -> Exit {
+    let Err(error) = result else { return Exit::Ok };
+    let exit = error.exit();
+    if exit != Exit::Ok {
+        anstream::eprintln!("error: {error}");
+    }
+    exit
+}
+
+/// Prints clap's own answer: help and the version are no failure.
+fn usage(error: &clap::Error) -> Exit {
+    // A closed stdout or stderr leaves nobody to tell.
+    let _unprinted = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
+        _ => Exit::Usage,
+    }
+}
+
+/// Prints what a command has to say.
+fn print(text: &str) -> Result<(), CliError> {
+    use std::io::Write;
+    let mut stdout = anstream::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(CliError::Output)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn parsed_arguments_show_no_secrets() {
+        let cli = Cli::try_parse_from([
+            "rowcast",
+            "run",
+            "--database-url",
+            "postgres://u:hunter2@h/db",
+            "--set",
+            "kafka.properties.sasl.password=hunter2",
+        ]);
+        assert!(!format!("{:?}", cli.unwrap()).contains("hunter2"));
+    }
+}

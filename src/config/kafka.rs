@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::secret::Secret;
+
 /// The brokers that are written to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -13,8 +15,11 @@ pub struct Kafka {
     /// Bootstrap brokers, `host:port`, comma separated. `KAFKA_BROKERS` sets it too.
     pub brokers: Option<String>,
     /// Any librdkafka property. One that rowcast itself sets for its guarantees is refused.
-    pub properties: BTreeMap<String, String>,
-    /// Properties whose value is the first line of a file (`"sasl.password" = "/run/secrets/kafka"`).
+    /// Names follow
+    /// <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>.
+    pub properties: BTreeMap<String, Secret>,
+    /// Properties whose value is the first line of a file (`"sasl.password" = "/run/secrets/kafka"`),
+    /// or all of it where the property's name ends in `.pem`.
     pub property_files: BTreeMap<String, PathBuf>,
     /// Bytes of records that may wait for the broker, before the database is made to wait.
     pub queue_bytes: u64,
@@ -33,4 +38,28 @@ impl Default for Kafka {
             drain_timeout: Duration::from_secs(10),
         }
     }
+}
+
+/// librdkafka properties that only rowcast sets, with what depends on them.
+pub const RESERVED: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set kafka.brokers instead"),
+    ("metadata.broker.list", "set kafka.brokers instead"),
+    ("enable.idempotence", "order per key and the absence of repeats depend on it"),
+    ("acks", "nothing may be confirmed to Postgres before all replicas have it"),
+    ("request.required.acks", "nothing may be confirmed to Postgres before all replicas have it"),
+    ("partitioner", "keys must land where Java clients put them"),
+    ("message.timeout.ms", "a record that timed out would be a hole in the stream"),
+    ("delivery.timeout.ms", "a record that timed out would be a hole in the stream"),
+    ("retries", "a record that was given up would be a hole in the stream"),
+    ("message.send.max.retries", "a record that was given up would be a hole in the stream"),
+    ("queue.buffering.max.messages", "set kafka.queue_bytes instead"),
+    ("queue.buffering.max.kbytes", "set kafka.queue_bytes instead"),
+    ("transactional.id", "the delivery mode decides about transactions"),
+    ("delivery.report.only.error", "every acknowledgement counts"),
+    ("enable.gapless.guarantee", "it is not needed beside idempotence and stops the producer"),
+];
+
+/// Why rowcast keeps this librdkafka property to itself, if it does.
+pub(super) fn reserved(property: &str) -> Option<&'static str> {
+    RESERVED.iter().find(|(name, _)| *name == property).map(|(_, reason)| *reason)
 }

@@ -8,23 +8,46 @@
 //! table that does not exist, a topic setting that Kafka refuses) is judged by the stage that asks.
 
 pub mod admin;
+mod check;
+mod environment;
+pub mod fault;
 pub mod format;
 pub mod kafka;
+mod keys;
+pub mod listing;
+pub mod load;
 pub mod log;
+mod mask;
+pub mod pattern;
 pub mod postgres;
+pub mod resolved;
+mod rule;
 pub mod secret;
 pub mod tables;
+mod toml;
 pub mod topics;
+mod tree;
+mod walk;
+mod yaml;
+
+#[cfg(test)]
+mod manual;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::Admin;
+pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, ValueFormat};
 pub use self::kafka::Kafka;
+pub use self::load::{FlagSetting, Loaded, Origins, Sources, load};
 pub use self::log::{Log, LogFormat};
+pub use self::pattern::{TableFilter, TablePattern};
 pub use self::postgres::Postgres;
+pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;
 pub use self::tables::Table;
 pub use self::topics::Topics;

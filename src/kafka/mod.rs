@@ -1,1 +1,34 @@
-//! The sink.
+//! The sink: records go in with a ticket, acknowledgements come out.
+//!
+//! Types of the Kafka client end in this folder; what leaves it is tickets, topic names and
+//! [`Error`]. The producer is idempotent and waits for all replicas, and a record it took is tried
+//! until the broker has it or refuses it for good, so an acknowledgement means what the ledger
+//! takes it to mean.
+//!
+//! Not here: LSNs, tables, and the decision whether to try again after an error.
+
+mod delivery;
+mod error;
+mod producer;
+mod properties;
+mod topics;
+
+pub use self::error::Error;
+pub use self::producer::{Outgoing, Producer, SendError, Sink};
+pub use self::properties::client_config;
+pub use self::topics::Topics;
+
+/// librdkafka's own log lines, at their own level.
+fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
+    use rdkafka::config::RDKafkaLogLevel as Level;
+    match level {
+        Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        Level::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        Level::Notice | Level::Info => {
+            tracing::info!(target: "librdkafka", facility, "{message}");
+        }
+        Level::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}

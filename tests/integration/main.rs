@@ -1,1 +1,12 @@
-//! tests
+//! Tests against real servers, in one binary so that they share them. One module a promise.
+//!
+//! `support` starts the servers; `harness` proves that it does, and that it leaves nothing behind.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod delivery;
+mod harness;
+mod load;
+mod setup;
+mod topics;

@@ -1,0 +1,51 @@
+# The things one does with rowcast. `make` alone lists them.
+
+RIDES ?=
+BROKER ?= embedded
+# Seconds that each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+demo_args := --broker $(BROKER) $(if $(RIDES),--rides $(RIDES))
+demo_setup := $(if $(filter kafka,$(BROKER)),demo-kafka,demo)
+
+.PHONY: help demo build test bench test-compose fuzz fmt clippy doc clean
+
+help: ## List these targets
+	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+demo: ## Watch taxi rides go from Postgres to Kafka (RIDES=N ends by itself, BROKER=embedded|kafka)
+	scripts/setup $(demo_setup)
+	cargo run --locked --quiet -- demo $(demo_args)
+
+build: ## Compile the release binary, target/release/rowcast
+	scripts/setup build
+	cargo build --locked --release
+
+test: ## Run all tests, on real Postgres and Kafka servers
+	scripts/setup test
+	scripts/test
+
+bench: ## Measure throughput, memory and latency
+	scripts/setup test
+	cargo bench --locked
+
+test-compose: ## Drive docker-compose.yml end to end
+	tests/compose/run
+
+fuzz: ## Feed the decoder arbitrary bytes (FUZZ_SECONDS=60)
+	scripts/setup build
+	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test fuzz -- --nocapture
+
+fmt: ## Format the sources
+	cargo fmt
+
+clippy: ## Lint, warnings are errors
+	scripts/setup build
+	cargo clippy --all-targets --locked -- -D warnings
+
+doc: ## Build the crate's documentation
+	scripts/setup build
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked
+
+clean: ## Remove what was built (fetched servers stay: see scripts/cache-dir)
+	cargo clean

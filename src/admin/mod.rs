@@ -1,0 +1,103 @@
+//! Health, status and metrics over HTTP.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/livez` | 200 as long as the process answers at all |
+//! | `/readyz` | 200 while rows flow, else 503; the body is the state's word |
+//! | `/status` | the state as JSON |
+//! | `/metrics` | the metrics in Prometheus' text form |
+//!
+//! It only reads: nothing that is asked here changes what the bridge does.
+
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::State as Extract;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub use self::status::{Failure, State, Status};
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+
+/// The endpoint can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken, or not ours.
+    #[error("listening on {address} (admin.listen): {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+/// What the endpoint looks at.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Name, state and last failure, as the bridge sets them.
+    pub status: watch::Receiver<Status>,
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Observed {
+    /// The status with the numbers of this moment.
+    #[must_use]
+    pub fn status_now(&self) -> Status {
+        let metrics = &self.metrics;
+        Status {
+            received_lsn: Lsn::from(metrics.received_lsn.get()),
+            confirmed_lsn: Lsn::from(metrics.confirmed_lsn.get()),
+            records_in_flight: metrics.in_flight.get(),
+            changes: metrics.changes.get(),
+            records_acked: metrics.records_acked.get(),
+            ..self.status.borrow().clone()
+        }
+    }
+}
+
+/// Takes the address, so that a clash is known before anything else starts.
+///
+/// # Errors
+/// When the address can't be had.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+/// Serves until the task is dropped.
+pub async fn serve(listener: TcpListener, observed: Observed) {
+    let router = Router::new()
+        .route("/livez", get(|| async { "live\n" }))
+        .route("/readyz", get(readyz))
+        .route(
+            "/status",
+            get(|Extract(observed): Extract<Observed>| async move { Json(observed.status_now()) }),
+        )
+        .route("/metrics", get(metrics))
+        .with_state(observed);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(error = %error, "the admin endpoint ended");
+    }
+}
+
+async fn readyz(Extract(observed): Extract<Observed>) -> impl IntoResponse {
+    let state = observed.status.borrow().state;
+    let code = match state {
+        State::Streaming => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (code, format!("{}\n", state.word()))
+}
+
+async fn metrics(Extract(observed): Extract<Observed>) -> impl IntoResponse {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], observed.metrics.render())
+}

@@ -1,0 +1,78 @@
+//! What the bridge says of itself, in the same words everywhere.
+//!
+//! ```text
+//! Preflight -> Streaming -> Draining -> Stopped
+//!     ^            |
+//!     +- Backoff <-+
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::lsn::Lsn;
+
+/// What the bridge is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Reaching the servers, and checking and making what is needed on them.
+    #[default]
+    Preflight,
+    /// Rows flow.
+    Streaming,
+    /// Something failed that may heal: waiting before the next try.
+    Backoff,
+    /// Told to stop: waiting for the brokers to acknowledge what is in flight.
+    Draining,
+    /// Ended.
+    Stopped,
+}
+
+impl State {
+    /// The word for logs and pages.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Streaming => "streaming",
+            Self::Backoff => "backoff",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// The last failure, and what mends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What failed, and why.
+    pub error: String,
+    /// What an operator can do, where that is known.
+    pub fix: Option<String>,
+}
+
+/// What `/status` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The pipeline's name.
+    pub name: String,
+    /// What the bridge is doing.
+    pub state: State,
+    /// The database that is read.
+    pub database: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// The last position received.
+    pub received_lsn: Lsn,
+    /// The position up to which Postgres may discard WAL.
+    pub confirmed_lsn: Lsn,
+    /// Records handed to the producer and not acknowledged.
+    pub records_in_flight: u64,
+    /// Row changes decoded since the start.
+    pub changes: u64,
+    /// Records acknowledged since the start.
+    pub records_acked: u64,
+    /// The failure that led to the present backoff or end.
+    pub failure: Option<Failure>,
+}

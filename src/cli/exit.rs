@@ -1,0 +1,137 @@
+//! How a command ends, in the one number that a supervisor sees.
+//!
+//! The codes above 1 are those of BSD's `sysexits.h`, so that a supervisor can tell "try again"
+//! from "someone must act": systemd's `RestartPreventExitStatus=64 69 70 78` does exactly that.
+
+use std::process::ExitCode;
+
+use thiserror::Error;
+
+use crate::config::{LoadError, ResolveError};
+use crate::error::{Error, Severity};
+use crate::telemetry::TelemetryError;
+
+/// The exit codes, as `rowcast --help` lists them.
+pub(super) const HELP: &str = "\
+Exit codes:
+   0  all went well
+   1  it failed, and may succeed when tried again
+  64  the command line is wrong
+  69  Postgres or Kafka can't be used as they are set up: someone must act
+  70  a bug in rowcast: please report it
+  78  the configuration is wrong";
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well.
+    Ok = 0,
+    /// It failed, and may succeed when tried again.
+    Retry = 1,
+    /// The command line is wrong (`EX_USAGE`).
+    Usage = 64,
+    /// Postgres or Kafka can't be used as they are set up (`EX_UNAVAILABLE`).
+    Operator = 69,
+    /// A bug in rowcast (`EX_SOFTWARE`).
+    Bug = 70,
+    /// The configuration is wrong (`EX_CONFIG`).
+    Config = 78,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The configuration can't be run with.
+    #[error(transparent)]
+    Resolve(#[from] ResolveError),
+    /// The log can't be started.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryError),
+    /// The asynchronous runtime can't be started.
+    #[error("starting the runtime: {0}")]
+    Runtime(#[source] std::io::Error),
+    /// What the command prints can't be written.
+    #[error("writing to stdout: {0}")]
+    Output(#[source] std::io::Error),
+    /// The answer to a question can't be read.
+    #[error("reading from stdin: {0}")]
+    Input(#[source] std::io::Error),
+    /// A running bridge can't be asked.
+    #[error("asking the bridge at {address}: {reason}")]
+    Status {
+        /// Its admin endpoint.
+        address: std::net::SocketAddr,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A bridge runs, but is not ready.
+    #[error("the bridge at {address} is not ready: {reason}")]
+    NotReady {
+        /// Its admin endpoint.
+        address: std::net::SocketAddr,
+        /// What it waits for, in its words.
+        reason: String,
+    },
+    /// The admin endpoint is switched off.
+    #[error("no bridge can be asked: admin.enabled is false")]
+    AdminDisabled,
+    /// The bridge ended, or what it needs can't be had.
+    #[error("{}", told(.0))]
+    Bridge(#[from] Box<Error>),
+    /// Nobody confirmed what can't be undone.
+    #[error("nothing was dropped: answer yes, or run it with --yes")]
+    NotConfirmed,
+    /// The program is built without what the command needs.
+    #[error("this build of rowcast has no `{command}`")]
+    Absent {
+        /// The command.
+        command: &'static str,
+    },
+}
+
+impl CliError {
+    /// The exit code that it ends with.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Load(_) | Self::Resolve(_) | Self::AdminDisabled => Exit::Config,
+            Self::Bridge(error) => match (error.as_ref(), error.severity()) {
+                (Error::Resolve(_) | Error::ConnInfo(_), _) => Exit::Config,
+                (_, Severity::Retry) => Exit::Retry,
+                (_, Severity::Operator) => Exit::Operator,
+                (_, Severity::Bug) => Exit::Bug,
+            },
+            Self::NotConfirmed => Exit::Usage,
+            Self::Telemetry(_) | Self::Absent { .. } => Exit::Bug,
+            Self::Runtime(_) | Self::Status { .. } | Self::NotReady { .. } => Exit::Retry,
+            // `rowcast config | head` is no failure.
+            Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+            Self::Output(_) | Self::Input(_) => Exit::Retry,
+        }
+    }
+}
+
+/// The failure, and below it what mends it.
+fn told(error: &Error) -> String {
+    let told = error.told();
+    match error.fix() {
+        Some(fix) => format!("{told}\nfix: {}", fix.replace('\n', "\nfix: ")),
+        None => told,
+    }
+}
+
+impl From<Error> for CliError {
+    fn from(error: Error) -> Self {
+        Self::Bridge(Box::new(error))
+    }
+}

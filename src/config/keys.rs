@@ -1,0 +1,205 @@
+//! Every key there is, and what it takes.
+//!
+//! The section structs say what a key means and what its default is; this table says what may be
+//! written for it, so that all sources are checked by one rule and all faults are found at once.
+//! A test holds the table and the structs together.
+
+use std::time::Duration;
+
+/// What a key takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// A text that has to pass a further rule.
+    Text(Rule),
+    /// A text that is never shown.
+    Secret,
+    Boolean,
+    Integer {
+        min: i64,
+        max: i64,
+        /// A value below `min` that has a meaning of its own.
+        or: Option<i64>,
+    },
+    Duration {
+        min: Duration,
+        max: Duration,
+    },
+    /// The name of a file.
+    Path,
+    OneOf(&'static [&'static str]),
+    /// An IP address and a port.
+    Address,
+    /// Globs of `schema.table`.
+    Patterns {
+        /// Whether the list may be empty.
+        empty: bool,
+    },
+    /// Column names.
+    Columns,
+    /// Any names with texts.
+    Texts,
+    /// librdkafka properties with their values.
+    Properties,
+    /// librdkafka properties with the files that hold their values.
+    PropertyFiles,
+    /// Table patterns with [`TABLE_KEYS`].
+    Tables,
+}
+
+/// The rule a text has to pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Rule {
+    Name,
+    Brokers,
+    Slot,
+    Publication,
+    Template,
+    Topic,
+    LogLevel,
+}
+
+/// One key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Key {
+    /// The section it stands in; empty at the top.
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+}
+
+impl Key {
+    /// The key with its section, as it is written in messages.
+    pub(super) fn dotted(&self) -> String {
+        match self.section {
+            "" => self.name.to_owned(),
+            section => format!("{section}.{}", self.name),
+        }
+    }
+
+    /// The variable that sets it.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.dotted().replace('.', "__").to_uppercase())
+    }
+}
+
+/// What the name of a variable of ours begins with.
+pub(super) const PREFIX: &str = "ROWCAST_";
+
+const fn key(section: &'static str, name: &'static str, kind: Kind) -> Key {
+    Key { section, name, kind }
+}
+
+const fn duration(min_ms: u64, max_s: u64) -> Kind {
+    Kind::Duration { min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
+}
+
+const PARTITIONS: Kind = Kind::Integer { min: 1, max: i32::MAX as i64, or: None };
+// Kafka's protocol has 16 bits for it.
+const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1) };
+// One record of Kafka's default size limit (1 MiB) has to fit; librdkafka counts the queue in
+// kilobytes in 31 bits.
+const QUEUE_BYTES: Kind = Kind::Integer { min: 1 << 20, max: (i32::MAX as i64) << 10, or: None };
+
+/// Every key outside of single tables, in the order of the manual.
+pub(super) const KEYS: &[Key] = &[
+    key("", "name", Kind::Text(Rule::Name)),
+    key("postgres", "url", Kind::Secret),
+    key("postgres", "password_file", Kind::Path),
+    key("postgres", "tables", Kind::Patterns { empty: false }),
+    key("postgres", "exclude_tables", Kind::Patterns { empty: true }),
+    key("postgres", "slot", Kind::Text(Rule::Slot)),
+    key("postgres", "publication", Kind::Text(Rule::Publication)),
+    key("postgres", "manage", Kind::Boolean),
+    key("postgres", "failover", Kind::Boolean),
+    key("postgres", "status_interval", duration(100, 600)),
+    key("postgres", "connect_timeout", duration(100, 600)),
+    key("kafka", "brokers", Kind::Text(Rule::Brokers)),
+    key("kafka", "properties", Kind::Properties),
+    key("kafka", "property_files", Kind::PropertyFiles),
+    key("kafka", "queue_bytes", QUEUE_BYTES),
+    key("kafka", "drain_timeout", duration(0, 3600)),
+    key("topics", "template", Kind::Text(Rule::Template)),
+    key("topics", "prefix", Kind::Text(Rule::Name)),
+    key("topics", "create", Kind::Boolean),
+    key("topics", "partitions", PARTITIONS),
+    key("topics", "replication_factor", REPLICAS),
+    key("topics", "settings", Kind::Texts),
+    key("format", "value", Kind::OneOf(&["debezium", "flat"])),
+    key("format", "types", Kind::OneOf(&["readable"])),
+    key("format", "key", Kind::OneOf(&["json", "value"])),
+    key("format", "tombstones", Kind::Boolean),
+    key("format", "truncates", Kind::Boolean),
+    key("format", "flat_metadata", Kind::Boolean),
+    key("format", "position_headers", Kind::Boolean),
+    key("", "tables", Kind::Tables),
+    key("admin", "enabled", Kind::Boolean),
+    key("admin", "listen", Kind::Address),
+    key("log", "level", Kind::Text(Rule::LogLevel)),
+    key("log", "format", Kind::OneOf(&["text", "json"])),
+];
+
+/// The keys of `[tables."schema.table"]`.
+pub(super) const TABLE_KEYS: &[Key] = &[
+    key("tables", "topic", Kind::Text(Rule::Topic)),
+    key("tables", "key", Kind::Columns),
+    key("tables", "partitions", PARTITIONS),
+    key("tables", "replication_factor", REPLICAS),
+    key("tables", "settings", Kind::Texts),
+];
+
+/// The key of this section and name.
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// Whether the name is that of a section.
+pub(super) fn is_section(name: &str) -> bool {
+    !name.is_empty() && KEYS.iter().any(|key| key.section == name)
+}
+
+/// The known word that `word` was most likely meant to be.
+pub(super) fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
+    // Below this, suggestions surprise more than they help (`name` for `nodes`).
+    const ALIKE: f64 = 0.75;
+    known
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, &candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::{Config, Table};
+    use super::*;
+
+    #[test]
+    fn the_table_and_the_structs_have_the_same_keys() {
+        let config = serde_json::to_value(Config::default()).unwrap();
+        let mut in_structs = BTreeSet::new();
+        for (section, value) in config.as_object().unwrap() {
+            match value.as_object() {
+                Some(fields) if section != "tables" => {
+                    in_structs.extend(fields.keys().map(|field| format!("{section}.{field}")));
+                }
+                _ => drop(in_structs.insert(section.clone())),
+            }
+        }
+        let in_table: BTreeSet<String> = KEYS.iter().map(Key::dotted).collect();
+        assert_eq!(in_table, in_structs);
+
+        let table = serde_json::to_value(Table::default()).unwrap();
+        let in_struct: BTreeSet<&str> =
+            table.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(TABLE_KEYS.iter().map(|key| key.name).collect::<BTreeSet<_>>(), in_struct);
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_finds_the_key_that_was_meant() {
+        let known = || KEYS.iter().map(Key::dotted);
+        assert_eq!(nearest("postgres.slto", known()), Some("postgres.slot".to_owned()));
+        assert_eq!(nearest("nothing.alike", known()), None);
+    }
+}

@@ -1,0 +1,316 @@
+//! The form of the configuration that the bridge runs with.
+//!
+//! Every name is settled, every pattern is compiled, every secret's file is read. After this there
+//! is nothing left to be looked up or to be found wrong before a server is asked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use super::pattern::{TableFilter, TablePattern};
+use super::rule::MAX_IDENTIFIER_BYTES;
+use super::{Admin, Config, Fault, Format, Kafka, Log, Secret, Table, Topics};
+
+/// What the bridge runs with.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    /// The pipeline's name.
+    pub name: String,
+    /// What `{prefix}` stands for, and Debezium's `source.name`.
+    pub prefix: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// The connection string; libpq's defaults hold without one.
+    pub url: Option<Secret>,
+    /// The password from `postgres.password_file`, which wins over one in the URL.
+    pub password: Option<Secret>,
+    /// The tables to capture.
+    pub captured: TableFilter,
+    /// Whether the slot and the publication are made and kept up to date.
+    pub manage: bool,
+    /// Whether the slot is to be a failover slot.
+    pub failover: bool,
+    /// Longest time between two status updates.
+    pub status_interval: Duration,
+    /// Longest wait for a connection to one host.
+    pub connect_timeout: Duration,
+    /// Bootstrap brokers.
+    pub brokers: String,
+    /// The rest of the Kafka side; `properties` has those from files too, `property_files` none.
+    pub kafka: Kafka,
+    /// How topics are named and made.
+    pub topics: Topics,
+    /// What a record looks like.
+    pub format: Format,
+    /// Settings of single tables.
+    pub tables: TableSettings,
+    /// The HTTP endpoint.
+    pub admin: Admin,
+    /// What is logged.
+    pub log: Log,
+    /// What is odd but no fault, to be logged as warnings.
+    pub warnings: Vec<Warning>,
+}
+
+/// Why a configuration that is right in itself can't be run with.
+#[derive(Debug, Error)]
+pub enum ResolveError {
+    /// No broker is named.
+    #[error(
+        "no Kafka broker is named; set kafka.brokers in the file, KAFKA_BROKERS in the environment, \
+         or --brokers"
+    )]
+    NoBrokers,
+    /// A secret's file can't be read.
+    #[error("cannot read {file}, which {key} names: {source}", file = file.display())]
+    SecretFile {
+        /// The key that names the file.
+        key: String,
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A secret's file has nothing in it.
+    #[error("{file}, which {key} names, has an empty first line", file = file.display())]
+    EmptySecretFile {
+        /// The key that names the file.
+        key: String,
+        /// The file.
+        file: PathBuf,
+    },
+    /// A pattern that is wrong; only in configurations that were not loaded from a source.
+    #[error("reading the table patterns: {0}")]
+    Pattern(#[from] Fault),
+}
+
+/// What is odd but no fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// A secret's file that every user of the machine can read.
+    WorldReadable {
+        /// The key that names the file.
+        key: String,
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+impl std::fmt::Display for Warning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::WorldReadable { key, file } = self;
+        let file = file.display();
+        write!(f, "every user can read {file}, which {key} names; run: chmod o-r {file}")
+    }
+}
+
+impl Config {
+    /// Settles what is still open, given the name of the database of the connection string.
+    ///
+    /// # Errors
+    /// When no broker is named or a secret's file can't be read.
+    pub fn resolve(&self, database: &str) -> Result<Resolved, ResolveError> {
+        let brokers = self.kafka.brokers.clone().ok_or(ResolveError::NoBrokers)?;
+        let name = self.name.clone().unwrap_or_else(|| database.to_owned());
+        let mut warnings = Vec::new();
+        let password = self.postgres.password_file.as_deref();
+        let password = password
+            .map(|file| read_secret("postgres.password_file", file, false, &mut warnings))
+            .transpose()?;
+        let mut kafka = self.kafka.clone();
+        for (property, file) in std::mem::take(&mut kafka.property_files) {
+            let key = format!("kafka.property_files.\"{property}\"");
+            // A PEM is many lines; every other value is one.
+            let whole = property.ends_with(".pem");
+            let secret = read_secret(&key, &file, whole, &mut warnings)?;
+            kafka.properties.insert(property, secret);
+        }
+        let settled = |set: &Option<String>| set.clone().unwrap_or_else(|| identifier(&name));
+        Ok(Resolved {
+            prefix: self.topics.prefix.clone().unwrap_or_else(|| name.clone()),
+            slot: settled(&self.postgres.slot),
+            publication: settled(&self.postgres.publication),
+            name,
+            url: self.postgres.url.clone(),
+            password,
+            captured: TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?,
+            manage: self.postgres.manage,
+            failover: self.postgres.failover,
+            status_interval: self.postgres.status_interval,
+            connect_timeout: self.postgres.connect_timeout,
+            brokers,
+            kafka,
+            topics: self.topics.clone(),
+            format: self.format.clone(),
+            tables: TableSettings::parse(&self.tables)?,
+            admin: self.admin.clone(),
+            log: self.log.clone(),
+            warnings,
+        })
+    }
+}
+
+/// The default name of the slot and the publication: `rowcast_` and the pipeline's name, in the
+/// letters that a slot's name may have.
+fn identifier(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let full: String = format!("rowcast_{name}").chars().map(plain).collect();
+    if full.len() <= MAX_IDENTIFIER_BYTES {
+        return full;
+    }
+    // Two long names that differ only at their ends must not share a slot.
+    let digest = Sha256::digest(name.as_bytes());
+    let suffix: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{}_{suffix}", &full[..MAX_IDENTIFIER_BYTES - 9])
+}
+
+/// The secret in a file: its first line, or all of it.
+fn read_secret(
+    key: &str,
+    file: &Path,
+    whole: bool,
+    warnings: &mut Vec<Warning>,
+) -> Result<Secret, ResolveError> {
+    let failed =
+        |source| ResolveError::SecretFile { key: key.to_owned(), file: file.to_owned(), source };
+    let text = std::fs::read_to_string(file).map_err(failed)?;
+    let secret = if whole { text.as_str() } else { text.lines().next().unwrap_or_default() };
+    if secret.is_empty() {
+        return Err(ResolveError::EmptySecretFile { key: key.to_owned(), file: file.to_owned() });
+    }
+    if is_world_readable(file) {
+        warnings.push(Warning::WorldReadable { key: key.to_owned(), file: file.to_owned() });
+    }
+    Ok(Secret::from(secret.to_owned()))
+}
+
+fn is_world_readable(file: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// Settings of single tables, by pattern.
+#[derive(Debug, Clone, Default)]
+pub struct TableSettings {
+    /// Exact names before globs, each in alphabetical order.
+    patterns: Vec<(TablePattern, Table)>,
+}
+
+impl TableSettings {
+    /// Reads the patterns.
+    ///
+    /// # Errors
+    /// For the first pattern that is wrong.
+    pub fn parse(tables: &BTreeMap<String, Table>) -> Result<Self, Fault> {
+        let parse = |(pattern, table): (&String, &Table)| {
+            Ok((TablePattern::parse(pattern)?, table.clone()))
+        };
+        let mut patterns = tables.iter().map(parse).collect::<Result<Vec<_>, Fault>>()?;
+        patterns.sort_by_key(|(pattern, _)| !pattern.is_exact());
+        Ok(Self { patterns })
+    }
+
+    /// The settings that apply to this table: the first pattern that matches.
+    #[must_use]
+    pub fn of(&self, schema: &str, table: &str) -> Option<&Table> {
+        let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(schema, table));
+        found.map(|(_, settings)| settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn config() -> Config {
+        let mut config = Config::default();
+        config.kafka.brokers = Some("localhost:9092".to_owned());
+        config
+    }
+
+    #[test]
+    fn names_default_to_the_database() {
+        let resolved = config().resolve("Taxi-NYC").unwrap();
+        assert_eq!((resolved.name.as_str(), resolved.prefix.as_str()), ("Taxi-NYC", "Taxi-NYC"));
+        assert_eq!(resolved.slot, "rowcast_taxi_nyc");
+        assert_eq!(resolved.publication, "rowcast_taxi_nyc");
+    }
+
+    #[test]
+    fn a_long_name_gives_a_slot_of_its_own() {
+        let long = "n".repeat(80);
+        let first = identifier(&format!("{long}a"));
+        let second = identifier(&format!("{long}b"));
+        assert_eq!((first.len(), second.len()), (63, 63));
+        assert_ne!(first, second);
+        super::super::rule::check(super::super::keys::Rule::Slot, &first).unwrap();
+    }
+
+    #[test]
+    fn a_bridge_without_brokers_is_refused_with_the_ways_to_name_them() {
+        let error = Config::default().resolve("taxi").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no Kafka broker is named; set kafka.brokers in the file, KAFKA_BROKERS in the \
+             environment, or --brokers"
+        );
+    }
+
+    #[test]
+    fn secrets_come_from_files_and_open_files_are_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        std::fs::write(&file, "hunter2\nsecond line\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let mut config = config();
+        config.postgres.password_file = Some(file.clone());
+        config.kafka.property_files.insert("sasl.password".to_owned(), file.clone());
+        config.kafka.property_files.insert("ssl.key.pem".to_owned(), file.clone());
+        let resolved = config.resolve("taxi").unwrap();
+        assert_eq!(resolved.password.as_ref().unwrap().expose(), "hunter2");
+        assert_eq!(resolved.kafka.properties["sasl.password"].expose(), "hunter2");
+        assert_eq!(resolved.kafka.properties["ssl.key.pem"].expose(), "hunter2\nsecond line\n");
+        assert_eq!(resolved.warnings.len(), 3);
+        let shown = file.display();
+        assert_eq!(
+            resolved.warnings[0].to_string(),
+            format!(
+                "every user can read {shown}, which postgres.password_file names; run: chmod o-r \
+                 {shown}"
+            )
+        );
+        assert!(!format!("{resolved:?}").contains("hunter2"));
+
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(config.resolve("taxi").unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn a_secret_file_that_is_missing_or_empty_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        let mut config = config();
+        config.postgres.password_file = Some(file.clone());
+        let text = |config: &Config| config.resolve("taxi").unwrap_err().to_string();
+        let shown = file.display();
+        assert_eq!(
+            text(&config),
+            format!(
+                "cannot read {shown}, which postgres.password_file names: No such file or \
+                 directory (os error 2)"
+            )
+        );
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(
+            text(&config),
+            format!("{shown}, which postgres.password_file names, has an empty first line")
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! What the producer hears back: acknowledgements to the ledger, failures to the bridge.
+//!
+//! Reports come from the client one at a time, thousands in a burst. They are gathered and given
+//! to the ledger in batches, so that its lock is taken once per batch and not once per record. A
+//! batch is closed when it is full, when nothing more is in flight, and whenever the delivery
+//! thread runs out of reports: so no acknowledgement waits for another that may never come.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{DeliveryResult, ProducerContext};
+use tokio::sync::watch;
+
+use super::error::Error;
+use crate::checkpoint::{Ledger, Ticket};
+use crate::metrics::Metrics;
+
+/// Acknowledgements that are gathered before the ledger hears of them.
+const BATCH: usize = 256;
+
+/// Hears of deliveries on behalf of one producer.
+pub(super) struct Delivery {
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    batch: Mutex<Vec<Ticket>>,
+    /// Records given to the client; the same number of reports will come.
+    sent: AtomicU64,
+    reported: AtomicU64,
+    room: Condvar,
+    room_lock: Mutex<()>,
+    failure: watch::Sender<Option<Arc<Error>>>,
+}
+
+impl Delivery {
+    pub(super) fn new(ledger: Arc<Ledger>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            ledger,
+            metrics,
+            batch: Mutex::new(Vec::with_capacity(BATCH)),
+            sent: AtomicU64::new(0),
+            reported: AtomicU64::new(0),
+            room: Condvar::new(),
+            room_lock: Mutex::new(()),
+            failure: watch::Sender::new(None),
+        }
+    }
+
+    /// The first failure that ends the session, when there is one.
+    pub(super) fn failure(&self) -> watch::Receiver<Option<Arc<Error>>> {
+        self.failure.subscribe()
+    }
+
+    /// A record is about to be given to the client.
+    pub(super) fn sending(&self) {
+        self.sent.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The client did not take the record after all.
+    pub(super) fn not_sent(&self) {
+        self.sent.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Waits until something was acknowledged, or until `limit`.
+    pub(super) fn wait_for_room(&self, limit: Duration) {
+        let guard = self.room_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.room.wait_timeout(guard, limit);
+    }
+
+    /// Gives the ledger what was gathered.
+    pub(super) fn close_batch(&self) {
+        self.close(&mut self.batch.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn close(&self, batch: &mut Vec<Ticket>) {
+        if batch.is_empty() {
+            return;
+        }
+        self.ledger.ack_all(batch);
+        self.metrics.records_acked.inc_by(batch.len() as u64);
+        batch.clear();
+        self.room.notify_all();
+    }
+
+    fn acknowledged(&self, ticket: Ticket) {
+        let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.push(ticket);
+        let reported = self.reported.fetch_add(1, Ordering::AcqRel) + 1;
+        if batch.len() >= BATCH || reported == self.sent.load(Ordering::Acquire) {
+            self.close(&mut batch);
+        }
+    }
+
+    fn fail(&self, error: Error) {
+        self.failure.send_if_modified(|failure| {
+            let first = failure.is_none();
+            if first {
+                *failure = Some(Arc::new(error));
+            }
+            first
+        });
+        self.room.notify_all();
+    }
+}
+
+impl ClientContext for Delivery {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(code @ RDKafkaErrorCode::Fatal) => {
+                self.fail(Error::Fatal { code, reason: reason.to_owned() });
+            }
+            Some(
+                code @ (RDKafkaErrorCode::Authentication
+                | RDKafkaErrorCode::SaslAuthenticationFailed
+                | RDKafkaErrorCode::ClusterAuthorizationFailed),
+            ) => self.fail(Error::Fatal { code, reason: reason.to_owned() }),
+            // The client reconnects by itself; the records wait in its queue.
+            _ => tracing::warn!(error = %error, reason, "kafka connection"),
+        }
+    }
+}
+
+impl ProducerContext for Delivery {
+    /// A ticket's number: it travels through the client as a plain pointer-sized value.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
+        let ticket = Ticket::from(number as u64);
+        match result {
+            Ok(_) => self.acknowledged(ticket),
+            Err((error, message)) => {
+                self.reported.fetch_add(1, Ordering::AcqRel);
+                self.ledger.reject(ticket);
+                self.fail(Error::Undelivered {
+                    topic: message.topic().to_owned(),
+                    partition: message.partition(),
+                    source: error.clone(),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! What can go wrong between here and the broker, and what mends it.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// A failure of the sink.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user set a property that the delivery promises rest on.
+    #[error("kafka.properties sets {property:?}, which rowcast sets itself: {reason}")]
+    Clash {
+        /// The property as the user wrote it.
+        property: String,
+        /// What depends on it.
+        reason: &'static str,
+    },
+    /// The client library refuses a property.
+    #[error("kafka.properties: the property {property:?} is refused: {reason}")]
+    Property {
+        /// The property.
+        property: String,
+        /// The library's words, without the value where it may be a secret.
+        reason: String,
+    },
+    /// The client could not be made from properties that are each valid.
+    #[error("creating the kafka client: {reason}")]
+    Client {
+        /// The library's words.
+        reason: String,
+    },
+    /// No broker answers.
+    #[error("asking {brokers} for metadata: {source}")]
+    Unreachable {
+        /// The bootstrap brokers.
+        brokers: String,
+        /// What the client says.
+        source: KafkaError,
+    },
+    /// A topic is missing and must not be made.
+    #[error("the topic {topic:?} does not exist, and topics.create is false")]
+    TopicMissing {
+        /// The topic.
+        topic: String,
+    },
+    /// A topic could not be made.
+    #[error("creating the topic {topic:?}: {code}")]
+    TopicRefused {
+        /// The topic.
+        topic: String,
+        /// The broker's answer.
+        code: RDKafkaErrorCode,
+    },
+    /// The request to make a topic failed as a whole.
+    #[error("creating the topic {topic:?}: {source}")]
+    TopicRequest {
+        /// The topic.
+        topic: String,
+        /// What the client says.
+        source: KafkaError,
+    },
+    /// A record is larger than the producer may send.
+    #[error("a record of {bytes} bytes for the topic {topic:?} is larger than message.max.bytes")]
+    TooLarge {
+        /// The topic.
+        topic: String,
+        /// Key and value together.
+        bytes: usize,
+    },
+    /// The client would not take a record.
+    #[error("handing a record for the topic {topic:?} to the producer: {source}")]
+    Refused {
+        /// The topic.
+        topic: String,
+        /// What the client says.
+        source: KafkaError,
+    },
+    /// The broker refused a record for good.
+    #[error("delivering a record to {topic}[{partition}]: {source}")]
+    Undelivered {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The broker's answer.
+        source: KafkaError,
+    },
+    /// The producer can't go on and must be made anew.
+    #[error("the producer failed: {code}: {reason}")]
+    Fatal {
+        /// The client's code.
+        code: RDKafkaErrorCode,
+        /// Its words.
+        reason: String,
+    },
+    /// The thread that hears of deliveries could not be started.
+    #[error("starting the delivery thread: {source}")]
+    Thread {
+        /// The system's answer.
+        source: std::io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the same may work when tried again, without anyone's doing.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Clash { .. }
+            | Self::Property { .. }
+            | Self::Client { .. }
+            | Self::TopicMissing { .. }
+            | Self::TooLarge { .. } => false,
+            Self::Unreachable { source, .. }
+            | Self::TopicRequest { source, .. }
+            | Self::Refused { source, .. }
+            | Self::Undelivered { source, .. } => {
+                source.rdkafka_error_code().is_none_or(|code| heals_by_itself(&code))
+            }
+            Self::TopicRefused { code, .. } => heals_by_itself(code),
+            Self::Fatal { code, .. } => *code != RDKafkaErrorCode::Fenced && heals_by_itself(code),
+            Self::Thread { .. } => true,
+        }
+    }
+
+    /// What an operator can do about it.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        let code = match self {
+            Self::Clash { property, .. } => {
+                return Some(format!("remove {property:?} from kafka.properties"));
+            }
+            Self::TopicMissing { topic } => {
+                return Some(format!("create {topic:?}, or set topics.create = true"));
+            }
+            Self::TooLarge { bytes, .. } => {
+                return Some(format!(
+                    "raise kafka.properties.\"message.max.bytes\" above {bytes}, and the topic's \
+                     max.message.bytes with it"
+                ));
+            }
+            Self::Unreachable { .. } => {
+                return Some(
+                    "check kafka.brokers, and that the brokers' advertised listeners can \
+                     be reached from here"
+                        .to_owned(),
+                );
+            }
+            Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => *code,
+            Self::TopicRequest { source, .. }
+            | Self::Refused { source, .. }
+            | Self::Undelivered { source, .. } => source.rdkafka_error_code()?,
+            _ => return None,
+        };
+        let topic = match self {
+            Self::TopicRefused { topic, .. } | Self::Undelivered { topic, .. } => topic.as_str(),
+            _ => "the topic",
+        };
+        Some(match code {
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                format!("grant the principal Create, Describe and Write on {topic}")
+            }
+            RDKafkaErrorCode::ClusterAuthorizationFailed => {
+                "grant the principal IdempotentWrite on the cluster, and Create to make topics"
+                    .to_owned()
+            }
+            RDKafkaErrorCode::MessageSizeTooLarge => {
+                format!("raise max.message.bytes of {topic}, or message.max.bytes of the brokers")
+            }
+            RDKafkaErrorCode::InvalidReplicationFactor => {
+                "set topics.replication_factor to at most the number of brokers".to_owned()
+            }
+            RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation => {
+                "check topics.settings and the table's own settings".to_owned()
+            }
+            RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Authentication => {
+                "check sasl.mechanism, sasl.username and sasl.password".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Codes after which the very same request can succeed later.
+fn heals_by_itself(code: &RDKafkaErrorCode) -> bool {
+    !matches!(
+        code,
+        RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidMessageSize
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTopic
+            | RDKafkaErrorCode::InvalidPartitions
+            | RDKafkaErrorCode::InvalidReplicationFactor
+            | RDKafkaErrorCode::InvalidConfig
+            | RDKafkaErrorCode::PolicyViolation
+            | RDKafkaErrorCode::UnsupportedForMessageFormat
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedFeature
+            | RDKafkaErrorCode::Fenced
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn undelivered(code: RDKafkaErrorCode) -> Error {
+        Error::Undelivered {
+            topic: "rides".to_owned(),
+            partition: 0,
+            source: KafkaError::MessageProduction(code),
+        }
+    }
+
+    #[test]
+    fn what_only_an_operator_can_mend_is_not_tried_again_and_says_what_to_do() {
+        for code in [
+            RDKafkaErrorCode::TopicAuthorizationFailed,
+            RDKafkaErrorCode::ClusterAuthorizationFailed,
+            RDKafkaErrorCode::MessageSizeTooLarge,
+            RDKafkaErrorCode::SaslAuthenticationFailed,
+        ] {
+            let error = undelivered(code);
+            assert!(!error.is_transient(), "{error}");
+            assert!(error.fix().is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_broker_gets_over_is_tried_again() {
+        for code in [
+            RDKafkaErrorCode::NotLeaderForPartition,
+            RDKafkaErrorCode::NotEnoughReplicas,
+            RDKafkaErrorCode::BrokerTransportFailure,
+            RDKafkaErrorCode::PurgeQueue,
+        ] {
+            assert!(undelivered(code).is_transient(), "{code}");
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Hands records to librdkafka, each with its ticket.
+//!
+//! librdkafka copies a record into its own queue, whose size in bytes is bounded; when that is
+//! full, [`Sink::send`] says so and the worker waits, which in turn stops the reader and is felt
+//! by the server as a full socket. Reports are heard on a thread of this producer's own, because
+//! the worker may be waiting for them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use tokio::sync::watch;
+
+use super::delivery::Delivery;
+use super::error::Error;
+use super::properties::creation_error;
+use crate::checkpoint::{Ledger, Ticket};
+use crate::metrics::Metrics;
+
+/// How long the delivery thread waits for a report before it looks whether it should end.
+const POLL: Duration = Duration::from_millis(100);
+
+/// One record, on its way out.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Where to.
+    pub topic: &'a str,
+    /// Decides the partition; without one the record goes to any.
+    pub key: Option<&'a [u8]>,
+    /// `None` is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Names and values, in order.
+    pub headers: &'a [(&'a str, Option<&'a [u8]>)],
+    /// Milliseconds since the Unix epoch: the source transaction's commit time.
+    pub timestamp_ms: i64,
+    /// A partition, when it is not the key's to decide.
+    pub partition: Option<i32>,
+}
+
+impl Outgoing<'_> {
+    /// Bytes of key and value together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len)
+    }
+}
+
+/// Why a record was not taken.
+#[derive(Debug)]
+pub enum SendError {
+    /// The queue is full: wait for room and send the same record again.
+    Full,
+    /// It will not be taken at all.
+    Refused(Error),
+}
+
+/// Takes records in order, and reports each one's fate to the ledger.
+///
+/// A trait so that the worker can be tested against a sink that delays, reorders and refuses on
+/// command.
+pub trait Sink {
+    /// Takes the record, or says why not.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when it must be sent again later.
+    fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError>;
+
+    /// Waits until there may be room again, or until `limit`.
+    fn wait_for_room(&self, limit: Duration);
+}
+
+/// An idempotent producer.
+pub struct Producer {
+    inner: Arc<BaseProducer<Delivery>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Producer {
+    /// Makes the client and starts its delivery thread. No broker needs to be there yet.
+    ///
+    /// # Errors
+    /// When the client library refuses the properties.
+    pub fn new(
+        config: &ClientConfig,
+        ledger: Arc<Ledger>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, Error> {
+        let delivery = Delivery::new(ledger, metrics);
+        let inner: BaseProducer<Delivery> =
+            config.create_with_context(delivery).map_err(creation_error)?;
+        let inner = Arc::new(inner);
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name("kafka-delivery".to_owned())
+            .spawn({
+                let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
+                move || hear(&inner, &stop)
+            })
+            .map_err(|source| Error::Thread { source })?;
+        Ok(Self { inner, stop, thread: Some(thread) })
+    }
+
+    /// The first failure that ends the session, when there is one.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<Arc<Error>>> {
+        self.inner.context().failure()
+    }
+
+    /// Waits until every record has its report, at most `limit`. Blocks the thread.
+    ///
+    /// Returns whether all were reported.
+    #[must_use]
+    pub fn flush(&self, limit: Duration) -> bool {
+        let flushed = self.inner.flush(limit).is_ok();
+        self.inner.context().close_batch();
+        flushed
+    }
+}
+
+impl Sink for Producer {
+    fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError> {
+        // A ticket beyond a pointer's size would need 2^32 records in one session on a 32-bit host.
+        let opaque = usize::try_from(ticket.as_u64()).unwrap_or(usize::MAX);
+        let mut base: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(record.topic, opaque).timestamp(record.timestamp_ms);
+        base.key = record.key;
+        base.payload = record.value;
+        base.partition = record.partition;
+        if !record.headers.is_empty() {
+            base = base.headers(headers(record.headers));
+        }
+        let context = self.inner.context();
+        context.sending();
+        self.inner.send(base).map_err(|(source, _)| {
+            context.not_sent();
+            refusal(source, record)
+        })
+    }
+
+    fn wait_for_room(&self, limit: Duration) {
+        self.inner.context().wait_for_room(limit);
+    }
+}
+
+impl Drop for Producer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            // It ends by itself within one poll; a panic in it was already reported.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn hear(producer: &BaseProducer<Delivery>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Acquire) {
+        producer.poll(POLL);
+        producer.context().close_batch();
+    }
+}
+
+fn headers(pairs: &[(&str, Option<&[u8]>)]) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(pairs.len());
+    for &(key, value) in pairs {
+        headers = headers.insert(Header { key, value });
+    }
+    headers
+}
+
+fn refusal(source: KafkaError, record: &Outgoing<'_>) -> SendError {
+    match source.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::QueueFull) => SendError::Full,
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::Refused(Error::TooLarge {
+            topic: record.topic.to_owned(),
+            bytes: record.bytes(),
+        }),
+        _ => SendError::Refused(Error::Refused { topic: record.topic.to_owned(), source }),
+    }
+}

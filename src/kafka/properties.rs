@@ -1,0 +1,138 @@
+//! librdkafka's properties: what the promises need, what is a sensible default, what the user says.
+//!
+//! Any property can be passed through. The few that the delivery promises rest on are ours alone,
+//! and setting one is an error that says why, since a silent override would be a lie either way.
+//!
+//! Properties: <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+
+use super::error::Error;
+use crate::config::Resolved;
+use crate::config::secret::MASK;
+
+/// Properties that only rowcast sets, with what depends on them.
+const OURS: &[(&str, &str)] = &[
+    ("bootstrap.servers", "set kafka.brokers instead"),
+    ("metadata.broker.list", "set kafka.brokers instead"),
+    ("enable.idempotence", "order per key and the absence of repeats depend on it"),
+    ("acks", "nothing may be confirmed to Postgres before all replicas have it"),
+    ("request.required.acks", "nothing may be confirmed to Postgres before all replicas have it"),
+    ("partitioner", "keys must land where Java clients put them"),
+    ("message.timeout.ms", "a record that timed out would be a hole in the stream"),
+    ("delivery.timeout.ms", "a record that timed out would be a hole in the stream"),
+    ("retries", "a record that was given up would be a hole in the stream"),
+    ("message.send.max.retries", "a record that was given up would be a hole in the stream"),
+    ("queue.buffering.max.messages", "set kafka.queue_bytes instead"),
+    ("queue.buffering.max.kbytes", "set kafka.queue_bytes instead"),
+    ("transactional.id", "the delivery mode decides about transactions"),
+    ("delivery.report.only.error", "every acknowledgement counts"),
+    ("enable.gapless.guarantee", "it is not needed beside idempotence and stops the producer"),
+];
+
+/// Defaults that a property of the user's replaces, each with its other name in librdkafka.
+const DEFAULTS: &[(&str, &str, &str)] = &[
+    // Batches form by themselves under load; waiting for them only costs latency.
+    ("linger.ms", "queue.buffering.max.ms", "0"),
+    ("compression.type", "compression.codec", "lz4"),
+    ("client.id", "client.id", "rowcast"),
+    ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
+    // Without it, Nagle's algorithm holds a lone record back.
+    ("socket.nagle.disable", "socket.nagle.disable", "true"),
+    // A metadata answer must never make a topic with the broker's defaults instead of ours.
+    ("allow.auto.create.topics", "allow.auto.create.topics", "false"),
+    #[cfg(feature = "vendored-openssl")]
+    // A vendored OpenSSL does not know where this system keeps its roots.
+    ("ssl.ca.location", "ssl.ca.location", "probe"),
+];
+
+/// The producer's properties, as librdkafka takes them.
+///
+/// # Errors
+/// When the user sets a property that is ours.
+pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
+    let user = &settings.kafka.properties;
+    for (ours, reason) in OURS {
+        if user.contains_key(*ours) {
+            return Err(Error::Clash { property: (*ours).to_owned(), reason });
+        }
+    }
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &settings.brokers);
+    for (name, other_name, value) in DEFAULTS {
+        if !user.contains_key(*name) && !user.contains_key(*other_name) {
+            client.set(*name, *value);
+        }
+    }
+    for (name, value) in user {
+        client.set(name, value.expose());
+    }
+    client.set("enable.idempotence", "true");
+    client.set("partitioner", "murmur2_random");
+    client.set("message.timeout.ms", "0");
+    // The byte bound is the one that protects memory; a count would only be a second guess at it.
+    client.set("queue.buffering.max.messages", "0");
+    client.set("queue.buffering.max.kbytes", (settings.kafka.queue_bytes / 1024).max(1).to_string());
+    client.set_log_level(RDKafkaLogLevel::Info);
+    Ok(client)
+}
+
+/// The error for a client that could not be made, without any value that may be a secret.
+pub(super) fn creation_error(error: KafkaError) -> Error {
+    match error {
+        KafkaError::ClientConfig(_, description, property, value) => {
+            let reason =
+                if value.is_empty() { description } else { description.replace(&value, MASK) };
+            Error::Property { property, reason }
+        }
+        KafkaError::ClientCreation(reason) => Error::Client { reason },
+        other => Error::Client { reason: other.to_string() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Kafka};
+
+    fn with(properties: &[(&str, &str)]) -> Resolved {
+        let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into()));
+        let brokers = Some("b:9092".to_owned());
+        let kafka = Kafka { brokers, properties: properties.collect(), ..Kafka::default() };
+        Config { kafka, ..Config::default() }.resolve("taxi").unwrap()
+    }
+
+    #[test]
+    fn a_property_that_the_promises_rest_on_is_refused_with_the_reason() {
+        for (property, _) in OURS {
+            let error = client_config(&with(&[(property, "1")])).unwrap_err();
+            assert!(matches!(&error, Error::Clash { property: p, .. } if p == property));
+            assert!(error.to_string().contains(property), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_default_gives_way_to_the_users_value_under_either_of_its_names() {
+        for name in ["compression.type", "compression.codec"] {
+            let client = client_config(&with(&[(name, "zstd")])).unwrap();
+            assert_eq!(client.get(name), Some("zstd"));
+            let other =
+                if name == "compression.type" { "compression.codec" } else { "compression.type" };
+            assert_eq!(client.get(other), None);
+        }
+    }
+
+    #[test]
+    fn a_refused_property_is_named_without_its_value() {
+        let error = creation_error(KafkaError::ClientConfig(
+            rdkafka::types::RDKafkaConfRes::RD_KAFKA_CONF_INVALID,
+            "Invalid value \"hunter2\" for configuration property \"sasl.password\"".to_owned(),
+            "sasl.password".to_owned(),
+            "hunter2".to_owned(),
+        ))
+        .to_string();
+        assert!(error.contains("sasl.password") && !error.contains("hunter2"), "{error}");
+    }
+}

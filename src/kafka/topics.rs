@@ -1,0 +1,196 @@
+//! Makes topics on first need, and never alters one that is there.
+//!
+//! Which topics exist is asked once, without naming any, since naming an unknown topic makes some
+//! brokers create it with their own defaults. A topic that exists with other partitions or
+//! settings than configured is somebody's decision: the difference is logged, nothing is changed.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
+    TopicReplication,
+};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::error::Error;
+use super::properties::creation_error;
+use crate::route::TopicPlan;
+
+/// Longest wait for one answer of the brokers.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Knows which topics exist.
+pub struct Topics {
+    config: ClientConfig,
+    create: bool,
+    admin: OnceLock<Arc<AdminClient<Quiet>>>,
+    /// Partitions of each topic that is known to exist.
+    known: HashMap<String, usize>,
+    listed: bool,
+}
+
+impl Topics {
+    /// Knows nothing yet, and asks when it must.
+    #[must_use]
+    pub fn new(config: ClientConfig, create: bool) -> Self {
+        Self { config, create, admin: OnceLock::new(), known: HashMap::new(), listed: false }
+    }
+
+    /// Makes sure that the topic exists.
+    ///
+    /// # Errors
+    /// When the brokers can't be asked, or refuse to make the topic, or it must not be made.
+    pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<(), Error> {
+        let admin = self.admin()?;
+        if !self.listed {
+            self.known = list(Arc::clone(&admin), self.brokers()).await?;
+            self.listed = true;
+        }
+        if let Some(&partitions) = self.known.get(&*plan.name) {
+            tokio::spawn(report_differences(admin, plan.clone(), partitions));
+            return Ok(());
+        }
+        if !self.create {
+            return Err(Error::TopicMissing { topic: plan.name.to_string() });
+        }
+        create(&admin, plan).await?;
+        self.known.insert(plan.name.to_string(), usize::try_from(plan.partitions).unwrap_or(0));
+        Ok(())
+    }
+
+    /// Asks a broker for anything at all.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn reach(&mut self) -> Result<(), Error> {
+        let admin = self.admin()?;
+        self.known = list(admin, self.brokers()).await?;
+        self.listed = true;
+        Ok(())
+    }
+
+    fn brokers(&self) -> String {
+        self.config.get("bootstrap.servers").unwrap_or_default().to_owned()
+    }
+
+    fn admin(&self) -> Result<Arc<AdminClient<Quiet>>, Error> {
+        if let Some(admin) = self.admin.get() {
+            return Ok(Arc::clone(admin));
+        }
+        let mut config = self.config.clone();
+        // Properties of the producer alone, which a bare client warns about.
+        for property in [
+            "enable.idempotence",
+            "partitioner",
+            "message.timeout.ms",
+            "queue.buffering.max.messages",
+            "queue.buffering.max.kbytes",
+            "linger.ms",
+            "compression.type",
+        ] {
+            config.remove(property);
+        }
+        let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(creation_error)?;
+        Ok(Arc::clone(self.admin.get_or_init(|| Arc::new(admin))))
+    }
+}
+
+async fn list(
+    admin: Arc<AdminClient<Quiet>>,
+    brokers: String,
+) -> Result<HashMap<String, usize>, Error> {
+    let asked = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER));
+    // A panic in the client library would be a canceled question, to be asked again.
+    let metadata = asked
+        .await
+        .unwrap_or(Err(KafkaError::Canceled))
+        .map_err(|source| Error::Unreachable { brokers, source })?;
+    let topics = metadata.topics().iter();
+    Ok(topics.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
+}
+
+async fn create(admin: &AdminClient<Quiet>, plan: &TopicPlan) -> Result<(), Error> {
+    let mut topic = NewTopic::new(
+        &plan.name,
+        plan.partitions,
+        TopicReplication::Fixed(plan.replication_factor),
+    );
+    for (name, value) in &plan.settings {
+        topic = topic.set(name, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER)).request_timeout(Some(ANSWER));
+    let answers = admin
+        .create_topics([&topic], &options)
+        .await
+        .map_err(|source| Error::TopicRequest { topic: plan.name.to_string(), source })?;
+    for answer in answers {
+        match answer {
+            Ok(name) => tracing::info!(
+                topic = name,
+                partitions = plan.partitions,
+                settings = ?plan.settings,
+                "topic created"
+            ),
+            // Another copy, or another tool, was faster.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => return Err(Error::TopicRefused { topic, code }),
+        }
+    }
+    Ok(())
+}
+
+/// Logs where an existing topic is not as configured. Best effort: a user without the right to
+/// describe a topic can still write to it.
+async fn report_differences(admin: Arc<AdminClient<Quiet>>, plan: TopicPlan, partitions: usize) {
+    let topic = &*plan.name;
+    if usize::try_from(plan.partitions) != Ok(partitions) {
+        let configured = plan.partitions;
+        tracing::info!(topic, partitions, configured, "topic exists and keeps its partitions");
+    }
+    if plan.settings.is_empty() {
+        return;
+    }
+    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+    let answers = match answer {
+        Ok(answers) => answers,
+        Err(error) => {
+            tracing::debug!(topic, error = %error, "the topic's settings can't be read");
+            return;
+        }
+    };
+    for resource in answers.into_iter().flatten() {
+        debug_assert_eq!(resource.specifier, OwnedResourceSpecifier::Topic(topic.to_owned()));
+        for (name, configured) in &plan.settings {
+            let value = resource.get(name).and_then(|entry| entry.value.as_deref());
+            if value != Some(configured) {
+                tracing::warn!(
+                    topic,
+                    setting = name,
+                    value,
+                    configured,
+                    "topic exists and keeps its setting"
+                );
+            }
+        }
+    }
+}
+
+/// A client context that logs as the producer's does.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The producer has the same connection trouble and reports it.
+        tracing::debug!(error = %error, reason, "kafka admin connection");
+    }
+}

@@ -1,0 +1,124 @@
+//! The numbers that say what the bridge does, in Prometheus' form.
+//!
+//! Counters are bumped where a thing happens, at most once per chunk of WAL on the hot path.
+//! Gauges of the present state are set by whoever knows it. Names follow Prometheus' rules: base
+//! units, `_total` for counters (which the encoder appends).
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::lsn::Lsn;
+
+type Count = Counter<u64, AtomicU64>;
+type Level = Gauge<u64, AtomicU64>;
+
+/// Everything that is counted.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Bytes of WAL messages received.
+    pub received_bytes: Count,
+    /// Transactions received whole.
+    pub transactions: Count,
+    /// Row changes decoded.
+    pub changes: Count,
+    /// Records handed to the producer.
+    pub records_sent: Count,
+    /// Bytes of keys and values handed to the producer.
+    pub sent_bytes: Count,
+    /// Records acknowledged by the brokers.
+    pub records_acked: Count,
+    /// Times the worker waited because the producer's queue was full.
+    pub queue_full: Count,
+    /// Sessions that ended in an error and were started again.
+    pub retries: Count,
+    /// Records handed over and not acknowledged.
+    pub in_flight: Level,
+    /// The position up to which Postgres was told it may discard WAL.
+    pub confirmed_lsn: Level,
+    /// The last position received.
+    pub received_lsn: Level,
+    /// One while rows stream, else zero.
+    pub streaming: Level,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("rowcast"),
+            received_bytes: Count::default(),
+            transactions: Count::default(),
+            changes: Count::default(),
+            records_sent: Count::default(),
+            sent_bytes: Count::default(),
+            records_acked: Count::default(),
+            queue_full: Count::default(),
+            retries: Count::default(),
+            in_flight: Level::default(),
+            confirmed_lsn: Level::default(),
+            received_lsn: Level::default(),
+            streaming: Level::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    /// All of them in Prometheus' text form.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Sets the gauges that follow from two positions.
+    pub fn set_lsn(&self, received: Lsn, confirmed: Lsn) {
+        self.received_lsn.set(received.as_u64());
+        self.confirmed_lsn.set(confirmed.as_u64());
+    }
+
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        for (name, help, counter) in [
+            ("received_bytes", "Bytes of WAL messages received", &self.received_bytes),
+            ("transactions", "Transactions received whole", &self.transactions),
+            ("changes", "Row changes decoded", &self.changes),
+            ("records_sent", "Records handed to the producer", &self.records_sent),
+            ("sent_bytes", "Bytes of keys and values handed to the producer", &self.sent_bytes),
+            ("records_acked", "Records acknowledged by the brokers", &self.records_acked),
+            ("queue_full", "Waits for room in the producer's queue", &self.queue_full),
+            ("retries", "Sessions that ended in an error and were tried again", &self.retries),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
+        for (name, help, gauge) in [
+            ("records_in_flight", "Records not yet acknowledged", &self.in_flight),
+            ("confirmed_lsn", "Position up to which WAL may be discarded", &self.confirmed_lsn),
+            ("received_lsn", "Last position received", &self.received_lsn),
+            ("streaming", "One while rows stream, else zero", &self.streaming),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_rendered_under_its_name() {
+        let metrics = Metrics::default();
+        metrics.changes.inc_by(3);
+        let text = metrics.render();
+        assert!(text.contains("rowcast_changes_total 3"), "{text}");
+        assert!(text.contains("rowcast_records_in_flight 0"), "{text}");
+    }
+}

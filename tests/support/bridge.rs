@@ -1,0 +1,166 @@
+//! The built `rowcast` binary as a process: started, waited for, ended, its log kept.
+//!
+//! Endpoints, the pipeline's name and the admin port are set by environment, the rest by a file, so
+//! that a test writes only the settings it is about.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::process::{Guarded, free_port, pause};
+
+/// A running bridge. Its log is printed when the test that owns it fails.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    process: Guarded,
+    admin_port: u16,
+    env: Vec<(String, String)>,
+}
+
+/// A bridge that ended before it was ready.
+#[derive(Debug)]
+pub(crate) struct EndedEarly {
+    /// How it ended.
+    pub(crate) status: ExitStatus,
+    /// All that it logged.
+    pub(crate) log: String,
+}
+
+impl Bridge {
+    /// Starts `rowcast run` with this configuration file (TOML), and does not wait.
+    pub(crate) fn start(name: &str, database_url: &str, brokers: &str, toml: &str) -> Self {
+        let process = Guarded::new("bridge", None, "KILL");
+        let admin_port = free_port();
+        let admin = format!("127.0.0.1:{admin_port}");
+        let env = [
+            ("DATABASE_URL", database_url),
+            ("KAFKA_BROKERS", brokers),
+            ("ROWCAST_NAME", name),
+            ("ROWCAST_ADMIN__LISTEN", &admin),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        fs::write(process.dir().join("rowcast.toml"), toml).expect("write the configuration");
+        let mut bridge = Self { process, admin_port, env };
+        bridge.launch();
+        bridge
+    }
+
+    /// Starts it and waits until it streams.
+    ///
+    /// # Panics
+    ///
+    /// When it ends before, or `deadline` passes.
+    pub(crate) fn start_ready(
+        name: &str,
+        database_url: &str,
+        brokers: &str,
+        toml: &str,
+        deadline: Duration,
+    ) -> Self {
+        let mut bridge = Self::start(name, database_url, brokers, toml);
+        bridge.wait_until_ready(deadline).unwrap_or_else(|EndedEarly { status, log }| {
+            panic!("the bridge ended before it was ready: {status}; log:\n{log}")
+        });
+        bridge
+    }
+
+    fn launch(&mut self) {
+        let config = self.process.dir().join("rowcast.toml").display().to_string();
+        let env = self.env.clone();
+        let program = Path::new(env!("CARGO_BIN_EXE_rowcast"));
+        self.process.spawn(program, &["run", "--config", &config], |command: &mut Command| {
+            // What the developer has set for other purposes is not what this test is about.
+            for (name, _) in std::env::vars_os() {
+                let text = name.to_string_lossy();
+                if text.starts_with("ROWCAST_") || text.starts_with("PG") {
+                    command.env_remove(&name);
+                }
+            }
+            command.envs(env);
+        });
+    }
+
+    /// Starts it again after it ended; everything is as before, the log goes on.
+    pub(crate) fn start_again(&mut self) {
+        self.launch();
+    }
+
+    /// Waits until it streams: `/readyz` says so, or its log.
+    ///
+    /// # Errors
+    ///
+    /// When it ended instead.
+    ///
+    /// # Panics
+    ///
+    /// When it still runs and is not ready after `deadline`.
+    pub(crate) fn wait_until_ready(&mut self, deadline: Duration) -> Result<(), EndedEarly> {
+        let seen_before = self.log().matches("streaming").count();
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.exited() {
+                return Err(EndedEarly { status, log: self.log() });
+            }
+            let ready = self.get("/readyz").is_some_and(|(status, _)| status == 200);
+            if ready || self.log().matches("streaming").count() > seen_before {
+                return Ok(());
+            }
+            let log = self.process.log_tail();
+            assert!(started.elapsed() < deadline, "not ready after {deadline:?}; log:\n{log}");
+            pause();
+        }
+    }
+
+    /// Status and body of a page of the admin endpoint; `None` while nobody answers.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.admin_port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split_whitespace().nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    }
+
+    /// SIGTERM, and wait for the end.
+    ///
+    /// # Panics
+    ///
+    /// When it still runs after `deadline`.
+    pub(crate) fn terminate(&mut self, deadline: Duration) -> ExitStatus {
+        self.process.signal(Signal::TERM);
+        self.process.wait(deadline)
+    }
+
+    /// SIGKILL, and wait for the end.
+    pub(crate) fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(super::PATIENCE);
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Panics
+    ///
+    /// When it still runs after `deadline`.
+    pub(crate) fn wait(&mut self, deadline: Duration) -> ExitStatus {
+        self.process.wait(deadline)
+    }
+
+    /// Process id, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
+    /// All that it logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+}

@@ -1,0 +1,189 @@
+//! Reads topics back, from their beginning, as a test wants to look at them.
+//!
+//! Partitions are assigned, not subscribed to: no group, no join delay, and the mock broker does it
+//! too. The end of a topic is never guessed from watermarks (transactions leave gaps there): the
+//! test says what it waits for, and a record too many shows by [`RecordReader::until_quiet`].
+
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::kafka::client_config;
+use super::process::pause;
+
+/// A record as it stands in its topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OwnedRecord {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    /// `None` is a record without a key; an empty key is `Some`.
+    pub(crate) key: Option<Vec<u8>>,
+    /// `None` is a tombstone; an empty value is `Some`.
+    pub(crate) value: Option<Vec<u8>>,
+    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
+    pub(crate) timestamp_ms: Option<i64>,
+}
+
+impl OwnedRecord {
+    fn from_message(message: &BorrowedMessage<'_>) -> Self {
+        let headers = message.headers().map_or_else(Vec::new, |headers| {
+            let owned =
+                |name: &str, value: Option<&[u8]>| (name.to_owned(), value.map(<[u8]>::to_vec));
+            headers.iter().map(|header| owned(header.key, header.value)).collect()
+        });
+        Self {
+            topic: message.topic().to_owned(),
+            partition: message.partition(),
+            offset: message.offset(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers,
+            timestamp_ms: message.timestamp().to_millis(),
+        }
+    }
+
+    /// The key as text.
+    pub(crate) fn key_text(&self) -> Option<&str> {
+        self.key.as_deref().map(|key| std::str::from_utf8(key).expect("a key in UTF-8"))
+    }
+
+    /// The value as JSON; `None` for a tombstone.
+    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+        self.value.as_deref().map(|value| serde_json::from_slice(value).expect("a value in JSON"))
+    }
+}
+
+/// Reads some topics from their beginning on.
+pub(crate) struct RecordReader {
+    consumer: BaseConsumer,
+    topics: Vec<String>,
+    /// All records read so far, in order of arrival.
+    pub(crate) records: Vec<OwnedRecord>,
+}
+
+impl RecordReader {
+    /// Waits until the topics exist, and stands at their beginning.
+    ///
+    /// # Panics
+    ///
+    /// When one of them does not exist after `deadline`.
+    pub(crate) fn open(brokers: &str, topics: &[&str], deadline: Duration) -> Self {
+        let consumer: BaseConsumer = client_config(brokers)
+            // Needed to make a consumer at all; nothing is ever committed under it.
+            .set("group.id", "rowcast-test")
+            .set("enable.auto.commit", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("fetch.wait.max.ms", "20")
+            .create()
+            .expect("a consumer");
+        let reader = Self {
+            consumer,
+            topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
+            records: Vec::new(),
+        };
+        let started = Instant::now();
+        let mut assignment = TopicPartitionList::new();
+        for topic in &reader.topics {
+            let partitions = loop {
+                if let Some(partitions) = reader.partitions(topic) {
+                    break partitions;
+                }
+                assert!(started.elapsed() < deadline, "no topic {topic} after {deadline:?}");
+                pause();
+            };
+            for partition in partitions {
+                assignment
+                    .add_partition_offset(topic, partition, Offset::Beginning)
+                    .expect("an offset that exists");
+            }
+        }
+        reader.consumer.assign(&assignment).expect("assign partitions");
+        reader
+    }
+
+    fn partitions(&self, topic: &str) -> Option<Vec<i32>> {
+        let metadata = self.consumer.fetch_metadata(None, Duration::from_secs(1)).ok()?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+        let ids: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+        (!ids.is_empty()).then_some(ids)
+    }
+
+    /// Reads on until `enough` says so.
+    ///
+    /// # Panics
+    ///
+    /// When `deadline` passes before; the message tells what has come.
+    pub(crate) fn until(
+        &mut self,
+        mut enough: impl FnMut(&[OwnedRecord]) -> bool,
+        deadline: Duration,
+    ) -> &[OwnedRecord] {
+        let started = Instant::now();
+        while !enough(&self.records) {
+            assert!(
+                started.elapsed() < deadline,
+                "not enough after {deadline:?}: {} records from {:?}, the last: {:?}",
+                self.records.len(),
+                self.topics,
+                self.records.last(),
+            );
+            self.poll(Duration::from_millis(50));
+        }
+        &self.records
+    }
+
+    /// Reads on until nothing has come for `quiet`, to see what should not be there.
+    pub(crate) fn until_quiet(&mut self, quiet: Duration) -> &[OwnedRecord] {
+        let mut last = Instant::now();
+        while last.elapsed() < quiet {
+            if self.poll(Duration::from_millis(20)) {
+                last = Instant::now();
+            }
+        }
+        &self.records
+    }
+
+    /// Whether a record came. Errors of a broker that is away are librdkafka's to retry.
+    fn poll(&mut self, timeout: Duration) -> bool {
+        match self.consumer.poll(timeout) {
+            Some(Ok(message)) => {
+                self.records.push(OwnedRecord::from_message(&message));
+                true
+            }
+            Some(Err(_)) | None => false,
+        }
+    }
+}
+
+/// Reads topics from their beginning until `enough` says so, and gives what has come until then.
+///
+/// # Panics
+///
+/// When `deadline` passes before, or a topic does not come to exist.
+pub(crate) async fn consume(
+    brokers: &str,
+    topics: &[&str],
+    enough: impl FnMut(&[OwnedRecord]) -> bool + Send + 'static,
+    deadline: Duration,
+) -> Vec<OwnedRecord> {
+    let brokers = brokers.to_owned();
+    let topics: Vec<String> = topics.iter().map(|&topic| topic.to_owned()).collect();
+    let reading = tokio::task::spawn_blocking(move || {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let mut reader = RecordReader::open(&brokers, &topics, deadline);
+        reader.until(enough, deadline);
+        reader.records
+    });
+    match reading.await {
+        Ok(records) => records,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// For [`consume`]: at least `count` records.
+pub(crate) fn at_least(count: usize) -> impl FnMut(&[OwnedRecord]) -> bool + Send + 'static {
+    move |records| records.len() >= count
+}

@@ -1,0 +1,311 @@
+//! Apache Kafka nodes (KRaft, one process each), and the embedded broker for when there is none.
+//!
+//! The jars come from `scripts/fetch-kafka`. Where they cannot be had, a test that needs the real
+//! thing says so and returns ([`kafka_or_skip!`]); with `ROWCAST_REQUIRE_KAFKA=1` it fails. A test
+//! that can do with librdkafka's mock takes [`Brokers`].
+//!
+//! The mock knows no admin API, no transactions' markers, and keeps 5 MB a partition.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
+use rustix::process::Signal;
+
+use super::process::{Guarded, free_port};
+use super::{PATIENCE, run_script};
+
+/// A JVM and its broker take seconds on an idle machine, and tests compete for cores.
+const START_PATIENCE: Duration = Duration::from_secs(120);
+
+const LOGGING: &str = "
+rootLogger.level = info
+rootLogger.appenderRef.out.ref = out
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1} %m%n
+";
+
+/// The shared node, or leave the test with a line that says it was skipped.
+macro_rules! kafka_or_skip {
+    () => {
+        match $crate::support::kafka::KafkaNode::shared() {
+            Ok(node) => node,
+            Err(reason) => {
+                $crate::support::report_skipped(module_path!(), reason);
+                return;
+            }
+        }
+    };
+}
+pub(crate) use kafka_or_skip;
+
+/// A private node that runs, or leave the test with a line that says it was skipped.
+macro_rules! private_kafka_or_skip {
+    () => {
+        match $crate::support::kafka::KafkaNode::start() {
+            Ok(node) => node,
+            Err(reason) => {
+                $crate::support::report_skipped(module_path!(), reason);
+                return;
+            }
+        }
+    };
+}
+pub(crate) use private_kafka_or_skip;
+
+/// A running Apache Kafka node, broker and controller in one.
+#[derive(Debug)]
+pub(crate) struct KafkaNode {
+    process: Guarded,
+    jars: &'static Path,
+    port: u16,
+}
+
+impl KafkaNode {
+    /// The node that all tests share.
+    ///
+    /// # Errors
+    ///
+    /// Why there can be no node here; never with `ROWCAST_REQUIRE_KAFKA=1`, which panics.
+    pub(crate) fn shared() -> Result<&'static Self, &'static str> {
+        static SHARED: OnceLock<Result<KafkaNode, &'static str>> = OnceLock::new();
+        SHARED.get_or_init(Self::start).as_ref().map_err(|reason| *reason)
+    }
+
+    /// A private node.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaNode::shared`].
+    pub(crate) fn start() -> Result<Self, &'static str> {
+        let jars = jars()?;
+        for _ in 0..3 {
+            let mut node =
+                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port() };
+            node.format();
+            node.launch();
+            match node.wait_until_ready() {
+                Ok(()) => return Ok(node),
+                Err(reason) if reason.contains("Address already in use") => {}
+                Err(reason) => panic!("start Kafka: {reason}"),
+            }
+        }
+        panic!("start Kafka: three free ports were taken before the node had them");
+    }
+
+    /// Writes the settings and prepares the storage.
+    fn format(&self) {
+        let dir = self.process.dir();
+        let settings = settings(&dir.join("data"), self.port, free_port());
+        fs::write(dir.join("server.properties"), settings).expect("write the settings");
+        fs::write(dir.join("log4j2.properties"), LOGGING).expect("write the log settings");
+        let output = self
+            .process
+            .command(Path::new("java"))
+            .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(self.class_path())
+            .args(["kafka.tools.StorageTool", "format", "-t", "QMjxTo9TTvGnsYQe10JV7A", "-c"])
+            .arg(dir.join("server.properties"))
+            .output()
+            .expect("run java");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "format Kafka's storage: {errors}");
+    }
+
+    fn class_path(&self) -> String {
+        format!("{}/*", self.jars.display())
+    }
+
+    fn launch(&mut self) {
+        let dir = self.process.dir().display().to_string();
+        let logging = format!("-Dlog4j2.configurationFile={dir}/log4j2.properties");
+        let settings = format!("{dir}/server.properties");
+        let class_path = self.class_path();
+        let memory = ["-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+        let program = [&logging, "-cp", &class_path, "kafka.Kafka", &settings];
+        let args: Vec<&str> = memory.into_iter().chain(program).collect();
+        self.process.spawn(Path::new("java"), &args, |_| {});
+    }
+
+    /// Ready is who answers for its cluster, not who has opened its port.
+    fn wait_until_ready(&mut self) -> Result<(), String> {
+        let started = Instant::now();
+        let client: BaseConsumer = client_config(&self.brokers()).create().expect("a client");
+        loop {
+            if let Some(status) = self.process.exited() {
+                return Err(format!("{status}; log:\n{}", self.process.log_tail()));
+            }
+            match client.fetch_metadata(None, Duration::from_millis(500)) {
+                Ok(metadata) if !metadata.brokers().is_empty() => return Ok(()),
+                Ok(_) | Err(_) => {}
+            }
+            let log = self.process.log_tail();
+            assert!(started.elapsed() < START_PATIENCE, "Kafka is not ready; log:\n{log}");
+        }
+    }
+
+    /// Starts a node that was stopped or killed; ports and data are those from before.
+    pub(crate) fn start_again(&mut self) {
+        self.launch();
+        self.wait_until_ready().unwrap_or_else(|reason| panic!("start Kafka again: {reason}"));
+    }
+
+    /// SIGTERM, and wait for the end.
+    pub(crate) fn stop(&mut self) {
+        self.process.signal(Signal::TERM);
+        self.process.wait(PATIENCE);
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(PATIENCE);
+    }
+
+    /// SIGSTOP: connections stay open and nothing is answered, until [`KafkaNode::thaw`].
+    pub(crate) fn freeze(&self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Goes on after [`KafkaNode::freeze`].
+    pub(crate) fn thaw(&self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Bootstrap brokers.
+    pub(crate) fn brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Process id of the node.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
+    /// Makes a topic with these settings.
+    pub(crate) async fn create_topic(&self, name: &str, partitions: i32, set: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(&self.brokers()).create().expect("an admin client");
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+        let topic = set.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
+        let made = admin.create_topics([&topic], &AdminOptions::new()).await.expect("ask for it");
+        for result in made {
+            result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
+        }
+    }
+}
+
+/// Brokers for a test that can do with either.
+pub(crate) enum Brokers {
+    /// The shared node.
+    Real(&'static KafkaNode),
+    /// librdkafka's mock, in this process. Boxed, as it is far larger than a reference.
+    Embedded(Box<MockCluster<'static, DefaultProducerContext>>),
+}
+
+impl Brokers {
+    /// The shared node, or where it cannot be had a mock of its own.
+    pub(crate) fn any() -> Self {
+        KafkaNode::shared().map_or_else(|_| Self::embedded(), Self::Real)
+    }
+
+    /// A mock of its own, for tests that inject errors.
+    pub(crate) fn embedded() -> Self {
+        Self::Embedded(Box::new(MockCluster::new(1).expect("start the embedded broker")))
+    }
+
+    /// Bootstrap brokers.
+    pub(crate) fn bootstrap(&self) -> String {
+        match self {
+            Self::Real(node) => node.brokers(),
+            Self::Embedded(mock) => mock.bootstrap_servers(),
+        }
+    }
+
+    /// Makes a topic.
+    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) {
+        match self {
+            Self::Real(node) => node.create_topic(name, partitions, &[]).await,
+            Self::Embedded(mock) => {
+                mock.create_topic(name, partitions, 1).expect("create a topic in the mock");
+            }
+        }
+    }
+}
+
+/// Produces records, key and value, one after the other.
+pub(crate) async fn produce(brokers: &str, topic: &str, records: &[(&str, &str)]) {
+    let producer: FutureProducer = client_config(brokers).create().expect("a producer");
+    for (key, value) in records {
+        let record = FutureRecord::to(topic).key(*key).payload(*value);
+        producer.send(record, PATIENCE).await.expect("produce");
+    }
+}
+
+/// Settings that every client of the tests has.
+pub(crate) fn client_config(brokers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    // Nodes are killed and started again; the default lets a client wait ten seconds.
+    config.set("reconnect.backoff.ms", "50").set("reconnect.backoff.max.ms", "250");
+    config
+}
+
+/// The folder of the jars.
+fn jars() -> Result<&'static Path, &'static str> {
+    static JARS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let jars = JARS.get_or_init(|| match run_script("fetch-kafka")?.pop() {
+        Some(dir) => java_runs().map(|()| dir),
+        None => Err("scripts/fetch-kafka printed no folder".to_owned()),
+    });
+    match jars {
+        Ok(dir) => Ok(dir),
+        Err(reason) => {
+            let required = std::env::var("ROWCAST_REQUIRE_KAFKA").is_ok_and(|value| value == "1");
+            assert!(!required, "ROWCAST_REQUIRE_KAFKA=1, and there is no Kafka: {reason}");
+            Err(reason)
+        }
+    }
+}
+
+fn java_runs() -> Result<(), String> {
+    let output = std::process::Command::new("java").arg("-version").output();
+    output.map(drop).map_err(|error| format!("java does not run: {error}"))
+}
+
+/// The broker's session is short because a node that comes back after a kill waits for the end of
+/// its old one: 9 s by default.
+fn settings(data: &Path, port: u16, controller_port: u16) -> String {
+    let data = data.display();
+    format!(
+        "\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=1
+group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+auto.create.topics.enable=false
+"
+    )
+}

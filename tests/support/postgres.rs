@@ -1,0 +1,384 @@
+//! PostgreSQL servers: one a version for all tests, private ones for tests that break them.
+//!
+//! Which versions: the folders in `PG_BIN_DIRS` (separated by colons); without it the newest that
+//! `scripts/fetch-postgres` gives and the newest in `/usr/lib/postgresql`. Durability is switched
+//! off (`fsync=off`): these servers survive a kill of their processes, not of the machine.
+//!
+//! On a shared server a new logical slot waits for the transactions that run in *any* database, so
+//! a test must not hold one open for long.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio_postgres::{Client, NoTls};
+
+use super::process::{Guarded, User, free_port, pause};
+use super::{PATIENCE, eventually, run_script, unique};
+
+const SETTINGS: &str = "
+wal_level = logical
+max_wal_senders = 100
+max_replication_slots = 100
+max_connections = 300
+fsync = off
+full_page_writes = off
+shared_buffers = 64MB
+listen_addresses = '127.0.0.1'
+log_line_prefix = '%m [%p] %d '
+logging_collector = off
+";
+
+/// The programs of one PostgreSQL version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Binaries {
+    bin: PathBuf,
+    /// Major version: 15, 18, ...
+    pub(crate) major: u32,
+}
+
+impl fmt::Display for Binaries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgreSQL {} ({})", self.major, self.bin.display())
+    }
+}
+
+impl Binaries {
+    fn at(bin: &Path) -> Self {
+        let program = bin.join("postgres");
+        let output = Command::new(&program).arg("--version").output();
+        let output = output.unwrap_or_else(|error| panic!("run {}: {error}", program.display()));
+        let version = String::from_utf8_lossy(&output.stdout);
+        let major = version
+            .split_whitespace()
+            .find_map(|word| word.split('.').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("{} tells no version: {version:?}", program.display()));
+        Self { bin: bin.to_owned(), major }
+    }
+
+    /// The versions that tests run on, newest first.
+    ///
+    /// # Panics
+    ///
+    /// When there is none.
+    pub(crate) fn found() -> &'static [Self] {
+        static FOUND: OnceLock<Vec<Binaries>> = OnceLock::new();
+        FOUND.get_or_init(|| {
+            let (dirs, fetched) = match std::env::var("PG_BIN_DIRS") {
+                Ok(list) => (list.split(':').map(PathBuf::from).collect(), Ok(())),
+                Err(_) => match run_script("fetch-postgres") {
+                    Ok(dirs) => (dirs.into_iter().chain(newest_of_machine()).collect(), Ok(())),
+                    Err(reason) => (newest_of_machine().into_iter().collect(), Err(reason)),
+                },
+            };
+            let dirs: Vec<PathBuf> = dirs;
+            let mut found: Vec<Self> = dirs.iter().map(|dir| Self::at(dir)).collect();
+            found.sort_by_key(|binaries| std::cmp::Reverse(binaries.major));
+            found.dedup_by_key(|binaries| binaries.major);
+            assert!(!found.is_empty(), "no PostgreSQL server to test on: {fetched:?}");
+            found
+        })
+    }
+
+    /// The newest version that was found.
+    pub(crate) fn newest() -> &'static Self {
+        &Self::found()[0]
+    }
+
+    /// One of the programs: `initdb`, `postgres`.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+}
+
+fn newest_of_machine() -> Option<PathBuf> {
+    let version = |dir: &PathBuf| dir.file_name()?.to_str()?.parse::<u32>().ok();
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
+    let dirs = versions.filter_map(|entry| Some(entry.ok()?.path()));
+    let newest = dirs.filter(|dir| dir.join("bin/postgres").is_file()).max_by_key(version)?;
+    Some(newest.join("bin"))
+}
+
+/// A running server.
+#[derive(Debug)]
+pub(crate) struct PostgresServer {
+    binaries: Binaries,
+    process: Guarded,
+    port: u16,
+}
+
+impl PostgresServer {
+    /// The server of the newest version, which all tests share.
+    pub(crate) fn shared() -> &'static Self {
+        Self::shared_of(Binaries::newest())
+    }
+
+    fn shared_of(binaries: &Binaries) -> &'static Self {
+        static SHARED: OnceLock<Vec<(u32, OnceLock<PostgresServer>)>> = OnceLock::new();
+        let all = SHARED.get_or_init(|| {
+            Binaries::found().iter().map(|found| (found.major, OnceLock::new())).collect()
+        });
+        let (_, server) =
+            all.iter().find(|(major, _)| *major == binaries.major).expect("a version we found");
+        server.get_or_init(|| Self::start(binaries, &[]))
+    }
+
+    /// A private server. `settings` are laid over those of the shared ones.
+    pub(crate) fn start(binaries: &Binaries, settings: &[(&str, &str)]) -> Self {
+        let process = Guarded::new("postgres", User::for_servers(), "QUIT");
+        let mut server = Self { binaries: binaries.clone(), process, port: free_port() };
+        server.init(settings);
+        for _ in 0..3 {
+            match server.launch() {
+                Ok(()) => return server,
+                Err(reason) if reason.contains("Address already in use") => {
+                    server.port = free_port();
+                }
+                Err(reason) => panic!("start {binaries}: {reason}"),
+            }
+        }
+        panic!("start {binaries}: three free ports were taken before the server had them");
+    }
+
+    fn init(&self, settings: &[(&str, &str)]) {
+        let output = self
+            .process
+            .command(&self.binaries.program("initdb"))
+            .args(["--no-sync", "--auth=trust", "--username=postgres", "--locale=C"])
+            .args(["--encoding=UTF8", "--pgdata"])
+            .arg(self.data_dir())
+            .output()
+            .expect("run initdb");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "initdb of {}: {errors}", self.binaries);
+
+        let conf = self.data_dir().join("postgresql.conf");
+        let mut text = fs::read_to_string(&conf).expect("read what initdb wrote");
+        text.push_str(SETTINGS);
+        text.push_str(&format!("unix_socket_directories = '{}'\n", self.socket_dir().display()));
+        for (name, value) in settings {
+            text.push_str(&format!("{name} = '{value}'\n"));
+        }
+        fs::write(&conf, text).expect("write the settings");
+    }
+
+    /// Starts the process and waits until it takes connections.
+    fn launch(&mut self) -> Result<(), String> {
+        let postgres = self.binaries.program("postgres");
+        let data = self.data_dir().display().to_string();
+        self.process.spawn(&postgres, &["-D", &data, "-p", &self.port.to_string()], |_| {});
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.exited() {
+                return Err(format!("{status}; log:\n{}", self.process.log_tail()));
+            }
+            if self.is_ready() {
+                return Ok(());
+            }
+            assert!(started.elapsed() < PATIENCE, "not ready; log:\n{}", self.process.log_tail());
+            pause();
+        }
+    }
+
+    /// As `pg_ctl -w` asks: the eighth line of the pid file is the state, the first says whose. A
+    /// server that was killed leaves the file, and with it a readiness that is not its successor's.
+    fn is_ready(&self) -> bool {
+        let file = fs::read_to_string(self.data_dir().join("postmaster.pid")).unwrap_or_default();
+        let lines: Vec<&str> = file.lines().map(str::trim).collect();
+        let own = self.pid().map(|pid| pid.to_string());
+        lines.first().copied() == own.as_deref() && lines.get(7) == Some(&"ready")
+    }
+
+    /// Starts a server that was stopped or killed; port and data are those from before.
+    pub(crate) fn start_again(&mut self) {
+        let started = Instant::now();
+        // Backends of a killed server hold its shared memory until they notice.
+        while let Err(reason) = self.launch() {
+            assert!(started.elapsed() < PATIENCE, "start again: {reason}");
+            pause();
+        }
+    }
+
+    /// Fast shutdown: sessions are cut, the WAL is flushed and sent to the walsenders' peers.
+    pub(crate) fn stop(&mut self) {
+        self.process.signal(Signal::INT);
+        self.process.wait(PATIENCE);
+    }
+
+    /// Immediate shutdown, as after a crash: all processes end at once, recovery at next start.
+    pub(crate) fn crash(&mut self) {
+        self.process.signal(Signal::QUIT);
+        self.process.wait(PATIENCE);
+    }
+
+    /// SIGKILL to the postmaster.
+    pub(crate) fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait(PATIENCE);
+    }
+
+    /// Major version: 15, 18, ...
+    pub(crate) fn major(&self) -> u32 {
+        self.binaries.major
+    }
+
+    /// The TCP port on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Process id of the postmaster.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.process.pid()
+    }
+
+    /// What the server logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// The data directory.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.process.dir().join("data")
+    }
+
+    /// The folder of the Unix socket.
+    pub(crate) fn socket_dir(&self) -> &Path {
+        self.process.dir()
+    }
+
+    /// URL of a database, by TCP.
+    pub(crate) fn tcp_url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// URL of a database, by Unix socket.
+    pub(crate) fn unix_url(&self, database: &str) -> String {
+        let dir = self.socket_dir().display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@{dir}:{}/{database}", self.port)
+    }
+
+    /// A new, empty database.
+    pub(crate) async fn database(&self) -> TestDatabase {
+        let admin_url = self.unix_url("postgres");
+        let name = unique("db");
+        let admin = connect(&admin_url).await;
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("create a database");
+        TestDatabase {
+            tcp_url: self.tcp_url(&name),
+            unix_url: self.unix_url(&name),
+            name,
+            admin_url,
+            major: self.major(),
+        }
+    }
+}
+
+/// Runs a test on a shared server of each version.
+pub(crate) async fn for_each_postgres(test: impl AsyncFn(&'static PostgresServer)) {
+    for binaries in Binaries::found() {
+        let _blame = NameOnPanic(binaries);
+        test(PostgresServer::shared_of(binaries)).await;
+    }
+}
+
+/// Tells which version a failed assertion was made on.
+struct NameOnPanic(&'static Binaries);
+
+impl Drop for NameOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("this was on {}", self.0);
+        }
+    }
+}
+
+/// A database of one test. Dropping it ends its sessions and removes its slots and itself.
+#[derive(Debug)]
+pub(crate) struct TestDatabase {
+    /// The database's name.
+    pub(crate) name: String,
+    /// URL by TCP.
+    pub(crate) tcp_url: String,
+    /// URL by Unix socket.
+    pub(crate) unix_url: String,
+    /// Major version of the server.
+    pub(crate) major: u32,
+    admin_url: String,
+}
+
+impl TestDatabase {
+    /// A database on the shared server of the newest version.
+    pub(crate) async fn create() -> Self {
+        PostgresServer::shared().database().await
+    }
+
+    /// A new connection.
+    pub(crate) async fn client(&self) -> Client {
+        connect(&self.unix_url).await
+    }
+
+    async fn remove(&self) -> Result<(), tokio_postgres::Error> {
+        let (admin, connection) = tokio_postgres::connect(&self.admin_url, NoTls).await?;
+        let connection = tokio::spawn(connection);
+        let slots = "SELECT slot_name, active_pid FROM pg_replication_slots WHERE database = $1";
+        eventually(PATIENCE, "slots of the database to be dropped", async || {
+            let rows = admin.query(slots, &[&self.name]).await.ok()?;
+            for row in &rows {
+                let (slot, pid): (&str, Option<i32>) = (row.get(0), row.get(1));
+                // Both fail when the slot changes hands in between; the next look tells.
+                let _seen = match pid {
+                    Some(pid) => admin.execute("SELECT pg_terminate_backend($1)", &[&pid]).await,
+                    None => admin.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await,
+                };
+            }
+            rows.is_empty().then_some(())
+        })
+        .await;
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        admin.batch_execute(&drop).await?;
+        connection.abort();
+        Ok(())
+    }
+}
+
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        // The test's own runtime cannot be waited on from here.
+        let removed = std::thread::scope(|scope| {
+            let work = || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.expect("a runtime").block_on(self.remove())
+            };
+            scope.spawn(work).join()
+        });
+        // A private server may be down by now, and its folder goes with it.
+        match removed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("remove database {}: {error}", self.name),
+            Err(_) => eprintln!("remove database {}: gave up", self.name),
+        }
+    }
+}
+
+/// Opens a connection that lives as long as its client.
+pub(crate) async fn connect(url: &str) -> Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    tokio::spawn(connection);
+    client
+}
+
+/// Waits until a logical slot of this name is read by a walsender.
+pub(crate) async fn slot_active(client: &Client, slot: &str, deadline: Duration) {
+    let query = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
+    eventually(deadline, &format!("slot {slot} to be active"), async || {
+        let row = client.query_opt(query, &[&slot]).await.expect("ask for the slot")?;
+        row.get::<_, bool>(0).then_some(())
+    })
+    .await;
+}
