@@ -38,7 +38,9 @@ impl Plan {
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
         if let Some(&at) = self.relation.key.iter().find(|&&at| !row.has(&self.relation, at)) {
-            return Err(self.error(at, |table, column| EncodeError::KeyOutsideIdentity { table, column }));
+            return Err(
+                self.error(at, |table, column| EncodeError::KeyOutsideIdentity { table, column })
+            );
         }
         self.write_key_columns(format, out, |at| row.tuple().datum(at).unwrap_or(Datum::Unchanged))
     }
@@ -56,7 +58,9 @@ impl Plan {
             let Some(column) = self.columns.get(at) else { continue };
             let text = match datum(at) {
                 Datum::Text(text) => text,
-                datum => return Err(self.error(at, |table, column| without_value(datum, table, column))),
+                datum => {
+                    return Err(self.error(at, |table, column| without_value(datum, table, column)));
+                }
             };
             let written = if bare {
                 column.codec.write_bare(text, out)

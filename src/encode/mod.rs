@@ -93,7 +93,9 @@ pub enum EncodeError {
         source: ValueError,
     },
     /// A value came in binary form, which the bridge does not ask for.
-    #[error("encoding column {column:?} of table {table}: the server sent a binary value, which was not asked for")]
+    #[error(
+        "encoding column {column:?} of table {table}: the server sent a binary value, which was not asked for"
+    )]
     Binary {
         /// `schema.table`.
         table: String,

@@ -103,16 +103,17 @@ impl Plan {
         match datum {
             Datum::Text(text) => {
                 out.extend_from_slice(&column.name);
-                column
-                    .codec
-                    .write_json(text, out)
-                    .map_err(|source| self.error(at, |table, column| EncodeError::Value { table, column, source }))
+                column.codec.write_json(text, out).map_err(|source| {
+                    self.error(at, |table, column| EncodeError::Value { table, column, source })
+                })
             }
             Datum::Null => {
                 out.extend_from_slice(&column.null);
                 Ok(())
             }
-            Datum::Binary(_) => Err(self.error(at, |table, column| EncodeError::Binary { table, column })),
+            Datum::Binary(_) => {
+                Err(self.error(at, |table, column| EncodeError::Binary { table, column }))
+            }
             Datum::Unchanged => Ok(()),
         }
     }

@@ -89,9 +89,9 @@ impl<'a> RecordRef<'a> {
         &self,
     ) -> impl ExactSizeIterator<Item = (&'static str, Option<&'a [u8]>)> + use<'a> {
         let buffer = self.buffer;
-        self.headers.iter().map(move |header| {
-            (header.name, Some(slice(buffer, header.value.clone())))
-        })
+        self.headers
+            .iter()
+            .map(move |header| (header.name, Some(slice(buffer, header.value.clone()))))
     }
 }
 

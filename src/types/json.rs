@@ -96,7 +96,9 @@ fn check(text: &[u8]) -> Result<(), Fault> {
                 nesting.close();
                 (tail, Next::CommaOrEnd)
             }
-            (Next::Name | Next::NameOrEnd, b'"') => (colon(text, string(text, tail)?)?, Next::Value),
+            (Next::Name | Next::NameOrEnd, b'"') => {
+                (colon(text, string(text, tail)?)?, Next::Value)
+            }
             (Next::Value | Next::ValueOrEnd, b'{') => {
                 nesting.open(true);
                 (tail, Next::NameOrEnd)
@@ -180,7 +182,8 @@ mod tests {
     #[test]
     fn any_depth_is_checked_without_recursion() {
         for depth in [1, 63, 64, 65, 128, 129, 100_000] {
-            let open: String = (0..depth).map(|at| if at % 3 == 0 { "{\"a\":" } else { "[" }).collect();
+            let open: String =
+                (0..depth).map(|at| if at % 3 == 0 { "{\"a\":" } else { "[" }).collect();
             let close: String =
                 (0..depth).rev().map(|at| if at % 3 == 0 { "}" } else { "]" }).collect();
             assert_eq!(check(format!("{open}1{close}").as_bytes()), Ok(()), "{depth}");
@@ -199,9 +202,15 @@ mod tests {
 
     #[test]
     fn faults_are_named_by_place() {
-        for (text, offset) in
-            [("", 0), ("{", 1), ("[1,]", 3), ("{\"a\" 1}", 5), ("1 2", 2), ("\"\\x\"", 1), ("01", 1)]
-        {
+        for (text, offset) in [
+            ("", 0),
+            ("{", 1),
+            ("[1,]", 3),
+            ("{\"a\" 1}", 5),
+            ("1 2", 2),
+            ("\"\\x\"", 1),
+            ("01", 1),
+        ] {
             assert_eq!(check(text.as_bytes()).map_err(|fault| fault.0), Err(offset), "{text}");
         }
     }

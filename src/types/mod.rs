@@ -31,6 +31,7 @@
 
 mod array;
 mod bytea;
+mod facts;
 mod json;
 mod number;
 mod text;
@@ -38,11 +39,11 @@ mod time;
 
 use std::collections::BTreeMap;
 
-use crate::change::{TypeFacts, TypeKind};
 use crate::config::TypeProfile;
 
 use self::array::ArrayCodec;
 pub(crate) use self::bytea::write_bytes;
+pub use self::facts::{TypeFacts, TypeKind};
 pub(crate) use self::text::{utf8, write_string};
 
 /// How the values of one column are written.

@@ -32,10 +32,7 @@ pub(super) fn write_text(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueErro
 }
 
 /// The bytes as text.
-pub(crate) fn utf8<'a>(
-    type_name: &'static str,
-    bytes: &'a [u8],
-) -> Result<&'a str, ValueError> {
+pub(crate) fn utf8<'a>(type_name: &'static str, bytes: &'a [u8]) -> Result<&'a str, ValueError> {
     std::str::from_utf8(bytes).map_err(|error| ValueError {
         type_name,
         offset: error.valid_up_to(),

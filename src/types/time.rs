@@ -70,8 +70,7 @@ pub(super) fn write_interval(wire: &[u8], out: &mut Vec<u8>) -> Result<(), Value
         if unsigned.first() != Some(&b'P') || unsigned.len() < 2 {
             return Err(wire.error(unsigned, expected));
         }
-        let allowed =
-            |byte: &u8| byte.is_ascii_digit() || b"PYMWDTHS.-".contains(byte);
+        let allowed = |byte: &u8| byte.is_ascii_digit() || b"PYMWDTHS.-".contains(byte);
         if let Some(at) = wire.whole.iter().position(|byte| !allowed(byte)) {
             return Err(ValueError { type_name: wire.type_name, offset: at, expected });
         }
@@ -239,32 +238,42 @@ mod tests {
 
     #[test]
     fn dates_are_iso_8601_in_every_era() {
-        holds(write_date, &[
-            ("2024-03-01", "2024-03-01"),
-            ("0001-01-01", "0001-01-01"),
-            ("0001-12-31 BC", "0000-12-31"),
-            ("0044-03-15 BC", "-0043-03-15"),
-            ("4714-11-24 BC", "-4713-11-24"),
-            ("5874897-12-31", "+5874897-12-31"),
-            ("infinity", "infinity"),
-            ("-infinity", "-infinity"),
-        ]);
-        for (wire, offset) in
-            [("", 0), ("2024-3-01", 0), ("03/01/2024", 0), ("2024-03-01x", 10), ("0000-01-01 BC", 0)]
-        {
+        holds(
+            write_date,
+            &[
+                ("2024-03-01", "2024-03-01"),
+                ("0001-01-01", "0001-01-01"),
+                ("0001-12-31 BC", "0000-12-31"),
+                ("0044-03-15 BC", "-0043-03-15"),
+                ("4714-11-24 BC", "-4713-11-24"),
+                ("5874897-12-31", "+5874897-12-31"),
+                ("infinity", "infinity"),
+                ("-infinity", "-infinity"),
+            ],
+        );
+        for (wire, offset) in [
+            ("", 0),
+            ("2024-3-01", 0),
+            ("03/01/2024", 0),
+            ("2024-03-01x", 10),
+            ("0000-01-01 BC", 0),
+        ] {
             assert_eq!(json(write_date, wire), Err(offset), "{wire}");
         }
     }
 
     #[test]
     fn timestamps_have_a_t_and_their_own_digits() {
-        holds(write_timestamp, &[
-            ("2024-03-01 08:15:30", "2024-03-01T08:15:30"),
-            ("2024-03-01 08:15:30.123456", "2024-03-01T08:15:30.123456"),
-            ("0044-03-15 12:00:00.5 BC", "-0043-03-15T12:00:00.5"),
-            ("294276-12-31 23:59:59.999999", "+294276-12-31T23:59:59.999999"),
-            ("infinity", "infinity"),
-        ]);
+        holds(
+            write_timestamp,
+            &[
+                ("2024-03-01 08:15:30", "2024-03-01T08:15:30"),
+                ("2024-03-01 08:15:30.123456", "2024-03-01T08:15:30.123456"),
+                ("0044-03-15 12:00:00.5 BC", "-0043-03-15T12:00:00.5"),
+                ("294276-12-31 23:59:59.999999", "+294276-12-31T23:59:59.999999"),
+                ("infinity", "infinity"),
+            ],
+        );
         for (wire, offset) in [
             ("2024-03-01", 10),
             ("2024-03-01 08:15", 11),
@@ -277,11 +286,14 @@ mod tests {
 
     #[test]
     fn timestamps_with_time_zone_are_utc_or_refused() {
-        holds(write_timestamptz, &[
-            ("2024-03-01 08:15:30.1+00", "2024-03-01T08:15:30.1Z"),
-            ("0001-01-01 00:00:00+00 BC", "0000-01-01T00:00:00Z"),
-            ("-infinity", "-infinity"),
-        ]);
+        holds(
+            write_timestamptz,
+            &[
+                ("2024-03-01 08:15:30.1+00", "2024-03-01T08:15:30.1Z"),
+                ("0001-01-01 00:00:00+00 BC", "0000-01-01T00:00:00Z"),
+                ("-infinity", "-infinity"),
+            ],
+        );
         assert_eq!(json(write_timestamptz, "2024-03-01 08:15:30+02"), Err(19));
         assert_eq!(json(write_timestamptz, "2024-03-01 08:15:30+00:30"), Err(22));
     }
@@ -290,12 +302,15 @@ mod tests {
     fn times_keep_their_offset() {
         holds(write_time, &[("08:15:30.123456", "08:15:30.123456"), ("24:00:00", "24:00:00")]);
         assert_eq!(json(write_time, "8:15:30"), Err(0));
-        holds(write_timetz, &[
-            ("08:15:30+00", "08:15:30Z"),
-            ("08:15:30.5+02", "08:15:30.5+02:00"),
-            ("08:15:30-03:30", "08:15:30-03:30"),
-            ("08:15:30+15:59:59", "08:15:30+15:59:59"),
-        ]);
+        holds(
+            write_timetz,
+            &[
+                ("08:15:30+00", "08:15:30Z"),
+                ("08:15:30.5+02", "08:15:30.5+02:00"),
+                ("08:15:30-03:30", "08:15:30-03:30"),
+                ("08:15:30+15:59:59", "08:15:30+15:59:59"),
+            ],
+        );
         for wire in ["08:15:30", "08:15:30+", "08:15:30+2", "08:15:30 02", "08:15:30+02:00:00:00"] {
             assert_eq!(json(write_timetz, wire), Err(8), "{wire}");
         }
