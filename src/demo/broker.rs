@@ -46,19 +46,14 @@ pub(super) enum RunningBroker {
 }
 
 impl RunningBroker {
-    /// Starts the embedded broker.
-    pub(super) async fn embedded() -> Result<Self, DemoError> {
-        let start = || {
-            let failed = |doing| move |source| DemoError::Broker { doing, source };
-            let cluster = MockCluster::new(1).map_err(failed("start the embedded broker"))?;
-            cluster
-                .create_topic(TOPIC, PARTITIONS, 1)
-                .map_err(failed("make topic rides in the embedded broker"))?;
-            Ok(Self::Embedded(Box::new(cluster)))
-        };
-        tokio::task::spawn_blocking(start)
-            .await
-            .map_err(|source| DemoError::Task { task: "the embedded broker", source })?
+    /// Starts the embedded broker, which takes milliseconds and cannot move between threads.
+    pub(super) fn embedded() -> Result<Self, DemoError> {
+        let failed = |doing| move |source| DemoError::Broker { doing, source };
+        let cluster = MockCluster::new(1).map_err(failed("start the embedded broker"))?;
+        cluster
+            .create_topic(TOPIC, PARTITIONS, 1)
+            .map_err(failed("make topic rides in the embedded broker"))?;
+        Ok(Self::Embedded(Box::new(cluster)))
     }
 
     /// Bootstrap brokers.

@@ -56,7 +56,7 @@ impl Line {
         let broker = async {
             let broker = match (&options.brokers, options.broker) {
                 (Some(brokers), _) => RunningBroker::Existing(brokers.clone()),
-                (None, Broker::Embedded) => RunningBroker::embedded().await?,
+                (None, Broker::Embedded) => RunningBroker::embedded()?,
                 (None, Broker::Kafka) => RunningBroker::Kafka(Kafka::start(&places).await?),
             };
             tracing::debug!(started = ?began.elapsed(), "broker is ready");
