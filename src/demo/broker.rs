@@ -109,7 +109,8 @@ impl Kafka {
 
     async fn launch(&mut self) -> Result<(), DemoError> {
         let dir = self.process.dir().display().to_string();
-        let (settings, logging) = (format!("{dir}/server.properties"), format!("{dir}/log.properties"));
+        let (settings, logging) =
+            (format!("{dir}/server.properties"), format!("{dir}/log.properties"));
         self.process.write("server.properties", &node_settings(&dir, self.port, free_port()?))?;
         self.process.write("log.properties", LOGGING)?;
         let class_path = format!("{}/*", self.jars.display());

@@ -15,7 +15,7 @@ use super::error::DemoError;
 use super::postgres::{DATABASE, Postgres};
 use super::programs::Places;
 use super::screen::Screen;
-use super::{Broker, BridgeTask, Endpoints, Options};
+use super::{BridgeTask, Broker, Endpoints, Options};
 use crate::tail::{Follower, Start};
 
 /// Longest wait for the bridge to stream.

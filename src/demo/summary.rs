@@ -229,7 +229,8 @@ mod tests {
             .collect();
         let values: Vec<Option<&str>> = values.iter().map(|value| Some(value.as_str())).collect();
         let latency = received(&values, 1_000_000).latency().unwrap();
-        let about = |found: Duration, expected_ms: u128| found.as_millis().abs_diff(expected_ms) <= 1;
+        let about =
+            |found: Duration, expected_ms: u128| found.as_millis().abs_diff(expected_ms) <= 1;
         assert!(about(latency.p50, 500), "{latency:?}");
         assert!(about(latency.p99, 990), "{latency:?}");
         assert!(about(latency.max, 1000), "{latency:?}");
