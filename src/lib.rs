@@ -10,12 +10,14 @@
 
 pub mod admin;
 pub mod backoff;
+pub mod bridge;
 pub mod change;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod encode;
+pub mod error;
 pub mod generate;
 pub mod kafka;
 pub mod lsn;
@@ -26,3 +28,4 @@ pub mod route;
 pub mod tail;
 pub mod telemetry;
 pub mod types;
+pub mod worker;

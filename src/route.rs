@@ -10,7 +10,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::config::{Resolved, TableSettings, Topics};
+use crate::config::resolved::TableSettings;
+use crate::config::{Resolved, Topics};
 
 /// Kafka's own limit on a topic's name.
 const TOPIC_NAME_BYTES_MAX: usize = 249;

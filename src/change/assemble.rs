@@ -81,7 +81,9 @@ pub enum AssembleError {
         lsn: Lsn,
     },
     /// A transaction started before the one before it ended.
-    #[error("following the stream at {lsn}: transaction {xid} starts before transaction {open} ended")]
+    #[error(
+        "following the stream at {lsn}: transaction {xid} starts before transaction {open} ended"
+    )]
     BeginInTransaction {
         /// The new transaction.
         xid: u32,
@@ -103,7 +105,9 @@ pub enum AssembleError {
         commit_lsn: Lsn,
     },
     /// A row of a table that no Relation message described.
-    #[error("following the stream at {lsn}: no relation message described the table with OID {oid}")]
+    #[error(
+        "following the stream at {lsn}: no relation message described the table with OID {oid}"
+    )]
     UnknownRelation {
         /// The table's OID.
         oid: u32,
@@ -125,7 +129,9 @@ pub enum AssembleError {
         lsn: Lsn,
     },
     /// A Relation message was applied instead of being inserted with its facts.
-    #[error("following the stream: the relation message of {table} was not compiled with its facts")]
+    #[error(
+        "following the stream: the relation message of {table} was not compiled with its facts"
+    )]
     RelationNotCompiled {
         /// `schema.table`.
         table: String,
@@ -281,7 +287,12 @@ impl Assembler {
 
     /// The place of the next change; `count` places are taken from there on.
     #[inline]
-    fn place(&mut self, message: &'static str, lsn: Lsn, count: u64) -> Result<Place, AssembleError> {
+    fn place(
+        &mut self,
+        message: &'static str,
+        lsn: Lsn,
+        count: u64,
+    ) -> Result<Place, AssembleError> {
         let State::InTransaction { transaction, changes } = &mut self.state else {
             return Err(AssembleError::OutsideTransaction { message, lsn });
         };

@@ -17,12 +17,13 @@
 //!
 //! Else there is no key. A catalog key with a column that the message does not have is passed over.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::pgoutput::{RelationBody, ReplicaIdentity};
+use crate::types::TypeFacts;
 
-use super::facts::{RelationFacts, TypeFacts};
+use super::facts::RelationFacts;
 
 /// A table as one Relation message described it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +45,7 @@ pub struct Relation {
     /// Where the key comes from.
     pub key_source: KeySource,
     /// The columns' types, as far as the catalog knew them.
-    pub types: std::collections::BTreeMap<u32, TypeFacts>,
+    pub types: BTreeMap<u32, TypeFacts>,
 }
 
 /// One published column.
@@ -171,7 +172,7 @@ impl Relation {
             columns: columns.collect(),
             key: Vec::new(),
             key_source: KeySource::None,
-            types: std::collections::BTreeMap::new(),
+            types: BTreeMap::new(),
         };
         (relation.key, relation.key_source) = match choice.configured {
             Some(names) => (relation.configured_key(names)?, KeySource::Configured),
@@ -219,9 +220,8 @@ impl Relation {
                 .filter(|key| key.iter().all(|at| flagged.contains(at)))
                 .map(|key| (key, KeySource::PrimaryKey))
                 .or_else(|| {
-                    let agreed = self
-                        .places(&facts.identity_index)
-                        .filter(|key| is_same_set(key, &flagged));
+                    let agreed =
+                        self.places(&facts.identity_index).filter(|key| is_same_set(key, &flagged));
                     Some((agreed.unwrap_or(flagged), KeySource::ReplicaIdentity))
                 }),
             ReplicaIdentity::Full | ReplicaIdentity::Nothing => {

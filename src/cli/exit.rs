@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::config::{LoadError, ResolveError};
+use crate::error::{Error, Severity};
 use crate::telemetry::TelemetryError;
 
 /// The exit codes, as `rowcast --help` lists them.
@@ -62,6 +63,9 @@ pub enum CliError {
     /// What the command prints can't be written.
     #[error("writing to stdout: {0}")]
     Output(#[source] std::io::Error),
+    /// The answer to a question can't be read.
+    #[error("reading from stdin: {0}")]
+    Input(#[source] std::io::Error),
     /// A running bridge can't be asked.
     #[error("asking the bridge at {address}: {reason}")]
     Status {
@@ -81,6 +85,12 @@ pub enum CliError {
     /// The admin endpoint is switched off.
     #[error("no bridge can be asked: admin.enabled is false")]
     AdminDisabled,
+    /// The bridge ended, or what it needs can't be had.
+    #[error("{}", told(.0))]
+    Bridge(#[from] Box<Error>),
+    /// Nobody confirmed what can't be undone.
+    #[error("nothing was dropped: answer yes, or run it with --yes")]
+    NotConfirmed,
     /// The program is built without what the command needs.
     #[error("this build of rowcast has no `{command}`")]
     Absent {
@@ -95,11 +105,33 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Load(_) | Self::Resolve(_) | Self::AdminDisabled => Exit::Config,
+            Self::Bridge(error) => match (error.as_ref(), error.severity()) {
+                (Error::Resolve(_) | Error::ConnInfo(_), _) => Exit::Config,
+                (_, Severity::Retry) => Exit::Retry,
+                (_, Severity::Operator) => Exit::Operator,
+                (_, Severity::Bug) => Exit::Bug,
+            },
+            Self::NotConfirmed => Exit::Usage,
             Self::Telemetry(_) | Self::Absent { .. } => Exit::Bug,
             Self::Runtime(_) | Self::Status { .. } | Self::NotReady { .. } => Exit::Retry,
             // `rowcast config | head` is no failure.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) => Exit::Retry,
+            Self::Output(_) | Self::Input(_) => Exit::Retry,
         }
+    }
+}
+
+/// The failure, and below it what mends it.
+fn told(error: &Error) -> String {
+    let told = error.told();
+    match error.fix() {
+        Some(fix) => format!("{told}\nfix: {}", fix.replace('\n', "\nfix: ")),
+        None => told,
+    }
+}
+
+impl From<Error> for CliError {
+    fn from(error: Error) -> Self {
+        Self::Bridge(Box::new(error))
     }
 }

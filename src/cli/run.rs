@@ -1,9 +1,13 @@
 //! `rowcast run`: the bridge itself.
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-use super::{CliError, GlobalArgs, SettingArgs};
-use crate::telemetry;
+use super::{CliError, Exit, GlobalArgs, SettingArgs};
+use crate::bridge::Bridge;
+use crate::error::Error;
+use crate::{admin, telemetry};
 
 /// Run the bridge: publish every row change to Kafka until told to stop
 #[derive(Debug, Args)]
@@ -22,5 +26,55 @@ pub(super) struct RunArgs {
 pub(super) async fn run(args: RunArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let loaded = global.load(&args.settings)?;
     telemetry::init(&loaded.config.log)?;
-    Err(CliError::Absent { command: "run" })
+    let bridge = Bridge::new(&loaded.config)?;
+    let _admin = serve_admin(&bridge).await?;
+    bridge.run(told_to_stop()).await?;
+    Ok(())
+}
+
+/// Serves the admin endpoint for as long as the returned guard lives.
+async fn serve_admin(bridge: &Bridge) -> Result<Option<AbortOnDrop>, CliError> {
+    let settings = &bridge.settings().admin;
+    if !settings.enabled {
+        return Ok(None);
+    }
+    let listener = admin::listen(settings.listen).await.map_err(Error::from)?;
+    let task = tokio::spawn(admin::serve(listener, bridge.observe()));
+    Ok(Some(AbortOnDrop(task)))
+}
+
+struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Turns true at the first SIGTERM or SIGINT. A second one ends the process at once, for whoever
+/// does not want to wait for the brokers.
+pub(super) fn told_to_stop() -> watch::Receiver<bool> {
+    let (told, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        for round in 0.. {
+            if !signal_came().await {
+                return;
+            }
+            if round > 0 {
+                tracing::warn!("told twice: ending without waiting for the brokers");
+                std::process::exit(i32::from(Exit::Retry as u8));
+            }
+            told.send_replace(true);
+        }
+    });
+    receiver
+}
+
+/// Waits for SIGTERM or SIGINT; false where the system gives no such signals.
+async fn signal_came() -> bool {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
+    tokio::select! {
+        came = terminate.recv() => came.is_some(),
+        came = tokio::signal::ctrl_c() => came.is_ok(),
+    }
 }

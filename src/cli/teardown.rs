@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::{CliError, GlobalArgs, SettingArgs};
+use crate::bridge::{Teardown, teardown};
 use crate::telemetry;
 
 /// Drop the replication slot and the publication; asks first
@@ -24,6 +25,29 @@ pub(super) struct TeardownArgs {
 pub(super) async fn run(args: TeardownArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let loaded = global.load(&args.settings)?;
     telemetry::init(&loaded.config.log)?;
-    tracing::debug!(yes = args.yes, "teardown asked for");
-    Err(CliError::Absent { command: "teardown" })
+    let planned = Teardown::planned(&loaded.config)?;
+    if !args.yes && !confirmed(&planned)? {
+        return Err(CliError::NotConfirmed);
+    }
+    let done = teardown(&loaded.config).await?;
+    let said = |dropped| if dropped { "dropped" } else { "was not there" };
+    super::print(&format!(
+        "replication slot {}: {}\npublication {}: {}\n",
+        done.slot,
+        said(done.slot_dropped),
+        done.publication,
+        said(done.publication_dropped)
+    ))
+}
+
+/// Asks on the terminal; where there is none, nobody says yes.
+fn confirmed(planned: &Teardown) -> Result<bool, CliError> {
+    super::print(&format!(
+        "Drop the replication slot {} and the publication {} in database {}?\nChanges that were \
+         not published yet are lost to Kafka. [y/N] ",
+        planned.slot, planned.publication, planned.database
+    ))?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(CliError::Input)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -95,6 +95,12 @@ impl TableFilter {
         let any = |list: &[TablePattern]| list.iter().any(|p| p.matches(schema, table));
         any(&self.include) && !any(&self.exclude)
     }
+
+    /// Whether a pattern without any glob names this table.
+    #[must_use]
+    pub fn names_exactly(&self, schema: &str, table: &str) -> bool {
+        self.include.iter().any(|pattern| pattern.is_exact() && pattern.matches(schema, table))
+    }
 }
 
 /// The parts before and after the first dot that stands outside of brackets and braces.

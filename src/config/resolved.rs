@@ -10,7 +10,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::pattern::TableFilter;
+use super::pattern::{TableFilter, TablePattern};
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{Admin, Config, Fault, Format, Kafka, Log, Secret, Table, Topics};
 
@@ -48,7 +48,7 @@ pub struct Resolved {
     /// What a record looks like.
     pub format: Format,
     /// Settings of single tables.
-    pub tables: BTreeMap<String, Table>,
+    pub tables: TableSettings,
     /// The HTTP endpoint.
     pub admin: Admin,
     /// What is logged.
@@ -147,7 +147,7 @@ impl Config {
             kafka,
             topics: self.topics.clone(),
             format: self.format.clone(),
-            tables: self.tables.clone(),
+            tables: TableSettings::parse(&self.tables)?,
             admin: self.admin.clone(),
             log: self.log.clone(),
             warnings,
@@ -192,6 +192,35 @@ fn read_secret(
 fn is_world_readable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+}
+
+/// Settings of single tables, by pattern.
+#[derive(Debug, Clone, Default)]
+pub struct TableSettings {
+    /// Exact names before globs, each in alphabetical order.
+    patterns: Vec<(TablePattern, Table)>,
+}
+
+impl TableSettings {
+    /// Reads the patterns.
+    ///
+    /// # Errors
+    /// For the first pattern that is wrong.
+    pub fn parse(tables: &BTreeMap<String, Table>) -> Result<Self, Fault> {
+        let parse = |(pattern, table): (&String, &Table)| {
+            Ok((TablePattern::parse(pattern)?, table.clone()))
+        };
+        let mut patterns = tables.iter().map(parse).collect::<Result<Vec<_>, Fault>>()?;
+        patterns.sort_by_key(|(pattern, _)| !pattern.is_exact());
+        Ok(Self { patterns })
+    }
+
+    /// The settings that apply to this table: the first pattern that matches.
+    #[must_use]
+    pub fn of(&self, schema: &str, table: &str) -> Option<&Table> {
+        let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(schema, table));
+        found.map(|(_, settings)| settings)
+    }
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
 /// # Errors
 /// When the user sets a property that is ours.
 pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
-    let user = &settings.properties;
+    let user = &settings.kafka.properties;
     for (ours, reason) in OURS {
         if user.contains_key(*ours) {
             return Err(Error::Clash { property: (*ours).to_owned(), reason });
@@ -74,7 +74,7 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     client.set("message.timeout.ms", "0");
     // The byte bound is the one that protects memory; a count would only be a second guess at it.
     client.set("queue.buffering.max.messages", "0");
-    client.set("queue.buffering.max.kbytes", (settings.queue_bytes / 1024).max(1).to_string());
+    client.set("queue.buffering.max.kbytes", (settings.kafka.queue_bytes / 1024).max(1).to_string());
     client.set_log_level(RDKafkaLogLevel::Info);
     Ok(client)
 }

@@ -21,9 +21,6 @@ const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 const TRUNCATE_CASCADE: u8 = 1;
 const TRUNCATE_RESTART_IDENTITY: u8 = 2;
 
-/// The bit of a column's flags that marks it as part of the replica identity.
-const COLUMN_IN_IDENTITY: u8 = 1;
-
 /// Reads one message. Allocates nothing; the result borrows from `body`.
 ///
 /// # Errors
@@ -110,21 +107,10 @@ fn relation<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
     };
     let count = reader.count16("number of columns")?;
     let bytes = checked(reader, |reader| {
-        (0..count).try_for_each(|_| relation_column(reader).map(drop))
+        (0..count).try_for_each(|_| RelationColumn::read(reader).map(drop))
     })?;
     let columns = RelationColumns { count, bytes };
     Ok(Message::Relation(RelationBody { oid, schema, table, replica_identity, columns }))
-}
-
-pub(super) fn relation_column<'a>(
-    reader: &mut Reader<'a>,
-) -> Result<RelationColumn<'a>, DecodeError> {
-    Ok(RelationColumn {
-        in_identity: reader.u8("column flags")? & COLUMN_IN_IDENTITY != 0,
-        name: reader.text("column name")?,
-        type_oid: reader.u32("column type OID")?,
-        typmod: reader.i32("column type modifier")?,
-    })
 }
 
 fn type_name<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
@@ -168,10 +154,7 @@ fn delete<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeError> {
     Ok(Message::Delete { relation, old })
 }
 
-fn old_tuple<'a>(
-    reader: &mut Reader<'a>,
-    kind: u8,
-) -> Result<Option<OldTuple<'a>>, DecodeError> {
+fn old_tuple<'a>(reader: &mut Reader<'a>, kind: u8) -> Result<Option<OldTuple<'a>>, DecodeError> {
     match kind {
         b'K' => tuple(reader).map(OldTuple::Key).map(Some),
         b'O' => tuple(reader).map(OldTuple::Full).map(Some),

@@ -8,7 +8,12 @@
 
 use std::fmt;
 
+use super::DecodeError;
+use super::reader::Reader;
 use crate::lsn::Lsn;
+
+/// The bit of a column's flags that marks it as part of the replica identity.
+const COLUMN_IN_IDENTITY: u8 = 1;
 
 /// One message of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,6 +278,17 @@ impl<'a> Iterator for TupleIter<'a> {
     }
 }
 
+impl<'a> RelationColumn<'a> {
+    pub(super) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            in_identity: reader.u8("column flags")? & COLUMN_IN_IDENTITY != 0,
+            name: reader.text("column name")?,
+            type_oid: reader.u32("column type OID")?,
+            typmod: reader.i32("column type modifier")?,
+        })
+    }
+}
+
 impl<'a> RelationColumns<'a> {
     /// Number of columns.
     #[must_use]
@@ -288,9 +304,9 @@ impl<'a> RelationColumns<'a> {
 
     /// The columns in order.
     pub fn iter(&self) -> impl Iterator<Item = RelationColumn<'a>> + use<'a> {
-        let mut reader = super::reader::Reader::new(self.bytes);
+        let mut reader = Reader::new(self.bytes);
         // The same reading succeeded in `decode`, so the end of the bytes is all that ends this.
-        std::iter::from_fn(move || super::decode::relation_column(&mut reader).ok())
+        std::iter::from_fn(move || RelationColumn::read(&mut reader).ok())
     }
 }
 

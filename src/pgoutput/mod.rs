@@ -10,12 +10,7 @@
 //!
 //! Format: <https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>
 
-#![deny(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod decode;
 mod message;
@@ -23,9 +18,8 @@ mod reader;
 
 pub use self::decode::decode;
 pub use self::message::{
-    Begin, Commit, Datum, LogicalMessage, Message, OldTuple, Origin, RelationBody,
-    RelationColumn, RelationColumns, ReplicaIdentity, Truncate, TruncatedRelations, Tuple,
-    TupleIter, TypeBody,
+    Begin, Commit, Datum, LogicalMessage, Message, OldTuple, Origin, RelationBody, RelationColumn,
+    RelationColumns, ReplicaIdentity, Truncate, TruncatedRelations, Tuple, TupleIter, TypeBody,
 };
 
 /// Bytes that are not a message this bridge asked for. Offsets count from the message's letter.
@@ -75,7 +69,9 @@ pub enum DecodeError {
         value: i64,
     },
     /// A one-byte tag that the protocol does not define at this place.
-    #[error("reading {field} of a pgoutput message at byte {offset}: tag 0x{tag:02x} is not defined")]
+    #[error(
+        "reading {field} of a pgoutput message at byte {offset}: tag 0x{tag:02x} is not defined"
+    )]
     UnknownTag {
         /// The field that was read.
         field: &'static str,
@@ -85,7 +81,9 @@ pub enum DecodeError {
         tag: u8,
     },
     /// Bytes after the message's last field.
-    #[error("reading a pgoutput message: {left} bytes are left after its last field, at byte {offset}")]
+    #[error(
+        "reading a pgoutput message: {left} bytes are left after its last field, at byte {offset}"
+    )]
     Trailing {
         /// Where the last field ended.
         offset: usize,

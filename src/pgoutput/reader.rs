@@ -25,11 +25,6 @@ impl<'a> Reader<'a> {
         self.total - self.rest.len()
     }
 
-    /// What has not been read.
-    pub(super) const fn rest(&self) -> &'a [u8] {
-        self.rest
-    }
-
     pub(super) fn bytes(
         &mut self,
         length: usize,
@@ -124,7 +119,7 @@ mod tests {
         assert_eq!(reader.u8("a"), Ok(1));
         let error = DecodeError::Truncated { field: "b", offset: 1, needed: 4, left: 2 };
         assert_eq!(reader.u32("b"), Err(error));
-        assert_eq!(reader.rest(), [2, 3], "a refused field is not half read");
+        assert_eq!(reader.bytes(2, "c"), Ok([2, 3].as_slice()), "a refused field is not half read");
     }
 
     #[test]

@@ -1,1 +1,46 @@
 //! The source: connections to Postgres.
+//!
+//! ```text
+//! conninfo -> socket (+ tls) -> startup -> replication -> chunks -> the worker
+//!                  |              (wire, frame, pacer)       ^ confirmed Lsn on a watch
+//!                  +-> client -> catalog, publication, slot, preflight
+//! ```
+//!
+//! Two connections by one connection string: our own to the walsender, which no SQL library can
+//! open, and `tokio-postgres` for everything that is SQL. Nothing here knows what a row is.
+
+pub mod catalog;
+pub mod client;
+pub mod conninfo;
+pub mod error;
+pub mod frame;
+pub mod preflight;
+pub mod publication;
+pub mod replication;
+pub mod server_error;
+pub mod slot;
+pub mod stream;
+pub mod tls;
+
+mod chunks;
+#[cfg(test)]
+mod live_tests;
+mod pacer;
+mod session;
+mod socket;
+mod startup;
+#[cfg(test)]
+mod testing;
+mod wire;
+
+pub use self::catalog::Catalog;
+pub use self::chunks::{ChunkReceiver, ChunkSender, chunk_channel};
+pub use self::conninfo::{ConnInfo, ConnInfoError};
+pub use self::error::Error;
+pub use self::frame::{Chunk, Frame, FrameError, Frames};
+pub use self::replication::{
+    ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions,
+    SystemIdentity,
+};
+pub use self::server_error::ServerError;
+pub use self::stream::{ReaderHandle, ReplicationStream, StreamPhase, spawn_reader};

@@ -19,8 +19,15 @@ images_provide() {
 }
 
 images_pull() {
-    timeout 300 docker pull --quiet "$(default_of POSTGRES_IMAGE)" >"$work/pull.log" 2>&1 ||
-        { say "no image can be pulled ($(tail -n 1 "$work/pull.log"))"; return 1; }
+    local variable image
+    for variable in POSTGRES_IMAGE KAFKA_IMAGE BUILDER_IMAGE RUNTIME_IMAGE; do
+        image=${!variable:-$(default_of "$variable")}
+        docker image inspect "$image" >/dev/null 2>&1 && continue
+        if ! timeout 600 docker pull --quiet "$image" >"$work/pull.log" 2>&1; then
+            say "$image cannot be pulled: $(tail -n 1 "$work/pull.log")"
+            return 1
+        fi
+    done
 }
 
 # The public name that docker-compose.yml gives a variable as its default.
@@ -75,7 +82,9 @@ base_make() { # packages, archive
     [ "$(id -u)" = 0 ] || fail "no image can be pulled, and debootstrap needs root"
     mirror=$(debian_mirror)
     say "making a base of Debian with ${1//,/, }"
-    debootstrap --variant=minbase --include="$1" bookworm "$root" "$mirror" \
+    # In namespaces of its own, so that what it mounts and starts ends with it.
+    unshare --mount --pid --fork --mount-proc --kill-child=KILL -- \
+        debootstrap --variant=minbase --include="$1" bookworm "$root" "$mirror" \
         >"$work/debootstrap.log" 2>&1 ||
         fail_with_file "debootstrap failed" "$work/debootstrap.log"
     rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/usr/share/{doc,man,locale}/*

@@ -60,12 +60,11 @@ async fn a_private_postgres_keeps_its_rows_when_stopped_crashed_and_killed() {
     assert_eq!(text(&client, "SHOW work_mem").await, "5MB");
     client.batch_execute("CREATE TABLE t (a text)").await.expect("make a table");
 
-    let ways: [(&str, fn(&mut PostgresServer)); 3] = [
-        ("stopped", PostgresServer::stop),
+    for (name, end) in [
+        ("stopped", PostgresServer::stop as fn(&mut PostgresServer)),
         ("crashed", PostgresServer::crash),
         ("killed", PostgresServer::kill),
-    ];
-    for (name, end) in ways {
+    ] {
         let client = connect(&url).await;
         client.execute("INSERT INTO t VALUES ($1)", &[&name]).await.expect("insert");
         end(&mut server);

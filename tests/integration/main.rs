@@ -5,4 +5,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod delivery;
 mod harness;
+mod load;
+mod setup;
+mod topics;

@@ -68,7 +68,14 @@ pub(crate) struct KafkaNode {
     process: Guarded,
     jars: &'static Path,
     port: u16,
+    memory: &'static [&'static str],
 }
+
+/// Enough for tests, and little beside several other servers.
+const SMALL: &[&str] = &["-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// As a broker is run where speed matters.
+const FAST: &[&str] = &["-Xms1g", "-Xmx1g", "-XX:+UseG1GC"];
 
 impl KafkaNode {
     /// The node that all tests share.
@@ -87,10 +94,23 @@ impl KafkaNode {
     ///
     /// As for [`KafkaNode::shared`].
     pub(crate) fn start() -> Result<Self, &'static str> {
+        Self::start_with(SMALL)
+    }
+
+    /// A private node for measurements.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaNode::shared`].
+    pub(crate) fn start_for_speed() -> Result<Self, &'static str> {
+        Self::start_with(FAST)
+    }
+
+    fn start_with(memory: &'static [&'static str]) -> Result<Self, &'static str> {
         let jars = jars()?;
         for _ in 0..3 {
             let mut node =
-                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port() };
+                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port(), memory };
             node.format();
             node.launch();
             match node.wait_until_ready() {
@@ -130,9 +150,8 @@ impl KafkaNode {
         let logging = format!("-Dlog4j2.configurationFile={dir}/log4j2.properties");
         let settings = format!("{dir}/server.properties");
         let class_path = self.class_path();
-        let memory = ["-Xms256m", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
         let program = [&logging, "-cp", &class_path, "kafka.Kafka", &settings];
-        let args: Vec<&str> = memory.into_iter().chain(program).collect();
+        let args: Vec<&str> = self.memory.iter().copied().chain(program).collect();
         self.process.spawn(Path::new("java"), &args, |_| {});
     }
 
@@ -282,6 +301,8 @@ fn java_runs() -> Result<(), String> {
     output.map(drop).map_err(|error| format!("java does not run: {error}"))
 }
 
+/// The broker's session is short because a node that comes back after a kill waits for the end of
+/// its old one: 9 s by default.
 fn settings(data: &Path, port: u16, controller_port: u16) -> String {
     let data = data.display();
     format!(
@@ -301,6 +322,8 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 "
     )

@@ -7,7 +7,12 @@
 //!
 //! Not here: any knowledge of events. What a record must hold is a matter of the test.
 
-#![allow(dead_code, reason = "a toolbox: at any time some tool waits for its next test")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "a toolbox: at any time some tool waits for its next test"
+)]
 
 pub(crate) mod bridge;
 pub(crate) mod consume;
@@ -55,9 +60,13 @@ pub(crate) fn unique(stem: &str) -> String {
 /// `scripts/test` counts these lines.
 pub(crate) fn report_skipped(module: &str, reason: &str) {
     let thread = std::thread::current();
-    let test = thread.name().filter(|name| *name != "main").unwrap_or(module);
+    // With one test thread, tests run on the main one, and the runner has begun a line of its own.
+    let (test, begin) = match thread.name() {
+        Some(name) if name != "main" => (name, ""),
+        _ => (module, "\n"),
+    };
     // One write a line, so that lines of parallel tests do not mix.
-    let line = format!("skipped: {test}: {reason}\n");
+    let line = format!("{begin}skipped: {test}: {reason}\n");
     std::io::stderr().write_all(line.as_bytes()).expect("standard error is open");
 }
 

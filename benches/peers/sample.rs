@@ -1,0 +1,78 @@
+//! What a process used, read from /proc until it ends.
+//!
+//! Sampled from outside, so that every contestant is measured in the same way; what a process uses
+//! in its last hundredth of a second is missed.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// What a process had used when it was last seen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// User and system time in seconds.
+    pub(crate) cpu_s: f64,
+    /// Highest resident memory in MiB.
+    pub(crate) peak_mib: f64,
+}
+
+/// Watches one process.
+pub(crate) struct Sampler {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Usage>,
+}
+
+impl Sampler {
+    /// Starts to watch.
+    pub(crate) fn watch(pid: u32) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let first = usage(pid).unwrap_or_default();
+                let mut last = first;
+                while !stop.load(Ordering::Relaxed) {
+                    match usage(pid) {
+                        Some(usage) => last = usage,
+                        None => break,
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                last
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// What it used up to now, or up to its end.
+    pub(crate) fn finish(self) -> Usage {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the sampler does not panic")
+    }
+}
+
+/// What the process has used, while it exists.
+pub(crate) fn usage(pid: u32) -> Option<Usage> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in parentheses, may hold spaces; the numbers come after it.
+    let numbers: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| numbers.get(at)?.parse::<f64>().ok();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak_kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse().ok());
+    Some(Usage {
+        // Linux counts in hundredths of a second whatever its own clock does.
+        cpu_s: (ticks(11)? + ticks(12)?) / 100.0,
+        // A process that has ended has no memory left to tell of.
+        peak_mib: peak_kib.map(|kib: f64| kib / 1024.0)?,
+    })
+}
+
+/// The middle one.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

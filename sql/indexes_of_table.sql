@@ -1,0 +1,19 @@
+-- Which unique indexes of a table could key its rows, and which of its columns are never null?
+-- Partial indexes, indexes on expressions and indexes that are not ready key nothing.
+SELECT i.indisprimary,
+       i.indisreplident,
+       ARRAY(
+           SELECT a.attname::text
+           FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+           WHERE k.place <= i.indnkeyatts
+           ORDER BY k.place
+       ) AS columns
+FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = $1
+  AND i.indisunique
+  AND i.indisvalid
+  AND i.indpred IS NULL
+  AND i.indexprs IS NULL
+ORDER BY i.indisprimary DESC, c.relname

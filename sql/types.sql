@@ -1,0 +1,30 @@
+-- What sort of types are these, and which types are they made of? Follows domains to their base
+-- and arrays to their elements, and leaves all other types of the database alone.
+WITH RECURSIVE wanted (oid) AS (
+    SELECT unnest($1::oid[])
+    UNION
+    SELECT CASE
+               WHEN t.typtype = 'd' THEN t.typbasetype
+               WHEN t.typcategory = 'A' THEN t.typelem
+           END
+    FROM wanted
+    JOIN pg_catalog.pg_type t ON t.oid = wanted.oid
+    WHERE t.typtype = 'd' OR (t.typcategory = 'A' AND t.typelem <> 0)
+)
+SELECT t.oid,
+       n.nspname::text,
+       t.typname::text,
+       t.typtype::text,
+       t.typcategory = 'A' AND t.typelem <> 0 AS is_array,
+       t.typelem,
+       t.typbasetype,
+       t.typtypmod,
+       ARRAY(
+           SELECT e.enumlabel::text
+           FROM pg_catalog.pg_enum e
+           WHERE e.enumtypid = t.oid
+           ORDER BY e.enumsortorder
+       ) AS labels
+FROM wanted
+JOIN pg_catalog.pg_type t ON t.oid = wanted.oid
+JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace

@@ -1,0 +1,44 @@
+//! The worker's questions, asked from its own thread to servers that are spoken to asynchronously.
+//!
+//! A broker that is away is waited for here, because a relation can't be used before its topic
+//! exists; the worker can be stopped meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::backoff::Backoff;
+use crate::change::RelationFacts;
+use crate::error::Error;
+use crate::kafka::Topics;
+use crate::postgres::Catalog;
+use crate::route::TopicPlan;
+use crate::worker::{Lookup, Stop};
+
+pub(super) struct ServerLookup {
+    pub(super) runtime: Handle,
+    pub(super) catalog: Catalog,
+    pub(super) topics: Topics,
+    pub(super) stop: Arc<Stop>,
+}
+
+impl Lookup for ServerLookup {
+    fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error> {
+        Ok(self.runtime.block_on(self.catalog.relation(oid, column_types))?)
+    }
+
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<(), Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        loop {
+            let Err(error) = self.runtime.block_on(self.topics.ensure(topic)) else {
+                return Ok(());
+            };
+            if !error.is_transient() || self.stop.is_now() {
+                return Err(error.into());
+            }
+            tracing::warn!(topic = &*topic.name, error = %error, "the topic is not there yet");
+            std::thread::sleep(backoff.next_wait());
+        }
+    }
+}

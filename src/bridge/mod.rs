@@ -1,0 +1,154 @@
+//! Builds the stages and joins them; the only place that names them all.
+//!
+//! ```text
+//!   Preflight -> Streaming -> Draining -> Stopped
+//!       ^            |
+//!       +- Backoff <-+        a failure that may heal; any other ends the bridge
+//! ```
+//!
+//! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
+//! session had published and not yet confirmed is published again by the next.
+
+mod lookup;
+mod session;
+mod setup;
+mod teardown;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+pub use self::teardown::{Teardown, teardown};
+use crate::admin::{Observed, State, Status};
+use crate::backoff::Backoff;
+use crate::config::{Config, Resolved, Warning};
+use crate::error::{Error, Severity};
+use crate::metrics::Metrics;
+use crate::postgres::ConnInfo;
+
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// A session that streamed this long was healthy: the next failure is a new one.
+const HEALTHY: Duration = Duration::from_secs(60);
+
+/// The bridge from one database to one Kafka.
+pub struct Bridge {
+    settings: Resolved,
+    conninfo: ConnInfo,
+    status: watch::Sender<Status>,
+    metrics: Arc<Metrics>,
+}
+
+impl Bridge {
+    /// Settles the configuration; asks no server.
+    ///
+    /// # Errors
+    /// When the connection string or the configuration can't be used.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let (settings, conninfo) = settle(config)?;
+        let status = Status {
+            name: settings.name.clone(),
+            database: conninfo.database().to_owned(),
+            slot: settings.slot.clone(),
+            publication: settings.publication.clone(),
+            ..Status::default()
+        };
+        let status = watch::Sender::new(status);
+        Ok(Self { settings, conninfo, status, metrics: Arc::new(Metrics::default()) })
+    }
+
+    /// What the bridge tells of itself, now and later.
+    #[must_use]
+    pub fn observe(&self) -> Observed {
+        Observed { status: self.status.subscribe(), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// The settled configuration.
+    #[must_use]
+    pub const fn settings(&self) -> &Resolved {
+        &self.settings
+    }
+
+    /// Streams until `shutdown` turns true, then drains and confirms.
+    ///
+    /// # Errors
+    /// A failure that trying again does not mend.
+    pub async fn run(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        for warning in &self.settings.warnings {
+            warn(warning);
+        }
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            self.enter(State::Preflight);
+            let mut streaming_since = None;
+            let ended = self.session(shutdown.clone(), &mut streaming_since).await;
+            self.metrics.streaming.set(0);
+            let error = match ended {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            self.status.send_modify(|status| status.failure = Some(error.failure()));
+            if *shutdown.borrow() {
+                self.enter(State::Stopped);
+                return Err(error);
+            }
+            if error.severity() != Severity::Retry {
+                self.enter(State::Stopped);
+                return Err(error);
+            }
+            if streaming_since.is_some_and(|since: Instant| since.elapsed() >= HEALTHY) {
+                backoff.reset();
+            }
+            let wait = backoff.next_wait();
+            tracing::warn!(
+                error = error.told(),
+                fix = error.fix(),
+                tries = backoff.tries(),
+                wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                "trying again"
+            );
+            self.metrics.retries.inc();
+            self.enter(State::Backoff);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = told(&mut shutdown) => break,
+            }
+        }
+        self.enter(State::Stopped);
+        Ok(())
+    }
+
+    fn enter(&self, state: State) {
+        self.status.send_if_modified(|status| {
+            let changed = status.state != state;
+            status.state = state;
+            if state == State::Streaming {
+                status.failure = None;
+            }
+            changed
+        });
+    }
+}
+
+/// Completes once the receiver's value is true; never, when its sender is gone.
+async fn told(shutdown: &mut watch::Receiver<bool>) {
+    if shutdown.wait_for(|told| *told).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The configuration and the connection it names, each with what the other settles.
+fn settle(config: &Config) -> Result<(Resolved, ConnInfo), Error> {
+    let url = config.postgres.url.as_ref().map_or("", |url| url.expose());
+    let mut conninfo = ConnInfo::parse(url, &|name| std::env::var(name).ok())?;
+    let settings = config.resolve(conninfo.database())?;
+    if let Some(password) = &settings.password {
+        conninfo.set_password(password.clone());
+    }
+    Ok((settings, conninfo))
+}
+
+fn warn(warning: &Warning) {
+    tracing::warn!("{warning}");
+}

@@ -1,0 +1,139 @@
+//! Publication and slot, found or made; gives the position where the stream starts.
+//!
+//! Nothing is made before all that is needed was checked, so a first run with too few rights leaves
+//! nothing half done, and tells everything that is missing at once.
+
+use tokio_postgres::Client;
+
+use super::session::connect_options;
+use crate::config::Resolved;
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::postgres::preflight::{self, Intent, Shortfall};
+use crate::postgres::publication::{self, Publication, PublicationChange};
+use crate::postgres::slot::{self, SlotState};
+use crate::postgres::{self, ConnInfo, ReplicationClient, SlotOptions, SlotSnapshot};
+
+/// The first version that has failover slots.
+const FAILOVER_SINCE: u32 = 170_000;
+
+/// Finds or makes what the stream needs.
+pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Lsn, Error> {
+    let client = postgres::client::connect(info, &connect_options(settings)).await?;
+    let version = postgres::client::server_version(&client).await?;
+    let name = &settings.publication;
+    let present = publication::find(&client, name, version).await?;
+    let candidates = publication::candidates(&client).await?;
+    let change = publication::plan(&candidates, &settings.captured, present.as_ref());
+    let slot = slot::state(&client, &settings.slot, info.database()).await?;
+
+    let intent = Intent {
+        publication: name,
+        present: present.as_ref(),
+        change: &change,
+        new_slot: (slot == SlotState::Absent).then_some(settings.slot.as_str()),
+        manage: settings.manage,
+    };
+    let mut shortfalls = preflight::check(&client, &intent).await?;
+    shortfalls.extend(unusable(&settings.slot, &slot));
+    if !shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls }.into());
+    }
+    publish(&client, settings, present.as_ref(), &change).await?;
+    match slot {
+        SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => Ok(confirmed),
+        _ => create_slot(settings, info, version).await,
+    }
+}
+
+fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
+    let anew = format!(
+        "rowcast teardown, then rowcast run: the stream starts anew. Or set postgres.slot to \
+         another name than {name:?}"
+    );
+    match state {
+        SlotState::Lost => Some(Shortfall {
+            cause: format!(
+                "the server has removed WAL that the slot {name:?} still needed: changes since \
+                 its last confirmed position can't be read any more"
+            ),
+            fix: format!("{anew}; and raise max_slot_wal_keep_size"),
+        }),
+        SlotState::Foreign { plugin, database } => Some(Shortfall {
+            cause: format!(
+                "the slot {name:?} is for the plugin {} in database {}, not for pgoutput here",
+                plugin.as_deref().unwrap_or("(physical)"),
+                database.as_deref().unwrap_or("(none)")
+            ),
+            fix: "set postgres.slot to another name".to_owned(),
+        }),
+        SlotState::Absent | SlotState::Idle { .. } | SlotState::Active { .. } => None,
+    }
+}
+
+async fn publish(
+    client: &Client,
+    settings: &Resolved,
+    present: Option<&Publication>,
+    change: &PublicationChange,
+) -> Result<(), Error> {
+    let name = &settings.publication;
+    let names = |tables: &[publication::TableName]| {
+        tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    };
+    if !change.without_identity.is_empty() {
+        tracing::warn!(
+            tables = names(&change.without_identity),
+            fix = "ALTER TABLE ... REPLICA IDENTITY FULL, add a primary key, or name the table \
+                   exactly in postgres.tables if its rows are never updated or deleted",
+            "left out: Postgres would refuse to update or delete their rows once published"
+        );
+    }
+    if present.is_some_and(|publication| !publication.is_by_table) {
+        tracing::info!(publication = name, "it is for all tables or whole schemas; left as it is");
+        return Ok(());
+    }
+    if change.is_empty() {
+        return Ok(());
+    }
+    if !settings.manage {
+        tracing::warn!(
+            publication = name,
+            missing = names(&change.add),
+            surplus = names(&change.remove),
+            "its tables are not those of postgres.tables; postgres.manage is false, so it stays"
+        );
+        return Ok(());
+    }
+    publication::apply(client, name, change).await?;
+    tracing::info!(
+        publication = name,
+        added = names(&change.add),
+        removed = names(&change.remove),
+        "{}",
+        if change.create { "publication created" } else { "publication altered" }
+    );
+    if change.create && change.add.is_empty() {
+        tracing::warn!(tables = ?settings.captured, "no table matches postgres.tables yet");
+    }
+    Ok(())
+}
+
+async fn create_slot(settings: &Resolved, info: &ConnInfo, version: u32) -> Result<Lsn, Error> {
+    if settings.failover && version < FAILOVER_SINCE {
+        tracing::warn!("postgres.failover needs PostgreSQL 17; the slot is made without");
+    }
+    let mut client = ReplicationClient::connect(info, &connect_options(settings)).await?;
+    let options = SlotOptions {
+        temporary: false,
+        failover: settings.failover,
+        snapshot: SlotSnapshot::Nothing,
+    };
+    let created = client.create_slot(&settings.slot, options).await?;
+    tracing::info!(
+        slot = settings.slot,
+        consistent_point = %created.consistent_point,
+        "replication slot created: the stream has every transaction that commits from now on"
+    );
+    Ok(created.consistent_point)
+}

@@ -1,0 +1,179 @@
+//! What to do about each failure, decided in one place.
+//!
+//! Errors come up from the folders as they are; here, one `match` says whether to try again, to
+//! stop and tell the operator, or to admit a bug. Everything else (backoff, exit code, status page)
+//! follows from that.
+
+use std::sync::Arc;
+
+use crate::lsn::Lsn;
+use crate::{admin, change, config, encode, kafka, pgoutput, postgres, route};
+
+/// Who has to act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Nobody: the same may work when tried again.
+    Retry,
+    /// An operator: trying again changes nothing until something is mended.
+    Operator,
+    /// Us: the program met what it should never meet.
+    Bug,
+}
+
+/// Why a session of the bridge ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection string.
+    #[error("reading postgres.url: {0}")]
+    ConnInfo(#[from] postgres::ConnInfoError),
+    /// The configuration can't be run with.
+    #[error(transparent)]
+    Resolve(#[from] config::ResolveError),
+    /// The database.
+    #[error(transparent)]
+    Postgres(#[from] postgres::Error),
+    /// The brokers.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// A failure that the producer heard of, shared with whoever else heard.
+    #[error(transparent)]
+    Delivery(Arc<kafka::Error>),
+    /// A topic's name.
+    #[error(transparent)]
+    Route(#[from] route::RouteError),
+    /// The admin endpoint.
+    #[error(transparent)]
+    Admin(#[from] admin::Error),
+    /// A message of the stream that is not framed as documented.
+    #[error("reading the replication stream: {0}")]
+    Frame(#[from] postgres::FrameError),
+    /// A message that is not pgoutput as it is documented.
+    #[error("decoding the message at {lsn}: {source}")]
+    Decode {
+        /// Where the message stands in the WAL.
+        lsn: Lsn,
+        /// What is wrong with it.
+        source: pgoutput::DecodeError,
+    },
+    /// Messages in an order that the protocol does not allow.
+    #[error(transparent)]
+    Assemble(#[from] change::AssembleError),
+    /// A relation that can't be used as configured.
+    #[error(transparent)]
+    Relation(#[from] change::RelationError),
+    /// A value that can't be published.
+    #[error("encoding the change at {lsn}: {source}")]
+    Encode {
+        /// Where the change stands in the WAL.
+        lsn: Lsn,
+        /// Table, column and cause.
+        source: encode::EncodeError,
+    },
+    /// A thread of ours could not be started, or ended in a panic.
+    #[error("the {thread} thread: {reason}")]
+    Thread {
+        /// Which one.
+        thread: &'static str,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Who has to act.
+    #[must_use]
+    pub fn severity(&self) -> Severity {
+        let retry_if = |transient| if transient { Severity::Retry } else { Severity::Operator };
+        match self {
+            Self::Postgres(error) => retry_if(error.is_transient()),
+            Self::Kafka(error) => retry_if(error.is_transient()),
+            Self::Delivery(error) => retry_if(error.is_transient()),
+            Self::ConnInfo(_)
+            | Self::Resolve(_)
+            | Self::Route(_)
+            | Self::Admin(_)
+            | Self::Relation(_)
+            | Self::Encode { .. } => Severity::Operator,
+            Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
+                Severity::Bug
+            }
+        }
+    }
+
+    /// What an operator can do about it, where that is known.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            Self::Postgres(error) => error.fix(),
+            Self::Kafka(error) => error.fix(),
+            Self::Delivery(error) => error.fix(),
+            Self::Route(route::RouteError::Collision { second, .. }) => {
+                Some(format!("give one a topic of its own: [tables.\"{second}\"] topic = \"...\""))
+            }
+            Self::Route(route::RouteError::Name { table, .. }) => {
+                Some(format!("set [tables.\"{table}\"] topic, or topics.template"))
+            }
+            Self::Admin(_) => {
+                Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
+            }
+            Self::Relation(_) => Some("mend `key` of the table in [tables]".to_owned()),
+            Self::Encode { .. } => Some(
+                "leave the table out by postgres.exclude_tables until the value is mended"
+                    .to_owned(),
+            ),
+            Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
+                Some("please report this, with the log and the server's version".to_owned())
+            }
+            Self::ConnInfo(_) | Self::Resolve(_) => None,
+        }
+    }
+
+    /// The failure with all its causes, on one line.
+    #[must_use]
+    pub fn told(&self) -> String {
+        told(self)
+    }
+
+    /// The failure as the status page shows it.
+    #[must_use]
+    pub fn failure(&self) -> admin::Failure {
+        admin::Failure { error: self.told(), fix: self.fix() }
+    }
+}
+
+/// An error and its causes, each that adds something, on one line.
+#[must_use]
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once_whether_or_not_its_parent_tells_it() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no route")]
+        struct Inner;
+        #[derive(Debug, thiserror::Error)]
+        enum Outer {
+            #[error("connecting")]
+            Silent(#[source] Inner),
+            #[error("connecting: {0}")]
+            Telling(#[source] Inner),
+        }
+        assert_eq!(told(&Outer::Silent(Inner)), "connecting: no route");
+        assert_eq!(told(&Outer::Telling(Inner)), "connecting: no route");
+    }
+}

@@ -1,0 +1,92 @@
+//! What a Relation message does not say of a table: its keys, and what its types are made of.
+//!
+//! Asked once per relation version, of that relation alone: a catalog of a million types costs
+//! nothing here. The catalog speaks of now and the stream of then; whoever takes these facts lets
+//! the message win. A table that is gone has no facts, which is no error.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Client;
+
+use super::Error;
+use super::client;
+use super::conninfo::ConnInfo;
+use super::replication::ConnectOptions;
+use crate::change::{RelationFacts, TypeFacts, TypeKind};
+
+const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");
+const NOT_NULL: &str = include_str!("../../sql/not_null_columns.sql");
+const TYPES: &str = include_str!("../../sql/types.sql");
+
+/// Asks the catalog, over a connection that is opened again when it was lost.
+pub struct Catalog {
+    info: ConnInfo,
+    options: ConnectOptions,
+    client: Client,
+}
+
+impl Catalog {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As [`client::connect`].
+    pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
+        let client = client::connect(info, options).await?;
+        Ok(Self { info: info.clone(), options: options.clone(), client })
+    }
+
+    /// What the catalog knows of a table and of these types of its columns.
+    ///
+    /// # Errors
+    /// When a query fails, or the connection is lost and can't be opened again.
+    pub async fn relation(
+        &mut self,
+        oid: u32,
+        column_types: &[u32],
+    ) -> Result<RelationFacts, Error> {
+        if self.client.is_closed() {
+            self.client = client::connect(&self.info, &self.options).await?;
+        }
+        let mut facts = RelationFacts::default();
+        let failed = |source| Error::Sql { doing: "ask for the keys of a table", source };
+        for row in self.client.query(INDEXES, &[&oid]).await.map_err(failed)? {
+            let (is_primary, is_identity): (bool, bool) = (row.get(0), row.get(1));
+            let columns: Vec<String> = row.get(2);
+            if is_identity {
+                facts.identity_index.clone_from(&columns);
+            }
+            if is_primary {
+                facts.primary_key = columns;
+            } else if facts.unique_index.is_empty() {
+                facts.unique_index = columns;
+            }
+        }
+        let columns = self.client.query(NOT_NULL, &[&oid]).await.map_err(failed)?;
+        facts.not_null = columns.iter().map(|row| row.get(0)).collect();
+        facts.types = self.types(column_types).await?;
+        Ok(facts)
+    }
+
+    async fn types(&self, oids: &[u32]) -> Result<BTreeMap<u32, TypeFacts>, Error> {
+        let rows = self
+            .client
+            .query(TYPES, &[&oids])
+            .await
+            .map_err(|source| Error::Sql { doing: "ask for the types of a table", source })?;
+        let facts = rows.iter().map(|row| {
+            let oid: u32 = row.get(0);
+            let kind = match (row.get::<_, &str>(3), row.get::<_, bool>(4)) {
+                ("d", _) => TypeKind::Domain { base: row.get(6), typmod: row.get(7) },
+                (_, true) => TypeKind::Array { element: row.get(5) },
+                ("e", _) => TypeKind::Enum { labels: row.get(8) },
+                ("r", _) => TypeKind::Range,
+                ("m", _) => TypeKind::Multirange,
+                ("c", _) => TypeKind::Composite,
+                ("p", _) => TypeKind::Pseudo,
+                _ => TypeKind::Base,
+            };
+            (oid, TypeFacts { oid, schema: row.get(1), name: row.get(2), kind })
+        });
+        Ok(facts.collect())
+    }
+}

@@ -1,0 +1,199 @@
+//! The SQL connection: `tokio-postgres` over our own socket.
+//!
+//! Host order, TLS and time limits are those of the replication connection, because both come from
+//! the same code; `tokio-postgres` gets a socket that is connected, and encrypted where it must
+//! be. Its own TLS step is told "direct" and then finds that there is nothing left to do but to
+//! hand over what the login is bound to.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::ClientConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::config::{ChannelBinding as SqlChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::tls::{ChannelBinding as Binding, NoTls, TlsConnect, TlsStream};
+use tokio_postgres::{Client, Config};
+
+use super::Error;
+use super::conninfo::{ChannelBinding, ConnInfo, TargetSessionAttrs};
+use super::replication::ConnectOptions;
+use super::session::{self, Attempts, Candidate};
+use super::socket::{self, Socket};
+
+/// Connects to the first host that will do; the connection ends with its client.
+///
+/// # Errors
+/// When no host will do, or the login is refused.
+pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Client, Error> {
+    let tls = session::tls_config(info)?;
+    let limit = session::connect_timeout(info, options.connect_timeout);
+    let mut attempts = Attempts::default();
+    for candidate in session::candidates(info) {
+        let connected = attempt(info, options, &candidate, &tls);
+        let result = match tokio::time::timeout(limit, connected).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout { doing: "connecting", after: limit }),
+        };
+        match result {
+            Ok(client) => return Ok(client),
+            Err(error) => attempts.note(&candidate, error)?,
+        }
+    }
+    Err(attempts.into_error())
+}
+
+/// The server's version as a number: 15.19 is 150019.
+///
+/// # Errors
+/// When the query fails.
+pub async fn server_version(client: &Client) -> Result<u32, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the server's version", source };
+    let row = client.query_one("SHOW server_version_num", &[]).await.map_err(failed)?;
+    // Digits, by its definition; a server that says otherwise is treated as the oldest.
+    Ok(row.get::<_, &str>(0).parse().unwrap_or(0))
+}
+
+async fn attempt(
+    info: &ConnInfo,
+    options: &ConnectOptions,
+    candidate: &Candidate<'_>,
+    tls: &Arc<ClientConfig>,
+) -> Result<Client, Error> {
+    let socket = socket::connect(info, candidate.host, candidate.encryption, tls).await?;
+    let mut config = Config::new();
+    config
+        .user(info.user())
+        .dbname(info.database())
+        .application_name(info.application_name.as_deref().unwrap_or(&options.application_name));
+    if let Some(options) = &info.options {
+        config.options(options);
+    }
+    if let Some(password) = info.password_for(candidate.host) {
+        config.password(password.expose());
+    }
+    config.channel_binding(match info.channel_binding {
+        ChannelBinding::Disable => SqlChannelBinding::Disable,
+        ChannelBinding::Prefer => SqlChannelBinding::Prefer,
+        ChannelBinding::Require => SqlChannelBinding::Require,
+    });
+    let is_tls = socket.is_tls();
+    let socket = SqlSocket::new(socket);
+    let client = if is_tls {
+        config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+        let (client, connection) =
+            config.connect_raw(socket, AlreadySecure).await.map_err(Error::logging_in)?;
+        tokio::spawn(connection);
+        client
+    } else {
+        config.ssl_mode(SslMode::Disable);
+        let (client, connection) =
+            config.connect_raw(socket, NoTls).await.map_err(Error::logging_in)?;
+        tokio::spawn(connection);
+        client
+    };
+    if candidate.target != TargetSessionAttrs::Any {
+        let row = client
+            .query_one(session::TARGET_QUERY, &[])
+            .await
+            .map_err(|source| Error::Sql { doing: "ask what kind of server this is", source })?;
+        let is = |column| row.get::<_, &str>(column) == "true";
+        session::check_target(candidate, is(0), is(1))?;
+    }
+    Ok(client)
+}
+
+/// Stands where `tokio-postgres` would make the connection secure.
+struct AlreadySecure;
+
+impl TlsConnect<SqlSocket> for AlreadySecure {
+    type Stream = SqlSocket;
+    type Error = Infallible;
+    type Future = Ready<Result<SqlSocket, Infallible>>;
+
+    fn connect(self, socket: SqlSocket) -> Self::Future {
+        ready(Ok(socket))
+    }
+}
+
+/// Our socket as `tokio-postgres` uses it.
+///
+/// It knows what a login on it is bound to, and it breaks the connection when a server asks for
+/// the password in clear text where others could read it, which the library would answer.
+struct SqlSocket {
+    socket: Socket,
+    end_point: Option<Vec<u8>>,
+    /// The first bytes from the server, until its request for a login is known; `None` after.
+    request: Option<Vec<u8>>,
+}
+
+/// An authentication request for the password as it is: tag, length, code 3.
+const CLEARTEXT_REQUEST: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 3];
+
+impl SqlSocket {
+    fn new(mut socket: Socket) -> Self {
+        let request = (!socket.is_private()).then(Vec::new);
+        Self { end_point: socket.end_point.take(), socket, request }
+    }
+
+    fn look_at(&mut self, received: &[u8]) -> std::io::Result<()> {
+        let Some(request) = &mut self.request else { return Ok(()) };
+        let missing = CLEARTEXT_REQUEST.len() - request.len();
+        request.extend(received.iter().take(missing));
+        if *request == CLEARTEXT_REQUEST {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::PermissionDenied,
+                "the server asks for the password in clear text over a connection without TLS",
+            ));
+        }
+        if request.len() == CLEARTEXT_REQUEST.len() {
+            self.request = None;
+        }
+        Ok(())
+    }
+}
+
+impl TlsStream for SqlSocket {
+    fn channel_binding(&self) -> Binding {
+        self.end_point.clone().map_or_else(Binding::none, Binding::tls_server_end_point)
+    }
+}
+
+impl AsyncRead for SqlSocket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        std::task::ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+        let received = buffer.filled().get(before..).unwrap_or_default();
+        Poll::Ready(self.look_at(received))
+    }
+}
+
+impl AsyncWrite for SqlSocket {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}

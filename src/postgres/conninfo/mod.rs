@@ -1,0 +1,253 @@
+//! Where the database is and who we are to it, read from one connection string.
+//!
+//! Our own parser, because the one of `tokio-postgres` knows neither `verify-full` nor certificate
+//! files nor password files, and both connections (SQL and replication) must mean the same by the
+//! same string. It follows libpq: a URL or `key=value` pairs, `PG*` variables as defaults, several
+//! hosts in order. An unknown key is an error, never ignored: it is most often a misspelt one.
+//!
+//! Not here: sockets and certificates (`socket`, `tls`), service files, Kerberos.
+//!
+//! <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS>
+
+mod parse;
+mod passfile;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use self::settings::Settings;
+use crate::config::Secret;
+
+/// Where the database is and who we are to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnInfo {
+    hosts: Vec<Host>,
+    user: String,
+    database: String,
+    password: Option<Secret>,
+    /// How far TLS is wanted. Unix sockets never use it.
+    pub ssl_mode: SslMode,
+    /// What a server's certificate is checked against; none where it is not checked.
+    pub ssl_roots: SslRoots,
+    /// Our own certificate and key (PEM), where the server asks for one.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Whether the authentication must be bound to the TLS channel.
+    pub channel_binding: ChannelBinding,
+    /// Which of several servers will do.
+    pub target_session_attrs: TargetSessionAttrs,
+    /// Longest wait for one host; none was set when `None`.
+    pub connect_timeout: Option<Duration>,
+    /// The name shown in `pg_stat_activity`, when one was set.
+    pub application_name: Option<String>,
+    /// Server options in command-line form (`-c name=value`), when set.
+    pub options: Option<String>,
+    /// TCP keepalive; `None` when switched off.
+    pub keepalive: Option<Keepalive>,
+    /// Longest time sent data may stay unacknowledged; the system's default when `None`.
+    pub tcp_user_timeout: Option<Duration>,
+}
+
+/// One server to try.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Host {
+    /// Where it listens.
+    pub address: Address,
+    /// Its port; for a Unix socket, a part of the file's name.
+    pub port: u16,
+    password: Option<Secret>,
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A Unix socket in this directory (one that starts with `@` is abstract).
+    Unix(PathBuf),
+    /// A name to resolve and to check the certificate against.
+    Name(String),
+    /// An IP address; the name, if any, is only checked against the certificate.
+    Ip(IpAddr, Option<String>),
+}
+
+/// How far TLS is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SslMode {
+    /// Never.
+    Disable,
+    /// Only when the server refuses a plain connection.
+    Allow,
+    /// When the server offers it; the certificate is not checked.
+    Prefer,
+    /// Always; the certificate is checked only when there is a root certificate file.
+    Require,
+    /// Always, with a certificate that a root signed.
+    VerifyCa,
+    /// Always, with a certificate that a root signed for this host.
+    VerifyFull,
+}
+
+/// What a server's certificate is checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SslRoots {
+    /// Nothing: any certificate will do.
+    None,
+    /// The certificates of this PEM file.
+    File(PathBuf),
+    /// The certificates that the operating system trusts.
+    System,
+}
+
+/// Our own certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate chain, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+/// Whether the authentication must be bound to the TLS channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// When the server can.
+    Prefer,
+    /// Always: any other authentication is refused.
+    Require,
+}
+
+/// Which of several servers will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetSessionAttrs {
+    /// The first that answers.
+    Any,
+    /// One that takes writes.
+    ReadWrite,
+    /// One that takes none.
+    ReadOnly,
+    /// One that is not in recovery.
+    Primary,
+    /// One that is in recovery.
+    Standby,
+    /// One that is in recovery or, when there is none, any.
+    PreferStandby,
+}
+
+/// TCP keepalive; the system's default where `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Quiet time before the first probe.
+    pub idle: Option<Duration>,
+    /// Time between probes.
+    pub interval: Option<Duration>,
+    /// Unanswered probes before the connection counts as dead.
+    pub count: Option<u32>,
+}
+
+/// A connection string that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnInfoError {
+    /// Neither a URL nor pairs.
+    #[error("the connection string cannot be read: {problem}")]
+    Syntax {
+        /// What is wrong, without the text.
+        problem: &'static str,
+    },
+    /// A key that libpq does not have either.
+    #[error("the connection string has the unknown key {key:?}")]
+    UnknownKey {
+        /// The key as written.
+        key: String,
+    },
+    /// A key of libpq's that has no meaning here.
+    #[error("{key} (from {origin}) is not supported: {instead}")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// The connection string, or the environment variable.
+        origin: &'static str,
+        /// What to do.
+        instead: &'static str,
+    },
+    /// A value that its key does not take.
+    #[error("{key} (from {origin}) cannot be {value:?}: expected {expected}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The connection string, or the environment variable.
+        origin: &'static str,
+        /// The value; never a password.
+        value: String,
+        /// What would do.
+        expected: &'static str,
+    },
+    /// The password file cannot be read.
+    #[error("cannot read the password file {}", path.display())]
+    PassFile {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No user is named and the operating system names none.
+    #[error("no user is named: add user= to the connection string or set PGUSER")]
+    NoUser,
+}
+
+impl ConnInfo {
+    /// Reads a connection string. What it does not say comes from the `PG*` variables that `env`
+    /// gives, then from libpq's defaults.
+    ///
+    /// # Errors
+    /// Whatever cannot be understood, by key and origin.
+    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConnInfoError> {
+        Settings::collect(parse::pairs(text)?, env)?.resolve(env)
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The role that logs in.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The servers to try, in order.
+    #[must_use]
+    pub fn hosts(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// Uses this password, whatever the string and the password file say.
+    pub fn set_password(&mut self, password: Secret) {
+        self.password = Some(password);
+    }
+
+    /// The password for one of [`ConnInfo::hosts`].
+    #[must_use]
+    pub fn password_for<'a>(&'a self, host: &'a Host) -> Option<&'a Secret> {
+        self.password.as_ref().or(host.password.as_ref())
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.port;
+        match &self.address {
+            Address::Unix(directory) => write!(f, "{}/.s.PGSQL.{port}", directory.display()),
+            Address::Name(name) => write!(f, "{name}:{port}"),
+            Address::Ip(IpAddr::V4(ip), None) => write!(f, "{ip}:{port}"),
+            Address::Ip(IpAddr::V6(ip), None) => write!(f, "[{ip}]:{port}"),
+            Address::Ip(ip, Some(name)) => write!(f, "{name} ({ip}):{port}"),
+        }
+    }
+}

@@ -1,0 +1,437 @@
+//! What can go wrong with Postgres, told apart as far as someone must act differently.
+//!
+//! The bridge retries what [`Error::is_transient`] says passes by itself; all else stops it and
+//! [`Error::fix`] goes to the operator.
+
+use std::io;
+use std::time::Duration;
+
+use super::frame::FrameError;
+use super::preflight::Shortfall;
+use super::server_error::ServerError;
+use super::tls::TlsError;
+
+/// What can go wrong with Postgres.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection to a host.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// The host and port, or the socket file.
+        address: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// None of several hosts would do.
+    #[error("none of the hosts can be used: {}", list(attempts))]
+    Hosts {
+        /// Each host with what went wrong there.
+        attempts: Vec<(String, Error)>,
+    },
+    /// The server is of another kind than asked for.
+    #[error("{address} is not {wanted}, as target_session_attrs asks")]
+    WrongTarget {
+        /// The host.
+        address: String,
+        /// The kind of server asked for.
+        wanted: &'static str,
+    },
+    /// The connection broke.
+    #[error("the connection to the server is lost while {doing}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The server hung up without a word.
+    #[error("the server closed the connection")]
+    Closed,
+    /// The server did not answer in time.
+    #[error("the server gives no answer to {doing} within {} ms", after.as_millis())]
+    Timeout {
+        /// What was being done.
+        doing: &'static str,
+        /// The time waited.
+        after: Duration,
+    },
+    /// The bytes are not the protocol's.
+    #[error("the server does not follow the protocol: {what}")]
+    Malformed {
+        /// What is wrong with them.
+        what: &'static str,
+    },
+    /// A message that has no place where it came.
+    #[error("the server does not follow the protocol: message {tag:?} while {doing}")]
+    Unexpected {
+        /// Its tag.
+        tag: char,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// A message of the stream is not one of a walsender's.
+    #[error("the server does not follow the protocol")]
+    Frame(#[from] FrameError),
+    /// TLS cannot be prepared.
+    #[error("cannot prepare TLS for {address}")]
+    Tls {
+        /// The host.
+        address: String,
+        /// The cause.
+        source: TlsError,
+    },
+    /// TLS was tried and failed.
+    #[error("the TLS handshake with {address} fails: {source}")]
+    TlsHandshake {
+        /// The host.
+        address: String,
+        /// The cause; of a certificate that is not accepted, its reason.
+        source: io::Error,
+    },
+    /// The server has no TLS.
+    #[error("{address} does not offer TLS, which sslmode requires")]
+    NoTls {
+        /// The host.
+        address: String,
+    },
+    /// The server wants a password and there is none.
+    #[error("the server asks for the password of {user:?} and none is set")]
+    PasswordMissing {
+        /// The role.
+        user: String,
+    },
+    /// The server wants the password readable on an open network.
+    #[error("the server asks for the password in clear text over a connection without TLS")]
+    CleartextRefused,
+    /// A way to log in that is not known here.
+    #[error("the server asks to log in by {method}, which is not supported")]
+    AuthMethod {
+        /// The way.
+        method: String,
+    },
+    /// The login cannot be bound to the TLS channel.
+    #[error("channel_binding=require cannot be met: {why}")]
+    ChannelBinding {
+        /// Why.
+        why: &'static str,
+    },
+    /// The SCRAM exchange fails on our side: the server does not know the password either.
+    #[error("the server fails to prove that it knows the password")]
+    Scram {
+        /// The cause.
+        source: io::Error,
+    },
+    /// The server refuses the login.
+    #[error("the server refuses the login: {0}")]
+    AuthFailed(Box<ServerError>),
+    /// Another process reads from the slot.
+    #[error("the replication slot {slot:?} is in use{}", by_pid(*pid))]
+    SlotActive {
+        /// The slot.
+        slot: String,
+        /// The server process that holds it.
+        pid: Option<i32>,
+        /// As reported.
+        source: Box<ServerError>,
+    },
+    /// There is no such slot.
+    #[error("the replication slot {slot:?} does not exist")]
+    SlotMissing {
+        /// The slot.
+        slot: String,
+        /// As reported.
+        source: Box<ServerError>,
+    },
+    /// There is one already.
+    #[error("the replication slot {slot:?} already exists")]
+    SlotExists {
+        /// The slot.
+        slot: String,
+        /// As reported.
+        source: Box<ServerError>,
+    },
+    /// The slot lost the WAL it needs.
+    #[error("the WAL that the replication slot {slot:?} needs is gone: {source}")]
+    WalRemoved {
+        /// The slot.
+        slot: String,
+        /// As reported.
+        source: Box<ServerError>,
+    },
+    /// A publication is gone.
+    #[error("a publication does not exist: {0}")]
+    PublicationMissing(#[source] Box<ServerError>),
+    /// All places for walsenders are taken.
+    #[error("the server has no free walsender: {0}")]
+    TooManyWalsenders(#[source] Box<ServerError>),
+    /// All places for slots are taken.
+    #[error("the server has no free replication slot: {0}")]
+    TooManySlots(#[source] Box<ServerError>),
+    /// Any other refusal.
+    #[error("the server reports: {0}")]
+    Server(Box<ServerError>),
+    /// An SQL query failed.
+    #[error("cannot {doing}: {}", sql_cause(source))]
+    Sql {
+        /// What was being done.
+        doing: &'static str,
+        /// The cause.
+        source: tokio_postgres::Error,
+    },
+    /// The server or the role can't do what is needed.
+    #[error("the database can't be used as it is set up: {}", causes(shortfalls))]
+    Preflight {
+        /// Everything that does not hold.
+        shortfalls: Vec<Shortfall>,
+    },
+    /// The thread of the reader cannot be started or has died.
+    #[error("the thread that reads the stream fails")]
+    Thread(#[source] io::Error),
+}
+
+fn causes(shortfalls: &[Shortfall]) -> String {
+    shortfalls.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl From<ServerError> for Error {
+    fn from(error: ServerError) -> Self {
+        let class = error.sqlstate.get(..2).unwrap_or_default();
+        match error.sqlstate.as_str() {
+            // The setting's name is never translated.
+            "53300" if error.message.contains("max_wal_senders") => {
+                Self::TooManyWalsenders(Box::new(error))
+            }
+            "53400" => Self::TooManySlots(Box::new(error)),
+            _ if class == "28" => Self::AuthFailed(Box::new(error)),
+            _ => Self::Server(Box::new(error)),
+        }
+    }
+}
+
+impl Error {
+    /// A login by the SQL library that failed, told apart as those of our own are.
+    #[must_use]
+    pub(crate) fn logging_in(source: tokio_postgres::Error) -> Self {
+        match source.as_db_error() {
+            Some(error) => ServerError::from(error).into(),
+            None => Self::Sql { doing: "log in", source },
+        }
+    }
+
+    /// Says of an error that came in answer to a command about `slot` what it means for it.
+    #[must_use]
+    pub(crate) fn about_slot(self, slot: &str) -> Self {
+        let Self::Server(source) = self else { return self };
+        let slot = slot.to_owned();
+        match source.sqlstate.as_str() {
+            "55006" => Self::SlotActive { slot, pid: last_number(&source.message), source },
+            "42704" => Self::SlotMissing { slot, source },
+            "42710" => Self::SlotExists { slot, source },
+            // Invalidated, or a segment that is no longer there.
+            "55000" | "58P01" => Self::WalRemoved { slot, source },
+            _ => Self::Server(source),
+        }
+    }
+
+    /// Says of an error that came in the stream of `slot` what it means.
+    #[must_use]
+    pub(crate) fn in_stream_of(self, slot: &str) -> Self {
+        let Self::Server(source) = self else { return self };
+        match source.sqlstate.as_str() {
+            // The slot is held by then; what can still be undefined is a publication.
+            "42704" => Self::PublicationMissing(source),
+            "58P01" => Self::WalRemoved { slot: slot.to_owned(), source },
+            _ => Self::Server(source),
+        }
+    }
+
+    /// The server's condition code, where the server spoke.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::AuthFailed(error)
+            | Self::PublicationMissing(error)
+            | Self::TooManyWalsenders(error)
+            | Self::TooManySlots(error)
+            | Self::Server(error)
+            | Self::SlotActive { source: error, .. }
+            | Self::SlotMissing { source: error, .. }
+            | Self::SlotExists { source: error, .. }
+            | Self::WalRemoved { source: error, .. } => Some(&error.sqlstate),
+            Self::Sql { source, .. } => source.code().map(tokio_postgres::error::SqlState::code),
+            _ => None,
+        }
+    }
+
+    /// Whether trying again later can help without anyone acting.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect { .. }
+            | Self::Io { .. }
+            | Self::Closed
+            | Self::Timeout { .. }
+            | Self::WrongTarget { .. }
+            | Self::SlotActive { .. }
+            | Self::TooManyWalsenders(_) => true,
+            Self::Hosts { attempts } => attempts.iter().any(|(_, error)| error.is_transient()),
+            Self::TlsHandshake { source, .. } => source.kind() != io::ErrorKind::InvalidData,
+            Self::Sql { source, .. } => match source.code() {
+                Some(code) => passes(code.code()),
+                // Without a word from the server it is the connection that broke.
+                None => source.is_closed() || has_io_cause(source),
+            },
+            Self::Server(error) => passes(&error.sqlstate),
+            _ => false,
+        }
+    }
+
+    /// What an operator can do about it, where that is known.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        let fix = match self {
+            Self::Connect { .. } => {
+                "check host and port of postgres.url, and that the server runs and listens there"
+            }
+            Self::Hosts { attempts } => return attempts.iter().find_map(|(_, error)| error.fix()),
+            Self::Preflight { shortfalls } => {
+                let fixes = shortfalls.iter().map(|shortfall| shortfall.fix.as_str());
+                return Some(fixes.collect::<Vec<_>>().join("\n"));
+            }
+            Self::PasswordMissing { .. } => {
+                "set postgres.password_file, PGPASSWORD, or the password in postgres.url"
+            }
+            Self::CleartextRefused => {
+                "set sslmode=verify-full in postgres.url, or scram-sha-256 in pg_hba.conf"
+            }
+            Self::NoTls { .. } => "set ssl = on in postgresql.conf, or sslmode=prefer",
+            Self::TlsHandshake { .. } => {
+                "check sslrootcert, and for verify-full that the certificate's subject alternative \
+                 names hold the host"
+            }
+            Self::AuthMethod { .. } => "use scram-sha-256, md5 or cert in pg_hba.conf",
+            Self::ChannelBinding { .. } => "use TLS and scram-sha-256, or channel_binding=prefer",
+            Self::AuthFailed(_) => {
+                "check user and password, and that pg_hba.conf lets this host connect to the \
+                 database"
+            }
+            Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
+            Self::WalRemoved { slot, .. } => {
+                return Some(format!(
+                    "the changes since are lost to the slot: SELECT pg_drop_replication_slot({}); \
+                     then start anew, and raise max_slot_wal_keep_size",
+                    postgres_protocol::escape::escape_literal(slot)
+                ));
+            }
+            Self::PublicationMissing(_) => {
+                "create the publication again, or set postgres.manage = true; a publication that \
+                 was made after a change does not hold for that change"
+            }
+            Self::TooManyWalsenders(_) => "raise max_wal_senders in postgresql.conf and restart",
+            Self::TooManySlots(_) => {
+                "drop an unused slot (SELECT slot_name FROM pg_replication_slots WHERE NOT active) \
+                 or raise max_replication_slots and restart"
+            }
+            Self::Server(error) => return error.hint.clone(),
+            _ => return None,
+        };
+        Some(fix.to_owned())
+    }
+}
+
+fn fix_active(slot: &str, pid: Option<i32>) -> String {
+    let slot = postgres_protocol::escape::escape_literal(slot);
+    let held = pid.map_or_else(
+        || format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}"),
+        |pid| format!("SELECT * FROM pg_stat_activity WHERE pid = {pid}"),
+    );
+    format!("stop the other reader, or wait for it: {held}")
+}
+
+/// Conditions that pass: the server starts, stops, fails over or is full.
+fn passes(sqlstate: &str) -> bool {
+    let class = sqlstate.get(..2).unwrap_or_default();
+    matches!(class, "08" | "53" | "57" | "40") || sqlstate == "25006"
+}
+
+fn has_io_cause(error: &tokio_postgres::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        if error.is::<io::Error>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+fn sql_cause(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(error) => format!("{} (SQLSTATE {})", error.message(), error.code().code()),
+        None => error.to_string(),
+    }
+}
+
+fn by_pid(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" by server process {pid}"))
+}
+
+/// The process id stands last in the message, in every language.
+fn last_number(message: &str) -> Option<i32> {
+    let mut runs = message.rsplit(|c: char| !c.is_ascii_digit());
+    runs.find(|run| !run.is_empty())?.parse().ok()
+}
+
+fn list(attempts: &[(String, Error)]) -> String {
+    let attempt = |(address, error): &(String, Error)| match std::error::Error::source(error) {
+        Some(cause) => format!("{address}: {error}: {cause}"),
+        None => format!("{address}: {error}"),
+    };
+    attempts.iter().map(attempt).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(sqlstate: &str, message: &str) -> Error {
+        Error::from(ServerError {
+            sqlstate: sqlstate.to_owned(),
+            message: message.to_owned(),
+            ..ServerError::default()
+        })
+    }
+
+    #[test]
+    fn a_slot_in_use_names_its_holder_in_any_language() {
+        for message in ["slot \"a1\" is active for PID 4711", "Slot »a1« ist aktiv für PID 4711"]
+        {
+            let error = server("55006", message).about_slot("a1");
+            assert!(matches!(error, Error::SlotActive { pid: Some(4711), .. }), "{error}");
+            assert!(error.is_transient());
+        }
+    }
+
+    #[test]
+    fn the_same_condition_means_the_slot_at_start_and_the_publication_later() {
+        let error = |text| server("42704", text);
+        assert!(matches!(error("x").about_slot("s"), Error::SlotMissing { .. }));
+        assert!(matches!(error("x").in_stream_of("s"), Error::PublicationMissing(_)));
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_told_from_what_needs_someone() {
+        let walsenders = "number of requested standby connections exceeds max_wal_senders";
+        for (sqlstate, message, transient) in [
+            ("57P01", "terminating", true),
+            ("57P03", "starting up", true),
+            ("53300", "too many clients", true),
+            ("53300", walsenders, true),
+            ("28P01", "password", false),
+            ("42501", "permission", false),
+            ("53400", "all replication slots are in use", false),
+        ] {
+            assert_eq!(server(sqlstate, message).is_transient(), transient, "{sqlstate}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! The connection to a walsender: its commands.
+//!
+//! Commands are few and end before the stream begins; from then on the connection belongs to
+//! [`ReplicationStream`](super::stream::ReplicationStream). Names and texts are quoted here and
+//! nowhere else.
+//!
+//! Commands: <https://www.postgresql.org/docs/current/protocol-replication.html>
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Error;
+use super::conninfo::{ConnInfo, TargetSessionAttrs};
+use super::session::{self, Attempts, Candidate};
+use super::socket::{self, Socket};
+use super::startup::{self, Login, Parameters};
+use super::stream::ReplicationStream;
+use super::wire::{self, Wire};
+use crate::lsn::Lsn;
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Longest wait for one host, where the connection string sets none.
+    pub connect_timeout: Duration,
+    /// Name shown in `pg_stat_activity`, where the connection string sets none.
+    pub application_name: String,
+    /// Longest time between two status updates. A third of the server's `wal_sender_timeout` is
+    /// used where that is shorter.
+    pub status_interval: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            application_name: "rowcast".to_owned(),
+            status_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Which cluster this is and how far it has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SystemIdentity {
+    /// The cluster's own number, the same on its standbys.
+    pub system_id: String,
+    /// Counts failovers.
+    pub timeline: u32,
+    /// The end of flushed WAL.
+    pub wal_position: Lsn,
+    /// The database connected to.
+    pub database: String,
+}
+
+/// How a slot is made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotOptions {
+    /// Drop it when the connection ends.
+    pub temporary: bool,
+    /// Keep it on synchronised standbys. Left out before PostgreSQL 17, which has no such slots.
+    pub failover: bool,
+    /// What becomes of the snapshot that shows the database as of the slot's start.
+    pub snapshot: SlotSnapshot,
+}
+
+/// What becomes of a new slot's snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SlotSnapshot {
+    /// Other connections may import it, until this one runs its next command.
+    Export,
+    /// It is not kept.
+    #[default]
+    Nothing,
+}
+
+/// A slot that was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatedSlot {
+    /// The stream holds every transaction that commits after it, and the snapshot all before.
+    pub consistent_point: Lsn,
+    /// The exported snapshot.
+    pub snapshot_name: Option<String>,
+}
+
+/// What to stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// The publications whose tables are streamed.
+    pub publications: Vec<String>,
+    /// Also stream logical messages (`pg_logical_emit_message`); from PostgreSQL 14 on.
+    pub messages: bool,
+}
+
+/// A connection to a walsender.
+#[derive(Debug)]
+pub struct ReplicationClient {
+    wire: Wire<Socket>,
+    parameters: Parameters,
+    address: String,
+    status_interval: Duration,
+}
+
+impl ReplicationClient {
+    /// Connects to the first host that will do and logs in.
+    ///
+    /// # Errors
+    /// When no host will do, or the login is refused.
+    pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
+        let config = session::tls_config(info)?;
+        let limit = session::connect_timeout(info, options.connect_timeout);
+        let mut attempts = Attempts::default();
+        for candidate in session::candidates(info) {
+            let connected = Self::attempt(info, options, &candidate, &config);
+            let result = match tokio::time::timeout(limit, connected).await {
+                Ok(result) => result,
+                Err(_) => Err(Error::Timeout { doing: "connecting", after: limit }),
+            };
+            match result {
+                Ok(client) => return Ok(client),
+                Err(error) => attempts.note(&candidate, error)?,
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn attempt(
+        info: &ConnInfo,
+        options: &ConnectOptions,
+        candidate: &Candidate<'_>,
+        config: &Arc<rustls::ClientConfig>,
+    ) -> Result<Self, Error> {
+        let mut socket =
+            socket::connect(info, candidate.host, candidate.encryption, config).await?;
+        let end_point = socket.end_point.take();
+        let login = Login {
+            user: info.user(),
+            database: info.database(),
+            application_name: info.application_name.as_deref().unwrap_or(&options.application_name),
+            options: info.options.as_deref(),
+            password: info.password_for(candidate.host),
+            channel_binding: info.channel_binding,
+            end_point: end_point.as_deref(),
+            is_private: socket.is_private(),
+            is_tls: socket.is_tls(),
+        };
+        let mut wire = Wire::new(socket);
+        let parameters = startup::log_in(&mut wire, &login).await?;
+        let address = candidate.host.to_string();
+        let status_interval = options.status_interval;
+        let mut client = Self { wire, parameters, address, status_interval };
+        if candidate.target != TargetSessionAttrs::Any {
+            let rows = wire::query(&mut client.wire, session::TARGET_QUERY).await?;
+            let is = |column| text(&rows, column).map(|text| text == "true");
+            session::check_target(candidate, is(0)?, is(1)?)?;
+        }
+        Ok(client)
+    }
+
+    /// The host that was connected to.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The server's version as a number: 15.19 is 150019. Zero when it reported none.
+    #[must_use]
+    pub fn server_version(&self) -> u32 {
+        self.parameters.get("server_version").map_or(0, |text| version_number(text))
+    }
+
+    /// Which cluster this is and how far it has written.
+    ///
+    /// # Errors
+    /// When the connection is lost or the answer is malformed.
+    pub async fn identify_system(&mut self) -> Result<SystemIdentity, Error> {
+        let rows = wire::query(&mut self.wire, "IDENTIFY_SYSTEM").await?;
+        Ok(SystemIdentity {
+            system_id: text(&rows, 0)?.to_owned(),
+            timeline: text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?,
+            wal_position: text(&rows, 2)?.parse().map_err(|_| WRONG_ANSWER)?,
+            database: text(&rows, 3)?.to_owned(),
+        })
+    }
+
+    /// Makes a logical slot for pgoutput.
+    ///
+    /// # Errors
+    /// [`Error::SlotExists`], [`Error::TooManySlots`], or what the server reports.
+    pub async fn create_slot(
+        &mut self,
+        name: &str,
+        options: SlotOptions,
+    ) -> Result<CreatedSlot, Error> {
+        let command = create_slot_command(name, options, self.server_version());
+        let rows = wire::query(&mut self.wire, &command).await;
+        let rows = rows.map_err(|error| error.about_slot(name))?;
+        Ok(CreatedSlot {
+            consistent_point: text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?,
+            snapshot_name: text(&rows, 2).ok().map(ToOwned::to_owned),
+        })
+    }
+
+    /// Drops a slot.
+    ///
+    /// # Errors
+    /// [`Error::SlotMissing`], [`Error::SlotActive`], or what the server reports.
+    pub async fn drop_slot(&mut self, name: &str) -> Result<(), Error> {
+        let command = format!("DROP_REPLICATION_SLOT {}", identifier(name));
+        let dropped = wire::query(&mut self.wire, &command).await;
+        dropped.map(drop).map_err(|error| error.about_slot(name))
+    }
+
+    /// Begins to stream from `start`, or from the slot's confirmed position where that is later.
+    ///
+    /// # Errors
+    /// [`Error::SlotActive`], [`Error::SlotMissing`], [`Error::WalRemoved`], or what the server
+    /// reports. A publication that does not exist is found only later, in the stream.
+    pub async fn start_replication(
+        mut self,
+        slot: &str,
+        start: Lsn,
+        options: &StreamOptions,
+    ) -> Result<ReplicationStream, Error> {
+        let timeout = self.wal_sender_timeout().await?;
+        let command = start_command(slot, start, options, self.server_version());
+        let begun = self.begin(&command).await;
+        begun.map_err(|error| error.about_slot(slot))?;
+        let slot = slot.to_owned();
+        Ok(ReplicationStream::new(self.wire, slot, start, self.status_interval, timeout))
+    }
+
+    async fn begin(&mut self, command: &str) -> Result<(), Error> {
+        postgres_protocol::message::frontend::query(command, &mut self.wire.outgoing)
+            .map_err(|source| Error::Io { doing: "writing a command", source })?;
+        self.wire.flush().await?;
+        loop {
+            let message = self.wire.expect().await?;
+            match message.tag {
+                b'W' => return Ok(()),
+                b'S' => {}
+                tag => {
+                    let doing = "starting replication";
+                    return Err(Error::Unexpected { tag: char::from(tag), doing });
+                }
+            }
+        }
+    }
+
+    /// After how long the server gives up on a silent reader; `None` when never.
+    async fn wal_sender_timeout(&mut self) -> Result<Option<Duration>, Error> {
+        const QUERY: &str = include_str!("../../sql/wal_sender_timeout.sql");
+        let rows = wire::query(&mut self.wire, QUERY).await?;
+        let ms: u64 = text(&rows, 0)?.parse().map_err(|_| WRONG_ANSWER)?;
+        Ok((ms > 0).then(|| Duration::from_millis(ms)))
+    }
+}
+
+const WRONG_ANSWER: Error = Error::Malformed { what: "a command is answered by something else" };
+
+fn text(rows: &[Vec<Option<String>>], column: usize) -> Result<&str, Error> {
+    rows.first().and_then(|row| row.get(column)?.as_deref()).ok_or(WRONG_ANSWER)
+}
+
+/// `17.10 (Debian 17.10-1)` is 170010, `18beta1` is 180000, `9.6.24` is 90624.
+fn version_number(text: &str) -> u32 {
+    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+    let parts: Result<Vec<u32>, _> = digits.split('.').map(str::parse).collect();
+    let part = |index| parts.as_ref().ok().and_then(|parts| parts.get(index)).copied().unwrap_or(0);
+    match part(0) {
+        major @ 10.. => major.saturating_mul(10_000).saturating_add(part(1)),
+        major => major * 10_000 + part(1).min(99) * 100 + part(2).min(99),
+    }
+}
+
+/// A name in a replication command or in a list of publications.
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text in a replication command, whose grammar knows no backslashes.
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn create_slot_command(name: &str, options: SlotOptions, version: u32) -> String {
+    let name = identifier(name);
+    let temporary = if options.temporary { " TEMPORARY" } else { "" };
+    let export = options.snapshot == SlotSnapshot::Export;
+    // The grammar with parentheses came in version 15.
+    let tail = if version < 150_000 {
+        if export { "EXPORT_SNAPSHOT" } else { "NOEXPORT_SNAPSHOT" }.to_owned()
+    } else {
+        let failover = options.failover && version >= 170_000 && !options.temporary;
+        let snapshot = if export { "export" } else { "nothing" };
+        let failover = if failover { ", FAILOVER true" } else { "" };
+        format!("(SNAPSHOT '{snapshot}'{failover})")
+    };
+    format!("CREATE_REPLICATION_SLOT {name}{temporary} LOGICAL pgoutput {tail}")
+}
+
+fn start_command(slot: &str, start: Lsn, options: &StreamOptions, version: u32) -> String {
+    let publications: Vec<_> = options.publications.iter().map(|name| identifier(name)).collect();
+    let publications = literal(&publications.join(","));
+    // Version 1 of the protocol: a transaction comes whole, after it committed.
+    let mut tail = format!("\"proto_version\" '1', \"publication_names\" {publications}");
+    if options.messages && version >= 140_000 {
+        tail.push_str(", \"messages\" 'true'");
+    }
+    format!("START_REPLICATION SLOT {} LOGICAL {start} ({tail})", identifier(slot))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_servers_print_them() {
+        for (text, number) in [
+            ("17.10 (Debian 17.10-1.pgdg12+1)", 170_010),
+            ("15.19", 150_019),
+            ("18beta1", 180_000),
+            ("18devel", 180_000),
+            ("9.6.24", 90_624),
+            ("", 0),
+            ("99999999999.1", 0),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_break_out_of_a_command() {
+        let options =
+            StreamOptions { publications: vec!["a".into(), "b\"'c".into()], messages: true };
+        assert_eq!(
+            start_command("s\"x", Lsn::from(0x1_0000_0002), &options, 150_000),
+            "START_REPLICATION SLOT \"s\"\"x\" LOGICAL 1/2 (\"proto_version\" '1', \
+             \"publication_names\" '\"a\",\"b\"\"''c\"', \"messages\" 'true')"
+        );
+        assert!(!start_command("s", Lsn::ZERO, &options, 130_000).contains("messages"));
+    }
+
+    #[test]
+    fn each_version_is_asked_for_a_slot_in_its_own_grammar() {
+        let export = SlotSnapshot::Export;
+        let options = SlotOptions { temporary: false, failover: true, snapshot: export };
+        let command = |version| create_slot_command("s", options, version);
+        let head = "CREATE_REPLICATION_SLOT \"s\" LOGICAL pgoutput ";
+        assert_eq!(command(140_000), format!("{head}EXPORT_SNAPSHOT"));
+        assert_eq!(command(150_000), format!("{head}(SNAPSHOT 'export')"));
+        assert_eq!(command(170_000), format!("{head}(SNAPSHOT 'export', FAILOVER true)"));
+        let temporary = SlotOptions { temporary: true, ..SlotOptions::default() };
+        assert_eq!(
+            create_slot_command("s", temporary, 150_000),
+            "CREATE_REPLICATION_SLOT \"s\" TEMPORARY LOGICAL pgoutput (SNAPSHOT 'nothing')"
+        );
+    }
+}

@@ -1,0 +1,400 @@
+//! The stream: rows one way, one position back.
+//!
+//! Must hold: status updates go out on time whatever the worker does, because a server that hears
+//! nothing for `wal_sender_timeout` cuts the line; a position is reported only after it was
+//! confirmed; a lone row is passed on at once; a line that is dead is noticed.
+//!
+//! ```text
+//! Streaming --> Draining --> Finished
+//!   reads,        reads no more,    last status, CopyDone,
+//!   forwards,     reports           waits for the server's end
+//!   reports
+//! ```
+//!
+//! What the frames carry is the worker's business; here only their boundaries count, and whether
+//! the server asks for a reply.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use postgres_protocol::message::frontend;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::Error;
+use super::chunks::{ChunkSender, ReceiverGone};
+use super::frame::{POSTGRES_EPOCH_UNIX_US, put_status_update};
+use super::pacer::Pacer;
+use super::server_error::ServerError;
+use super::socket::Socket;
+use super::wire::{self, HEADER_BYTES, Wire};
+use crate::lsn::Lsn;
+
+/// Room for one read: more than the server's send buffer brings in a pause.
+const READ_BYTES: usize = 256 * 1024;
+
+/// Shortest time between two status updates that only report progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Longest wait for the server to end the stream once we did.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a status update to leave: the socket's buffer holds thousands of them, so one
+/// that does not fit means that the server takes nothing any more.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What stands for `wal_sender_timeout` where the server has none.
+const DEFAULT_SILENCE: Duration = Duration::from_secs(60);
+
+/// Where the stream stands, as the bridge decides it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamPhase {
+    /// Read and forward.
+    Streaming,
+    /// Forward nothing more, but report what is still being confirmed.
+    Draining,
+    /// Report once more and end.
+    Finished,
+}
+
+/// A started stream.
+#[derive(Debug)]
+pub struct ReplicationStream<S = Socket> {
+    wire: Wire<S>,
+    slot: String,
+    status_interval: Duration,
+    silence_limit: Duration,
+    pacer: Pacer,
+    /// How much of what was received is known to be whole CopyData messages.
+    whole_bytes: usize,
+    /// Whether a keepalive asked for a status update.
+    reply_due: bool,
+    start: Lsn,
+    reported: Lsn,
+    reported_at: Instant,
+    /// When bytes last came, or when reading was resumed.
+    heard_at: Instant,
+}
+
+/// What woke the loop.
+enum Event {
+    Read(usize),
+    Room(OwnedSemaphorePermit),
+    WorkerGone,
+    Confirmed,
+    Phase(StreamPhase),
+    Timer,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
+    pub(crate) fn new(
+        wire: Wire<S>,
+        slot: String,
+        start: Lsn,
+        status_interval: Duration,
+        wal_sender_timeout: Option<Duration>,
+    ) -> Self {
+        let now = Instant::now();
+        let silence = wal_sender_timeout.unwrap_or(DEFAULT_SILENCE);
+        Self {
+            wire,
+            slot,
+            // Two updates may be lost before the server gives up.
+            status_interval: status_interval.min(silence / 3).max(Duration::from_millis(10)),
+            silence_limit: silence * 2,
+            pacer: Pacer::new(now),
+            whole_bytes: 0,
+            reply_due: false,
+            start,
+            reported: Lsn::ZERO,
+            reported_at: now,
+            heard_at: now,
+        }
+    }
+
+    /// Runs until the phase is [`StreamPhase::Finished`] (or its sender is gone) or the line
+    /// breaks. Reports `confirmed`, which must never be more than was published; zero stands for
+    /// nothing yet.
+    ///
+    /// Pauses of a fraction of a millisecond block the thread, so this wants a thread of its own:
+    /// see [`spawn_reader`].
+    ///
+    /// # Errors
+    /// When the line breaks, or the server ends the stream with an error.
+    pub async fn run(
+        mut self,
+        chunks: ChunkSender,
+        mut confirmed: watch::Receiver<Lsn>,
+        mut phase: watch::Receiver<StreamPhase>,
+    ) -> Result<(), Error> {
+        let mut chunks = Some(chunks);
+        let mut confirmed_open = true;
+        loop {
+            match *phase.borrow_and_update() {
+                StreamPhase::Streaming => {}
+                StreamPhase::Draining => chunks = None,
+                StreamPhase::Finished => break,
+            }
+            self.report_if_due(*confirmed.borrow_and_update()).await?;
+            self.check_silence(chunks.is_some())?;
+            let wake_at = self.next_report_at(*confirmed.borrow());
+            let event = tokio::select! {
+                biased;
+                changed = phase.changed() => match changed {
+                    Ok(()) => Event::Phase(*phase.borrow()),
+                    Err(_) => Event::Phase(StreamPhase::Finished),
+                },
+                changed = confirmed.changed(), if confirmed_open => {
+                    confirmed_open = changed.is_ok();
+                    Event::Confirmed
+                }
+                event = next_data(&mut self.wire, self.whole_bytes, chunks.as_ref()) => event?,
+                () = tokio::time::sleep_until(wake_at.into()) => Event::Timer,
+            };
+            match event {
+                Event::Read(count) => self.after_read(count)?,
+                Event::Room(room) => {
+                    let bytes = self.take_whole();
+                    self.heard_at = Instant::now();
+                    if forward(chunks.as_ref(), bytes, room).is_err() {
+                        chunks = None;
+                    }
+                    self.scan()?;
+                }
+                Event::WorkerGone => chunks = None,
+                Event::Phase(StreamPhase::Finished) => break,
+                Event::Confirmed | Event::Timer | Event::Phase(_) => {}
+            }
+        }
+        drop(chunks);
+        let last = *confirmed.borrow();
+        let finished = self.finish(last);
+        match tokio::time::timeout(FINISH_TIMEOUT, finished).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::Timeout { doing: "ending the stream", after: FINISH_TIMEOUT }),
+        }
+    }
+
+    /// Takes note of what arrived, and pauses where that lets the next read bring more.
+    fn after_read(&mut self, count: usize) -> Result<(), Error> {
+        let now = Instant::now();
+        self.heard_at = now;
+        self.scan()?;
+        if let Some(pause) = self.pacer.after_read(now, count)
+            // A position that waits to be reported or a full piece is not made to wait longer.
+            && self.wire.received().len() < READ_BYTES
+            && !self.reply_due
+        {
+            std::thread::sleep(pause);
+        }
+        Ok(())
+    }
+
+    /// Finds the end of the last whole CopyData message, and keepalives that want a reply.
+    fn scan(&mut self) -> Result<(), Error> {
+        loop {
+            let received = self.wire.received();
+            let rest = received.get(self.whole_bytes..).unwrap_or_default();
+            let Some((tag, total)) = wire::header(rest)? else { return Ok(()) };
+            let Some(message) = rest.get(..total) else { return Ok(()) };
+            match tag {
+                b'd' => {
+                    // The last byte of a keepalive asks for a reply.
+                    if message.get(HEADER_BYTES) == Some(&b'k') && message.last() != Some(&0) {
+                        self.reply_due = true;
+                    }
+                    self.whole_bytes += total;
+                }
+                // What comes before it must be forwarded first.
+                _ if self.whole_bytes > 0 => return Ok(()),
+                _ => self.take_other()?,
+            }
+        }
+    }
+
+    /// Takes a message that is no CopyData from the front of what was received.
+    fn take_other(&mut self) -> Result<(), Error> {
+        let Some(message) = self.wire.take_message()? else { return Ok(()) };
+        match message.tag {
+            b'E' => {
+                let error = Error::from(ServerError::parse(&message.body));
+                Err(error.in_stream_of(&self.slot))
+            }
+            b'N' => {
+                wire::log_notice(&message.body);
+                Ok(())
+            }
+            b'S' => Ok(()),
+            // A server that shuts down ends the stream once all it sent was confirmed.
+            b'c' | b'C' => Err(Error::Closed),
+            tag => Err(Error::Unexpected { tag: char::from(tag), doing: "streaming" }),
+        }
+    }
+
+    fn take_whole(&mut self) -> Bytes {
+        let bytes = self.wire.take_bytes(self.whole_bytes);
+        self.whole_bytes = 0;
+        bytes
+    }
+
+    /// When the next status update is due if nothing else happens.
+    fn next_report_at(&self, confirmed: Lsn) -> Instant {
+        let wait = if self.confirmable(confirmed) > self.reported {
+            PROGRESS_INTERVAL.min(self.status_interval)
+        } else {
+            self.status_interval
+        };
+        self.reported_at + wait
+    }
+
+    /// What may be reported: never less than where the stream began, as that was confirmed by
+    /// whoever chose it.
+    fn confirmable(&self, confirmed: Lsn) -> Lsn {
+        confirmed.max(self.start).max(self.reported)
+    }
+
+    async fn report_if_due(&mut self, confirmed: Lsn) -> Result<(), Error> {
+        let now = Instant::now();
+        if !self.reply_due && now < self.next_report_at(confirmed) {
+            return Ok(());
+        }
+        // Asking back makes an idle server show that it is still there.
+        let silent = now.duration_since(self.heard_at) >= self.status_interval;
+        self.report(confirmed, silent).await
+    }
+
+    async fn report(&mut self, confirmed: Lsn, reply_requested: bool) -> Result<(), Error> {
+        let confirmed = self.confirmable(confirmed);
+        put_status_update(confirmed, now_us(), reply_requested, &mut self.wire.outgoing);
+        match tokio::time::timeout(SEND_TIMEOUT, self.wire.flush()).await {
+            Ok(sent) => sent?,
+            Err(_) => {
+                return Err(Error::Timeout { doing: "a status update", after: SEND_TIMEOUT });
+            }
+        }
+        self.reply_due = false;
+        self.reported = confirmed;
+        self.reported_at = Instant::now();
+        Ok(())
+    }
+
+    /// While nothing is read, silence says nothing of the server.
+    fn check_silence(&mut self, is_reading: bool) -> Result<(), Error> {
+        let now = Instant::now();
+        if !is_reading || self.whole_bytes > 0 {
+            self.heard_at = now;
+        }
+        if now.duration_since(self.heard_at) <= self.silence_limit {
+            return Ok(());
+        }
+        Err(Error::Timeout { doing: "status updates", after: self.silence_limit })
+    }
+
+    /// Reports once more, ends the stream and waits for the server to do the same.
+    async fn finish(mut self, confirmed: Lsn) -> Result<(), Error> {
+        self.report(confirmed, false).await?;
+        frontend::copy_done(&mut self.wire.outgoing);
+        self.wire.flush().await?;
+        loop {
+            // What the server had sent already is read and let go; it was not confirmed.
+            let message = self.wire.message().await?;
+            match message.tag {
+                b'E' => {
+                    let error = Error::from(ServerError::parse(&message.body));
+                    return Err(error.in_stream_of(&self.slot));
+                }
+                b'C' | b'Z' => break,
+                _ => {}
+            }
+        }
+        frontend::terminate(&mut self.wire.outgoing);
+        self.wire.flush().await
+    }
+}
+
+/// Waits for bytes from the server or, where whole messages wait already, for room to forward
+/// them. Never ready while nothing may be forwarded.
+async fn next_data<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    whole_bytes: usize,
+    chunks: Option<&ChunkSender>,
+) -> Result<Event, Error> {
+    let Some(chunks) = chunks else { return std::future::pending().await };
+    if whole_bytes == 0 {
+        return wire.fill(READ_BYTES).await.map(Event::Read);
+    }
+    match chunks.room_for(whole_bytes).await {
+        Ok(room) => Ok(Event::Room(room)),
+        Err(ReceiverGone) => Ok(Event::WorkerGone),
+    }
+}
+
+fn forward(
+    chunks: Option<&ChunkSender>,
+    bytes: Bytes,
+    room: OwnedSemaphorePermit,
+) -> Result<(), ReceiverGone> {
+    chunks.ok_or(ReceiverGone)?.send(bytes, room)
+}
+
+/// Our clock as the server counts time.
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH_UNIX_US
+}
+
+/// The reader's thread. Awaiting it gives the stream's result.
+#[derive(Debug)]
+pub struct ReaderHandle {
+    /// None once the result was taken.
+    result: Option<tokio::sync::oneshot::Receiver<Result<(), Error>>>,
+}
+
+impl ReaderHandle {
+    /// Waits for the stream to end; once it has told its result, it has none to tell. Cancelling
+    /// the wait does not stop the stream.
+    ///
+    /// # Errors
+    /// The stream's error, or that its thread died.
+    pub async fn join(&mut self) -> Result<(), Error> {
+        let Some(result) = &mut self.result else { return Ok(()) };
+        let result = result.await;
+        self.result = None;
+        match result {
+            Ok(result) => result,
+            Err(_) => Err(Error::Thread(std::io::Error::other("it ended without a result"))),
+        }
+    }
+}
+
+/// Makes a connection and runs its stream on a thread of its own, so that pauses between reads
+/// delay nobody else. `open` runs on that thread too, because a socket stays with the runtime that
+/// made it.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn spawn_reader<F>(
+    open: F,
+    chunks: ChunkSender,
+    confirmed: watch::Receiver<Lsn>,
+    phase: watch::Receiver<StreamPhase>,
+) -> Result<ReaderHandle, Error>
+where
+    F: AsyncFnOnce() -> Result<ReplicationStream, Error> + Send + 'static,
+{
+    let (sender, result) = tokio::sync::oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Thread)?;
+    let run = move || {
+        let result = runtime.block_on(async {
+            let stream = open().await?;
+            stream.run(chunks, confirmed, phase).await
+        });
+        // Nobody waits for the result any more when the bridge is gone.
+        let _ = sender.send(result);
+    };
+    std::thread::Builder::new().name("reader".to_owned()).spawn(run).map_err(Error::Thread)?;
+    Ok(ReaderHandle { result: Some(result) })
+}

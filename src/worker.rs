@@ -1,0 +1,312 @@
+//! The line from WAL bytes to records, run as plain calls on a thread of its own.
+//!
+//! One chunk at a time: frame, decode, assemble, encode, send. Nothing here waits except for room
+//! in the producer's queue and, once per relation version, for the catalog and the topic. Both
+//! waits can be cut short by [`Stop`], so a shutdown never hangs on a broker that is down.
+//!
+//! Per row nothing is allocated here: the buffers belong to the encoder and are reused, the topic
+//! was found when the relation was announced.
+//!
+//! Not here: sockets, and what happens after an error.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::change::{Assembler, Change, KeyChoice, Op, RelationFacts, Step};
+use crate::checkpoint::Ledger;
+use crate::encode::{Encoder, Records};
+use crate::error::Error;
+use crate::kafka::{Outgoing, SendError, Sink};
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::pgoutput::{self, Message, RelationBody};
+use crate::postgres::{Chunk, ChunkReceiver, Frame};
+use crate::route::{Router, TopicPlan};
+
+/// How long to wait for room before looking whether to stop.
+const ROOM: Duration = Duration::from_millis(50);
+
+/// More than any record has: three of the position, one of a key change, one of unchanged columns.
+const HEADERS_MAX: usize = 8;
+
+/// Tells the worker to end, from another thread.
+#[derive(Debug, Default)]
+pub struct Stop(AtomicU8);
+
+impl Stop {
+    const AT_COMMIT: u8 = 1;
+    const NOW: u8 = 2;
+
+    /// End between two transactions.
+    pub fn at_commit(&self) {
+        self.0.fetch_max(Self::AT_COMMIT, Ordering::AcqRel);
+    }
+
+    /// End at the next look, in the middle of whatever it is.
+    pub fn now(&self) {
+        self.0.store(Self::NOW, Ordering::Release);
+    }
+
+    /// Whether to end now.
+    #[must_use]
+    pub fn is_now(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::NOW
+    }
+
+    fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Acquire) != 0
+    }
+}
+
+/// What the stream alone does not tell, asked once per relation version.
+pub trait Lookup {
+    /// What the catalog knows of a relation.
+    ///
+    /// # Errors
+    /// When the catalog can't be asked.
+    fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error>;
+
+    /// Makes sure that a topic exists.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<(), Error>;
+}
+
+/// Why the worker ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The reader will send no more.
+    SourceClosed,
+}
+
+/// Turns chunks into records.
+pub struct Worker<S, L> {
+    lookup: L,
+    router: Router,
+    assembler: Assembler,
+    encoder: Encoder,
+    records: Records,
+    topics: HashMap<u32, Arc<str>>,
+    message_topic: Option<Arc<str>>,
+    out: Out<S>,
+}
+
+/// The way out: where a record gets its ticket.
+struct Out<S> {
+    sink: Arc<S>,
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    stop: Arc<Stop>,
+    /// Since the last chunk; added to the metrics once a chunk.
+    sent: u64,
+    sent_bytes: u64,
+    changes: u64,
+}
+
+/// Why a message was not carried through.
+enum Halt {
+    Stopped,
+    Failed(Error),
+}
+
+impl<E: Into<Error>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl<S: Sink, L: Lookup> Worker<S, L> {
+    /// Joins the stages. `start` is where the stream starts.
+    #[expect(clippy::too_many_arguments, reason = "the one place where all stages meet")]
+    pub fn new(
+        sink: Arc<S>,
+        lookup: L,
+        router: Router,
+        encoder: Encoder,
+        start: Lsn,
+        ledger: Arc<Ledger>,
+        metrics: Arc<Metrics>,
+        stop: Arc<Stop>,
+    ) -> Self {
+        Self {
+            lookup,
+            router,
+            assembler: Assembler::new(Some(start)),
+            encoder,
+            records: Records::default(),
+            topics: HashMap::new(),
+            message_topic: None,
+            out: Out { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 },
+        }
+    }
+
+    /// Carries chunks until the reader closes the channel or the worker is told to stop. Blocks.
+    ///
+    /// # Errors
+    /// The first failure; nothing after it was sent.
+    pub fn run(mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Error> {
+        while let Some(chunk) = chunks.blocking_recv() {
+            let outcome = self.carry(&chunk);
+            self.out.count();
+            match outcome {
+                Ok(()) => {}
+                Err(Halt::Stopped) => return Ok(Ended::Stopped),
+                Err(Halt::Failed(error)) => return Err(error),
+            }
+        }
+        Ok(Ended::SourceClosed)
+    }
+
+    fn carry(&mut self, chunk: &Chunk) -> Result<(), Halt> {
+        for frame in chunk.frames() {
+            if self.out.stop.is_asked()
+                && (self.out.stop.is_now() || !self.assembler.is_in_transaction())
+            {
+                return Err(Halt::Stopped);
+            }
+            match frame? {
+                Frame::XLogData { wal_start, data, .. } => self.message(wal_start, data)?,
+                Frame::Keepalive { wal_end, .. } => {
+                    self.out.ledger.keepalive(wal_end);
+                    self.out.metrics.received_lsn.set(wal_end.as_u64());
+                }
+            }
+        }
+        self.out.metrics.received_bytes.inc_by(chunk.len_bytes() as u64);
+        Ok(())
+    }
+
+    fn message(&mut self, lsn: Lsn, data: &[u8]) -> Result<(), Halt> {
+        let message = pgoutput::decode(data).map_err(|source| Error::Decode { lsn, source })?;
+        if let Message::Relation(body) = message {
+            return self.relation(&body);
+        }
+        let Self { lookup, router, assembler, encoder, records, topics, message_topic, out } = self;
+        let step = assembler.apply(message, lsn)?;
+        let mut publish = |change: &Change<'_>| -> Result<(), Halt> {
+            let topic = match change.relation() {
+                Some(relation) => topics.get(&relation.oid),
+                None => Some(topic_of_messages(message_topic, router, lookup)?),
+            };
+            // The topic of a relation is found before the relation is known to the assembler.
+            let Some(topic) = topic else { return Ok(()) };
+            encoder
+                .encode(change, now_us(), records)
+                .map_err(|source| Error::Encode { lsn, source })?;
+            out.send_all(change, topic, records)
+        };
+        match step {
+            Step::Change(change) => publish(&change)?,
+            Step::Truncated(changes) => {
+                for change in changes {
+                    publish(&change)?;
+                }
+            }
+            Step::Begin(_) => out.ledger.begin(),
+            Step::Commit { end_lsn, .. } => {
+                out.ledger.commit(end_lsn);
+                out.metrics.transactions.inc();
+                out.metrics.received_lsn.set(end_lsn.as_u64());
+            }
+            Step::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// A table is described for the first time, or anew after it changed.
+    fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
+        let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
+        let facts = self.lookup.relation_facts(body.oid, &types)?;
+        let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
+        let relation = self.assembler.relations.insert(body, facts, &choice)?;
+        let plan = self.router.topic(body.schema, body.table)?;
+        tracing::debug!(
+            table = relation.full_name,
+            topic = &*plan.name,
+            key = ?relation.key_source,
+            columns = relation.columns.len(),
+            "table described"
+        );
+        self.lookup.ensure_topic(&plan)?;
+        self.topics.insert(body.oid, plan.name);
+        Ok(())
+    }
+}
+
+impl<S: Sink> Out<S> {
+    fn send_all(
+        &mut self,
+        change: &Change<'_>,
+        topic: &str,
+        records: &Records,
+    ) -> Result<(), Halt> {
+        self.changes += 1;
+        let timestamp_ms = change.transaction.map_or_else(now_us, |t| t.commit_time_us) / 1000;
+        // A truncate has no key; readers of partition 0 are told for all.
+        let partition = (change.op() == Op::Truncate).then_some(0);
+        for record in records.iter() {
+            let mut headers = [("", None); HEADERS_MAX];
+            let count = headers.iter_mut().zip(record.headers()).map(|(at, header)| *at = header);
+            let count = count.count();
+            self.send(&Outgoing {
+                topic,
+                key: record.key,
+                value: record.value,
+                headers: headers.get(..count).unwrap_or_default(),
+                timestamp_ms,
+                partition,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), Halt> {
+        let ticket = self.ledger.issue();
+        loop {
+            match self.sink.send(record, ticket) {
+                Ok(()) => break,
+                Err(SendError::Full) => {
+                    self.metrics.queue_full.inc();
+                    self.sink.wait_for_room(ROOM);
+                    if self.stop.is_now() {
+                        return Err(Halt::Stopped);
+                    }
+                }
+                Err(SendError::Refused(error)) => return Err(Halt::Failed(error.into())),
+            }
+        }
+        self.sent += 1;
+        self.sent_bytes += record.bytes() as u64;
+        Ok(())
+    }
+
+    fn count(&mut self) {
+        self.metrics.changes.inc_by(std::mem::take(&mut self.changes));
+        self.metrics.records_sent.inc_by(std::mem::take(&mut self.sent));
+        self.metrics.sent_bytes.inc_by(std::mem::take(&mut self.sent_bytes));
+    }
+}
+
+fn topic_of_messages<'a>(
+    known: &'a mut Option<Arc<str>>,
+    router: &Router,
+    lookup: &mut impl Lookup,
+) -> Result<&'a Arc<str>, Error> {
+    if known.is_none() {
+        let plan = router.message_topic();
+        lookup.ensure_topic(&plan)?;
+        *known = Some(Arc::clone(&plan.name));
+    }
+    // Just filled where it was empty.
+    Ok(known.get_or_insert_with(|| router.message_topic().name))
+}
+
+fn now_us() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,7 @@
+//! From pgoutput messages to records: what a consumer sees of every kind of change.
+
+mod fuzz;
+mod golden;
+mod records;
+mod stream;
+mod wire;

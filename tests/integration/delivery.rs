@@ -1,0 +1,315 @@
+//! What was promised of delivery, on a real Kafka: nothing lost, order per key, and repeats only
+//! of what was never confirmed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use rowcast::lsn::Lsn;
+use tokio_postgres::Client;
+
+use crate::load::{self, LOAD_LIMIT, TABLES};
+use crate::support::bridge::Bridge;
+use crate::support::consume::{OwnedRecord, RecordReader};
+use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
+use crate::support::{PATIENCE, eventually, unique};
+
+const CONFIG: &str = "[format]\nposition_headers = true\n[topics]\npartitions = 3\n";
+
+fn topics(name: &str) -> Vec<String> {
+    TABLES.iter().map(|table| format!("{name}.public.{table}")).collect()
+}
+
+/// Opens the topics once the bridge has made them; blocks.
+fn open(brokers: &str, topics: &[String]) -> RecordReader {
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    RecordReader::open(brokers, &topics, LOAD_LIMIT)
+}
+
+async fn confirmed(client: &Client, name: &str) -> Lsn {
+    let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
+    let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
+    row.get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
+}
+
+async fn wal_end(client: &Client) -> Lsn {
+    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
+    row.expect("ask").get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
+}
+
+/// The rows of each table as the events tell them, partition by partition.
+fn replayed(records: &[OwnedRecord], topic: &str) -> load::Rows {
+    let partitions: std::collections::BTreeSet<i32> =
+        records.iter().filter(|record| record.topic == topic).map(|r| r.partition).collect();
+    let mut rows = load::Rows::new();
+    for partition in partitions {
+        let of_partition = records
+            .iter()
+            .filter(|record| record.topic == topic && record.partition == partition);
+        for (id, row) in load::replay(of_partition) {
+            assert_eq!(rows.insert(id, row), None, "key {id} is in one partition only");
+        }
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_mixed_changes_arrive_once_and_in_commit_order() {
+    let kafka = kafka_or_skip!();
+    for_each_postgres(async |server| {
+        let database = server.database().await;
+        let client = database.client().await;
+        load::create_tables(&client).await;
+        let name = unique("mixed");
+        let brokers = kafka.brokers();
+        let mut bridge =
+            Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+        let written = load::write(&database, 10_000, rand::random()).await;
+
+        let topics = topics(&name);
+        let records = tokio::task::spawn_blocking({
+            let (topics, brokers) = (topics.clone(), brokers.clone());
+            move || {
+                let mut reader = open(&brokers, &topics);
+                reader.until(|records| records.len() >= written.records(), LOAD_LIMIT);
+                reader.until_quiet(Duration::from_millis(300));
+                reader.records
+            }
+        })
+        .await
+        .expect("reading does not panic");
+
+        assert_eq!(records.len(), written.records(), "{written:?}");
+        for (table, topic) in TABLES.iter().zip(&topics) {
+            assert_eq!(replayed(&records, topic), load::rows_of(&client, table).await, "{table}");
+        }
+        let status = bridge.terminate(PATIENCE);
+        assert!(status.success(), "{status}; log:\n{}", bridge.log());
+    })
+    .await;
+}
+
+/// A change's place in the stream, from the headers.
+fn position(record: &OwnedRecord) -> (Lsn, u64) {
+    let header = |name: &str| -> u64 {
+        let found = record.headers.iter().find(|(header, _)| header == name);
+        let (_, value) = found.unwrap_or_else(|| panic!("no header {name} in {record:?}"));
+        let text = std::str::from_utf8(value.as_deref().expect("a value")).expect("digits");
+        text.parse().expect("digits")
+    };
+    (Lsn::from(header("rowcast.lsn")), header("rowcast.ordinal"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("killed");
+    let brokers = kafka.brokers();
+    let topics = topics(&name);
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    let writing = tokio::spawn(async move {
+        let written = load::write(&database, 10_000, rand::random()).await;
+        (database, written)
+    });
+
+    // (end offsets of the partitions at the kill, position confirmed by then)
+    let mut kills: Vec<(BTreeMap<(String, i32), i64>, Lsn)> = Vec::new();
+    let mut records = tokio::task::spawn_blocking({
+        let (topics, brokers) = (topics.clone(), brokers.clone());
+        move || open(&brokers, &topics)
+    })
+    .await
+    .expect("opening does not panic");
+    for round in 1..=4 {
+        let enough = round * rand::rng().random_range(1_200..1_600);
+        records = tokio::task::spawn_blocking(move || {
+            records.until(|records| records.len() >= enough, LOAD_LIMIT);
+            records
+        })
+        .await
+        .expect("reading does not panic");
+        bridge.kill();
+        records = tokio::task::spawn_blocking(move || {
+            // What was on its way when the process died is in the topic now or never.
+            records.until_quiet(Duration::from_millis(500));
+            records
+        })
+        .await
+        .expect("reading does not panic");
+        let mut ends = BTreeMap::new();
+        for record in &records.records {
+            ends.insert((record.topic.clone(), record.partition), record.offset);
+        }
+        kills.push((ends, confirmed(&client, &name).await));
+        bridge.start_again();
+    }
+    let (_database, written) = writing.await.expect("writing does not panic");
+    let end = wal_end(&client).await;
+    eventually(LOAD_LIMIT, "everything to be confirmed", async || {
+        (confirmed(&client, &name).await >= end).then_some(())
+    })
+    .await;
+    let records = tokio::task::spawn_blocking(move || {
+        records.until_quiet(Duration::from_millis(500));
+        records.records
+    })
+    .await
+    .expect("reading does not panic");
+
+    // The same position always says the same.
+    let mut changes: BTreeMap<(Lsn, u64, bool), &OwnedRecord> = BTreeMap::new();
+    let mut repeats = 0;
+    for record in &records {
+        let (lsn, ordinal) = position(record);
+        let place = (lsn, ordinal, record.value.is_none());
+        if let Some(first) = changes.insert(place, record) {
+            repeats += 1;
+            assert_eq!((&first.key, &first.topic), (&record.key, &record.topic), "{place:?}");
+            let event = |record: &OwnedRecord| record.json().map(|event| event["after"].clone());
+            assert_eq!(event(first), event(record), "{place:?}");
+        }
+    }
+    println!("{} records, {repeats} of them repeats", records.len());
+    assert_eq!(changes.len(), written.records(), "nothing is lost, nothing is invented");
+
+    // What came after a kill was not confirmed at the kill.
+    for (ends, confirmed) in &kills {
+        for record in &records {
+            let end = ends.get(&(record.topic.clone(), record.partition)).copied().unwrap_or(-1);
+            let (commit_lsn, _) = position(record);
+            assert!(
+                record.offset <= end || commit_lsn >= *confirmed,
+                "{commit_lsn} came again although {confirmed} was confirmed"
+            );
+        }
+    }
+
+    // In the order of positions the changes tell the tables.
+    for (table, topic) in TABLES.iter().zip(&topics) {
+        let in_order = changes.values().copied().filter(|record| record.topic == *topic);
+        assert_eq!(load::replay(in_order), load::rows_of(&client, table).await, "{table}");
+    }
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_drains_and_confirms_so_that_a_restart_repeats_nothing() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("drained");
+    let brokers = kafka.brokers();
+    let topics = topics(&name);
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, CONFIG, PATIENCE);
+    let writing = tokio::spawn(async move {
+        let written = load::write(&database, 6_000, rand::random()).await;
+        (database, written)
+    });
+    let mut reader = tokio::task::spawn_blocking({
+        let topics = topics.clone();
+        move || open(&brokers, &topics)
+    })
+    .await
+    .expect("opening does not panic");
+    for enough in [800, 2_000, 3_500] {
+        reader = tokio::task::spawn_blocking(move || {
+            reader.until(|records| records.len() >= enough, LOAD_LIMIT);
+            reader
+        })
+        .await
+        .expect("reading does not panic");
+        let status = bridge.terminate(PATIENCE);
+        assert!(status.success(), "{status}; log:\n{}", bridge.log());
+        bridge.start_again();
+    }
+    let (_database, written) = writing.await.expect("writing does not panic");
+    let records = tokio::task::spawn_blocking(move || {
+        reader.until(|records| records.len() >= written.records(), LOAD_LIMIT);
+        reader.until_quiet(Duration::from_millis(300));
+        reader.records
+    })
+    .await
+    .expect("reading does not panic");
+    assert_eq!(records.len(), written.records(), "{written:?}");
+    for (table, topic) in TABLES.iter().zip(&topics) {
+        assert_eq!(replayed(&records, topic), load::rows_of(&client, table).await, "{table}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_captured_table_does_not_pin_wal() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    client.batch_execute("CREATE TABLE elsewhere (n int)").await.expect("make a table");
+    let name = unique("idle");
+    let config = "[postgres]\ntables = [\"public.rides\"]\nstatus_interval = \"1s\"\n";
+    let _bridge =
+        Bridge::start_ready(&name, &database.unix_url, &kafka.brokers(), config, PATIENCE);
+    client
+        .batch_execute("INSERT INTO elsewhere SELECT generate_series(1, 10000)")
+        .await
+        .expect("write elsewhere");
+    let end = wal_end(&client).await;
+    eventually(PATIENCE, "the slot to follow the WAL", async || {
+        (confirmed(&client, &name).await >= end).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_keeps_the_line_while_kafka_is_away_and_rows_flow_when_it_is_back() {
+    let mut kafka = private_kafka_or_skip!();
+    // Without status updates in time, the server would cut the line after two seconds.
+    let server = PostgresServer::start(Binaries::newest(), &[("wal_sender_timeout", "2s")]);
+    let database = server.database().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("away");
+    let brokers = kafka.brokers();
+    let topics = topics(&name);
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    let insert = "INSERT INTO rides SELECT n, 1, 'x' FROM generate_series($1::int, $2::int) n";
+    client.execute(insert, &[&1, &100]).await.expect("insert");
+    let mut reader = tokio::task::spawn_blocking({
+        let topic = vec![topics[0].clone()];
+        move || {
+            let mut reader = open(&brokers, &topic);
+            reader.until(|records| records.len() >= 100, LOAD_LIMIT);
+            reader
+        }
+    })
+    .await
+    .expect("reading does not panic");
+
+    kafka.kill();
+    let pid = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+    let slot = format!("rowcast_{name}");
+    let walsender: Option<i32> = client.query_one(pid, &[&slot]).await.expect("ask").get(0);
+    client.execute(insert, &[&101, &2_000]).await.expect("insert");
+    let away = std::time::Instant::now();
+    // Three times the server's patience.
+    eventually(PATIENCE, "six seconds to pass", async || {
+        (away.elapsed() > Duration::from_secs(6)).then_some(())
+    })
+    .await;
+    let same: Option<i32> = client.query_one(pid, &[&slot]).await.expect("ask").get(0);
+    assert_eq!((walsender.is_some(), walsender), (true, same), "log:\n{}", bridge.log());
+
+    kafka.start_again();
+    let records = tokio::task::spawn_blocking(move || {
+        reader.until(|records| records.len() >= 2_000, LOAD_LIMIT);
+        reader.until_quiet(Duration::from_millis(300));
+        reader.records
+    })
+    .await
+    .expect("reading does not panic");
+    assert_eq!(records.len(), 2_000, "nothing was lost and nothing repeated");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
