@@ -15,11 +15,11 @@ use std::env;
 use std::error::Error;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::consumer::{CommitMode, Consumer, StreamConsumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::types::RDKafkaErrorCode;
-use rdkafka::ClientConfig;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::interval;
@@ -111,7 +111,7 @@ fn apply(message: &BorrowedMessage<'_>, rides: &mut HashMap<i64, Ride>) -> Resul
             rides.remove(&ride_id);
             println!("{place}  ride {ride_id}  deleted");
         }
-        (op, _) => return Err(format!("an event with op {op:?}, which is not known here").into()),
+        (op, _) => return Err(format!("an event with op {op}, which is not known here").into()),
     }
     Ok(())
 }

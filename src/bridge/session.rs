@@ -260,7 +260,9 @@ impl Running {
     }
 }
 
-fn worker_result(result: Result<Result<Ended, Error>, oneshot::error::RecvError>) -> Result<Ended, Error> {
+fn worker_result(
+    result: Result<Result<Ended, Error>, oneshot::error::RecvError>,
+) -> Result<Ended, Error> {
     result.unwrap_or_else(|_| {
         Err(Error::Thread { thread: "worker", reason: "it ended without a result".to_owned() })
     })

@@ -74,7 +74,8 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     client.set("message.timeout.ms", "0");
     // The byte bound is the one that protects memory; a count would only be a second guess at it.
     client.set("queue.buffering.max.messages", "0");
-    client.set("queue.buffering.max.kbytes", (settings.kafka.queue_bytes / 1024).max(1).to_string());
+    client
+        .set("queue.buffering.max.kbytes", (settings.kafka.queue_bytes / 1024).max(1).to_string());
     client.set_log_level(RDKafkaLogLevel::Info);
     Ok(client)
 }

@@ -104,7 +104,10 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
         need(
             !intent.manage || row.get(4),
             format!("the role {role} may not create a publication in {database}"),
-            format!("GRANT CREATE ON DATABASE {database} TO {role}; or, as a DBA: {}", statements()),
+            format!(
+                "GRANT CREATE ON DATABASE {database} TO {role}; or, as a DBA: {}",
+                statements()
+            ),
         );
     } else if let Some(present) = intent.present
         && intent.manage
@@ -125,7 +128,11 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
             need(
                 false,
                 format!("only the owner of {table}, {owner:?}, may publish it"),
-                format!("GRANT {} TO {role}; or, as a DBA: {}", escape_identifier(owner), statements()),
+                format!(
+                    "GRANT {} TO {role}; or, as a DBA: {}",
+                    escape_identifier(owner),
+                    statements()
+                ),
             );
         }
     }

@@ -100,9 +100,8 @@ impl PublicationChange {
     #[must_use]
     pub fn sql(&self, name: &str) -> Vec<String> {
         let publication = escape_identifier(name);
-        let list = |tables: &[TableName]| {
-            tables.iter().map(TableName::sql).collect::<Vec<_>>().join(", ")
-        };
+        let list =
+            |tables: &[TableName]| tables.iter().map(TableName::sql).collect::<Vec<_>>().join(", ");
         if self.create {
             let tables = match self.add.as_slice() {
                 [] => String::new(),
@@ -243,12 +242,7 @@ mod tests {
     }
 
     fn candidate(text: &str) -> Candidate {
-        Candidate {
-            table: name(text),
-            is_owned: true,
-            owner: "app".to_owned(),
-            has_identity: true,
-        }
+        Candidate { table: name(text), is_owned: true, owner: "app".to_owned(), has_identity: true }
     }
 
     fn filter(include: &[&str]) -> TableFilter {
@@ -271,7 +265,9 @@ mod tests {
         let change = plan(&all, &filter(&["public.*"]), None);
         assert_eq!(
             change.sql("p"),
-            [r#"CREATE PUBLICATION "p" FOR TABLE "public"."rides" WITH (publish_via_partition_root = true)"#]
+            [
+                r#"CREATE PUBLICATION "p" FOR TABLE "public"."rides" WITH (publish_via_partition_root = true)"#
+            ]
         );
     }
 

@@ -55,10 +55,8 @@ pub async fn state(client: &Client, name: &str, database: &str) -> Result<SlotSt
     if row.get::<_, Option<&str>>(4) == Some("lost") {
         return Ok(SlotState::Lost);
     }
-    let confirmed = row
-        .get::<_, Option<&str>>(3)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(Lsn::ZERO);
+    let confirmed =
+        row.get::<_, Option<&str>>(3).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
     Ok(match row.get(2) {
         Some(pid) => SlotState::Active { pid, confirmed },
         None => SlotState::Idle { confirmed },

@@ -44,9 +44,8 @@ fn replayed(records: &[OwnedRecord], topic: &str) -> load::Rows {
         records.iter().filter(|record| record.topic == topic).map(|r| r.partition).collect();
     let mut rows = load::Rows::new();
     for partition in partitions {
-        let of_partition = records
-            .iter()
-            .filter(|record| record.topic == topic && record.partition == partition);
+        let of_partition =
+            records.iter().filter(|record| record.topic == topic && record.partition == partition);
         for (id, row) in load::replay(of_partition) {
             assert_eq!(rows.insert(id, row), None, "key {id} is in one partition only");
         }
@@ -63,8 +62,7 @@ async fn ten_thousand_mixed_changes_arrive_once_and_in_commit_order() {
         load::create_tables(&client).await;
         let name = unique("mixed");
         let brokers = kafka.brokers();
-        let mut bridge =
-            Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+        let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
         let written = load::write(&database, 10_000, rand::random()).await;
 
         let topics = topics(&name);

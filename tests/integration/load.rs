@@ -46,9 +46,8 @@ impl Written {
 /// Makes the tables.
 pub(crate) async fn create_tables(client: &Client) {
     for table in TABLES {
-        let create = format!(
-            "CREATE TABLE {table} (id int PRIMARY KEY, version int NOT NULL, note text)"
-        );
+        let create =
+            format!("CREATE TABLE {table} (id int PRIMARY KEY, version int NOT NULL, note text)");
         client.batch_execute(&create).await.expect("make a table");
     }
 }
@@ -143,7 +142,10 @@ pub(crate) fn replay<'a>(records: impl Iterator<Item = &'a OwnedRecord>) -> Rows
                 rows.insert(id, (expected.expect("just compared"), note));
             }
             Some("d") => {
-                assert!(rows.remove(&id).is_some(), "delete of {id}, which is not there, at {place}");
+                assert!(
+                    rows.remove(&id).is_some(),
+                    "delete of {id}, which is not there, at {place}"
+                );
                 awaits_tombstone = Some(key);
             }
             other => panic!("op {other:?} at {place}"),

@@ -7,7 +7,9 @@ use tokio_postgres::Client;
 
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, connect, for_each_postgres};
+use crate::support::postgres::{
+    Binaries, PostgresServer, TestDatabase, connect, for_each_postgres,
+};
 use crate::support::{PATIENCE, eventually, unique};
 
 async fn published(client: &Client, name: &str) -> Vec<String> {

@@ -59,10 +59,7 @@ async fn keys_land_where_java_clients_put_them() {
     let config = "[topics]\npartitions = 7\n";
     let _bridge =
         Bridge::start_ready(&name, &database.unix_url, &kafka.brokers(), config, PATIENCE);
-    client
-        .batch_execute("INSERT INTO t SELECT generate_series(1, 500)")
-        .await
-        .expect("insert");
+    client.batch_execute("INSERT INTO t SELECT generate_series(1, 500)").await.expect("insert");
     let topic = format!("{name}.public.t");
     let records = consume(&kafka.brokers(), &[&topic], at_least(500), PATIENCE).await;
     for record in &records {

@@ -109,8 +109,12 @@ impl KafkaNode {
     fn start_with(memory: &'static [&'static str]) -> Result<Self, &'static str> {
         let jars = jars()?;
         for _ in 0..3 {
-            let mut node =
-                Self { process: Guarded::new("kafka", None, "KILL"), jars, port: free_port(), memory };
+            let mut node = Self {
+                process: Guarded::new("kafka", None, "KILL"),
+                jars,
+                port: free_port(),
+                memory,
+            };
             node.format();
             node.launch();
             match node.wait_until_ready() {
