@@ -23,8 +23,8 @@ use crate::error::Error;
 use crate::kafka::{Producer, Topics, client_config};
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Catalog, ConnectOptions, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase,
-    chunk_channel, spawn_reader,
+    Catalog, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase, chunk_channel,
+    spawn_reader,
 };
 use crate::route::Router;
 use crate::worker::{Ended, Stop, Worker};
@@ -91,7 +91,7 @@ impl Bridge {
         let phase = watch::Sender::new(StreamPhase::Streaming);
         let lookup = ServerLookup {
             runtime: tokio::runtime::Handle::current(),
-            catalog: Catalog::connect(&self.conninfo, &connect_options(settings)).await?,
+            catalog: Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?,
             topics,
             stop: Arc::clone(&stop),
         };
@@ -138,7 +138,7 @@ impl Bridge {
     + Send
     + 'static {
         let conninfo = self.conninfo.clone();
-        let options = connect_options(&self.settings);
+        let options = setup::connect_options(&self.settings);
         let slot = self.settings.slot.clone();
         let publications = vec![self.settings.publication.clone()];
         async move || {
@@ -281,12 +281,4 @@ fn spawn_worker(
         })
         .map_err(|error| Error::Thread { thread: "worker", reason: error.to_string() })?;
     Ok(receiver)
-}
-
-pub(super) fn connect_options(settings: &crate::config::Resolved) -> ConnectOptions {
-    ConnectOptions {
-        connect_timeout: settings.connect_timeout,
-        application_name: format!("rowcast {}", settings.name),
-        status_interval: settings.status_interval,
-    }
 }

@@ -5,14 +5,15 @@
 
 use tokio_postgres::Client;
 
-use super::session::connect_options;
 use crate::config::Resolved;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::{self, Publication, PublicationChange};
 use crate::postgres::slot::{self, SlotState};
-use crate::postgres::{self, ConnInfo, ReplicationClient, SlotOptions, SlotSnapshot};
+use crate::postgres::{
+    self, ConnInfo, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot,
+};
 
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
@@ -136,4 +137,13 @@ async fn create_slot(settings: &Resolved, info: &ConnInfo, version: u32) -> Resu
         "replication slot created: the stream has every transaction that commits from now on"
     );
     Ok(created.consistent_point)
+}
+
+/// How every connection of a bridge is made.
+pub(super) fn connect_options(settings: &Resolved) -> ConnectOptions {
+    ConnectOptions {
+        connect_timeout: settings.connect_timeout,
+        application_name: format!("rowcast {}", settings.name),
+        status_interval: settings.status_interval,
+    }
 }

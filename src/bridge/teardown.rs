@@ -3,8 +3,8 @@
 //! The slot first: it is what holds the server's WAL, so it must be gone even where the publication
 //! can't be dropped.
 
-use super::session::connect_options;
 use super::settle;
+use super::setup::connect_options;
 use crate::config::Config;
 use crate::error::Error;
 use crate::postgres::{self, publication, slot};

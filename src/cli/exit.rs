@@ -9,6 +9,8 @@ use thiserror::Error;
 
 use crate::config::{LoadError, ResolveError};
 use crate::error::{Error, Severity};
+use crate::generate::GenerateError;
+use crate::tail::TailError;
 use crate::telemetry::TelemetryError;
 
 /// The exit codes, as `rowcast --help` lists them.
@@ -88,6 +90,12 @@ pub enum CliError {
     /// The bridge ended, or what it needs can't be had.
     #[error("{}", told(.0))]
     Bridge(#[from] Box<Error>),
+    /// The generator failed.
+    #[error("{}", crate::error::told(.0))]
+    Generate(#[from] GenerateError),
+    /// Events can't be shown.
+    #[error("{}", crate::error::told(.0))]
+    Tail(#[from] TailError),
     /// Nobody confirmed what can't be undone.
     #[error("nothing was dropped: answer yes, or run it with --yes")]
     NotConfirmed,
@@ -116,7 +124,7 @@ impl CliError {
             Self::Runtime(_) | Self::Status { .. } | Self::NotReady { .. } => Exit::Retry,
             // `rowcast config | head` is no failure.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) | Self::Input(_) => Exit::Retry,
+            Self::Output(_) | Self::Input(_) | Self::Generate(_) | Self::Tail(_) => Exit::Retry,
         }
     }
 }

@@ -1,10 +1,15 @@
 //! `rowcast generate`: realistic changes for a database to have.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
 use super::settings::secret;
 use super::{CliError, GlobalArgs};
-use crate::config::Secret;
+use crate::config::{self, Secret};
+use crate::error::Error;
+use crate::postgres::{self, ConnInfo, ConnectOptions};
+use crate::{generate, telemetry};
 
 /// Write realistic row changes into a database, to try things with
 #[derive(Debug, Args)]
@@ -53,6 +58,39 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(args: GenerateArgs, _global: &GlobalArgs) -> Result<(), CliError> {
-    tracing::debug!(?args, "generate asked for");
-    Err(CliError::Absent { command: "generate" })
+    telemetry::init(&config::Log::default())?;
+    let url = args.database_url.as_ref().map_or("", |url| url.expose());
+    let conninfo = ConnInfo::parse(url, &|name| std::env::var(name).ok()).map_err(Error::from)?;
+    let options = ConnectOptions {
+        application_name: "rowcast generate".to_owned(),
+        ..ConnectOptions::default()
+    };
+    let client = postgres::client::connect(&conninfo, &options).await.map_err(Error::from)?;
+    let options = generate::Options {
+        template: match args.template {
+            Template::Taxi => generate::Template::Taxi,
+            Template::Orders => generate::Template::Orders,
+        },
+        rate: args.rate,
+        count: args.count,
+        seed: args.seed,
+        create_schema: !args.no_create,
+        ..generate::Options::default()
+    };
+    let mut stop = super::run::told_to_stop();
+    let stopped = async move {
+        // The sender lives as long as the process.
+        let _ = stop.wait_for(|told| *told).await;
+    };
+    let progress = generate::Progress::default();
+    let summary = generate::run(&client, options, &progress, stopped).await?;
+    super::print(&format!(
+        "{} inserted, {} updated, {} deleted in {}\n",
+        summary.inserted,
+        summary.updated,
+        summary.deleted,
+        humantime::format_duration(Duration::from_millis(
+            u64::try_from(summary.elapsed.as_millis()).unwrap_or(u64::MAX)
+        ))
+    ))
 }

@@ -1,10 +1,13 @@
 //! `rowcast tail`: shows the events of topics as they come.
 
+use std::io::IsTerminal as _;
+
 use clap::{Args, ValueEnum};
 
 use super::settings::key_value;
 use super::{CliError, GlobalArgs};
-use crate::config::Secret;
+use crate::config::{self, Secret};
+use crate::{tail, telemetry};
 
 /// Print the events of topics, one line each
 #[derive(Debug, Args)]
@@ -46,7 +49,7 @@ enum From {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Color {
+pub(super) enum Color {
     /// On a terminal
     Auto,
     /// Always
@@ -56,6 +59,42 @@ enum Color {
 }
 
 pub(super) async fn run(args: TailArgs, _global: &GlobalArgs) -> Result<(), CliError> {
-    tracing::debug!(?args, "tail asked for");
-    Err(CliError::Absent { command: "tail" })
+    telemetry::init(&config::Log::default())?;
+    let format = if args.json { tail::Format::Json } else { tail::Format::Text(look(args.color)) };
+    let properties = args.property.iter();
+    let options = tail::Options {
+        brokers: args.brokers,
+        topics: args.topics,
+        from: match args.from {
+            From::Beginning => tail::Start::Beginning,
+            From::End => tail::Start::End,
+        },
+        count: args.count,
+        format,
+        properties: properties
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect(),
+    };
+    let mut stop = super::run::told_to_stop();
+    let stopped = async move {
+        // The sender lives as long as the process.
+        let _ = stop.wait_for(|told| *told).await;
+    };
+    let mut out = std::io::stdout();
+    tail::run(options, &mut out, stopped).await?;
+    Ok(())
+}
+
+/// Colours and width of the terminal, where there is one.
+pub(super) fn look(color: Color) -> tail::Look {
+    let is_terminal = std::io::stdout().is_terminal();
+    // https://no-color.org: set and not empty means none.
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let color = match color {
+        Color::Auto => is_terminal && !unwanted,
+        Color::Always => true,
+        Color::Never => false,
+    };
+    let width = is_terminal.then(terminal_size::terminal_size).flatten();
+    tail::Look { color, width: width.map(|(width, _)| usize::from(width.0)) }
 }
