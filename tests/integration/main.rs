@@ -6,7 +6,9 @@
 mod support;
 
 mod delivery;
+mod generate;
 mod harness;
 mod load;
 mod setup;
+mod tail;
 mod topics;
