@@ -270,9 +270,9 @@ impl<S: Sink> Out<S> {
         loop {
             match self.sink.send(record, ticket) {
                 Ok(()) => break,
-                Err(SendError::Full) => {
+                Err(SendError::Full { rooms_made }) => {
                     self.metrics.queue_full.inc();
-                    self.sink.wait_for_room(ROOM);
+                    self.sink.wait_for_room(rooms_made, ROOM);
                     if self.stop.is_now() {
                         return Err(Halt::Stopped);
                     }

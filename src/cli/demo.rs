@@ -3,7 +3,14 @@
 use clap::{Args, ValueEnum};
 
 use super::generate::rate;
+use super::run::told_to_stop;
+use super::tail::{Color, look};
 use super::{CliError, GlobalArgs};
+use crate::admin::State;
+use crate::bridge::Bridge;
+use crate::config::{self, Config, Secret, Table};
+use crate::demo::{self, Endpoints};
+use crate::telemetry;
 
 /// Start a private Postgres and a broker, and watch taxi rides go through
 #[derive(Debug, Args)]
@@ -43,7 +50,64 @@ enum Broker {
     Kafka,
 }
 
-pub(super) async fn run(args: DemoArgs, _global: &GlobalArgs) -> Result<(), CliError> {
-    tracing::debug!(?args, "demo asked for");
-    Err(CliError::Absent { command: "demo" })
+pub(super) async fn run(args: DemoArgs, global: &GlobalArgs) -> Result<(), CliError> {
+    // Events scroll by; what a bridge says of its ordinary doings would only stand between them.
+    let level = global.log_level.clone().unwrap_or_else(|| "warn".to_owned());
+    telemetry::init(&config::Log { level, ..config::Log::default() })?;
+    let look = look(Color::Auto);
+    let options = demo::Options {
+        rides: args.rides,
+        rate: args.rate,
+        brokers: args.brokers,
+        broker: match args.broker {
+            Broker::Embedded => demo::Broker::Embedded,
+            Broker::Kafka => demo::Broker::Kafka,
+        },
+        seed: args.seed,
+        json: args.json,
+        color: look.color,
+        width: look.width,
+    };
+    let mut stop = told_to_stop();
+    let stopped = async move {
+        // The sender lives as long as the process.
+        let _ = stop.wait_for(|told| *told).await;
+    };
+    let mut out = std::io::stdout();
+    demo::run(options, &mut out, stopped, |endpoints| Box::pin(bridge(endpoints))).await?;
+    Ok(())
+}
+
+/// The bridge, as a user would configure it for this one table.
+async fn bridge(
+    endpoints: Endpoints,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync + 'static>> {
+    let Endpoints { database_url, brokers, create_topics, ready, stop } = endpoints;
+    let mut config = Config::default();
+    config.postgres.url = Some(Secret::from(database_url));
+    config.postgres.tables = vec!["public.rides".to_owned()];
+    config.kafka.brokers = Some(brokers);
+    config.topics.create = create_topics;
+    config.tables.insert(
+        "public.rides".to_owned(),
+        Table {
+            topic: Some("rides".to_owned()),
+            partitions: Some(2),
+            settings: [("retention.ms".to_owned(), "86400000".to_owned())].into(),
+            ..Table::default()
+        },
+    );
+    let bridge = Bridge::new(&config).map_err(Box::new)?;
+    let mut status = bridge.observe().status;
+    let told = async move {
+        // A bridge that ended tells so itself.
+        if status.wait_for(|status| status.state == State::Streaming).await.is_ok() {
+            let _ = ready.send(());
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        ended = bridge.run(stop) => Ok(ended.map_err(Box::new)?),
+        () = told => Ok(()),
+    }
 }

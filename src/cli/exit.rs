@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::config::{LoadError, ResolveError};
+use crate::demo::DemoError;
 use crate::error::{Error, Severity};
 use crate::generate::GenerateError;
 use crate::tail::TailError;
@@ -99,12 +100,9 @@ pub enum CliError {
     /// Nobody confirmed what can't be undone.
     #[error("nothing was dropped: answer yes, or run it with --yes")]
     NotConfirmed,
-    /// The program is built without what the command needs.
-    #[error("this build of rowcast has no `{command}`")]
-    Absent {
-        /// The command.
-        command: &'static str,
-    },
+    /// The demo failed.
+    #[error("{}", crate::error::told(.0))]
+    Demo(#[from] DemoError),
 }
 
 impl CliError {
@@ -120,11 +118,11 @@ impl CliError {
                 (_, Severity::Bug) => Exit::Bug,
             },
             Self::NotConfirmed => Exit::Usage,
-            Self::Telemetry(_) | Self::Absent { .. } => Exit::Bug,
+            Self::Telemetry(_) => Exit::Bug,
             Self::Runtime(_) | Self::Status { .. } | Self::NotReady { .. } => Exit::Retry,
             // `rowcast config | head` is no failure.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) | Self::Input(_) | Self::Generate(_) | Self::Tail(_) => Exit::Retry,
+            Self::Output(_) | Self::Input(_) | Self::Generate(_) | Self::Tail(_) | Self::Demo(_) => Exit::Retry,
         }
     }
 }

@@ -31,8 +31,9 @@ pub(super) struct Delivery {
     /// Records given to the client; the same number of reports will come.
     sent: AtomicU64,
     reported: AtomicU64,
+    /// Counts the times that room was made, or that waiting for it became pointless.
+    rooms_made: Mutex<u64>,
     room: Condvar,
-    room_lock: Mutex<()>,
     failure: watch::Sender<Option<Arc<Error>>>,
 }
 
@@ -44,8 +45,8 @@ impl Delivery {
             batch: Mutex::new(Vec::with_capacity(BATCH)),
             sent: AtomicU64::new(0),
             reported: AtomicU64::new(0),
+            rooms_made: Mutex::new(0),
             room: Condvar::new(),
-            room_lock: Mutex::new(()),
             failure: watch::Sender::new(None),
         }
     }
@@ -65,10 +66,15 @@ impl Delivery {
         self.sent.fetch_sub(1, Ordering::AcqRel);
     }
 
-    /// Waits until something was acknowledged, or until `limit`.
-    pub(super) fn wait_for_room(&self, limit: Duration) {
-        let guard = self.room_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.room.wait_timeout(guard, limit);
+    /// Taken before a record is sent, so that room made meanwhile is not waited for.
+    pub(super) fn rooms_made(&self) -> u64 {
+        *self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until room was made since `seen`, or until `limit`.
+    pub(super) fn wait_for_room(&self, seen: u64, limit: Duration) {
+        let made = self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.room.wait_timeout_while(made, limit, |made| *made == seen);
     }
 
     /// Gives the ledger what was gathered.
@@ -83,6 +89,11 @@ impl Delivery {
         self.ledger.ack_all(batch);
         self.metrics.records_acked.inc_by(batch.len() as u64);
         batch.clear();
+        self.make_room();
+    }
+
+    fn make_room(&self) {
+        *self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.room.notify_all();
     }
 
@@ -103,7 +114,7 @@ impl Delivery {
             }
             first
         });
-        self.room.notify_all();
+        self.make_room();
     }
 }
 

@@ -54,7 +54,10 @@ impl Outgoing<'_> {
 #[derive(Debug)]
 pub enum SendError {
     /// The queue is full: wait for room and send the same record again.
-    Full,
+    Full {
+        /// What [`Sink::wait_for_room`] wants to know: how far room had been made before.
+        rooms_made: u64,
+    },
     /// It will not be taken at all.
     Refused(Error),
 }
@@ -70,8 +73,8 @@ pub trait Sink {
     /// [`SendError::Full`] when it must be sent again later.
     fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError>;
 
-    /// Waits until there may be room again, or until `limit`.
-    fn wait_for_room(&self, limit: Duration);
+    /// Waits until room was made since a record was refused, or until `limit`.
+    fn wait_for_room(&self, rooms_made: u64, limit: Duration);
 }
 
 /// An idempotent producer.
@@ -136,15 +139,16 @@ impl Sink for Producer {
             base = base.headers(headers(record.headers));
         }
         let context = self.inner.context();
+        let rooms_made = context.rooms_made();
         context.sending();
         self.inner.send(base).map_err(|(source, _)| {
             context.not_sent();
-            refusal(source, record)
+            refusal(source, record, rooms_made)
         })
     }
 
-    fn wait_for_room(&self, limit: Duration) {
-        self.inner.context().wait_for_room(limit);
+    fn wait_for_room(&self, rooms_made: u64, limit: Duration) {
+        self.inner.context().wait_for_room(rooms_made, limit);
     }
 }
 
@@ -173,9 +177,9 @@ fn headers(pairs: &[(&str, Option<&[u8]>)]) -> OwnedHeaders {
     headers
 }
 
-fn refusal(source: KafkaError, record: &Outgoing<'_>) -> SendError {
+fn refusal(source: KafkaError, record: &Outgoing<'_>, rooms_made: u64) -> SendError {
     match source.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::QueueFull) => SendError::Full,
+        Some(RDKafkaErrorCode::QueueFull) => SendError::Full { rooms_made },
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => SendError::Refused(Error::TooLarge {
             topic: record.topic.to_owned(),
             bytes: record.bytes(),
