@@ -88,15 +88,12 @@ async fn bridge(
     config.postgres.tables = vec!["public.rides".to_owned()];
     config.kafka.brokers = Some(brokers);
     config.topics.create = create_topics;
-    config.tables.insert(
-        "public.rides".to_owned(),
-        Table {
-            topic: Some("rides".to_owned()),
-            partitions: Some(2),
-            settings: [("retention.ms".to_owned(), "86400000".to_owned())].into(),
-            ..Table::default()
-        },
-    );
+    let mut rides =
+        Table { topic: Some("rides".to_owned()), partitions: Some(2), ..Table::default() };
+    if create_topics {
+        rides.settings.insert("retention.ms".to_owned(), "86400000".to_owned());
+    }
+    config.tables.insert("public.rides".to_owned(), rides);
     let bridge = Bridge::new(&config).map_err(Box::new)?;
     let mut status = bridge.observe().status;
     let told = async move {

@@ -21,6 +21,9 @@ use super::error::Error;
 use super::properties::creation_error;
 use crate::route::TopicPlan;
 
+/// Longest wait for a description that is only logged; the end of a session waits for it too.
+const DESCRIPTION: Duration = Duration::from_secs(3);
+
 /// Longest wait for one answer of the brokers.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -155,7 +158,7 @@ async fn report_differences(admin: Arc<AdminClient<Quiet>>, plan: TopicPlan, par
     if plan.settings.is_empty() {
         return;
     }
-    let options = AdminOptions::new().request_timeout(Some(ANSWER));
+    let options = AdminOptions::new().request_timeout(Some(DESCRIPTION));
     let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
     let answers = match answer {
         Ok(answers) => answers,

@@ -86,6 +86,9 @@ impl Follower {
             .set("group.id", "rowcast-tail")
             .set("enable.auto.commit", "false")
             .set("auto.offset.reset", "earliest")
+            // A real broker answers a waiting fetch as soon as there is something; librdkafka's mock
+            // waits the whole time out, and would make every event that late.
+            .set("fetch.wait.max.ms", "20")
             .set("fetch.error.backoff.ms", "50");
         for (name, value) in properties {
             config.set(name, value);
