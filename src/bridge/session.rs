@@ -252,10 +252,10 @@ impl Running {
 
     /// Waits for the worker, which was told to end, unless it has ended already.
     async fn join_worker(&mut self) {
-        if !self.worker.is_terminated() {
-            if let Err(error) = worker_result((&mut self.worker).await) {
-                tracing::debug!(error = error.told(), "the worker ended");
-            }
+        if !self.worker.is_terminated()
+            && let Err(error) = worker_result((&mut self.worker).await)
+        {
+            tracing::debug!(error = error.told(), "the worker ended");
         }
     }
 }

@@ -122,7 +122,11 @@ impl CliError {
             Self::Runtime(_) | Self::Status { .. } | Self::NotReady { .. } => Exit::Retry,
             // `rowcast config | head` is no failure.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-            Self::Output(_) | Self::Input(_) | Self::Generate(_) | Self::Tail(_) | Self::Demo(_) => Exit::Retry,
+            Self::Output(_)
+            | Self::Input(_)
+            | Self::Generate(_)
+            | Self::Tail(_)
+            | Self::Demo(_) => Exit::Retry,
         }
     }
 }

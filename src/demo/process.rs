@@ -20,7 +20,9 @@ use rustix::process::geteuid;
 
 use super::error::DemoError;
 
-/// Waits for the end of its input, ends the server and its process group, removes the folder.
+/// Waits for the end of its input, ends the server, removes the folder. The signal goes to the server
+/// alone, which ends its own children: I/O workers of PostgreSQL 18 that hear it from elsewhere hold
+/// the shutdown up for ten seconds. Only what does not end is killed with its whole group.
 const WATCHDOG: &str = r#"
 dir=$1 signal=$2
 cat >/dev/null
@@ -29,7 +31,7 @@ command_line() {
 }
 running() { pid=$(cat "$dir/pid") && command_line | grep -qF "$dir"; }
 if running; then
-    kill "-$signal" -- "-$pid"
+    kill "-$signal" "$pid"
     tries=0
     while running && [ $tries -lt 250 ]; do
         sleep 0.02

@@ -99,6 +99,14 @@ fn position(record: &OwnedRecord) -> (Lsn, u64) {
     (Lsn::from(header("rowcast.lsn")), header("rowcast.ordinal"))
 }
 
+/// How things stood when the bridge was killed.
+struct Kill {
+    /// The last offset of each topic's partitions.
+    ends: BTreeMap<(String, i32), i64>,
+    /// What was confirmed by then.
+    confirmed: Lsn,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
     let kafka = kafka_or_skip!();
@@ -114,8 +122,7 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
         (database, written)
     });
 
-    // (end offsets of the partitions at the kill, position confirmed by then)
-    let mut kills: Vec<(BTreeMap<(String, i32), i64>, Lsn)> = Vec::new();
+    let mut kills: Vec<Kill> = Vec::new();
     let mut records = tokio::task::spawn_blocking({
         let (topics, brokers) = (topics.clone(), brokers.clone());
         move || open(&brokers, &topics)
@@ -142,7 +149,7 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
         for record in &records.records {
             ends.insert((record.topic.clone(), record.partition), record.offset);
         }
-        kills.push((ends, confirmed(&client, &name).await));
+        kills.push(Kill { ends, confirmed: confirmed(&client, &name).await });
         bridge.start_again();
     }
     let (_database, written) = writing.await.expect("writing does not panic");
@@ -175,7 +182,7 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
     assert_eq!(changes.len(), written.records(), "nothing is lost, nothing is invented");
 
     // What came after a kill was not confirmed at the kill.
-    for (ends, confirmed) in &kills {
+    for Kill { ends, confirmed } in &kills {
         for record in &records {
             let end = ends.get(&(record.topic.clone(), record.partition)).copied().unwrap_or(-1);
             let (commit_lsn, _) = position(record);

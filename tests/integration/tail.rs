@@ -100,7 +100,9 @@ async fn from_the_end_all_that_comes_later_is_seen_and_nothing_before() {
     produce(&kafka.brokers(), &topic, &old.map(|key| (key, "old"))).await;
 
     let mut follower =
-        Follower::connect(&kafka.brokers(), &[topic.clone()], Start::End, &[]).await.expect("ask");
+        Follower::connect(&kafka.brokers(), std::slice::from_ref(&topic), Start::End, &[])
+            .await
+            .expect("ask");
     produce(&kafka.brokers(), &topic, &new.map(|key| (key, "new"))).await;
     let mut keys = Vec::new();
     for _ in new {
