@@ -1,7 +1,7 @@
 //! The connection to a walsender: its commands.
 //!
 //! Commands are few and end before the stream begins; from then on the connection belongs to
-//! [`ReplicationStream`](super::stream::ReplicationStream). Names and texts are quoted here and
+//! [`ReplicationStream`]. Names and texts are quoted here and
 //! nowhere else.
 //!
 //! Commands: <https://www.postgresql.org/docs/current/protocol-replication.html>

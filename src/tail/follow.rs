@@ -2,7 +2,7 @@
 //!
 //! A group's first join takes seconds and leaves state at the broker; an assignment takes one
 //! request, so the first event is there within milliseconds. The price is that new topics and
-//! partitions must be looked for here, by metadata every [`REFRESH`]; they are read from their
+//! partitions must be looked for here, by metadata every `REFRESH`; they are read from their
 //! beginning, so that nothing published before they were noticed is missed.
 //!
 //! Holds: with [`Start::End`], every record written after [`Follower::connect`] returned is seen.
