@@ -23,7 +23,17 @@ const FOREIGN: &[(&str, &[&str])] =
 const SHORT: &[(&str, &[&str])] = &[("ROWCAST_LOG", &["log", "level"])];
 
 /// Prefixes of variables that the test suite, the demo and the benchmarks read.
-const ELSEWHERE: &[&str] = &["ROWCAST_TEST_", "ROWCAST_DEMO_", "ROWCAST_BENCH_"];
+const ELSEWHERE: &[&str] = &[
+    "ROWCAST_TEST_",
+    "ROWCAST_DEMO_",
+    "ROWCAST_BENCH_",
+    // Of the scripts that fetch servers, run the tests and start the containers.
+    "ROWCAST_CACHE",
+    "ROWCAST_REQUIRE_",
+    "ROWCAST_BIN",
+    "ROWCAST_IMAGE",
+    "ROWCAST_PORT",
+];
 
 /// A set of environment variables.
 pub(super) type Variables = Vec<(OsString, OsString)>;
