@@ -15,7 +15,8 @@ help: ## List these targets
 
 demo: ## Watch taxi rides go from Postgres to Kafka (RIDES=N ends by itself, BROKER=embedded|kafka)
 	scripts/setup $(demo_setup)
-	cargo run --locked --quiet -- demo $(demo_args)
+	cargo build --locked
+	target/debug/rowcast demo $(demo_args)
 
 build: ## Compile the release binary, target/release/rowcast
 	scripts/setup build
@@ -27,14 +28,14 @@ test: ## Run all tests, on real Postgres and Kafka servers
 
 bench: ## Measure throughput, memory and latency
 	scripts/setup test
-	cargo bench --locked
+	cargo bench --locked --bench peers
 
 test-compose: ## Drive docker-compose.yml end to end
 	tests/compose/run
 
 fuzz: ## Feed the decoder arbitrary bytes (FUZZ_SECONDS=60)
 	scripts/setup build
-	FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test fuzz -- --nocapture
+	ROWCAST_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test changes fuzz -- --nocapture
 
 fmt: ## Format the sources
 	cargo fmt

@@ -24,7 +24,7 @@ const WARM_UP: u64 = 500;
 
 /// Measures both for `seconds` each, and prints the table.
 pub(crate) async fn run(kafka: &KafkaNode, seconds: u64) {
-    let server = PostgresServer::start(Binaries::newest(), &[("synchronous_commit", "off")]);
+    let server = PostgresServer::start(Binaries::newest(), &[]);
     let client = connect(&server.unix_url("postgres")).await;
     client
         .batch_execute(

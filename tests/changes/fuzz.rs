@@ -1,6 +1,6 @@
 //! Bytes nobody asked for: never a panic, and what is taken becomes valid JSON.
 //!
-//! Runs for `ROWCAST_FUZZ_SECONDS` (5 by default) from `ROWCAST_FUZZ_SEED` (random by default).
+//! Runs for `ROWCAST_TEST_FUZZ_SECONDS` (5 by default) from `ROWCAST_TEST_FUZZ_SEED` (random by default).
 
 use std::time::{Duration, Instant};
 
@@ -90,9 +90,9 @@ fn stream_and_two_phase_messages_are_refused_by_name() {
 #[test]
 fn mutated_messages_never_panic_and_give_valid_json_or_an_error() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seconds = number("ROWCAST_FUZZ_SECONDS").unwrap_or(5);
-    let seed = number("ROWCAST_FUZZ_SEED").unwrap_or_else(rand::random);
-    println!("ROWCAST_FUZZ_SEED={seed}");
+    let seconds = number("ROWCAST_TEST_FUZZ_SECONDS").unwrap_or(5);
+    let seed = number("ROWCAST_TEST_FUZZ_SEED").unwrap_or_else(rand::random);
+    println!("ROWCAST_TEST_FUZZ_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut corpus = corpus();
     corpus.extend(golden::frames().into_iter().map(|(_, frame)| frame));
