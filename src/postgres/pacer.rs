@@ -17,10 +17,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Length of a pause. Long enough for some 200 rows at the rate at which a walsender sends (5 us a
-/// row), which is what a Unix socket holds of them; shorter pauses cost more wake-ups of the worker
-/// than they bring rows. Made only behind a backlog, it is no latency anyone sees.
-pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+/// Length of a pause. Long enough for some dozens of rows at the rate at which a walsender sends
+/// (5 us a row), short enough to be no latency anyone sees.
+pub(crate) const PAUSE: Duration = Duration::from_micros(300);
 
 /// The time over which arrivals are added up before pauses begin.
 const WINDOW: Duration = Duration::from_millis(2);
