@@ -117,10 +117,11 @@ impl Error {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }
             Self::Relation(_) => Some("mend `key` of the table in [tables]".to_owned()),
-            Self::Encode { .. } => Some(
-                "leave the table out by postgres.exclude_tables until the value is mended"
-                    .to_owned(),
-            ),
+            Self::Encode { source, .. } => source.fix().or_else(|| {
+                let fix =
+                    "leave the table out by postgres.exclude_tables until the value is mended";
+                Some(fix.to_owned())
+            }),
             Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
                 Some("please report this, with the log and the server's version".to_owned())
             }

@@ -232,6 +232,15 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             columns = relation.columns.len(),
             "table described"
         );
+        let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
+        if !unkeyed.is_empty() {
+            tracing::warn!(
+                table = relation.full_name,
+                columns = unkeyed.join(", "),
+                "a delete of this table can't be keyed, and will stop the stream: its replica \
+                 identity lacks configured key columns; ALTER TABLE ... REPLICA IDENTITY FULL"
+            );
+        }
         self.lookup.ensure_topic(&plan)?;
         self.topics.insert(body.oid, plan.name);
         Ok(())
