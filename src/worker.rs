@@ -232,6 +232,13 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             columns = relation.columns.len(),
             "table described"
         );
+        for disagreement in &relation.disagreements {
+            tracing::info!(
+                table = relation.full_name,
+                "the catalog of now differs from the stream of then, which is followed: \
+                 {disagreement}"
+            );
+        }
         let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
         if !unkeyed.is_empty() {
             tracing::warn!(

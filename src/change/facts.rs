@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::types::TypeFacts;
 
-/// The catalog's word on one table.
+/// The catalog's word on one table. Of a table that is gone it knows nothing, which is the default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RelationFacts {
     /// Columns of the primary key, in key order.
@@ -16,8 +16,43 @@ pub struct RelationFacts {
     pub identity_index: Vec<String>,
     /// Columns of the first unique index that is neither partial nor on expressions.
     pub unique_index: Vec<String>,
-    /// Columns that cannot be null.
-    pub not_null: Vec<String>,
+    /// The table's columns, whether they are published or not, in the table's order.
+    pub columns: Vec<ColumnFacts>,
     /// The types of the columns, and the types those are made of, by OID.
     pub types: BTreeMap<u32, TypeFacts>,
+}
+
+/// The catalog's word on one column.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ColumnFacts {
+    /// Its name.
+    pub name: String,
+    /// OID of its type.
+    pub type_oid: u32,
+    /// Whether it cannot be null, by its own constraint or its domain's.
+    pub not_null: bool,
+    /// The SQL expression of its default; none for a generated column.
+    pub default: Option<String>,
+    /// Whether its values are computed from other columns.
+    pub generated: Generated,
+}
+
+/// Where a generated column's values are computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Generated {
+    /// It is an ordinary column.
+    #[default]
+    No,
+    /// When the row is written. Published only if the publication asks for it (PostgreSQL 18).
+    Stored,
+    /// When the row is read, so never published (PostgreSQL 18).
+    Virtual,
+}
+
+impl RelationFacts {
+    /// What is known of a column, if the catalog has one of this name.
+    #[must_use]
+    pub fn column(&self, name: &str) -> Option<&ColumnFacts> {
+        self.columns.iter().find(|column| column.name == name)
+    }
 }

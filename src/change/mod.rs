@@ -14,8 +14,10 @@ mod relation;
 mod row;
 
 pub use self::assemble::{AssembleError, Assembler, Step, Truncated};
-pub use self::facts::RelationFacts;
-pub use self::relation::{Column, KeyChoice, KeySource, Relation, RelationError, Relations};
+pub use self::facts::{ColumnFacts, Generated, RelationFacts};
+pub use self::relation::{
+    Column, Disagreement, KeyChoice, KeySource, Relation, RelationError, Relations,
+};
 pub use self::row::{OldRow, Row};
 pub use crate::types::{TypeFacts, TypeKind};
 

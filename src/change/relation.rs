@@ -16,14 +16,19 @@
 //! | DEFAULT, no column flagged | a unique index without nullable columns |
 //!
 //! Else there is no key. A catalog key with a column that the message does not have is passed over.
+//!
+//! Of a column the message has the name and the type; the rest is the catalog's word of now, and
+//! holds only as long as name and type agree. Where they do not, the column is as if the catalog
+//! knew nothing of it, and the difference is kept as a [`Disagreement`] for the log.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
-use crate::pgoutput::{RelationBody, ReplicaIdentity};
+use crate::pgoutput::{RelationBody, RelationColumn, ReplicaIdentity};
 use crate::types::TypeFacts;
 
-use super::facts::RelationFacts;
+use super::facts::{Generated, RelationFacts};
 
 /// A table as one Relation message described it.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +51,8 @@ pub struct Relation {
     pub key_source: KeySource,
     /// The columns' types, as far as the catalog knew them.
     pub types: BTreeMap<u32, TypeFacts>,
+    /// Where the catalog says otherwise than the message.
+    pub disagreements: Vec<Disagreement>,
 }
 
 /// One published column.
@@ -59,6 +66,46 @@ pub struct Column {
     pub typmod: i32,
     /// Whether old rows carry it under the table's replica identity.
     pub in_identity: bool,
+    /// Whether the catalog says that it cannot be null. A row from before it was made so may still
+    /// hold a null.
+    pub not_null: bool,
+    /// The SQL expression of its default, as the catalog has it now.
+    pub default: Option<String>,
+    /// Whether its values are computed from other columns.
+    pub generated: Generated,
+}
+
+/// What the catalog says of now against what the stream says of then. Nothing fails by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disagreement {
+    /// The table has been dropped, or was never to be seen by the role.
+    TableGone,
+    /// A column has been dropped or renamed.
+    ColumnGone {
+        /// Its name in the stream.
+        column: String,
+    },
+    /// A column has got another type.
+    TypeChanged {
+        /// Its name.
+        column: String,
+        /// The type's OID in the stream.
+        then: u32,
+        /// The type's OID in the catalog.
+        now: u32,
+    },
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableGone => f.write_str("the table is gone"),
+            Self::ColumnGone { column } => write!(f, "column {column:?} is gone"),
+            Self::TypeChanged { column, then, now } => {
+                write!(f, "column {column:?} had the type with OID {then} and has that with {now}")
+            }
+        }
+    }
 }
 
 /// Where a table's key comes from.
@@ -157,11 +204,18 @@ impl Relation {
         facts: RelationFacts,
         choice: &KeyChoice<'_>,
     ) -> Result<Self, RelationError> {
-        let columns = body.columns.iter().map(|column| Column {
-            name: column.name.to_owned(),
-            type_oid: column.type_oid,
-            typmod: column.typmod,
-            in_identity: column.in_identity,
+        let disagreements = disagreements(body, &facts);
+        let columns = body.columns.iter().map(|column| {
+            let known = facts.column(column.name).filter(|known| known.type_oid == column.type_oid);
+            Column {
+                name: column.name.to_owned(),
+                type_oid: column.type_oid,
+                typmod: column.typmod,
+                in_identity: column.in_identity,
+                not_null: known.is_some_and(|known| known.not_null),
+                default: known.and_then(|known| known.default.clone()),
+                generated: known.map_or(Generated::No, |known| known.generated),
+            }
         });
         let mut relation = Self {
             oid: body.oid,
@@ -173,6 +227,7 @@ impl Relation {
             key: Vec::new(),
             key_source: KeySource::None,
             types: BTreeMap::new(),
+            disagreements,
         };
         (relation.key, relation.key_source) = match choice.configured {
             Some(names) => (relation.configured_key(names)?, KeySource::Configured),
@@ -208,7 +263,7 @@ impl Relation {
         let primary_key = self.places(&facts.primary_key);
         let unique_index = self
             .places(&facts.unique_index)
-            .filter(|_| facts.unique_index.iter().all(|name| facts.not_null.contains(name)))
+            .filter(|key| key.iter().all(|&at| self.columns.get(at).is_some_and(|c| c.not_null)))
             .map(|key| (key, KeySource::UniqueIndex));
 
         let key = match self.replica_identity {
@@ -243,6 +298,24 @@ impl Relation {
         }
         names.iter().map(|name| self.place(name)).collect()
     }
+}
+
+/// Where the catalog says otherwise than the message. A column that only the catalog has is none:
+/// it is unpublished, or younger than the message.
+fn disagreements(body: &RelationBody<'_>, facts: &RelationFacts) -> Vec<Disagreement> {
+    if facts.columns.is_empty() && body.columns.iter().next().is_some() {
+        return vec![Disagreement::TableGone];
+    }
+    let disagreement = |column: RelationColumn<'_>| match facts.column(column.name) {
+        None => Some(Disagreement::ColumnGone { column: column.name.to_owned() }),
+        Some(known) if known.type_oid != column.type_oid => Some(Disagreement::TypeChanged {
+            column: column.name.to_owned(),
+            then: column.type_oid,
+            now: known.type_oid,
+        }),
+        Some(_) => None,
+    };
+    body.columns.iter().filter_map(disagreement).collect()
 }
 
 fn is_same_set(left: &[usize], right: &[usize]) -> bool {

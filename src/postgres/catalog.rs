@@ -1,4 +1,5 @@
-//! What a Relation message does not say of a table: its keys, and what its types are made of.
+//! What a Relation message does not say of a table: its keys, which columns can be null and what
+//! they hold by default, and what its types are made of.
 //!
 //! Asked once per relation version, of that relation alone: a catalog of a million types costs
 //! nothing here. The catalog speaks of now and the stream of then; whoever takes these facts lets
@@ -12,10 +13,10 @@ use super::Error;
 use super::client;
 use super::conninfo::ConnInfo;
 use super::replication::ConnectOptions;
-use crate::change::{RelationFacts, TypeFacts, TypeKind};
+use crate::change::{ColumnFacts, Generated, RelationFacts, TypeFacts, TypeKind};
 
 const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");
-const NOT_NULL: &str = include_str!("../../sql/not_null_columns.sql");
+const COLUMNS: &str = include_str!("../../sql/columns_of_table.sql");
 const TYPES: &str = include_str!("../../sql/types.sql");
 
 /// Asks the catalog, over a connection that is opened again when it was lost.
@@ -61,8 +62,9 @@ impl Catalog {
                 facts.unique_index = columns;
             }
         }
-        let columns = self.client.query(NOT_NULL, &[&oid]).await.map_err(failed)?;
-        facts.not_null = columns.iter().map(|row| row.get(0)).collect();
+        let failed = |source| Error::Sql { doing: "ask for the columns of a table", source };
+        let columns = self.client.query(COLUMNS, &[&oid]).await.map_err(failed)?;
+        facts.columns = columns.iter().map(column).collect();
         facts.types = self.types(column_types).await?;
         Ok(facts)
     }
@@ -88,5 +90,21 @@ impl Catalog {
             (oid, TypeFacts { oid, schema: row.get(1), name: row.get(2), kind })
         });
         Ok(facts.collect())
+    }
+}
+
+fn column(row: &tokio_postgres::Row) -> ColumnFacts {
+    let generated = match row.get(3) {
+        "s" => Generated::Stored,
+        "v" => Generated::Virtual,
+        _ => Generated::No,
+    };
+    let expression: Option<String> = row.get(4);
+    ColumnFacts {
+        name: row.get(0),
+        type_oid: row.get(1),
+        not_null: row.get(2),
+        default: expression.filter(|_| generated == Generated::No),
+        generated,
     }
 }

@@ -1,6 +1,6 @@
 //! The records of every kind of change, in both formats.
 
-use rowcast::change::{KeySource, RelationFacts};
+use rowcast::change::{ColumnFacts, Disagreement, Generated, KeySource, RelationFacts};
 use rowcast::config::{Format, KeyFormat, ValueFormat};
 use serde_json::{Value as Json, json};
 
@@ -243,10 +243,10 @@ fn the_key_is_one_that_every_change_carries() {
     let facts = RelationFacts {
         primary_key: names(&["note", "id"]),
         unique_index: names(&["fare"]),
-        not_null: names(&["id", "note", "fare"]),
+        columns: vec![fact("id", 20, true), fact("fare", 1700, true), fact("note", 25, true)],
         ..RelationFacts::default()
     };
-    let nullable = RelationFacts { not_null: names(&["id"]), ..facts.clone() };
+    let nullable = RelationFacts { columns: vec![fact("fare", 1700, false)], ..facts.clone() };
     let gone = RelationFacts { primary_key: names(&["gone"]), ..facts.clone() };
     // The catalog's order where it agrees with the message, the message where it does not.
     assert_eq!(key(b'd', [true, false, true], facts.clone()), (vec![2, 0], KeySource::PrimaryKey));
@@ -260,6 +260,42 @@ fn the_key_is_one_that_every_change_carries() {
     assert_eq!(key(b'f', [true; 3], facts), (vec![2, 0], KeySource::PrimaryKey));
     assert_eq!(key(b'f', [true; 3], gone), (vec![1], KeySource::UniqueIndex));
     assert_eq!(key(b'd', [false; 3], nullable), (vec![], KeySource::None));
+}
+
+fn fact(name: &str, type_oid: u32, not_null: bool) -> ColumnFacts {
+    ColumnFacts { name: name.to_owned(), type_oid, not_null, ..ColumnFacts::default() }
+}
+
+#[test]
+fn what_the_catalog_says_of_a_column_holds_while_name_and_type_agree() {
+    let with_default = |column: ColumnFacts, default: &str, generated: Generated| ColumnFacts {
+        default: Some(default.to_owned()),
+        generated,
+        ..column
+    };
+    let facts = RelationFacts {
+        columns: vec![
+            with_default(fact("id", 20, true), "nextval('s')", Generated::No),
+            with_default(fact("fare", 23, true), "0", Generated::Stored),
+            fact("unpublished", 25, true),
+        ],
+        ..RelationFacts::default()
+    };
+    let mut stream = Stream::new(&Format::default(), facts, None);
+    stream.all(&[relation(TRIPS, "trips", b'd', &COLUMNS)]);
+    let trips = stream.assembler.relations.by_oid(TRIPS).unwrap();
+    let hints = trips.columns.iter().map(|column| (column.not_null, column.default.as_deref()));
+    let hints: Vec<_> = hints.collect();
+    assert_eq!(hints, [(true, Some("nextval('s')")), (false, None), (false, None)]);
+    assert_eq!(trips.columns[1].generated, Generated::No);
+    let retyped = Disagreement::TypeChanged { column: "fare".to_owned(), then: 1700, now: 23 };
+    let gone = Disagreement::ColumnGone { column: "note".to_owned() };
+    assert_eq!(trips.disagreements, [retyped, gone]);
+
+    let mut stream = Stream::new(&Format::default(), RelationFacts::default(), None);
+    stream.all(&[relation(TRIPS, "trips", b'd', &COLUMNS), relation(7, "none", b'd', &[])]);
+    let disagreements = |oid| &stream.assembler.relations.by_oid(oid).unwrap().disagreements;
+    assert_eq!((disagreements(TRIPS), disagreements(7)), (&vec![Disagreement::TableGone], &vec![]));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod catalog;
 mod delivery;
 mod generate;
 mod harness;
