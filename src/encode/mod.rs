@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use crate::change::{Change, Data, OldRow, Relation, Row};
 use crate::config::{Format, ValueFormat};
-use crate::types::{ValueError, write_string};
+use crate::types::{Forms, ValueError, write_string};
 
 use self::envelope::{SourceParts, write_number};
 use self::plan::Plan;
@@ -154,6 +154,7 @@ impl EncodeError {
 #[derive(Debug)]
 pub struct Encoder {
     format: Format,
+    forms: Forms,
     source: SourceParts,
     plans: HashMap<u32, Plan>,
     /// Places of the columns left out of the row that is being written.
@@ -166,6 +167,7 @@ impl Encoder {
     pub fn new(options: &EncodeOptions<'_>) -> Self {
         Self {
             format: options.format.clone(),
+            forms: Forms::of(options.format),
             source: SourceParts::new(&options.source),
             plans: HashMap::new(),
             unchanged: Vec::new(),
@@ -241,7 +243,7 @@ impl Encoder {
     fn plan(&mut self, relation: &Arc<Relation>) {
         let known = self.plans.get(&relation.oid);
         if !known.is_some_and(|plan| Arc::ptr_eq(&plan.relation, relation)) {
-            self.plans.insert(relation.oid, Plan::new(relation, self.format.types));
+            self.plans.insert(relation.oid, Plan::new(relation, &self.forms));
         }
     }
 }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crate::change::{OldRow, Relation, Row};
-use crate::config::TypeProfile;
 use crate::pgoutput::Datum;
-use crate::types::{Codec, codec_for, write_string};
+use crate::types::{Codec, Forms, codec_for, write_string};
 
 use super::EncodeError;
 
@@ -30,13 +29,13 @@ pub(super) struct PlannedColumn {
 }
 
 impl Plan {
-    pub(super) fn new(relation: &Arc<Relation>, profile: TypeProfile) -> Self {
+    pub(super) fn new(relation: &Arc<Relation>, forms: &Forms) -> Self {
         let columns = relation.columns.iter().map(|column| {
             let mut name = vec![b','];
             write_string(&column.name, &mut name);
             name.push(b':');
             PlannedColumn {
-                codec: codec_for(column.type_oid, column.typmod, &relation.types, profile),
+                codec: codec_for(column.type_oid, column.typmod, &relation.types, forms),
                 null: [&name, b"null".as_slice()].concat(),
                 name,
                 in_identity: column.in_identity,

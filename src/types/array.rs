@@ -42,6 +42,10 @@ impl ArrayCodec {
         Self { element, delimiter, unescaped: Cell::new(Vec::new()) }
     }
 
+    pub(super) const fn element(&self) -> &Codec {
+        &self.element
+    }
+
     pub(super) fn write(&self, wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
         let fault = |rest: &[u8], expected| ValueError {
             type_name: "array",
@@ -166,7 +170,10 @@ fn after_bounds(wire: &[u8]) -> Option<&[u8]> {
 mod tests {
     use serde_json::json;
 
+    use super::super::TextKind;
     use super::*;
+
+    const TEXT: Codec = Codec::Text(TextKind::Plain);
 
     fn read(element: Codec, delimiter: u8, wire: &str) -> Result<serde_json::Value, usize> {
         let mut out = Vec::new();
@@ -177,7 +184,7 @@ mod tests {
 
     #[test]
     fn elements_take_their_own_form() {
-        assert_eq!(read(Codec::Integer, b',', "{1,NULL,-3}"), Ok(json!([1, null, -3])));
+        assert_eq!(read(Codec::Int32, b',', "{1,NULL,-3}"), Ok(json!([1, null, -3])));
         assert_eq!(read(Codec::Bool, b',', "{t,f}"), Ok(json!([true, false])));
         assert_eq!(
             read(Codec::Timestamp, b',', r#"{"2024-03-01 08:15:30"}"#),
@@ -193,18 +200,18 @@ mod tests {
     #[test]
     fn quotes_escapes_and_nulls_are_told_apart() {
         assert_eq!(
-            read(Codec::Text, b',', r#"{a,"b c","NULL",NULL,"","q\"\\,}",é}"#),
+            read(TEXT, b',', r#"{a,"b c","NULL",NULL,"","q\"\\,}",é}"#),
             Ok(json!(["a", "b c", "NULL", null, "", "q\"\\,}", "é"]))
         );
     }
 
     #[test]
     fn dimensions_nest_and_bounds_are_left_out() {
-        assert_eq!(read(Codec::Integer, b',', "{{1,2},{3,4}}"), Ok(json!([[1, 2], [3, 4]])));
-        assert_eq!(read(Codec::Integer, b',', "[0:1][-2:-2]={{1},{2}}"), Ok(json!([[1], [2]])));
-        assert_eq!(read(Codec::Integer, b',', "{}"), Ok(json!([])));
+        assert_eq!(read(Codec::Int32, b',', "{{1,2},{3,4}}"), Ok(json!([[1, 2], [3, 4]])));
+        assert_eq!(read(Codec::Int32, b',', "[0:1][-2:-2]={{1},{2}}"), Ok(json!([[1], [2]])));
+        assert_eq!(read(Codec::Int32, b',', "{}"), Ok(json!([])));
         assert_eq!(
-            read(Codec::Text, b';', "{(1,1),(0,0);(2,2),(1,1)}"),
+            read(TEXT, b';', "{(1,1),(0,0);(2,2),(1,1)}"),
             Ok(json!(["(1,1),(0,0)", "(2,2),(1,1)"]))
         );
     }
@@ -225,11 +232,11 @@ mod tests {
             ("{\"a\\", 4),
             ("{{{{{{{1}}}}}}}", 6),
         ] {
-            assert_eq!(read(Codec::Text, b',', wire), Err(offset), "{wire}");
+            assert_eq!(read(TEXT, b',', wire), Err(offset), "{wire}");
         }
-        assert!(read(Codec::Integer, b',', "{1,}").is_err());
-        assert!(read(Codec::Integer, b',', "{,1}").is_err());
-        assert!(read(Codec::Text, b',', "{\"a\"b}").is_err());
-        assert_eq!(read(Codec::Text, b',', "{,a}"), Err(1));
+        assert!(read(Codec::Int32, b',', "{1,}").is_err());
+        assert!(read(Codec::Int32, b',', "{,1}").is_err());
+        assert!(read(TEXT, b',', "{\"a\"b}").is_err());
+        assert_eq!(read(TEXT, b',', "{,a}"), Err(1));
     }
 }

@@ -32,8 +32,12 @@
 mod array;
 mod bytea;
 mod facts;
+mod filler;
+mod forms;
 mod json;
 mod number;
+mod placeholder;
+mod schema;
 mod text;
 mod time;
 
@@ -44,6 +48,9 @@ use crate::config::TypeProfile;
 use self::array::ArrayCodec;
 pub(crate) use self::bytea::write_bytes;
 pub use self::facts::{TypeFacts, TypeKind};
+pub use self::forms::Forms;
+pub use self::placeholder::{DEFAULT_PLACEHOLDER, Placeholder};
+pub use self::schema::SchemaOf;
 pub(crate) use self::text::{utf8, write_string};
 
 /// How the values of one column are written.
@@ -51,10 +58,16 @@ pub(crate) use self::text::{utf8, write_string};
 pub enum Codec {
     /// bool.
     Bool,
-    /// int2, int4, int8, oid.
-    Integer,
-    /// float4, float8.
-    Float,
+    /// int2.
+    Int16,
+    /// int4.
+    Int32,
+    /// int8, oid.
+    Int64,
+    /// float4.
+    Float32,
+    /// float8.
+    Float64,
     /// numeric.
     Numeric,
     /// date.
@@ -76,7 +89,29 @@ pub enum Codec {
     /// An array of another codec's values.
     Array(Array),
     /// Every other type.
-    Text,
+    Text(TextKind),
+}
+
+/// What a text is the form of: values are written the same, schemas differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TextKind {
+    /// Text, or a type whose text has no name of its own.
+    Plain,
+    /// uuid.
+    Uuid,
+    /// xml.
+    Xml,
+    /// json and jsonb, not nested.
+    Json,
+    /// tsvector.
+    TsVector,
+    /// ltree.
+    Ltree,
+    /// An enum.
+    Enum {
+        /// Its labels in sort order, comma separated.
+        allowed: String,
+    },
 }
 
 /// An array of another codec's values.
@@ -104,19 +139,28 @@ pub fn codec_for(
     type_oid: u32,
     typmod: i32,
     types: &BTreeMap<u32, TypeFacts>,
-    profile: TypeProfile,
+    forms: &Forms,
 ) -> Codec {
-    match profile {
-        TypeProfile::Readable => readable(type_oid, typmod, types, MAX_TYPE_DEPTH),
+    match forms.profile {
+        TypeProfile::Readable => readable(type_oid, typmod, types, forms, MAX_TYPE_DEPTH),
     }
 }
 
 /// OIDs: <https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat>
-fn readable(oid: u32, typmod: i32, types: &BTreeMap<u32, TypeFacts>, depth: u32) -> Codec {
+fn readable(
+    oid: u32,
+    typmod: i32,
+    types: &BTreeMap<u32, TypeFacts>,
+    forms: &Forms,
+    depth: u32,
+) -> Codec {
     match oid {
         16 => Codec::Bool,
-        20 | 21 | 23 | 26 => Codec::Integer,
-        700 | 701 => Codec::Float,
+        21 => Codec::Int16,
+        23 => Codec::Int32,
+        20 | 26 => Codec::Int64,
+        700 => Codec::Float32,
+        701 => Codec::Float64,
         1700 => Codec::Numeric,
         1082 => Codec::Date,
         1083 => Codec::Time,
@@ -125,24 +169,42 @@ fn readable(oid: u32, typmod: i32, types: &BTreeMap<u32, TypeFacts>, depth: u32)
         1184 => Codec::TimestampTz,
         1186 => Codec::Interval,
         17 => Codec::Bytea,
-        114 | 3802 => Codec::Json,
-        _ => match types.get(&oid).map(|facts| &facts.kind) {
-            _ if depth == 0 => Codec::Text,
-            Some(TypeKind::Domain { base, typmod }) => readable(*base, *typmod, types, depth - 1),
-            Some(TypeKind::Array { element }) => array_of(*element, typmod, types, depth),
+        114 | 3802 if forms.nests_json => Codec::Json,
+        114 | 3802 => Codec::Text(TextKind::Json),
+        142 => Codec::Text(TextKind::Xml),
+        2950 => Codec::Text(TextKind::Uuid),
+        3614 => Codec::Text(TextKind::TsVector),
+        _ => match types.get(&oid).map(|facts| (&facts.kind, facts.name.as_str())) {
+            _ if depth == 0 => Codec::Text(TextKind::Plain),
+            Some((TypeKind::Domain { base, typmod }, _)) => {
+                readable(*base, *typmod, types, forms, depth - 1)
+            }
+            Some((TypeKind::Array { element }, _)) => {
+                array_of(*element, typmod, types, forms, depth)
+            }
+            Some((TypeKind::Enum { labels }, _)) => {
+                Codec::Text(TextKind::Enum { allowed: labels.join(",") })
+            }
+            Some((TypeKind::Base, "ltree")) => Codec::Text(TextKind::Ltree),
             _ => match built_in_element(oid) {
-                Some(element) => array_of(element, typmod, types, depth),
-                None => Codec::Text,
+                Some(element) => array_of(element, typmod, types, forms, depth),
+                None => Codec::Text(TextKind::Plain),
             },
         },
     }
 }
 
-fn array_of(element: u32, typmod: i32, types: &BTreeMap<u32, TypeFacts>, depth: u32) -> Codec {
+fn array_of(
+    element: u32,
+    typmod: i32,
+    types: &BTreeMap<u32, TypeFacts>,
+    forms: &Forms,
+    depth: u32,
+) -> Codec {
     // `box` is the one type of Postgres that does not separate array elements by a comma.
     const BOX: u32 = 603;
     let delimiter = if element == BOX { b';' } else { b',' };
-    let element = readable(element, typmod, types, depth - 1);
+    let element = readable(element, typmod, types, forms, depth - 1);
     Codec::Array(Array(Box::new(ArrayCodec::new(element, delimiter))))
 }
 
@@ -201,12 +263,12 @@ impl Codec {
     #[inline]
     pub fn write_json(&self, wire_text: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
         match self {
-            Self::Integer => number::write_integer(wire_text, out),
+            Self::Int16 | Self::Int32 | Self::Int64 => number::write_integer(wire_text, out),
             Self::Numeric => number::write_numeric(wire_text, out),
-            Self::Text => text::write_text(wire_text, out),
+            Self::Text(_) => text::write_text(wire_text, out),
             Self::Timestamp => time::write_timestamp(wire_text, out),
             Self::TimestampTz => time::write_timestamptz(wire_text, out),
-            Self::Float => number::write_float(wire_text, out),
+            Self::Float32 | Self::Float64 => number::write_float(wire_text, out),
             Self::Bool => number::write_bool(wire_text, out),
             Self::Date => time::write_date(wire_text, out),
             Self::Time => time::write_time(wire_text, out),
@@ -225,7 +287,7 @@ impl Codec {
     ///
     /// [`ValueError`] when the text is not of the codec's type.
     pub fn write_bare(&self, wire_text: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
-        if matches!(self, Self::Text) {
+        if matches!(self, Self::Text(_)) {
             out.extend_from_slice(utf8("text", wire_text)?.as_bytes());
             return Ok(());
         }
