@@ -3,5 +3,6 @@
 mod fuzz;
 mod golden;
 mod records;
+mod roundtrip;
 mod stream;
 mod wire;
