@@ -75,7 +75,7 @@ pub(crate) fn report_skipped(module: &str, reason: &str) {
 /// # Errors
 ///
 /// The last line that the script wrote on standard error.
-fn run_script(name: &str) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn run_script(name: &str) -> Result<Vec<PathBuf>, String> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
     let output =
         Command::new(&script).output().map_err(|error| format!("{}: {error}", script.display()))?;

@@ -1,0 +1,210 @@
+//! Records as they are compared: parsed, and without what differs from run to run.
+
+use std::fmt;
+
+use crate::json::Json;
+use crate::support::consume::OwnedRecord;
+
+/// A record of a topic.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) topic: String,
+    pub(crate) key: Option<Json>,
+    pub(crate) value: Option<Json>,
+    pub(crate) headers: Vec<(String, Option<String>)>,
+}
+
+/// What stands for the topic prefix.
+const PREFIX: &str = "taxi";
+
+impl Record {
+    /// Parses a record; its topic prefix becomes `taxi`.
+    pub(crate) fn new(record: &OwnedRecord, prefix: &str) -> Self {
+        let rename = |text: &mut String| {
+            let rest = text.strip_prefix(prefix);
+            if let Some(rest) = rest.filter(|rest| rest.is_empty() || rest.starts_with('.')) {
+                *text = format!("{PREFIX}{rest}");
+            }
+        };
+        let parse = |bytes: &Vec<u8>| {
+            let mut json = Json::parse(std::str::from_utf8(bytes).expect("UTF-8"));
+            json.change_texts(&rename);
+            json
+        };
+        let mut topic = record.topic.clone();
+        rename(&mut topic);
+        let headers = record.headers.iter().map(|(name, value)| {
+            let value = value.as_deref().map(|bytes| {
+                let mut text = String::from_utf8_lossy(bytes).into_owned();
+                rename(&mut text);
+                text
+            });
+            (name.clone(), value)
+        });
+        Self {
+            topic,
+            headers: headers.collect(),
+            key: record.key.as_ref().map(parse),
+            value: record.value.as_ref().map(parse),
+        }
+    }
+
+    /// Takes out what two publishers of one server cannot agree on: clocks, versions, own ids.
+    pub(crate) fn forget_publisher(&mut self) {
+        for (name, value) in &mut self.headers {
+            if name == "__debezium.context.runId" {
+                *value = value.as_ref().map(|_| "run".to_owned());
+            }
+        }
+        if let Some(event) = self.event_mut() {
+            for name in ["ts_ms", "ts_us", "ts_ns"] {
+                zero(event.field_mut(name));
+            }
+            if let Some(source) = event.field_mut("source") {
+                set_text(source.field_mut("version"), "version");
+            }
+        }
+    }
+
+    /// Takes out what differs between two runs: places in the WAL, transaction ids, times.
+    pub(crate) fn forget_run(&mut self) {
+        self.forget_publisher();
+        if let Some(key) = &mut self.key {
+            let key = match key.field("payload") {
+                Some(_) => key.field_mut("payload").expect("just seen"),
+                None => key,
+            };
+            if self.topic == format!("{PREFIX}.transaction") {
+                set_text(key.field_mut("id"), "0:0");
+            }
+        }
+        let Some(event) = self.event_mut() else { return };
+        if event.field("status").is_some() {
+            set_text(event.field_mut("id"), "0:0");
+        }
+        if let Some(Json::Array(collections)) = event.field_mut("data_collections") {
+            // They come out of a hash table, and a message's name ends in an address.
+            for collection in &mut *collections {
+                if let Some(Json::Text(name)) = collection.field_mut("data_collection") {
+                    name.truncate(name.find('@').unwrap_or(name.len()));
+                }
+            }
+            collections.sort_by_key(ToString::to_string);
+        }
+        if let Some(transaction) = event.field_mut("transaction") {
+            set_text(transaction.field_mut("id"), "0:0");
+        }
+        if let Some(source) = event.field_mut("source") {
+            for name in ["ts_ms", "ts_us", "ts_ns", "txId", "lsn"] {
+                zero(source.field_mut(name));
+            }
+            set_text(source.field_mut("db"), "db");
+            if let Some(Json::Text(sequence)) = source.field_mut("sequence") {
+                *sequence = without_digits(sequence);
+            }
+        }
+    }
+
+    /// Writes `"same"` for schemas that are those of the record before, as most are.
+    pub(crate) fn shorten_schemas(&mut self, last: &Self) {
+        if self.topic != last.topic {
+            return;
+        }
+        let pairs = [(&mut self.key, &last.key), (&mut self.value, &last.value)];
+        for (own, last) in pairs {
+            let Some(schema) = own.as_mut().and_then(|json| json.field_mut("schema")) else {
+                continue;
+            };
+            let last = last.as_ref().and_then(|json| json.field("schema"));
+            if last.is_some_and(|last| last == schema) {
+                *schema = Json::Text("same".to_owned());
+            }
+        }
+    }
+
+    /// Shortens long texts and lists, so that golden files stay readable.
+    pub(crate) fn shorten_values(&mut self) {
+        for json in [&mut self.key, &mut self.value].into_iter().flatten() {
+            shorten(json);
+        }
+    }
+
+    /// The event, inside of its schema or alone.
+    fn event_mut(&mut self) -> Option<&mut Json> {
+        let value = self.value.as_mut()?;
+        if value.field("schema").is_some() && value.field("payload").is_some() {
+            value.field_mut("payload")
+        } else {
+            Some(value)
+        }
+    }
+}
+
+/// As a line of a golden file.
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_null = |json: &Option<Json>| json.clone().unwrap_or(Json::Null);
+        let text = |text: &str| Json::Text(text.to_owned());
+        let headers = self.headers.iter().map(|(name, value)| {
+            Json::Array(vec![text(name), value.as_deref().map_or(Json::Null, text)])
+        });
+        let line = Json::Object(vec![
+            ("topic".to_owned(), text(&self.topic)),
+            ("key".to_owned(), or_null(&self.key)),
+            ("value".to_owned(), or_null(&self.value)),
+            ("headers".to_owned(), Json::Array(headers.collect())),
+        ]);
+        write!(f, "{line}")
+    }
+}
+
+fn zero(number: Option<&mut Json>) {
+    if let Some(Json::Number(digits)) = number {
+        "0".clone_into(digits);
+    }
+}
+
+fn set_text(text: Option<&mut Json>, to: &str) {
+    if let Some(Json::Text(text)) = text {
+        to.clone_into(text);
+    }
+}
+
+/// `["24023119","24023128"]` becomes `["0","0"]`: which of them are null stays to be seen.
+fn without_digits(text: &str) -> String {
+    let mut short = String::new();
+    for c in text.chars() {
+        if !c.is_ascii_digit() {
+            short.push(c);
+        } else if !short.ends_with('0') {
+            short.push('0');
+        }
+    }
+    short
+}
+
+/// A long text becomes its beginning, length and hash; a long list of one and the same, its item
+/// and length.
+fn shorten(json: &mut Json) {
+    const LONG: usize = 200;
+    match json {
+        Json::Text(text) if text.len() > LONG => {
+            let start: String = text.chars().take(20).collect();
+            *text = format!("{start}... ({} bytes, {:08x})", text.len(), hash(text.as_bytes()));
+        }
+        Json::Array(items) if items.len() > LONG / 2 => {
+            let length = items.len();
+            items.iter_mut().for_each(shorten);
+            items.dedup();
+            items.push(Json::Text(format!("... ({length} items)")));
+        }
+        Json::Array(items) => items.iter_mut().for_each(shorten),
+        Json::Object(fields) => fields.iter_mut().for_each(|(_, value)| shorten(value)),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Text(_) => {}
+    }
+}
+
+/// FNV-1a.
+fn hash(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}

@@ -1,0 +1,24 @@
+-- Large values that an update did not change, and that the server therefore does not send.
+CREATE TABLE toast (id int PRIMARY KEY, n int, a text, b varchar, c bytea, d json, e jsonb, f xml, g numeric, h text[], i int[], j bigint[], k varchar[], l uuid[], m hstore, n2 citext, o date[], p timestamptz[], q char(3000), r jsonb[], s numeric[], t tsvector, u double precision[], v boolean[], w bit varying, x text NOT NULL);
+ALTER TABLE toast ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL, ALTER c SET STORAGE EXTERNAL, ALTER d SET STORAGE EXTERNAL, ALTER e SET STORAGE EXTERNAL, ALTER f SET STORAGE EXTERNAL, ALTER g SET STORAGE EXTERNAL, ALTER h SET STORAGE EXTERNAL, ALTER i SET STORAGE EXTERNAL, ALTER j SET STORAGE EXTERNAL, ALTER k SET STORAGE EXTERNAL, ALTER l SET STORAGE EXTERNAL, ALTER m SET STORAGE EXTERNAL, ALTER n2 SET STORAGE EXTERNAL, ALTER o SET STORAGE EXTERNAL, ALTER p SET STORAGE EXTERNAL, ALTER q SET STORAGE EXTERNAL, ALTER r SET STORAGE EXTERNAL, ALTER s SET STORAGE EXTERNAL, ALTER t SET STORAGE EXTERNAL, ALTER u SET STORAGE EXTERNAL, ALTER v SET STORAGE EXTERNAL, ALTER w SET STORAGE EXTERNAL, ALTER x SET STORAGE EXTERNAL;
+INSERT INTO toast SELECT 1, 0, repeat('a', 2100), repeat('b', 2100), decode(repeat('ff', 2100), 'hex'), json_build_object('d', repeat('d', 2100)), jsonb_build_object('e', repeat('e', 2100)), xmlparse(content '<a>' || repeat('f', 2100) || '</a>'), repeat('9', 5000)::numeric, array_fill('h'::text, ARRAY[600]), array_fill(1, ARRAY[600]), array_fill(2::bigint, ARRAY[300]), array_fill('k'::varchar, ARRAY[600]), array_fill('a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid, ARRAY[150]), hstore('m', repeat('m', 2100)), repeat('n', 2100), array_fill('2024-03-01'::date, ARRAY[600]), array_fill('2024-03-01 00:00+00'::timestamptz, ARRAY[300]), 'q', array_fill('{}'::jsonb, ARRAY[200]), array_fill(1.5::numeric, ARRAY[300]), (SELECT array_to_tsvector(array_agg(('lexeme' || i)::text)) FROM generate_series(1, 300) i), array_fill(0.5::float8, ARRAY[300]), array_fill(true, ARRAY[2100]), repeat('1', 20000)::varbit, repeat('x', 2100);
+UPDATE toast SET n = 1;
+UPDATE toast SET a = 'short now';
+UPDATE toast SET id = 2;
+DELETE FROM toast;
+CREATE TABLE toast_whole (id int PRIMARY KEY, n int, a text, b bytea, c int[]);
+ALTER TABLE toast_whole ALTER a SET STORAGE EXTERNAL, ALTER b SET STORAGE EXTERNAL, ALTER c SET STORAGE EXTERNAL;
+ALTER TABLE toast_whole REPLICA IDENTITY FULL;
+INSERT INTO toast_whole SELECT 1, 0, repeat('a', 2100), decode(repeat('ff', 2100), 'hex'), array_fill(1, ARRAY[600]);
+UPDATE toast_whole SET n = 1;
+UPDATE toast_whole SET id = 2;
+DELETE FROM toast_whole;
+CREATE TABLE toast_key (id text PRIMARY KEY, n int, a text);
+ALTER TABLE toast_key ALTER id SET STORAGE EXTERNAL, ALTER a SET STORAGE EXTERNAL;
+INSERT INTO toast_key SELECT repeat('k', 2100), 0, repeat('a', 2100);
+UPDATE toast_key SET n = 1;
+DELETE FROM toast_key;
+CREATE TABLE toast_special (id int PRIMARY KEY, n int, a point[], b money[], c inet[], d timestamp[], e time[], f real[], g smallint[], h json[], i citext[], j ltree, k bytea[], l mood[], m numrange, n2 address, o xml[]);
+ALTER TABLE toast_special ALTER c SET STORAGE EXTERNAL, ALTER d SET STORAGE EXTERNAL, ALTER e SET STORAGE EXTERNAL, ALTER f SET STORAGE EXTERNAL, ALTER g SET STORAGE EXTERNAL, ALTER h SET STORAGE EXTERNAL, ALTER i SET STORAGE EXTERNAL, ALTER k SET STORAGE EXTERNAL, ALTER l SET STORAGE EXTERNAL;
+INSERT INTO toast_special SELECT 1, 0, NULL, NULL, array_fill('10.0.0.1'::inet, ARRAY[300]), array_fill('2024-03-01'::timestamp, ARRAY[300]), array_fill('08:15'::time, ARRAY[300]), array_fill(1.5::real, ARRAY[600]), array_fill(1::smallint, ARRAY[1200]), array_fill('{}'::json, ARRAY[300]), array_fill('c'::citext, ARRAY[300]), NULL, array_fill('\xff'::bytea, ARRAY[300]), array_fill('calm'::mood, ARRAY[600]), NULL, NULL, NULL;
+UPDATE toast_special SET n = 1;
