@@ -1,5 +1,7 @@
--- Does a publication exist, does it publish everything, and may the role change it?
+-- Does a publication exist, does it publish everything, may the role change it, and which kinds of
+-- changes does it publish?
 SELECT p.puballtables, pg_catalog.pg_has_role(p.pubowner, 'USAGE') AS is_owned,
-       pg_catalog.pg_get_userbyid(p.pubowner)::text AS owner
+       pg_catalog.pg_get_userbyid(p.pubowner)::text AS owner,
+       p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate
 FROM pg_catalog.pg_publication p
 WHERE p.pubname = $1

@@ -61,6 +61,9 @@ pub enum Error {
     /// A relation that can't be used as configured.
     #[error(transparent)]
     Relation(#[from] change::RelationError),
+    /// A relation whose settings do not fit it.
+    #[error(transparent)]
+    Rules(#[from] encode::RuleError),
     /// A value that can't be published.
     #[error("encoding the change at {lsn}: {source}")]
     Encode {
@@ -93,6 +96,7 @@ impl Error {
             | Self::Route(_)
             | Self::Admin(_)
             | Self::Relation(_)
+            | Self::Rules(_)
             | Self::Encode { .. } => Severity::Operator,
             Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
                 Severity::Bug
@@ -117,6 +121,7 @@ impl Error {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }
             Self::Relation(_) => Some("mend `key` of the table in [tables]".to_owned()),
+            Self::Rules(error) => Some(error.fix()),
             Self::Encode { source, .. } => source.fix().or_else(|| {
                 let fix =
                     "leave the table out by postgres.exclude_tables until the value is mended";

@@ -10,8 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::config::resolved::TableSettings;
-use crate::config::{Resolved, Topics};
+use crate::config::{Resolved, TableSettings, Topics};
 
 /// Kafka's own limit on a topic's name.
 const TOPIC_NAME_BYTES_MAX: usize = 249;

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::change::{Assembler, Change, KeyChoice, Op, RelationFacts, Step};
 use crate::checkpoint::Ledger;
+use crate::config::Operation;
 use crate::encode::{Encoder, Records};
 use crate::error::Error;
 use crate::kafka::{Outgoing, SendError, Sink};
@@ -91,6 +92,8 @@ pub struct Worker<S, L> {
     assembler: Assembler,
     encoder: Encoder,
     records: Records,
+    /// Left out even where the server sends them.
+    skipped: Vec<Operation>,
     topics: HashMap<u32, Arc<str>>,
     message_topic: Option<Arc<str>>,
     out: Out<S>,
@@ -128,6 +131,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         lookup: L,
         router: Router,
         encoder: Encoder,
+        skipped: Vec<Operation>,
         start: Lsn,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
@@ -139,6 +143,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             assembler: Assembler::new(Some(start)),
             encoder,
             records: Records::default(),
+            skipped,
             topics: HashMap::new(),
             message_topic: None,
             out: Out { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 },
@@ -186,9 +191,22 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if let Message::Relation(body) = message {
             return self.relation(&body);
         }
-        let Self { lookup, router, assembler, encoder, records, topics, message_topic, out } = self;
+        let Self {
+            lookup,
+            router,
+            assembler,
+            encoder,
+            records,
+            skipped,
+            topics,
+            message_topic,
+            out,
+        } = self;
         let step = assembler.apply(message, lsn)?;
         let mut publish = |change: &Change<'_>| -> Result<(), Halt> {
+            if operation(change.op()).is_some_and(|operation| skipped.contains(&operation)) {
+                return Ok(());
+            }
             let topic = match change.relation() {
                 Some(relation) => topics.get(&relation.oid),
                 None => Some(topic_of_messages(message_topic, router, lookup)?),
@@ -224,6 +242,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let facts = self.lookup.relation_facts(body.oid, &types)?;
         let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
         let relation = self.assembler.relations.insert(body, facts, &choice)?;
+        self.encoder.announce(&relation)?;
         let plan = self.router.topic(body.schema, body.table)?;
         tracing::debug!(
             table = relation.full_name,
@@ -320,6 +339,17 @@ fn topic_of_messages<'a>(
     }
     // Just filled where it was empty.
     Ok(known.get_or_insert_with(|| router.message_topic().name))
+}
+
+/// The operation as the configuration names it; none for a logical message.
+const fn operation(op: Op) -> Option<Operation> {
+    match op {
+        Op::Create => Some(Operation::Insert),
+        Op::Update => Some(Operation::Update),
+        Op::Delete => Some(Operation::Delete),
+        Op::Truncate => Some(Operation::Truncate),
+        Op::Message => None,
+    }
 }
 
 fn now_us() -> i64 {

@@ -3,13 +3,16 @@
 //! A broker that is away is waited for here, because a relation can't be used before its topic
 //! exists; the worker can be stopped meanwhile.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::setup;
 use crate::backoff::Backoff;
 use crate::change::RelationFacts;
+use crate::config::Resolved;
 use crate::error::Error;
 use crate::kafka::Topics;
 use crate::postgres::Catalog;
@@ -17,6 +20,9 @@ use crate::route::TopicPlan;
 use crate::worker::{Lookup, Stop};
 
 pub(super) struct ServerLookup {
+    pub(super) settings: Resolved,
+    /// The relations described so far.
+    pub(super) described: HashSet<u32>,
     pub(super) runtime: Handle,
     pub(super) catalog: Catalog,
     pub(super) topics: Topics,
@@ -25,7 +31,15 @@ pub(super) struct ServerLookup {
 
 impl Lookup for ServerLookup {
     fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error> {
-        Ok(self.runtime.block_on(self.catalog.relation(oid, column_types))?)
+        self.runtime.block_on(async {
+            let facts = self.catalog.relation(oid, column_types).await?;
+            // The server describes a table again after it was altered, and hides from the
+            // description the columns that a column list does not have.
+            if !self.described.insert(oid) {
+                setup::follow(self.catalog.client().await?, &self.settings, oid).await;
+            }
+            Ok(facts)
+        })
     }
 
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<(), Error> {

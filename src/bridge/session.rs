@@ -9,6 +9,7 @@
 //! 4. Told to stop, the worker goes on to the next commit, so that no transaction is sent twice;
 //!    then the brokers get their time to acknowledge, and the server hears the last position.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use super::lookup::ServerLookup;
 use super::{Bridge, setup, told};
 use crate::admin::State;
 use crate::checkpoint::Ledger;
-use crate::encode::{EncodeOptions, Encoder, SourceIdentity};
+use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{Producer, Topics, client_config};
 use crate::lsn::Lsn;
@@ -90,6 +91,8 @@ impl Bridge {
         let (chunks, received) = chunk_channel(CHANNEL_BYTES);
         let phase = watch::Sender::new(StreamPhase::Streaming);
         let lookup = ServerLookup {
+            settings: settings.clone(),
+            described: HashSet::new(),
             runtime: tokio::runtime::Handle::current(),
             catalog: Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?,
             topics,
@@ -102,12 +105,14 @@ impl Bridge {
                 name: settings.prefix.clone(),
                 database: self.conninfo.database().to_owned(),
             },
-        });
+        })
+        .with_rules(ValueRules::new(settings));
         let worker = Worker::new(
             Arc::clone(&producer),
             lookup,
             Router::new(settings, self.conninfo.database()),
             encoder,
+            settings.skipped.clone(),
             start,
             Arc::clone(&ledger),
             metrics,

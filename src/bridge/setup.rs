@@ -6,10 +6,11 @@
 use tokio_postgres::Client;
 
 use crate::config::Resolved;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::lsn::Lsn;
+use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::preflight::{self, Intent, Shortfall};
-use crate::postgres::publication::{self, Publication, PublicationChange};
+use crate::postgres::publication::{self, Publication, PublicationChange, TableName, Wanted};
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{
     self, ConnInfo, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot,
@@ -25,7 +26,9 @@ pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Lsn,
     let name = &settings.publication;
     let present = publication::find(&client, name, version).await?;
     let candidates = publication::candidates(&client).await?;
-    let change = publication::plan(&candidates, &settings.captured, present.as_ref());
+    let server = Server { version, present: present.as_ref() };
+    let filters = filters::settle(&client, settings, &candidates, server).await?;
+    let change = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
 
     let intent = Intent {
@@ -36,15 +39,73 @@ pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Lsn,
         manage: settings.manage,
     };
     let mut shortfalls = preflight::check(&client, &intent).await?;
+    shortfalls.extend(filters.shortfalls);
     shortfalls.extend(unusable(&settings.slot, &slot));
     if !shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls }.into());
+    }
+    for note in &filters.notes {
+        tracing::warn!("{note}");
     }
     publish(&client, settings, present.as_ref(), &change).await?;
     match slot {
         SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => Ok(confirmed),
         _ => create_slot(settings, info, version).await,
     }
+}
+
+const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> {
+    Wanted {
+        captured: &settings.captured,
+        skipped: settings.skipped.as_slice(),
+        published: &filters.published,
+    }
+}
+
+/// Brings the column list of a table that was altered up to date, as far as the configuration asks
+/// for it and the role may: a column list does not take new columns in by itself.
+///
+/// The server applies it to what is written from now on. A failure is only logged: nothing that
+/// should stay hidden gets out by it, and the next start tries again.
+pub(super) async fn follow(client: &Client, settings: &Resolved, oid: u32) {
+    let altered = match altered(client, settings, oid).await {
+        Ok(Some(change)) => change,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(error = error::told(&error), "the publication can't be kept up to date");
+            return;
+        }
+    };
+    let (publication, altered) = (&settings.publication, list(&altered.alter));
+    tracing::info!(publication, altered, "publication altered, as the table was");
+}
+
+async fn altered(
+    client: &Client,
+    settings: &Resolved,
+    oid: u32,
+) -> Result<Option<PublicationChange>, postgres::Error> {
+    let Some(candidate) = publication::candidate(client, oid).await? else { return Ok(None) };
+    let TableName { schema, name } = &candidate.table;
+    if !settings.manage || settings.tables.columns(schema, name).is_none() {
+        return Ok(None);
+    }
+    let version = postgres::client::server_version(client).await?;
+    let present = publication::find(client, &settings.publication, version).await?;
+    let server = Server { version, present: present.as_ref() };
+    let candidates = [candidate];
+    let filters = filters::settle(client, settings, &candidates, server).await?;
+    if !filters.shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
+    }
+    let planned = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
+    // Of the other tables nothing was asked, so nothing may be done to them.
+    let change = PublicationChange { alter: planned.alter, ..PublicationChange::default() };
+    if change.is_empty() {
+        return Ok(None);
+    }
+    publication::apply(client, &settings.publication, &change).await?;
+    Ok(Some(change))
 }
 
 fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
@@ -79,12 +140,9 @@ async fn publish(
     change: &PublicationChange,
 ) -> Result<(), Error> {
     let name = &settings.publication;
-    let names = |tables: &[publication::TableName]| {
-        tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    };
     if !change.without_identity.is_empty() {
         tracing::warn!(
-            tables = names(&change.without_identity),
+            tables = list(&change.without_identity),
             fix = "ALTER TABLE ... REPLICA IDENTITY FULL, add a primary key, or name the table \
                    exactly in postgres.tables if its rows are never updated or deleted",
             "left out: Postgres would refuse to update or delete their rows once published"
@@ -100,17 +158,21 @@ async fn publish(
     if !settings.manage {
         tracing::warn!(
             publication = name,
-            missing = names(&change.add),
-            surplus = names(&change.remove),
-            "its tables are not those of postgres.tables; postgres.manage is false, so it stays"
+            missing = list(&change.add),
+            surplus = list(&change.remove),
+            other = list(&change.alter),
+            operations = ?change.operations,
+            "it is not as configured; postgres.manage is false, so it stays"
         );
         return Ok(());
     }
     publication::apply(client, name, change).await?;
     tracing::info!(
         publication = name,
-        added = names(&change.add),
-        removed = names(&change.remove),
+        added = list(&change.add),
+        removed = list(&change.remove),
+        altered = list(&change.alter),
+        operations = ?change.operations,
         "{}",
         if change.create { "publication created" } else { "publication altered" }
     );
@@ -118,6 +180,10 @@ async fn publish(
         tracing::warn!(tables = ?settings.captured, "no table matches postgres.tables yet");
     }
     Ok(())
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 async fn create_slot(settings: &Resolved, info: &ConnInfo, version: u32) -> Result<Lsn, Error> {

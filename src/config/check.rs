@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use figment::value::Value;
 
+use super::columns::ColumnPattern;
 use super::fault::Fault;
 use super::keys::{Kind, nearest};
+use super::operations::Operation;
 use super::pattern::TablePattern;
 use super::rule;
 use super::toml;
@@ -44,6 +46,22 @@ pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
             }
             patterns.iter().try_for_each(|pattern| TablePattern::parse(pattern).map(drop))?;
             Ok(Value::from(patterns))
+        }
+        Kind::ColumnPatterns { empty } => {
+            let patterns = list(node, "a list of column patterns")?;
+            if patterns.is_empty() && !empty {
+                return Err(Fault::EmptyList { item: "column pattern" });
+            }
+            patterns.iter().try_for_each(|pattern| ColumnPattern::parse(pattern).map(drop))?;
+            Ok(Value::from(patterns))
+        }
+        Kind::Operations => {
+            let words = list(node, "a list of operations")?;
+            let words: Vec<String> =
+                words.iter().map(|word| Operation::spelt_out(word).to_owned()).collect();
+            distinct(&words)?;
+            words.iter().try_for_each(|word| one_of(word, Operation::WORDS).map(drop))?;
+            Ok(Value::from(words))
         }
         Kind::Columns => columns(list(node, "a list of column names")?),
         Kind::Texts | Kind::Properties | Kind::PropertyFiles | Kind::Tables => {
@@ -132,15 +150,20 @@ fn columns(columns: Vec<String>) -> Result<Value, Fault> {
     if columns.is_empty() {
         return Err(Fault::EmptyList { item: "column" });
     }
-    for (at, column) in columns.iter().enumerate() {
-        if column.is_empty() {
-            return Err(Fault::Empty);
-        }
-        if columns[..at].contains(column) {
-            return Err(Fault::Repeated { item: column.clone() });
+    if columns.iter().any(String::is_empty) {
+        return Err(Fault::Empty);
+    }
+    distinct(&columns)?;
+    Ok(Value::from(columns))
+}
+
+fn distinct(items: &[String]) -> Result<(), Fault> {
+    for (at, item) in items.iter().enumerate() {
+        if items[..at].contains(item) {
+            return Err(Fault::Repeated { item: item.clone() });
         }
     }
-    Ok(Value::from(columns))
+    Ok(())
 }
 
 /// A list of texts: as such, or in one text with commas.

@@ -14,8 +14,6 @@ pub struct Format {
     pub key: KeyFormat,
     /// Follow each delete with a tombstone (same key, no value), which compacted topics need.
     pub tombstones: bool,
-    /// Publish TRUNCATE as an event with `op = "t"` and no key.
-    pub truncates: bool,
     /// With `value = "flat"`: add `__op`, `__ts_ms`, `__lsn` and `__deleted` to the row's columns.
     pub flat_metadata: bool,
     /// Add the headers `rowcast.lsn`, `rowcast.xid` and `rowcast.ordinal`, by which a consumer can
@@ -30,8 +28,6 @@ impl Default for Format {
             types: TypeProfile::Readable,
             key: KeyFormat::Json,
             tombstones: true,
-            // Debezium leaves truncates out unless asked; its consumers may not know the event.
-            truncates: false,
             flat_metadata: false,
             position_headers: false,
         }

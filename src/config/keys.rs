@@ -36,6 +36,13 @@ pub(super) enum Kind {
     },
     /// Column names.
     Columns,
+    /// Globs of column names.
+    ColumnPatterns {
+        /// Whether the list may be empty.
+        empty: bool,
+    },
+    /// Kinds of row changes.
+    Operations,
     /// Any names with texts.
     Texts,
     /// librdkafka properties with their values.
@@ -56,6 +63,7 @@ pub(super) enum Rule {
     Template,
     Topic,
     LogLevel,
+    Condition,
 }
 
 /// One key.
@@ -107,6 +115,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "password_file", Kind::Path),
     key("postgres", "tables", Kind::Patterns { empty: false }),
     key("postgres", "exclude_tables", Kind::Patterns { empty: true }),
+    key("postgres", "skipped_operations", Kind::Operations),
     key("postgres", "slot", Kind::Text(Rule::Slot)),
     key("postgres", "publication", Kind::Text(Rule::Publication)),
     key("postgres", "manage", Kind::Boolean),
@@ -128,7 +137,6 @@ pub(super) const KEYS: &[Key] = &[
     key("format", "types", Kind::OneOf(&["readable"])),
     key("format", "key", Kind::OneOf(&["json", "value"])),
     key("format", "tombstones", Kind::Boolean),
-    key("format", "truncates", Kind::Boolean),
     key("format", "flat_metadata", Kind::Boolean),
     key("format", "position_headers", Kind::Boolean),
     key("", "tables", Kind::Tables),
@@ -142,6 +150,9 @@ pub(super) const KEYS: &[Key] = &[
 pub(super) const TABLE_KEYS: &[Key] = &[
     key("tables", "topic", Kind::Text(Rule::Topic)),
     key("tables", "key", Kind::Columns),
+    key("tables", "columns", Kind::ColumnPatterns { empty: false }),
+    key("tables", "exclude_columns", Kind::ColumnPatterns { empty: true }),
+    key("tables", "where", Kind::Text(Rule::Condition)),
     key("tables", "partitions", PARTITIONS),
     key("tables", "replication_factor", REPLICAS),
     key("tables", "settings", Kind::Texts),

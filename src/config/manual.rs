@@ -31,9 +31,13 @@ fn root() -> PathBuf {
 
 /// The doc comment of a field, as one paragraph.
 fn meaning(source: &str, field: &str) -> String {
-    let head = format!("pub {field}: ");
+    // A field that is named as a word of Rust is written with `r#`.
+    let heads = [format!("pub {field}: "), format!("pub r#{field}: ")];
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
-    let at = lines.iter().position(|line| line.starts_with(&head)).expect("a field of that name");
+    let at = lines
+        .iter()
+        .position(|line| heads.iter().any(|head| line.starts_with(head)))
+        .expect("a field of that name");
     let above = lines[..at].iter().rev();
     let mut doc: Vec<&str> = above
         .skip_while(|line| line.starts_with("#["))
@@ -64,6 +68,8 @@ fn form(kind: Kind) -> String {
         }
         Kind::Address => "IP address and port".to_owned(),
         Kind::Patterns { .. } => "list of patterns".to_owned(),
+        Kind::ColumnPatterns { .. } => "list of column patterns".to_owned(),
+        Kind::Operations => "list of operations".to_owned(),
         Kind::Columns => "list of columns".to_owned(),
         Kind::Texts | Kind::Properties => "table of texts".to_owned(),
         Kind::PropertyFiles => "table of file names".to_owned(),

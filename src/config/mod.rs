@@ -9,6 +9,7 @@
 
 pub mod admin;
 mod check;
+pub mod columns;
 mod environment;
 pub mod fault;
 pub mod format;
@@ -18,6 +19,7 @@ pub mod listing;
 pub mod load;
 pub mod log;
 mod mask;
+pub mod operations;
 pub mod pattern;
 pub mod postgres;
 pub mod resolved;
@@ -40,16 +42,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::Admin;
+pub use self::columns::ColumnFilter;
 pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, ValueFormat};
 pub use self::kafka::Kafka;
 pub use self::load::{FlagSetting, Loaded, Origins, Sources, load};
 pub use self::log::{Log, LogFormat};
+pub use self::operations::Operation;
 pub use self::pattern::{TableFilter, TablePattern};
 pub use self::postgres::Postgres;
 pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;
-pub use self::tables::Table;
+pub use self::tables::{Hidden, Table, TableSettings};
 pub use self::topics::Topics;
 
 /// The whole configuration.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::operations::Operation;
 use super::secret::Secret;
 
 /// The database that is read.
@@ -21,12 +22,17 @@ pub struct Postgres {
     pub tables: Vec<String>,
     /// Tables to leave out although `tables` matches them.
     pub exclude_tables: Vec<String>,
+    /// Kinds of changes that are not published: `insert`, `update`, `delete`, `truncate`, or
+    /// Debezium's letters for them: `c`, `u`, `d`, `t`. The server does not even send them where
+    /// rowcast manages the publication. `[]` publishes TRUNCATE too, as an event with `op = "t"`
+    /// and no key.
+    pub skipped_operations: Vec<Operation>,
     /// The replication slot. Default: `rowcast_<name>`.
     pub slot: Option<String>,
     /// The publication. Default: `rowcast_<name>`.
     pub publication: Option<String>,
-    /// Make the slot and the publication, and keep the publication's table set up to date. When
-    /// false, both must exist and are only checked.
+    /// Make the slot and the publication, and keep the publication's tables, filters and operations
+    /// up to date. When false, both must exist and are only checked.
     pub manage: bool,
     /// Make the slot a failover slot, which a synchronised standby keeps (PostgreSQL 17 and later;
     /// ignored with a log line before).
@@ -47,6 +53,8 @@ impl Default for Postgres {
             password_file: None,
             tables: vec!["*.*".to_owned()],
             exclude_tables: Vec::new(),
+            // Debezium leaves truncates out unless asked; its consumers may not know the event.
+            skipped_operations: vec![Operation::Truncate],
             slot: None,
             publication: None,
             manage: true,

@@ -3,16 +3,15 @@
 //! Every name is settled, every pattern is compiled, every secret's file is read. After this there
 //! is nothing left to be looked up or to be found wrong before a server is asked.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use super::pattern::{TableFilter, TablePattern};
+use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
-use super::{Admin, Config, Fault, Format, Kafka, Log, Secret, Table, Topics};
+use super::{Admin, Config, Fault, Format, Kafka, Log, Operation, Secret, TableSettings, Topics};
 
 /// What the bridge runs with.
 #[derive(Debug, Clone)]
@@ -31,6 +30,8 @@ pub struct Resolved {
     pub password: Option<Secret>,
     /// The tables to capture.
     pub captured: TableFilter,
+    /// The kinds of changes that are not published.
+    pub skipped: Vec<Operation>,
     /// Whether the slot and the publication are made and kept up to date.
     pub manage: bool,
     /// Whether the slot is to be a failover slot.
@@ -139,6 +140,7 @@ impl Config {
             url: self.postgres.url.clone(),
             password,
             captured: TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?,
+            skipped: self.postgres.skipped_operations.clone(),
             manage: self.postgres.manage,
             failover: self.postgres.failover,
             status_interval: self.postgres.status_interval,
@@ -192,35 +194,6 @@ fn read_secret(
 fn is_world_readable(file: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-/// Settings of single tables, by pattern.
-#[derive(Debug, Clone, Default)]
-pub struct TableSettings {
-    /// Exact names before globs, each in alphabetical order.
-    patterns: Vec<(TablePattern, Table)>,
-}
-
-impl TableSettings {
-    /// Reads the patterns.
-    ///
-    /// # Errors
-    /// For the first pattern that is wrong.
-    pub fn parse(tables: &BTreeMap<String, Table>) -> Result<Self, Fault> {
-        let parse = |(pattern, table): (&String, &Table)| {
-            Ok((TablePattern::parse(pattern)?, table.clone()))
-        };
-        let mut patterns = tables.iter().map(parse).collect::<Result<Vec<_>, Fault>>()?;
-        patterns.sort_by_key(|(pattern, _)| !pattern.is_exact());
-        Ok(Self { patterns })
-    }
-
-    /// The settings that apply to this table: the first pattern that matches.
-    #[must_use]
-    pub fn of(&self, schema: &str, table: &str) -> Option<&Table> {
-        let found = self.patterns.iter().find(|(pattern, _)| pattern.matches(schema, table));
-        found.map(|(_, settings)| settings)
-    }
 }
 
 #[cfg(test)]

@@ -20,11 +20,13 @@ pub(super) fn check(rule: Rule, text: &str) -> Result<(), Fault> {
     if text.trim().is_empty() {
         return Err(Fault::Empty);
     }
-    if text.chars().any(char::is_control) {
+    // SQL may stand on several lines.
+    let is_foreign = |c: char| c.is_control() && !(matches!(rule, Rule::Condition) && c == '\n');
+    if text.chars().any(is_foreign) {
         return Err(Fault::ControlCharacter);
     }
     match rule {
-        Rule::Name => Ok(()),
+        Rule::Name | Rule::Condition => Ok(()),
         Rule::Brokers => brokers(text),
         Rule::Slot => slot(text),
         Rule::Publication => identifier(text),

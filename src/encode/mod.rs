@@ -9,7 +9,7 @@
 //! | update | `u` | the row |
 //! | update of the key | `d` of the old key, tombstone, `c` of the new | delete of the old key, the row |
 //! | delete | `d`, tombstone | with metadata: the old row, tombstone; without: tombstone |
-//! | truncate, if switched on | `t`, no key | with metadata: an object of the metadata alone |
+//! | truncate | `t`, no key | with metadata: an object of the metadata alone |
 //! | logical message | `m` | the same |
 //!
 //! - Tombstones after an event can be switched off. In `flat` without metadata the tombstone is the
@@ -31,8 +31,10 @@ mod flat;
 mod key;
 mod plan;
 mod records;
+mod rules;
 
 pub use self::records::{RecordRef, Records};
+pub use self::rules::{RuleError, ValueRules};
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -120,6 +122,9 @@ pub enum EncodeError {
         /// The column.
         column: String,
     },
+    /// The settings of the table do not fit it.
+    #[error(transparent)]
+    Rules(RuleError),
     /// A deleted row came without a key column, for it is not part of the replica identity.
     #[error(
         "keying a deleted row of table {table}: key column {column:?} is not part of the replica identity"
@@ -145,6 +150,7 @@ impl EncodeError {
             Self::KeyNull { table, .. } => {
                 Some(format!("configure a key of NOT NULL columns for {table}"))
             }
+            Self::Rules(error) => Some(error.fix()),
             Self::Value { .. } | Self::Binary { .. } => None,
         }
     }
@@ -156,6 +162,7 @@ pub struct Encoder {
     format: Format,
     forms: Forms,
     source: SourceParts,
+    rules: ValueRules,
     plans: HashMap<u32, Plan>,
     /// Places of the columns left out of the row that is being written.
     unchanged: Vec<usize>,
@@ -169,9 +176,27 @@ impl Encoder {
             format: options.format.clone(),
             forms: Forms::of(options.format),
             source: SourceParts::new(&options.source),
+            rules: ValueRules::default(),
             plans: HashMap::new(),
             unchanged: Vec::new(),
         }
+    }
+
+    /// The same with rules for the values of some tables.
+    #[must_use]
+    pub fn with_rules(mut self, rules: ValueRules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Prepares for the changes of a relation. Need not be called, but tells before the first
+    /// change whether the rules fit.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError`] when the settings of the table do not fit it.
+    pub fn announce(&mut self, relation: &Arc<Relation>) -> Result<(), RuleError> {
+        self.plan(relation)
     }
 
     /// Replaces what is in `out` by the records of `change`; `now_us` is the wall clock in
@@ -201,7 +226,7 @@ impl Encoder {
         out: &mut Records,
     ) -> Result<(), EncodeError> {
         if let Some(relation) = change.relation() {
-            self.plan(relation);
+            self.plan(relation).map_err(EncodeError::Rules)?;
         }
         self.unchanged.clear();
         let mut writer = Writer {
@@ -226,7 +251,7 @@ impl Encoder {
                 writer.delete(plan, &before, key, None)
             }),
             Data::Truncate { relation } => {
-                if let Some(plan) = plan(relation).filter(|_| self.format.truncates) {
+                if let Some(plan) = plan(relation) {
                     writer.truncate(plan);
                 }
                 Ok(())
@@ -240,11 +265,13 @@ impl Encoder {
 
     /// Makes the relation's plan, unless it is there and still holds.
     #[inline]
-    fn plan(&mut self, relation: &Arc<Relation>) {
+    fn plan(&mut self, relation: &Arc<Relation>) -> Result<(), RuleError> {
         let known = self.plans.get(&relation.oid);
         if !known.is_some_and(|plan| Arc::ptr_eq(&plan.relation, relation)) {
-            self.plans.insert(relation.oid, Plan::new(relation, &self.forms));
+            let rules = self.rules.of(relation)?;
+            self.plans.insert(relation.oid, Plan::new(relation, rules, &self.forms));
         }
+        Ok(())
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an encoder works out once per relation: codecs, escaped names, the fixed parts.
+//! What an encoder works out once per relation: codecs, escaped names, rules, the fixed parts.
 
 use std::sync::Arc;
 
@@ -7,6 +7,7 @@ use crate::pgoutput::Datum;
 use crate::types::{Codec, Forms, codec_for, write_string};
 
 use super::EncodeError;
+use super::rules::Rule;
 
 /// A relation, ready to be written.
 #[derive(Debug)]
@@ -26,11 +27,13 @@ pub(super) struct PlannedColumn {
     /// The same with the null that often follows.
     null: Vec<u8>,
     pub(super) in_identity: bool,
+    pub(super) rule: Rule,
 }
 
 impl Plan {
-    pub(super) fn new(relation: &Arc<Relation>, forms: &Forms) -> Self {
-        let columns = relation.columns.iter().map(|column| {
+    /// `rules` has one rule a column.
+    pub(super) fn new(relation: &Arc<Relation>, rules: Vec<Rule>, forms: &Forms) -> Self {
+        let columns = relation.columns.iter().zip(rules).map(|(column, rule)| {
             let mut name = vec![b','];
             write_string(&column.name, &mut name);
             name.push(b':');
@@ -39,6 +42,7 @@ impl Plan {
                 null: [&name, b"null".as_slice()].concat(),
                 name,
                 in_identity: column.in_identity,
+                rule,
             }
         });
         Self {
@@ -59,6 +63,9 @@ impl Plan {
     ) -> Result<(), EncodeError> {
         let start = out.len();
         for (at, (column, sent)) in self.columns.iter().zip(row.tuple()).enumerate() {
+            if column.rule == Rule::LeaveOut {
+                continue;
+            }
             let datum = match sent {
                 Datum::Unchanged => row.unchanged(&self.relation, at),
                 sent => sent,
@@ -83,7 +90,8 @@ impl Plan {
         let whole = matches!(row, OldRow::Full(_));
         for (at, (column, datum)) in self.columns.iter().zip(row.tuple()).enumerate() {
             // The server fetches old values from TOAST; one that it does not send is not known.
-            if (whole || column.in_identity) && datum != Datum::Unchanged {
+            let is_wanted = column.rule != Rule::LeaveOut;
+            if is_wanted && (whole || column.in_identity) && datum != Datum::Unchanged {
                 self.write_column(at, column, datum, out)?;
             }
         }

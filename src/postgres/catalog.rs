@@ -36,6 +36,17 @@ impl Catalog {
         Ok(Self { info: info.clone(), options: options.clone(), client })
     }
 
+    /// A connection that works.
+    ///
+    /// # Errors
+    /// When it is lost and can't be opened again.
+    pub async fn client(&mut self) -> Result<&Client, Error> {
+        if self.client.is_closed() {
+            self.client = client::connect(&self.info, &self.options).await?;
+        }
+        Ok(&self.client)
+    }
+
     /// What the catalog knows of a table and of these types of its columns.
     ///
     /// # Errors
@@ -45,9 +56,7 @@ impl Catalog {
         oid: u32,
         column_types: &[u32],
     ) -> Result<RelationFacts, Error> {
-        if self.client.is_closed() {
-            self.client = client::connect(&self.info, &self.options).await?;
-        }
+        self.client().await?;
         let mut facts = RelationFacts::default();
         let failed = |source| Error::Sql { doing: "ask for the keys of a table", source };
         for row in self.client.query(INDEXES, &[&oid]).await.map_err(failed)? {

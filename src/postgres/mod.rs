@@ -13,6 +13,7 @@ pub mod catalog;
 pub mod client;
 pub mod conninfo;
 pub mod error;
+pub mod filters;
 pub mod frame;
 pub mod preflight;
 pub mod publication;

@@ -116,8 +116,8 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
         need(
             present.is_owned,
             format!(
-                "the publication {:?} belongs to {:?}, and its tables no longer are those that \
-                 postgres.tables asks for",
+                "the publication {:?} belongs to {:?}, and its tables, filters or operations are not \
+                 those that the configuration asks for",
                 intent.publication, present.owner
             ),
             statements(),

@@ -102,7 +102,6 @@ fn mutated_messages_never_panic_and_give_valid_json_or_an_error() {
         let value = if random.random() { ValueFormat::Debezium } else { ValueFormat::Flat };
         let format = Format {
             value,
-            truncates: true,
             flat_metadata: random.random(),
             position_headers: random.random(),
             ..Format::default()

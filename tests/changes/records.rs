@@ -142,7 +142,7 @@ fn flat_is_the_row_with_metadata_if_wanted() {
     assert_eq!((&seen[1].key, &seen[1].value), (&Some(json!({"id": 1})), &None));
     assert_eq!(seen.len(), 2);
 
-    let format = Format { flat_metadata: true, truncates: true, ..plain };
+    let format = Format { flat_metadata: true, ..plain };
     let seen = open(&format, b'd', &COLUMNS).all(&[insert, delete, truncate(&[TRIPS])]);
     let meta = |op: &str, deleted: &str, mut row: Json| {
         row["__op"] = json!(op);
@@ -159,10 +159,9 @@ fn flat_is_the_row_with_metadata_if_wanted() {
 }
 
 #[test]
-fn a_truncate_is_one_keyless_event_a_table_if_wanted() {
+fn a_truncate_is_one_keyless_event_a_table() {
     let frames = [relation(7, "zones", b'd', &COLUMNS), truncate(&[TRIPS, 7])];
-    assert_eq!(open(&Format::default(), b'd', &COLUMNS).all(&frames), []);
-    let format = Format { truncates: true, position_headers: true, ..Format::default() };
+    let format = Format { position_headers: true, ..Format::default() };
     let seen = open(&format, b'd', &COLUMNS).all(&frames);
     assert_eq!(ops(&seen), [Some("t"), Some("t")]);
     let table = |seen: &Seen| field(seen, "source")["table"].clone();

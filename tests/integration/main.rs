@@ -7,6 +7,7 @@ mod support;
 
 mod catalog;
 mod delivery;
+mod filters;
 mod generate;
 mod harness;
 mod load;

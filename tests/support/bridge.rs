@@ -85,6 +85,11 @@ impl Bridge {
         });
     }
 
+    /// Replaces its configuration file, for the next start.
+    pub(crate) fn configure(&self, toml: &str) {
+        fs::write(self.process.dir().join("rowcast.toml"), toml).expect("write the configuration");
+    }
+
     /// Starts it again after it ended; everything is as before, the log goes on.
     pub(crate) fn start_again(&mut self) {
         self.launch();

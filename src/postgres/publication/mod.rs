@@ -1,0 +1,186 @@
+//! The publication: which tables the server decodes for the bridge.
+//!
+//! It is made for the tables that the configured patterns match, with the columns, rows and
+//! operations that are asked for, and altered when any of these changes (`plan`). A publication
+//! that somebody made for all tables or whole schemas is left as it is.
+//!
+//! One thing must never happen: that a table is published which Postgres would then refuse to
+//! UPDATE or DELETE in, for want of a replica identity, so that the bridge breaks the application.
+//! Such a table is left out and named, unless the configuration names it exactly: for a table that
+//! only ever grows, that is right. Filters that would do the same harm are found in `filters`.
+
+mod plan;
+
+pub use self::plan::{PublicationChange, TableChange, Wanted, plan};
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::Client;
+
+use super::Error;
+use crate::config::Operation;
+
+const TABLES: &str = include_str!("../../../sql/tables.sql");
+const TABLE_NAME: &str = include_str!("../../../sql/table_name.sql");
+const PUBLICATION: &str = include_str!("../../../sql/publication.sql");
+const PUBLICATION_TABLES: &str = include_str!("../../../sql/publication_tables.sql");
+const PUBLICATION_TABLES_14: &str = include_str!("../../../sql/publication_tables_14.sql");
+const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas.sql");
+
+/// The first version whose publications can hold whole schemas, column lists and row filters.
+pub(super) const FILTERS_SINCE: u32 = 150_000;
+
+/// A table's full name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TableName {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl TableName {
+    /// The name as it stands in SQL.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        format!("{}.{}", escape_identifier(&self.schema), escape_identifier(&self.name))
+    }
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// What of a table is published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The columns, in the table's order; none for all, also those to come.
+    pub columns: Option<Vec<String>>,
+    /// The row filter as the server writes it; none for all rows.
+    pub condition: Option<String>,
+}
+
+/// A table that could be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The table.
+    pub table: TableName,
+    /// Whether the role may put it into a publication.
+    pub is_owned: bool,
+    /// Whose it is.
+    pub owner: String,
+    /// Whether rows that are published can still be updated and deleted.
+    pub has_identity: bool,
+}
+
+/// A publication as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// Whether it names tables one by one; else it is for all, or for whole schemas.
+    pub is_by_table: bool,
+    /// Whether the role may alter it.
+    pub is_owned: bool,
+    /// Whose it is.
+    pub owner: String,
+    /// The operations it publishes, in the order of [`Operation::ALL`].
+    pub operations: Vec<Operation>,
+    /// The tables it names, and what of each it publishes.
+    pub tables: BTreeMap<TableName, Published>,
+}
+
+/// The tables that could be published.
+///
+/// # Errors
+/// When the query fails.
+pub async fn candidates(client: &Client) -> Result<Vec<Candidate>, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the tables", source };
+    let rows = client.query(TABLES, &[]).await.map_err(failed)?;
+    let candidate = |row: &tokio_postgres::Row| Candidate {
+        table: TableName { schema: row.get(0), name: row.get(1) },
+        is_owned: row.get(2),
+        owner: row.get(3),
+        has_identity: row.get(4),
+    };
+    Ok(rows.iter().map(candidate).collect())
+}
+
+/// One table, if it could be published.
+///
+/// # Errors
+/// When the query fails.
+pub async fn candidate(client: &Client, oid: u32) -> Result<Option<Candidate>, Error> {
+    let failed = |source| Error::Sql { doing: "ask for a table", source };
+    let row = client.query_opt(TABLE_NAME, &[&oid]).await.map_err(failed)?;
+    let Some(row) = row else { return Ok(None) };
+    let table = TableName { schema: row.get(0), name: row.get(1) };
+    Ok(candidates(client).await?.into_iter().find(|candidate| candidate.table == table))
+}
+
+/// The publication as it is, if there is one.
+///
+/// # Errors
+/// When a query fails.
+pub async fn find(
+    client: &Client,
+    name: &str,
+    server_version: u32,
+) -> Result<Option<Publication>, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the publication", source };
+    let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(failed)? else {
+        return Ok(None);
+    };
+    let schemas: i64 = if server_version >= FILTERS_SINCE {
+        client.query_one(PUBLICATION_SCHEMAS, &[&name]).await.map_err(failed)?.get(0)
+    } else {
+        0
+    };
+    let query =
+        if server_version >= FILTERS_SINCE { PUBLICATION_TABLES } else { PUBLICATION_TABLES_14 };
+    let tables = client.query(query, &[&name]).await.map_err(failed)?;
+    let table = |row: &tokio_postgres::Row| {
+        let table = TableName { schema: row.get(0), name: row.get(1) };
+        (table, Published { columns: row.get(2), condition: row.get(3) })
+    };
+    let operations = Operation::ALL.into_iter().zip(3..);
+    Ok(Some(Publication {
+        is_by_table: !row.get::<_, bool>(0) && schemas == 0,
+        is_owned: row.get(1),
+        owner: row.get(2),
+        operations: operations.filter(|(_, at)| row.get(*at)).map(|(found, _)| found).collect(),
+        tables: tables.iter().map(table).collect(),
+    }))
+}
+
+/// Carries a change out, as a whole or not at all.
+///
+/// # Errors
+/// When the server refuses it.
+pub async fn apply(client: &Client, name: &str, change: &PublicationChange) -> Result<(), Error> {
+    let statements = change.sql(name).join("; ");
+    // Several statements in one simple query are one transaction.
+    client
+        .batch_execute(&statements)
+        .await
+        .map_err(|source| Error::Sql { doing: "change the publication", source })
+}
+
+/// Drops a publication; one that is not there is no error.
+///
+/// Returns whether there was one.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn drop(client: &Client, name: &str, server_version: u32) -> Result<bool, Error> {
+    if find(client, name, server_version).await?.is_none() {
+        return Ok(false);
+    }
+    client
+        .batch_execute(&format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(name)))
+        .await
+        .map_err(|source| Error::Sql { doing: "drop the publication", source })?;
+    Ok(true)
+}
