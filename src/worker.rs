@@ -158,6 +158,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         while let Some(chunk) = chunks.blocking_recv() {
             let outcome = self.carry(&chunk);
             self.out.count();
+            if !chunk.is_backlog() && chunks.is_empty() {
+                self.out.sink.send_queued();
+            }
             match outcome {
                 Ok(()) => {}
                 Err(Halt::Stopped) => return Ok(Ended::Stopped),

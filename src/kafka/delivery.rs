@@ -5,7 +5,6 @@
 //! batch is closed when it is full, when nothing more is in flight, and whenever the delivery
 //! thread runs out of reports: so no acknowledgement waits for another that may never come.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio::sync::watch;
 
 use super::error::Error;
+use super::flight::Flight;
 use crate::checkpoint::{Ledger, Ticket};
 use crate::metrics::Metrics;
 
@@ -28,9 +28,8 @@ pub(super) struct Delivery {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     batch: Mutex<Vec<Ticket>>,
-    /// Records given to the client; the same number of reports will come.
-    sent: AtomicU64,
-    reported: AtomicU64,
+    /// What is under way.
+    pub(super) flight: Flight,
     /// Counts the times that room was made, or that waiting for it became pointless.
     rooms_made: Mutex<u64>,
     room: Condvar,
@@ -43,8 +42,7 @@ impl Delivery {
             ledger,
             metrics,
             batch: Mutex::new(Vec::with_capacity(BATCH)),
-            sent: AtomicU64::new(0),
-            reported: AtomicU64::new(0),
+            flight: Flight::default(),
             rooms_made: Mutex::new(0),
             room: Condvar::new(),
             failure: watch::Sender::new(None),
@@ -54,16 +52,6 @@ impl Delivery {
     /// The first failure that ends the session, when there is one.
     pub(super) fn failure(&self) -> watch::Receiver<Option<Arc<Error>>> {
         self.failure.subscribe()
-    }
-
-    /// A record is about to be given to the client.
-    pub(super) fn sending(&self) {
-        self.sent.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// The client did not take the record after all.
-    pub(super) fn not_sent(&self) {
-        self.sent.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Taken before a record is sent, so that room made meanwhile is not waited for.
@@ -100,8 +88,8 @@ impl Delivery {
     fn acknowledged(&self, ticket: Ticket) {
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         batch.push(ticket);
-        let reported = self.reported.fetch_add(1, Ordering::AcqRel) + 1;
-        if batch.len() >= BATCH || reported == self.sent.load(Ordering::Acquire) {
+        let was_last = self.flight.reported();
+        if batch.len() >= BATCH || was_last {
             self.close(&mut batch);
         }
     }
@@ -148,7 +136,7 @@ impl ProducerContext for Delivery {
         match result {
             Ok(_) => self.acknowledged(ticket),
             Err((error, message)) => {
-                self.reported.fetch_add(1, Ordering::AcqRel);
+                self.flight.reported();
                 self.ledger.reject(ticket);
                 self.fail(Error::Undelivered {
                     topic: message.topic().to_owned(),

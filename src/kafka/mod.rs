@@ -9,6 +9,7 @@
 
 mod delivery;
 mod error;
+mod flight;
 mod producer;
 mod properties;
 mod topics;

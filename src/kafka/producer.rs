@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::delivery::Delivery;
 use super::error::Error;
+use super::flight::LINGER_MS;
 use super::properties::creation_error;
 use crate::checkpoint::{Ledger, Ticket};
 use crate::metrics::Metrics;
@@ -73,6 +74,9 @@ pub trait Sink {
     /// [`SendError::Full`] when it must be sent again later.
     fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError>;
 
+    /// Nothing more comes for now: what was taken need not wait for company. Does not block.
+    fn send_queued(&self);
+
     /// Waits until room was made since a record was refused, or until `limit`.
     fn wait_for_room(&self, rooms_made: u64, limit: Duration);
 }
@@ -81,7 +85,7 @@ pub trait Sink {
 pub struct Producer {
     inner: Arc<BaseProducer<Delivery>>,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Producer {
@@ -99,14 +103,25 @@ impl Producer {
             config.create_with_context(delivery).map_err(creation_error)?;
         let inner = Arc::new(inner);
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::Builder::new()
-            .name("kafka-delivery".to_owned())
-            .spawn({
-                let (inner, stop) = (Arc::clone(&inner), Arc::clone(&stop));
-                move || hear(&inner, &stop)
-            })
-            .map_err(|source| Error::Thread { source })?;
-        Ok(Self { inner, stop, thread: Some(thread) })
+        let mut producer = Self { inner: Arc::clone(&inner), stop, threads: Vec::new() };
+        let stop = Arc::clone(&producer.stop);
+        producer.spawn("kafka-delivery", {
+            let inner = Arc::clone(&inner);
+            move || hear(&inner, &stop)
+        })?;
+        // Who sets another `linger.ms` wants records to wait for it.
+        if config.get("linger.ms") == Some(LINGER_MS) {
+            producer.spawn("kafka-send", move || {
+                inner.context().flight.run(|| flush_for_a_moment(&inner));
+            })?;
+        }
+        Ok(producer)
+    }
+
+    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+        self.threads.push(thread.map_err(|source| Error::Thread { source })?);
+        Ok(())
     }
 
     /// The first failure that ends the session, when there is one.
@@ -140,11 +155,15 @@ impl Sink for Producer {
         }
         let context = self.inner.context();
         let rooms_made = context.rooms_made();
-        context.sending();
+        context.flight.sending();
         self.inner.send(base).map_err(|(source, _)| {
-            context.not_sent();
+            context.flight.not_sent();
             refusal(source, record, rooms_made)
         })
+    }
+
+    fn send_queued(&self) {
+        self.inner.context().flight.ask();
     }
 
     fn wait_for_room(&self, rooms_made: u64, limit: Duration) {
@@ -155,7 +174,8 @@ impl Sink for Producer {
 impl Drop for Producer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
+        self.inner.context().flight.stop();
+        for thread in self.threads.drain(..) {
             // It ends by itself within one poll; a panic in it was already reported.
             let _ = thread.join();
         }
@@ -166,6 +186,21 @@ fn hear(producer: &BaseProducer<Delivery>, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         producer.poll(POLL);
         producer.context().close_batch();
+    }
+}
+
+/// Makes librdkafka send what is queued without lingering.
+///
+/// Its flush does that while it waits, and waits for all that is queued; the wrapper's waits for
+/// nothing, and is over before the sending thread has looked. A millisecond is the shortest wait
+/// there is, and some ten times what that thread needs to wake up.
+#[expect(unsafe_code, reason = "the safe wrapper calls it with a wait of zero")]
+fn flush_for_a_moment(producer: &BaseProducer<Delivery>) {
+    const MOMENT_MS: i32 = 1;
+    // SAFETY: the pointer is that of a live producer, which the reference keeps alive; the function
+    // may be called from any thread. That it times out is expected.
+    unsafe {
+        rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), MOMENT_MS);
     }
 }
 

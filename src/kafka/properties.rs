@@ -10,6 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::error::Error;
+use super::flight::LINGER_MS;
 use crate::config::Resolved;
 use crate::config::secret::MASK;
 
@@ -34,8 +35,8 @@ const OURS: &[(&str, &str)] = &[
 
 /// Defaults that a property of the user's replaces, each with its other name in librdkafka.
 const DEFAULTS: &[(&str, &str, &str)] = &[
-    // Batches form by themselves under load; waiting for them only costs latency.
-    ("linger.ms", "queue.buffering.max.ms", "0"),
+    // A lone record does not wait for it: see `flight`. One that the user sets is kept to.
+    ("linger.ms", "queue.buffering.max.ms", LINGER_MS),
     ("compression.type", "compression.codec", "lz4"),
     ("client.id", "client.id", "rowcast"),
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),

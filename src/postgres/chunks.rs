@@ -56,9 +56,10 @@ impl ChunkSender {
     pub(crate) fn send(
         &self,
         bytes: Bytes,
+        is_backlog: bool,
         room: OwnedSemaphorePermit,
     ) -> Result<(), ReceiverGone> {
-        self.sender.send(Chunk::new(bytes, room)).map_err(|_| ReceiverGone)
+        self.sender.send(Chunk::new(bytes, is_backlog, room)).map_err(|_| ReceiverGone)
     }
 }
 
@@ -80,6 +81,12 @@ impl ChunkReceiver {
         self.receiver.recv().await
     }
 
+    /// Whether the next chunk would have to be waited for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+
     /// The next chunk if one is there already.
     pub fn try_recv(&mut self) -> Option<Chunk> {
         self.receiver.try_recv().ok()
@@ -99,7 +106,7 @@ mod tests {
 
     async fn send(sender: &ChunkSender, bytes: &'static [u8]) {
         let room = sender.room_for(bytes.len()).await.expect("receiver");
-        sender.send(Bytes::from_static(bytes), room).expect("receiver");
+        sender.send(Bytes::from_static(bytes), false, room).expect("receiver");
     }
 
     #[tokio::test]
@@ -137,7 +144,7 @@ mod tests {
         let room = Arc::clone(&sender.room);
         for _ in 0..3 {
             let permit = Arc::clone(&room).try_acquire_many_owned(1).expect("room");
-            sender.send(Bytes::from_static(b"x"), permit).expect("receiver");
+            sender.send(Bytes::from_static(b"x"), false, permit).expect("receiver");
         }
         drop(sender);
         assert_eq!(std::iter::from_fn(|| receiver.blocking_recv()).count(), 3);

@@ -194,18 +194,29 @@ fn put_copy_data(payload: &[u8], out: &mut BytesMut) {
 #[derive(Debug)]
 pub struct Chunk {
     bytes: Bytes,
+    is_backlog: bool,
     _room: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 
 impl Chunk {
-    pub(super) const fn new(bytes: Bytes, room: tokio::sync::OwnedSemaphorePermit) -> Self {
-        Self { bytes, _room: Some(room) }
+    pub(super) const fn new(
+        bytes: Bytes,
+        is_backlog: bool,
+        room: tokio::sync::OwnedSemaphorePermit,
+    ) -> Self {
+        Self { bytes, is_backlog, _room: Some(room) }
     }
 
     /// A chunk that came from no channel.
     #[must_use]
     pub const fn from_bytes(bytes: Bytes) -> Self {
-        Self { bytes, _room: None }
+        Self { bytes, is_backlog: false, _room: None }
+    }
+
+    /// Whether rows came faster than they could be read one by one, so that more follow at once.
+    #[must_use]
+    pub const fn is_backlog(&self) -> bool {
+        self.is_backlog
     }
 
     /// Its frames, in the order they were sent.

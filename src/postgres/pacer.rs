@@ -53,6 +53,11 @@ impl Pacer {
         Self { state: State::Eager { since: now, bytes: 0 } }
     }
 
+    /// Whether rows come faster than they can be read one by one.
+    pub(crate) fn is_paced(&self) -> bool {
+        self.state == State::Paced
+    }
+
     /// Takes note of a read of `bytes`; gives the pause to make before the next one.
     pub(crate) fn after_read(&mut self, now: Instant, bytes: usize) -> Option<Duration> {
         match &mut self.state {

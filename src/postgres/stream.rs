@@ -156,7 +156,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                 Event::Room(room) => {
                     let bytes = self.take_whole();
                     self.heard_at = Instant::now();
-                    if forward(chunks.as_ref(), bytes, room).is_err() {
+                    let is_backlog = self.pacer.is_paced();
+                    if forward(chunks.as_ref(), bytes, is_backlog, room).is_err() {
                         chunks = None;
                     }
                     self.scan()?;
@@ -332,9 +333,10 @@ async fn next_data<S: AsyncRead + AsyncWrite + Unpin>(
 fn forward(
     chunks: Option<&ChunkSender>,
     bytes: Bytes,
+    is_backlog: bool,
     room: OwnedSemaphorePermit,
 ) -> Result<(), ReceiverGone> {
-    chunks.ok_or(ReceiverGone)?.send(bytes, room)
+    chunks.ok_or(ReceiverGone)?.send(bytes, is_backlog, room)
 }
 
 /// Our clock as the server counts time.
