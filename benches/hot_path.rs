@@ -27,6 +27,7 @@ fn main() {
             version: "0.1.0".to_owned(),
             name: "nyc".to_owned(),
             database: "taxi".to_owned(),
+            run_id: "5f2d".to_owned(),
         };
         let mut encoder = Encoder::new(&EncodeOptions { format: &format, source });
         let mut assembler = Assembler::new(Some(Lsn::from(24_023_000)));

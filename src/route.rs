@@ -124,9 +124,20 @@ impl Router {
     /// The topic of logical messages, as Debezium names it.
     #[must_use]
     pub fn message_topic(&self) -> TopicPlan {
+        self.topic_of("message", self.topics.partitions)
+    }
+
+    /// The topic of the records around transactions, as Debezium names it. They tell an order and
+    /// every one has another key, so they stand in one partition.
+    #[must_use]
+    pub fn transaction_topic(&self) -> TopicPlan {
+        self.topic_of("transaction", 1)
+    }
+
+    fn topic_of(&self, kind: &str, partitions: i32) -> TopicPlan {
         TopicPlan {
-            name: sanitised(&format!("{}.message", self.prefix)).into(),
-            partitions: self.topics.partitions,
+            name: sanitised(&format!("{}.{kind}", self.prefix)).into(),
+            partitions,
             replication_factor: self.topics.replication_factor,
             settings: self.topics.settings.clone(),
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::change::{Assembler, Change, KeyChoice, Op, RelationFacts, Step};
+use crate::change::{Assembler, Change, KeyChoice, Op, RelationFacts, Step, Transaction};
 use crate::checkpoint::Ledger;
 use crate::config::Operation;
 use crate::encode::{Encoder, Records};
@@ -29,8 +29,9 @@ use crate::route::{Router, TopicPlan};
 /// How long to wait for room before looking whether to stop.
 const ROOM: Duration = Duration::from_millis(50);
 
-/// More than any record has: three of the position, one of a key change, one of unchanged columns.
-const HEADERS_MAX: usize = 8;
+/// More than any record has: four of Debezium's context, three of the position, one each of a key
+/// change, of the content type and of unchanged columns.
+const HEADERS_MAX: usize = 12;
 
 /// Tells the worker to end, from another thread.
 #[derive(Debug, Default)]
@@ -96,6 +97,7 @@ pub struct Worker<S, L> {
     skipped: Vec<Operation>,
     topics: HashMap<u32, Arc<str>>,
     message_topic: Option<Arc<str>>,
+    transaction_topic: Option<Arc<str>>,
     out: Out<S>,
 }
 
@@ -146,6 +148,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             skipped,
             topics: HashMap::new(),
             message_topic: None,
+            transaction_topic: None,
             out: Out { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 },
         }
     }
@@ -194,17 +197,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if let Message::Relation(body) = message {
             return self.relation(&body);
         }
-        let Self {
-            lookup,
-            router,
-            assembler,
-            encoder,
-            records,
-            skipped,
-            topics,
-            message_topic,
-            out,
-        } = self;
+        let Self { lookup, router, assembler, encoder, records, skipped, topics, .. } = self;
+        let (message_topic, out) = (&mut self.message_topic, &mut self.out);
         let step = assembler.apply(message, lsn)?;
         let mut publish = |change: &Change<'_>| -> Result<(), Halt> {
             if operation(change.op()).is_some_and(|operation| skipped.contains(&operation)) {
@@ -212,14 +206,18 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             }
             let topic = match change.relation() {
                 Some(relation) => topics.get(&relation.oid),
-                None => Some(topic_of_messages(message_topic, router, lookup)?),
+                None => Some(topic_once(message_topic, || router.message_topic(), lookup)?),
             };
             // The topic of a relation is found before the relation is known to the assembler.
             let Some(topic) = topic else { return Ok(()) };
+            let now_us = now_us();
             encoder
-                .encode(change, now_us(), records)
+                .encode(change, now_us, records)
                 .map_err(|source| Error::Encode { lsn, source })?;
-            out.send_all(change, topic, records)
+            out.changes += 1;
+            // A truncate has no key; readers of partition 0 are told for all.
+            let partition = (change.op() == Op::Truncate).then_some(0);
+            out.send_all(topic, change.time_us(now_us) / 1000, partition, records)
         };
         match step {
             Step::Change(change) => publish(&change)?,
@@ -228,15 +226,32 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                     publish(&change)?;
                 }
             }
-            Step::Begin(_) => out.ledger.begin(),
-            Step::Commit { end_lsn, .. } => {
-                out.ledger.commit(end_lsn);
-                out.metrics.transactions.inc();
-                out.metrics.received_lsn.set(end_lsn.as_u64());
+            Step::Begin(transaction) => {
+                out.ledger.begin();
+                encoder.begin(&transaction, lsn, records);
+                self.send_around(&transaction)?;
+            }
+            Step::Commit { transaction, end_lsn, .. } => {
+                encoder.end(&transaction, lsn, records);
+                self.send_around(&transaction)?;
+                self.out.ledger.commit(end_lsn);
+                self.out.metrics.transactions.inc();
+                self.out.metrics.received_lsn.set(end_lsn.as_u64());
             }
             Step::Nothing => {}
         }
         Ok(())
+    }
+
+    /// Sends what the encoder has to say of a transaction's begin or end, if anything. It gets a
+    /// ticket as every record does, so no transaction is confirmed before it.
+    fn send_around(&mut self, transaction: &Transaction) -> Result<(), Halt> {
+        if self.records.is_empty() {
+            return Ok(());
+        }
+        let topic = || self.router.transaction_topic();
+        let topic = topic_once(&mut self.transaction_topic, topic, &mut self.lookup)?;
+        self.out.send_all(topic, transaction.commit_time_us / 1000, None, &self.records)
     }
 
     /// A table is described for the first time, or anew after it changed.
@@ -279,14 +294,11 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
 impl<S: Sink> Out<S> {
     fn send_all(
         &mut self,
-        change: &Change<'_>,
         topic: &str,
+        timestamp_ms: i64,
+        partition: Option<i32>,
         records: &Records,
     ) -> Result<(), Halt> {
-        self.changes += 1;
-        let timestamp_ms = change.transaction.map_or_else(now_us, |t| t.commit_time_us) / 1000;
-        // A truncate has no key; readers of partition 0 are told for all.
-        let partition = (change.op() == Op::Truncate).then_some(0);
         for record in records.iter() {
             let mut headers = [("", None); HEADERS_MAX];
             let count = headers.iter_mut().zip(record.headers()).map(|(at, header)| *at = header);
@@ -330,28 +342,30 @@ impl<S: Sink> Out<S> {
     }
 }
 
-fn topic_of_messages<'a>(
+/// A topic that is not a table's, made sure of on its first record.
+fn topic_once<'a>(
     known: &'a mut Option<Arc<str>>,
-    router: &Router,
+    plan: impl FnOnce() -> TopicPlan,
     lookup: &mut impl Lookup,
 ) -> Result<&'a Arc<str>, Error> {
-    if known.is_none() {
-        let plan = router.message_topic();
-        lookup.ensure_topic(&plan)?;
-        *known = Some(Arc::clone(&plan.name));
+    match known {
+        Some(topic) => Ok(topic),
+        None => {
+            let plan = plan();
+            lookup.ensure_topic(&plan)?;
+            Ok(known.insert(plan.name))
+        }
     }
-    // Just filled where it was empty.
-    Ok(known.get_or_insert_with(|| router.message_topic().name))
 }
 
-/// The operation as the configuration names it; none for a logical message.
+/// The operation as the configuration names it, if it is one that can be skipped.
 const fn operation(op: Op) -> Option<Operation> {
     match op {
         Op::Create => Some(Operation::Insert),
         Op::Update => Some(Operation::Update),
         Op::Delete => Some(Operation::Delete),
         Op::Truncate => Some(Operation::Truncate),
-        Op::Message => None,
+        Op::Read | Op::Message => None,
     }
 }
 

@@ -86,9 +86,15 @@ fn no_row_allocates_once_the_buffers_are_warm() {
     };
     let update =
         wire::row(b'U', 7, &[wire::tuple(b'O', &values("1")), wire::tuple(b'N', &values("2"))]);
-    for value in [ValueFormat::Debezium, ValueFormat::Flat] {
-        let format =
-            Format { value, flat_metadata: true, position_headers: true, ..Format::default() };
+    for value in [ValueFormat::Debezium, ValueFormat::CloudEvents, ValueFormat::Flat] {
+        let format = Format {
+            value,
+            flat_metadata: true,
+            position_headers: true,
+            transaction_metadata: true,
+            context_headers: Some(true),
+            ..Format::default()
+        };
         assert_eq!(allocations(&format, &taxi, &insert), 0, "inserts as {value:?}");
         assert_eq!(allocations(&format, &nested, &update), 0, "updates as {value:?}");
     }

@@ -104,6 +104,7 @@ impl Bridge {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 name: settings.prefix.clone(),
                 database: self.conninfo.database().to_owned(),
+                run_id: uuid::Uuid::now_v7().to_string(),
             },
         })
         .with_rules(ValueRules::new(settings));

@@ -58,8 +58,8 @@ pub enum Step<'a> {
     Truncated(Truncated<'a>),
     /// The transaction ends.
     Commit {
-        /// Where its commit record starts.
-        commit_lsn: Lsn,
+        /// The transaction, as its begin announced it.
+        transaction: Transaction,
         /// Where it ends: the position to confirm once all before it is safe.
         end_lsn: Lsn,
         /// Its number of changes; the highest ordinal.
@@ -231,8 +231,7 @@ impl Assembler {
         self.state = State::Idle;
         self.origin_commit_lsn = None;
         self.last_commit_lsn = Some(commit.end_lsn);
-        let Commit { commit_lsn, end_lsn, .. } = commit;
-        Ok(Step::Commit { commit_lsn, end_lsn, changes })
+        Ok(Step::Commit { transaction, end_lsn: commit.end_lsn, changes })
     }
 
     fn origin(&mut self, origin: Origin<'_>, lsn: Lsn) -> Result<Step<'_>, AssembleError> {
@@ -281,6 +280,10 @@ impl Assembler {
                 place
             }
         };
+        if !message.transactional {
+            // No commit will follow it: Debezium takes the message itself for one.
+            self.last_commit_lsn = Some(place.lsn);
+        }
         let LogicalMessage { prefix, content, .. } = message;
         Ok(Step::Change(self.change(place, Data::Message { prefix, content })))
     }

@@ -32,9 +32,11 @@ pub struct Change<'a> {
     pub position: Position,
     /// Where the change itself stands in the WAL. Interleaves across transactions: not an order.
     pub lsn: Lsn,
-    /// The transaction it belongs to; none for a non-transactional logical message.
+    /// The transaction it belongs to; none for a snapshot's row and for a non-transactional logical
+    /// message.
     pub transaction: Option<Transaction>,
-    /// End of the transaction before this one, or where the stream was started.
+    /// End of the transaction before this one, or where the stream was started. A non-transactional
+    /// message ends what it is: it has its own position here, and gives it to what follows.
     pub last_commit_lsn: Option<Lsn>,
     /// Where the transaction came from, if it was replicated to this server.
     pub origin: Option<ChangeOrigin<'a>>,
@@ -73,6 +75,15 @@ pub enum Data<'a> {
         /// The table.
         relation: &'a Arc<Relation>,
     },
+    /// A row that a snapshot read.
+    Read {
+        /// The table.
+        relation: &'a Arc<Relation>,
+        /// The row as it was read.
+        row: Row<'a>,
+        /// What the snapshot says of it.
+        snapshot: Snapshot,
+    },
     /// A logical message of `pg_logical_emit_message`.
     Message {
         /// Whom it is for.
@@ -91,6 +102,7 @@ impl<'a> Change<'a> {
             Data::Update { .. } => Op::Update,
             Data::Delete { .. } => Op::Delete,
             Data::Truncate { .. } => Op::Truncate,
+            Data::Read { .. } => Op::Read,
             Data::Message { .. } => Op::Message,
         }
     }
@@ -102,8 +114,21 @@ impl<'a> Change<'a> {
             Data::Insert { relation, .. }
             | Data::Update { relation, .. }
             | Data::Delete { relation, .. }
-            | Data::Truncate { relation } => Some(relation),
+            | Data::Truncate { relation }
+            | Data::Read { relation, .. } => Some(relation),
             Data::Message { .. } => None,
+        }
+    }
+
+    /// When it happened, in microseconds since the Unix epoch: the commit, or the reading of a
+    /// snapshot's row. A non-transactional message has no such time: it is taken to happen when it
+    /// is received, at `now_us`.
+    #[must_use]
+    pub const fn time_us(&self, now_us: i64) -> i64 {
+        match (self.transaction, &self.data) {
+            (_, Data::Read { snapshot, .. }) => snapshot.time_us,
+            (Some(transaction), _) => transaction.commit_time_us,
+            (None, _) => now_us,
         }
     }
 }
@@ -119,6 +144,8 @@ pub enum Op {
     Delete,
     /// An emptied table, `t`.
     Truncate,
+    /// A row that a snapshot read, `r`.
+    Read,
     /// A logical message, `m`.
     Message,
 }
@@ -132,6 +159,7 @@ impl Op {
             Self::Update => 'u',
             Self::Delete => 'd',
             Self::Truncate => 't',
+            Self::Read => 'r',
             Self::Message => 'm',
         }
     }
@@ -160,6 +188,49 @@ pub struct Transaction {
     pub commit_lsn: Lsn,
     /// When it committed, in microseconds since the Unix epoch.
     pub commit_time_us: i64,
+}
+
+/// What a snapshot says of a row that it read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which of its rows this is.
+    pub marker: SnapshotMarker,
+    /// When it was read, in microseconds since the Unix epoch.
+    pub time_us: i64,
+    /// The transaction that read it, with the epoch that Postgres counts beside its 32 bits.
+    pub xid: Option<u64>,
+}
+
+/// Which of a snapshot's rows a row is, as Debezium's `source.snapshot` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SnapshotMarker {
+    /// The first of all.
+    First,
+    /// The first of its table, but not of all.
+    FirstInTable,
+    /// Neither the first nor the last of its table.
+    Between,
+    /// The last of its table, but not of all.
+    LastInTable,
+    /// The last of all.
+    Last,
+    /// One of a snapshot that is taken beside the stream.
+    Incremental,
+}
+
+impl SnapshotMarker {
+    /// Debezium's word.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::FirstInTable => "first_in_data_collection",
+            Self::Between => "true",
+            Self::LastInTable => "last_in_data_collection",
+            Self::Last => "last",
+            Self::Incremental => "incremental",
+        }
+    }
 }
 
 /// Where a replicated transaction came from.

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Format {
-    /// Shape of the value: `debezium` (the envelope) or `flat` (the row's columns).
+    /// Shape of the value: `debezium` (the envelope), `cloudevents` (the envelope's fields as a
+    /// CloudEvent) or `flat` (the row's columns).
     pub value: ValueFormat,
     /// Form of column values. Only `readable` so far.
     pub types: TypeProfile,
@@ -19,6 +20,22 @@ pub struct Format {
     /// Add the headers `rowcast.lsn`, `rowcast.xid` and `rowcast.ordinal`, by which a consumer can
     /// rebuild transactions and drop repeats without parsing the value.
     pub position_headers: bool,
+    /// Publish the begin and the end of each transaction to the topic `<prefix>.transaction`, and
+    /// give each event its place in its transaction.
+    pub transaction_metadata: bool,
+    /// Add Debezium's headers `__debezium.context.*` to each record of a table. Default: as
+    /// Debezium does under `types = "debezium"`, not otherwise.
+    pub context_headers: Option<bool>,
+}
+
+impl Format {
+    /// Whether records of tables carry Debezium's context headers.
+    #[must_use]
+    pub fn has_context_headers(&self) -> bool {
+        self.context_headers.unwrap_or(match self.types {
+            TypeProfile::Readable => false,
+        })
+    }
 }
 
 impl Default for Format {
@@ -30,6 +47,8 @@ impl Default for Format {
             tombstones: true,
             flat_metadata: false,
             position_headers: false,
+            transaction_metadata: false,
+            context_headers: None,
         }
     }
 }
@@ -40,6 +59,9 @@ impl Default for Format {
 pub enum ValueFormat {
     /// Debezium's envelope: `before`, `after`, `source`, `op`, timestamps.
     Debezium,
+    /// A CloudEvent in structured JSON, around the envelope's `before` and `after`.
+    #[serde(rename = "cloudevents")]
+    CloudEvents,
     /// The row's columns.
     Flat,
 }

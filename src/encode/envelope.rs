@@ -6,18 +6,73 @@
 //! transaction before this one in front of it, which makes the pair ordered across transactions.
 //! Fields: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>
 
-use crate::change::Change;
+use crate::change::{Change, ChangeOrigin, Data, SnapshotMarker};
+use crate::lsn::Lsn;
 use crate::types::{write_bytes, write_string};
 
 use super::SourceIdentity;
+use super::digits::{write_micros_and_nanos, write_number};
+use super::transaction::TransactionBlock;
+
+/// What the source block says of one change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) time_us: i64,
+    pub(super) snapshot: &'static str,
+    last_commit_lsn: Option<Lsn>,
+    sequence_lsn: Lsn,
+    pub(super) xid: Option<u64>,
+    pub(super) lsn: Option<Lsn>,
+    pub(super) origin: Option<ChangeOrigin<'a>>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn of(change: &Change<'a>, now_us: i64) -> Self {
+        let snapshot = match change.data {
+            Data::Read { snapshot, .. } => Some(snapshot),
+            _ => None,
+        };
+        // A row of an incremental snapshot has no place in the WAL and no transaction of its own.
+        let placed = snapshot.is_none_or(|snapshot| snapshot.marker != SnapshotMarker::Incremental);
+        let xid = match snapshot {
+            Some(snapshot) => snapshot.xid,
+            None => change.transaction.map(|transaction| transaction.xid.into()),
+        };
+        Self {
+            time_us: change.time_us(now_us),
+            snapshot: snapshot.map_or("false", |snapshot| snapshot.marker.word()),
+            last_commit_lsn: change.last_commit_lsn,
+            sequence_lsn: change.lsn,
+            xid: xid.filter(|_| placed),
+            lsn: placed.then_some(change.lsn),
+            origin: change.origin,
+        }
+    }
+
+    /// The pair of LSNs, as a JSON array inside of a JSON text; without the text's quotes.
+    pub(super) fn write_sequence(&self, out: &mut Vec<u8>) {
+        out.push(b'[');
+        match self.last_commit_lsn {
+            Some(lsn) => {
+                out.extend_from_slice(b"\\\"");
+                write_number(lsn.as_u64(), out);
+                out.extend_from_slice(b"\\\"");
+            }
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\\\"");
+        write_number(self.sequence_lsn.as_u64(), out);
+        out.extend_from_slice(b"\\\"]");
+    }
+}
 
 /// The parts of the source block that are the same for every change.
 #[derive(Debug)]
 pub(super) struct SourceParts {
     /// `"source":{"version":"..","connector":"postgresql","name":"..","ts_ms":`.
     head: Vec<u8>,
-    /// `,"snapshot":"false","db":"..","sequence":"[`.
-    middle: Vec<u8>,
+    /// `","db":"..","sequence":"`.
+    database: Vec<u8>,
 }
 
 impl SourceParts {
@@ -27,41 +82,29 @@ impl SourceParts {
         head.extend_from_slice(b",\"connector\":\"postgresql\",\"name\":");
         write_string(&identity.name, &mut head);
         head.extend_from_slice(b",\"ts_ms\":");
-        let mut middle = b",\"snapshot\":\"false\",\"db\":".to_vec();
-        write_string(&identity.database, &mut middle);
-        middle.extend_from_slice(b",\"sequence\":\"[");
-        Self { head, middle }
+        let mut database = b"\",\"db\":".to_vec();
+        write_string(&identity.database, &mut database);
+        database.extend_from_slice(b",\"sequence\":\"");
+        Self { head, database }
     }
 
-    /// The source block. `table` is what `plan::source_table` made.
+    /// The source block. `table` is what [`table_fields`] made.
     #[inline]
-    pub(super) fn write(&self, change: &Change<'_>, now_us: i64, table: &[u8], out: &mut Vec<u8>) {
-        // A non-transactional message has no commit time: it was sent when it was written.
-        let time_us = change.transaction.map_or(now_us, |transaction| transaction.commit_time_us);
+    pub(super) fn write(&self, source: &Source<'_>, table: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.head);
-        write_number(time_us.div_euclid(1_000), out);
-        out.extend_from_slice(&self.middle);
-        match change.last_commit_lsn {
-            Some(lsn) => {
-                out.extend_from_slice(b"\\\"");
-                write_number(lsn.as_u64(), out);
-                out.extend_from_slice(b"\\\"");
-            }
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(b",\\\"");
-        write_number(change.lsn.as_u64(), out);
-        out.extend_from_slice(b"\\\"]\",\"ts_us\":");
-        write_micros_and_nanos(time_us, b",\"ts_ns\":", out);
+        write_number(source.time_us.div_euclid(1_000), out);
+        out.extend_from_slice(b",\"snapshot\":\"");
+        out.extend_from_slice(source.snapshot.as_bytes());
+        out.extend_from_slice(&self.database);
+        source.write_sequence(out);
+        out.extend_from_slice(b"\",\"ts_us\":");
+        write_micros_and_nanos(source.time_us, b",\"ts_ns\":", out);
         out.extend_from_slice(table);
         out.extend_from_slice(b",\"txId\":");
-        match change.transaction {
-            Some(transaction) => write_number(transaction.xid, out),
-            None => out.extend_from_slice(b"null"),
-        }
+        write_optional(source.xid, out);
         out.extend_from_slice(b",\"lsn\":");
-        write_number(change.lsn.as_u64(), out);
-        match change.origin {
+        write_optional(source.lsn.map(Lsn::as_u64), out);
+        match source.origin {
             Some(origin) => {
                 out.extend_from_slice(b",\"xmin\":null,\"origin\":");
                 write_string(origin.name, out);
@@ -74,10 +117,25 @@ impl SourceParts {
     }
 }
 
+/// The part of the source block that names the table.
+pub(super) fn table_fields(schema: &str, table: &str) -> Vec<u8> {
+    let mut part = b",\"schema\":".to_vec();
+    write_string(schema, &mut part);
+    part.extend_from_slice(b",\"table\":");
+    write_string(table, &mut part);
+    part
+}
+
 /// From `,"transaction"` to the closing brace.
 #[inline]
-pub(super) fn write_tail(op: u8, now_us: i64, out: &mut Vec<u8>) {
-    out.extend_from_slice(b",\"transaction\":null,\"op\":\"");
+pub(super) fn write_tail(
+    op: u8,
+    now_us: i64,
+    transaction: Option<&TransactionBlock>,
+    out: &mut Vec<u8>,
+) {
+    write_transaction(transaction, out);
+    out.extend_from_slice(b",\"op\":\"");
     out.push(op);
     out.extend_from_slice(b"\",\"ts_ms\":");
     write_number(now_us.div_euclid(1_000), out);
@@ -88,37 +146,46 @@ pub(super) fn write_tail(op: u8, now_us: i64, out: &mut Vec<u8>) {
 
 /// The value of a logical message, whose fields and order differ from a row's.
 pub(super) fn write_message(
-    source: &SourceParts,
-    change: &Change<'_>,
+    parts: &SourceParts,
+    source: &Source<'_>,
     now_us: i64,
+    transaction: Option<&TransactionBlock>,
     (prefix, content): (&str, &[u8]),
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(b"{\"op\":\"m\",\"ts_ms\":");
     write_number(now_us.div_euclid(1_000), out);
     out.push(b',');
-    source.write(change, now_us, b",\"schema\":\"\",\"table\":\"\"", out);
-    out.extend_from_slice(b",\"transaction\":null,\"message\":{\"prefix\":");
+    parts.write(source, b",\"schema\":\"\",\"table\":\"\"", out);
+    write_transaction(transaction, out);
+    write_message_block(prefix, content, out);
+    out.push(b'}');
+}
+
+/// What a logical message says, as the last field of its value.
+pub(super) fn write_message_block(prefix: &str, content: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"message\":{\"prefix\":");
     write_string(prefix, out);
     out.extend_from_slice(b",\"content\":");
     write_bytes(content, out);
-    out.extend_from_slice(b"}}");
+    out.push(b'}');
 }
 
 #[inline]
-pub(super) fn write_number(number: impl itoa::Integer, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+fn write_transaction(transaction: Option<&TransactionBlock>, out: &mut Vec<u8>) {
+    match transaction {
+        Some(block) => {
+            out.extend_from_slice(b",\"transaction\":");
+            block.write(out);
+        }
+        None => out.extend_from_slice(b",\"transaction\":null"),
+    }
 }
 
-/// Microseconds, then `name`, then the same as nanoseconds: zeros behind the same digits.
 #[inline]
-fn write_micros_and_nanos(time_us: i64, name: &[u8], out: &mut Vec<u8>) {
-    let mut digits = itoa::Buffer::new();
-    let digits = digits.format(time_us).as_bytes();
-    out.extend_from_slice(digits);
-    out.extend_from_slice(name);
-    out.extend_from_slice(digits);
-    if time_us != 0 {
-        out.extend_from_slice(b"000");
+fn write_optional(number: Option<u64>, out: &mut Vec<u8>) {
+    match number {
+        Some(number) => write_number(number, out),
+        None => out.extend_from_slice(b"null"),
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::change::Change;
 
-use super::envelope::write_number;
+use super::digits::write_number;
 
 /// Adds the metadata to the object that `out` ends with.
 pub(super) fn append_metadata(change: &Change<'_>, op: u8, now_us: i64, out: &mut Vec<u8>) {

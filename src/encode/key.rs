@@ -7,7 +7,7 @@ use crate::change::{OldRow, Row};
 use crate::config::KeyFormat;
 use crate::pgoutput::Datum;
 
-use super::EncodeError;
+use super::error::EncodeError;
 use super::plan::{Plan, close_object};
 
 impl Plan {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::change::{OldRow, Relation, Row};
+use crate::config::{Format, ValueFormat};
 use crate::pgoutput::Datum;
 use crate::types::{Codec, Forms, codec_for, write_string};
 
-use super::EncodeError;
+use super::error::EncodeError;
 use super::rules::Rule;
+use super::{cloudevents, envelope};
 
 /// A relation, ready to be written.
 #[derive(Debug)]
@@ -15,8 +17,10 @@ pub(super) struct Plan {
     /// Held so that its address stays taken: an equal pointer means the plan still holds.
     pub(super) relation: Arc<Relation>,
     pub(super) columns: Vec<PlannedColumn>,
-    /// `,"schema":"public","table":"trips"`.
+    /// The fields that name the table in what the format says of the source.
     pub(super) source_table: Vec<u8>,
+    /// Where the table's events are counted.
+    pub(super) collection: usize,
 }
 
 #[derive(Debug)]
@@ -32,7 +36,17 @@ pub(super) struct PlannedColumn {
 
 impl Plan {
     /// `rules` has one rule a column.
-    pub(super) fn new(relation: &Arc<Relation>, rules: Vec<Rule>, forms: &Forms) -> Self {
+    pub(super) fn new(
+        relation: &Arc<Relation>,
+        rules: Vec<Rule>,
+        format: &Format,
+        forms: &Forms,
+        collection: usize,
+    ) -> Self {
+        let source_table = match format.value {
+            ValueFormat::CloudEvents => cloudevents::table_attributes,
+            ValueFormat::Debezium | ValueFormat::Flat => envelope::table_fields,
+        };
         let columns = relation.columns.iter().zip(rules).map(|(column, rule)| {
             let mut name = vec![b','];
             write_string(&column.name, &mut name);
@@ -48,8 +62,31 @@ impl Plan {
         Self {
             columns: columns.collect(),
             source_table: source_table(&relation.schema, &relation.table),
+            collection,
             relation: Arc::clone(relation),
         }
+    }
+
+    /// `{"before":..,"after":..`, with null for what there is not.
+    #[inline]
+    pub(super) fn write_rows(
+        &self,
+        before: Option<&OldRow<'_>>,
+        after: Option<&Row<'_>>,
+        unchanged: &mut Vec<usize>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        out.extend_from_slice(b"{\"before\":");
+        match before {
+            Some(before) => self.write_old_row(before, out)?,
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"after\":");
+        match after {
+            Some(after) => self.write_row(after, unchanged, out)?,
+            None => out.extend_from_slice(b"null"),
+        }
+        Ok(())
     }
 
     /// A row after a change, as an object. A TOAST value that did not change and that no old row
@@ -135,15 +172,6 @@ impl Plan {
         let column = self.relation.columns.get(at).map(|column| column.name.clone());
         error(self.relation.full_name.clone(), column.unwrap_or_default())
     }
-}
-
-/// The part of the source block that names the table.
-pub(super) fn source_table(schema: &str, table: &str) -> Vec<u8> {
-    let mut part = b",\"schema\":".to_vec();
-    write_string(schema, &mut part);
-    part.extend_from_slice(b",\"table\":");
-    write_string(table, &mut part);
-    part
 }
 
 /// Ends an object whose columns each began with a comma: the first comma becomes the brace.

@@ -198,11 +198,26 @@ fn binary_tuples_have_a_value_wherever_text_tuples_have_one() {
     }
 }
 
+/// Each format, with the metadata that can stand around it in one of them.
+fn formats() -> [(&'static str, Format); 3] {
+    let format =
+        |value| Format { value, flat_metadata: true, position_headers: true, ..Format::default() };
+    let around = Format {
+        position_headers: false,
+        transaction_metadata: true,
+        context_headers: Some(true),
+        ..format(ValueFormat::CloudEvents)
+    };
+    [
+        ("debezium", format(ValueFormat::Debezium)),
+        ("flat", format(ValueFormat::Flat)),
+        ("cloudevents", around),
+    ]
+}
+
 #[test]
 fn captured_frames_become_the_same_records_as_ever_on_every_version() {
-    for (name, value) in [("debezium", ValueFormat::Debezium), ("flat", ValueFormat::Flat)] {
-        let format =
-            Format { value, flat_metadata: true, position_headers: true, ..Format::default() };
+    for (name, format) in formats() {
         let golden = folder().join(format!("records.{name}.txt"));
         for version in VERSIONS {
             let text = records(&format, numbered_anew(&capture(version, "text")));

@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod golden;
+mod metadata;
 mod records;
 mod roundtrip;
 mod stream;

@@ -185,7 +185,11 @@ fn a_logical_message_carries_its_content_as_base64() {
     stream.all(&[commit(900, 910, COMMIT_US)]);
     let seen = stream.all(&[message(false, 880, "p", b"")]);
     assert_eq!(field(&seen[0], "source")["txId"], Json::Null);
-    assert_eq!(field(&seen[0], "source")["sequence"], "[\"910\",\"880\"]");
+    // It has no commit, so it stands for its own: to itself, and to what follows.
+    assert_eq!(field(&seen[0], "source")["sequence"], "[\"880\",\"880\"]");
+    stream.all(&[begin(950, COMMIT_US, 772)]);
+    let seen = stream.all(&[row(b'I', TRIPS, &[new("1", "2.0", Value::Null)])]);
+    assert_eq!(field(&seen[0], "source")["sequence"], "[\"880\",\"24023128\"]");
 }
 
 #[test]

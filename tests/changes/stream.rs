@@ -1,6 +1,6 @@
 //! Sends messages through decode, assemble and encode as the bridge does.
 
-use rowcast::change::{Assembler, Change, KeyChoice, RelationFacts, Step};
+use rowcast::change::{Assembler, Change, Data, KeyChoice, RelationFacts, Snapshot, Step};
 use rowcast::config::Format;
 use rowcast::encode::{EncodeOptions, Encoder, RecordRef, Records, SourceIdentity};
 use rowcast::lsn::Lsn;
@@ -35,6 +35,7 @@ impl Stream {
             version: "0.1.0".to_owned(),
             name: "nyc".to_owned(),
             database: "taxi".to_owned(),
+            run_id: "5f2d".to_owned(),
         };
         Self {
             assembler: Assembler::new(None),
@@ -69,7 +70,17 @@ impl Stream {
         let changes: Vec<Change<'_>> = match step.map_err(|error| error.to_string())? {
             Step::Change(change) => vec![change],
             Step::Truncated(changes) => changes.collect(),
-            Step::Begin(_) | Step::Commit { .. } | Step::Nothing => Vec::new(),
+            Step::Begin(transaction) => {
+                self.encoder.begin(&transaction, lsn, &mut self.records);
+                self.records.iter().for_each(&mut see);
+                Vec::new()
+            }
+            Step::Commit { transaction, .. } => {
+                self.encoder.end(&transaction, lsn, &mut self.records);
+                self.records.iter().for_each(&mut see);
+                Vec::new()
+            }
+            Step::Nothing => Vec::new(),
         };
         for change in changes {
             let encoded = self.encoder.encode(&change, NOW_US, &mut self.records);
@@ -80,6 +91,17 @@ impl Stream {
             self.records.iter().for_each(&mut see);
         }
         Ok(())
+    }
+
+    /// The records of an insert's row as if a snapshot had read it.
+    pub(crate) fn read(&mut self, insert: &[u8], snapshot: Snapshot) -> Vec<Seen> {
+        let step = self.assembler.apply(decode(insert).unwrap(), Lsn::from(24_023_128)).unwrap();
+        let Step::Change(change) = step else { panic!("not a change") };
+        let Data::Insert { relation, after: row } = change.data else { panic!("not an insert") };
+        let data = Data::Read { relation, row, snapshot };
+        let change = Change { transaction: None, data, ..change };
+        self.encoder.encode(&change, NOW_US, &mut self.records).unwrap();
+        self.records.iter().map(|record| Seen::new(&record)).collect()
     }
 
     /// As [`send`](Self::send), where every message must be taken.

@@ -78,6 +78,10 @@ pub(crate) fn message(transactional: bool, lsn: u64, prefix: &str, content: &[u8
     [&head, lsn.to_be_bytes().as_slice(), prefix.as_bytes(), &[0], &length, content].concat()
 }
 
+pub(crate) fn origin(commit_lsn: u64, name: &str) -> Vec<u8> {
+    [b"O".as_slice(), &commit_lsn.to_be_bytes(), name.as_bytes(), &[0]].concat()
+}
+
 /// The 20-column taxi row of the load tests, and its table.
 pub(crate) fn taxi(trip: u64) -> (Vec<u8>, Vec<u8>) {
     let columns: [Column<'_>; 20] = [

@@ -14,3 +14,4 @@ mod load;
 mod setup;
 mod tail;
 mod topics;
+mod transactions;

@@ -1,0 +1,82 @@
+//! Why a change cannot be published, and what an operator can do about it.
+//!
+//! Names the table and column, never a value.
+
+use crate::types::ValueError;
+
+use super::rules::RuleError;
+
+/// A change that cannot be published. Names the table and column, never a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// A value is not the text form of its type.
+    #[error("encoding column {column:?} of table {table}")]
+    Value {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+        /// What is wrong.
+        source: ValueError,
+    },
+    /// A value came in binary form, which the bridge does not ask for.
+    #[error(
+        "encoding column {column:?} of table {table}: the server sent a binary value, which was not asked for"
+    )]
+    Binary {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A key column is null.
+    #[error("keying a row of table {table}: key column {column:?} is null")]
+    KeyNull {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A key column is a TOAST value that did not change and was not sent.
+    #[error(
+        "keying a row of table {table}: the server did not send the unchanged large value of key column {column:?}"
+    )]
+    KeyUnchanged {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// The settings of the table do not fit it.
+    #[error(transparent)]
+    Rules(RuleError),
+    /// A deleted row came without a key column, for it is not part of the replica identity.
+    #[error(
+        "keying a deleted row of table {table}: key column {column:?} is not part of the replica identity"
+    )]
+    KeyOutsideIdentity {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+}
+
+impl EncodeError {
+    /// What an operator can do about it: SQL or a setting.
+    #[must_use]
+    pub fn fix(&self) -> Option<String> {
+        match self {
+            Self::KeyOutsideIdentity { table, .. } | Self::KeyUnchanged { table, .. } => {
+                Some(format!(
+                    "for changes to come: ALTER TABLE {table} REPLICA IDENTITY FULL; for those already written: leave out the key configured for {table}"
+                ))
+            }
+            Self::KeyNull { table, .. } => {
+                Some(format!("configure a key of NOT NULL columns for {table}"))
+            }
+            Self::Rules(error) => Some(error.fix()),
+            Self::Value { .. } | Self::Binary { .. } => None,
+        }
+    }
+}
