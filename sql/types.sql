@@ -15,7 +15,7 @@ SELECT t.oid,
        n.nspname::text,
        t.typname::text,
        t.typtype::text,
-       t.typcategory = 'A' AND t.typelem <> 0 AS is_array,
+       e.oid IS NOT NULL AS is_array,
        t.typelem,
        t.typbasetype,
        t.typtypmod,
@@ -24,7 +24,9 @@ SELECT t.oid,
            FROM pg_catalog.pg_enum e
            WHERE e.enumtypid = t.oid
            ORDER BY e.enumsortorder
-       ) AS labels
+       ) AS labels,
+       ascii(coalesce(e.typdelim, ',')::text) AS delimiter
 FROM wanted
 JOIN pg_catalog.pg_type t ON t.oid = wanted.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND e.typarray = t.oid

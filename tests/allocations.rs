@@ -12,10 +12,11 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use rowcast::change::{Assembler, KeyChoice, RelationFacts, Step};
-use rowcast::config::{Format, ValueFormat};
+use rowcast::config::{Format, TypeProfile, ValueFormat};
 use rowcast::encode::{EncodeOptions, Encoder, Records, SourceIdentity};
 use rowcast::lsn::Lsn;
 use rowcast::pgoutput::{Message, decode};
+use rowcast::types::{Forms, TypeFacts, TypeKind, codec_for};
 
 struct Counting;
 
@@ -87,15 +88,74 @@ fn no_row_allocates_once_the_buffers_are_warm() {
     let update =
         wire::row(b'U', 7, &[wire::tuple(b'O', &values("1")), wire::tuple(b'N', &values("2"))]);
     for value in [ValueFormat::Debezium, ValueFormat::CloudEvents, ValueFormat::Flat] {
-        let format = Format {
-            value,
-            flat_metadata: true,
-            position_headers: true,
-            transaction_metadata: true,
-            context_headers: Some(true),
-            ..Format::default()
-        };
-        assert_eq!(allocations(&format, &taxi, &insert), 0, "inserts as {value:?}");
-        assert_eq!(allocations(&format, &nested, &update), 0, "updates as {value:?}");
+        for types in [TypeProfile::Readable, TypeProfile::Debezium] {
+            let format = Format {
+                value,
+                types,
+                flat_metadata: true,
+                position_headers: true,
+                transaction_metadata: true,
+                context_headers: Some(true),
+                ..Format::default()
+            };
+            let how = format!("as {value:?} under {types:?}");
+            assert_eq!(allocations(&format, &taxi, &insert), 0, "inserts {how}");
+            assert_eq!(allocations(&format, &nested, &update), 0, "updates {how}");
+        }
+    }
+}
+
+#[test]
+fn no_value_of_any_type_allocates_once_the_buffers_are_warm() {
+    const EXTENSIONS: [(u32, &str); 4] =
+        [(60_001, "hstore"), (60_002, "vector"), (60_003, "sparsevec"), (60_004, "geometry")];
+    let long = format!("{}.{}", "9".repeat(300), "1".repeat(300));
+    let values: &[(u32, i32, &str)] = &[
+        (16, -1, "t"),
+        (20, -1, "-9223372036854775808"),
+        (30, -1, "1 2 3"),
+        (701, -1, "1.7976931348623157e+308"),
+        (1700, -1, "12345678901234567890.5"),
+        (1700, -1, &long),
+        (1700, 524_294, "16.50"),
+        (790, -1, "-$1,234.56"),
+        (1082, -1, "0044-03-15 BC"),
+        (1083, -1, "08:15:30.123456"),
+        (1266, -1, "08:15:30.5+05:30"),
+        (1114, -1, "2024-03-01 08:15:30.123456"),
+        (1184, -1, "2024-03-01 08:15:30.1+00"),
+        (1186, -1, "P1Y2M3DT4H5M6.78S"),
+        (1562, -1, "1010101010101"),
+        (17, -1, "\\xdeadbeef"),
+        (3802, -1, "{\"a\": [1, {\"b\": null}]}"),
+        (600, -1, "(1,2.5)"),
+        (1231, -1, "{16.50,NULL,-1}"),
+        (1009, -1, "{a,\"b \\\"c\"}"),
+        (60_001, -1, "\"k\"=>\"v \\\" w\", \"n\"=>NULL"),
+        (60_002, -1, "[1,2.5,1e-05]"),
+        (60_003, -1, "{1:1,5:2,3:2.5}/5"),
+        (60_004, -1, "0101000020E6100000000000000000F03F0000000000000440"),
+    ];
+    let facts = |(oid, name): (u32, &str)| {
+        let (schema, name, kind) = ("public".to_owned(), name.to_owned(), TypeKind::Base);
+        (oid, TypeFacts { oid, schema, name, kind })
+    };
+    let types = EXTENSIONS.into_iter().map(facts).collect();
+    for profile in [TypeProfile::Readable, TypeProfile::Debezium] {
+        let forms = Forms::of(&Format { types: profile, ..Format::default() });
+        let mut out = Vec::new();
+        for (oid, typmod, wire) in values {
+            let codec = codec_for(*oid, *typmod, &types, &forms);
+            let mut before = 0;
+            for number in 0..100 {
+                if number == 2 {
+                    before = ALLOCATIONS.with(Cell::get);
+                }
+                out.clear();
+                codec.write_json(wire.as_bytes(), &mut out).unwrap();
+            }
+            let count = ALLOCATIONS.with(Cell::get) - before;
+            assert_eq!(count, 0, "type {oid} under {profile:?}");
+        }
     }
 }

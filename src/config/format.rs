@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
+
 /// What a record looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -9,8 +11,23 @@ pub struct Format {
     /// Shape of the value: `debezium` (the envelope), `cloudevents` (the envelope's fields as a
     /// CloudEvent) or `flat` (the row's columns).
     pub value: ValueFormat,
-    /// Form of column values. Only `readable` so far.
+    /// Form of column values: `readable`, or `debezium` (Debezium's defaults, bit for bit). The
+    /// switches below change one kind of value each, under either; unset, the profile decides.
+    /// `docs/types.md` has the tables.
     pub types: TypeProfile,
+    /// `numeric` and `money`: `precise` (bytes and scale), `double` or `string`.
+    pub decimal_handling_mode: Option<DecimalMode>,
+    /// `date`, `time` and `timestamp`: numbers since the epoch or midnight, or `isostring`.
+    pub time_precision_mode: Option<TimePrecisionMode>,
+    /// `interval`: `numeric` (microseconds) or `string` (ISO 8601, every part).
+    pub interval_handling_mode: Option<IntervalMode>,
+    /// `hstore`: `json` (in a text) or `map` (an object).
+    pub hstore_handling_mode: Option<HstoreMode>,
+    /// `bytea`, and the content of logical messages. Default: `bytes`, which is base64 in JSON.
+    pub binary_handling_mode: Option<BinaryMode>,
+    /// Publish types that Debezium does not know as it does under `include.unknown.datatypes`: the
+    /// bytes of their text, in the form of `binary_handling_mode`. Otherwise they are text.
+    pub include_unknown_datatypes: bool,
     /// Form of the key: `json` (an object) or `value` (the bare value of a single key column).
     pub key: KeyFormat,
     /// Follow each delete with a tombstone (same key, no value), which compacted topics need.
@@ -43,6 +60,12 @@ impl Default for Format {
         Self {
             value: ValueFormat::Debezium,
             types: TypeProfile::Readable,
+            decimal_handling_mode: None,
+            time_precision_mode: None,
+            interval_handling_mode: None,
+            hstore_handling_mode: None,
+            binary_handling_mode: None,
+            include_unknown_datatypes: false,
             key: KeyFormat::Json,
             tombstones: true,
             flat_metadata: false,
@@ -72,6 +95,8 @@ pub enum ValueFormat {
 pub enum TypeProfile {
     /// For people: decimals and times as text, JSON nested.
     Readable,
+    /// For consumers of Debezium: its defaults.
+    Debezium,
 }
 
 /// Form of a record's key.

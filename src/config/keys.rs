@@ -108,6 +108,16 @@ const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1
 // kilobytes in 31 bits.
 const QUEUE_BYTES: Kind = Kind::Integer { min: 1 << 20, max: (i32::MAX as i64) << 10, or: None };
 
+const TIME_PRECISION_MODES: &[&str] = &[
+    "adaptive",
+    "adaptive_time_microseconds",
+    "connect",
+    "microseconds",
+    "nanoseconds",
+    "isostring",
+];
+const BINARY_MODES: &[&str] = &["bytes", "base64", "base64-url-safe", "hex"];
+
 /// Every key outside of single tables, in the order of the manual.
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Kind::Text(Rule::Name)),
@@ -134,7 +144,13 @@ pub(super) const KEYS: &[Key] = &[
     key("topics", "replication_factor", REPLICAS),
     key("topics", "settings", Kind::Texts),
     key("format", "value", Kind::OneOf(&["debezium", "cloudevents", "flat"])),
-    key("format", "types", Kind::OneOf(&["readable"])),
+    key("format", "types", Kind::OneOf(&["readable", "debezium"])),
+    key("format", "decimal_handling_mode", Kind::OneOf(&["precise", "double", "string"])),
+    key("format", "time_precision_mode", Kind::OneOf(TIME_PRECISION_MODES)),
+    key("format", "interval_handling_mode", Kind::OneOf(&["numeric", "string"])),
+    key("format", "hstore_handling_mode", Kind::OneOf(&["json", "map"])),
+    key("format", "binary_handling_mode", Kind::OneOf(BINARY_MODES)),
+    key("format", "include_unknown_datatypes", Kind::Boolean),
     key("format", "key", Kind::OneOf(&["json", "value"])),
     key("format", "tombstones", Kind::Boolean),
     key("format", "flat_metadata", Kind::Boolean),

@@ -7,6 +7,7 @@
 //! Fields: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>
 
 use crate::change::{Change, ChangeOrigin, Data, SnapshotMarker};
+use crate::config::BinaryMode;
 use crate::lsn::Lsn;
 use crate::types::{write_bytes, write_string};
 
@@ -144,13 +145,20 @@ pub(super) fn write_tail(
     out.push(b'}');
 }
 
+/// A logical message and the form that its content takes.
+pub(super) struct LogicalMessage<'a> {
+    pub(super) prefix: &'a str,
+    pub(super) content: &'a [u8],
+    pub(super) binary: BinaryMode,
+}
+
 /// The value of a logical message, whose fields and order differ from a row's.
 pub(super) fn write_message(
     parts: &SourceParts,
     source: &Source<'_>,
     now_us: i64,
     transaction: Option<&TransactionBlock>,
-    (prefix, content): (&str, &[u8]),
+    message: &LogicalMessage<'_>,
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(b"{\"op\":\"m\",\"ts_ms\":");
@@ -158,16 +166,16 @@ pub(super) fn write_message(
     out.push(b',');
     parts.write(source, b",\"schema\":\"\",\"table\":\"\"", out);
     write_transaction(transaction, out);
-    write_message_block(prefix, content, out);
+    write_message_block(message, out);
     out.push(b'}');
 }
 
 /// What a logical message says, as the last field of its value.
-pub(super) fn write_message_block(prefix: &str, content: &[u8], out: &mut Vec<u8>) {
+pub(super) fn write_message_block(message: &LogicalMessage<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"message\":{\"prefix\":");
-    write_string(prefix, out);
+    write_string(message.prefix, out);
     out.extend_from_slice(b",\"content\":");
-    write_bytes(content, out);
+    write_bytes(message.content, message.binary, out);
     out.push(b'}');
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use crate::change::{Change, OldRow, Row};
-use crate::config::{Format, ValueFormat};
+use crate::config::{BinaryMode, Format, ValueFormat};
 use crate::types::write_string;
 
 use super::cloudevents::CloudEventParts;
@@ -135,12 +135,14 @@ impl<'a, 'c> Writer<'a, 'c> {
         write_string(prefix, out);
         out.push(b'}');
         let end = out.len();
+        let binary = self.format.binary_handling_mode.unwrap_or(BinaryMode::Bytes);
+        let message = envelope::LogicalMessage { prefix, content, binary };
         match self.format.value {
             ValueFormat::CloudEvents => {
                 let table = b",\"iodebeziumschema\":\"\",\"iodebeziumtable\":\"\"";
                 self.cloud.write(&source, b'm', table, transaction.as_ref(), out);
                 let start = out.len();
-                envelope::write_message_block(prefix, content, out);
+                envelope::write_message_block(&message, out);
                 // The block is the only field of the data: its comma is the brace that opens it.
                 if let Some(comma) = out.get_mut(start) {
                     *comma = b'{';
@@ -152,7 +154,7 @@ impl<'a, 'c> Writer<'a, 'c> {
                 &source,
                 self.now_us,
                 transaction.as_ref(),
-                (prefix, content),
+                &message,
                 out,
             ),
         }

@@ -88,7 +88,10 @@ impl Catalog {
             let oid: u32 = row.get(0);
             let kind = match (row.get::<_, &str>(3), row.get::<_, bool>(4)) {
                 ("d", _) => TypeKind::Domain { base: row.get(6), typmod: row.get(7) },
-                (_, true) => TypeKind::Array { element: row.get(5) },
+                (_, true) => TypeKind::Array {
+                    element: row.get(5),
+                    delimiter: u8::try_from(row.get::<_, i32>(9)).unwrap_or(b','),
+                },
                 ("e", _) => TypeKind::Enum { labels: row.get(8) },
                 ("r", _) => TypeKind::Range,
                 ("m", _) => TypeKind::Multirange,

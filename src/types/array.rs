@@ -172,6 +172,7 @@ mod tests {
 
     use super::super::TextKind;
     use super::*;
+    use crate::config::BinaryMode;
 
     const TEXT: Codec = Codec::Text(TextKind::Plain);
 
@@ -194,7 +195,10 @@ mod tests {
             read(Codec::Json, b',', r#"{"{\"a\": [1, \"\\\"\"]}",2}"#),
             Ok(json!([{"a": [1, "\""]}, 2]))
         );
-        assert_eq!(read(Codec::Bytea, b',', r#"{"\\x00ff"}"#), Ok(json!(["AP8="])));
+        assert_eq!(
+            read(Codec::Bytea(BinaryMode::Bytes), b',', r#"{"\\x00ff"}"#),
+            Ok(json!(["AP8="]))
+        );
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub enum TypeKind {
     Array {
         /// OID of the element type.
         element: u32,
+        /// What stands between elements: a comma for most types.
+        delimiter: u8,
     },
     /// A range.
     Range,

@@ -9,49 +9,54 @@
 //! The text forms are those of a session with `DateStyle=ISO`, `IntervalStyle=iso_8601`,
 //! `TimeZone=UTC`, `bytea_output=hex`, `extra_float_digits` of 1 or more, `client_encoding=UTF8`.
 //!
-//! | type | JSON under `readable` |
-//! |---|---|
-//! | bool | `true`, `false` |
-//! | int2, int4, int8, oid | number |
-//! | float4, float8 | number; `"NaN"`, `"Infinity"`, `"-Infinity"` |
-//! | numeric | string with the column's digits; NaN and infinities as above |
-//! | date | `"2024-03-01"`; years outside 0-9999 as ISO 8601 extends them: `"-0043-03-15"` is 44 BC, `"+10000-01-01"`; `"infinity"`, `"-infinity"` |
-//! | time | `"08:15:30.123456"` |
-//! | timetz | the same with its offset, `"+02:00"`; `"Z"` for zero |
-//! | timestamp | date and time with a `T` between |
-//! | timestamptz | the same in UTC, with `Z` |
-//! | interval | ISO 8601, `"P1Y2M3DT4H5M6.78S"` |
-//! | bytea | base64 |
-//! | json, jsonb | nested as it is; a line break between tokens becomes a space, so that an event stays one line |
-//! | arrays | arrays of the element's form, nested by dimension; lower bounds are left out |
-//! | domains | as the type they stand for |
-//! | all others | the text in a string |
+//! What each type becomes under each profile and switch is told in `docs/types.md`, whose examples
+//! a test runs through the codecs. A codec also knows the Connect schema of its values
+//! ([`Codec::write_schema`]), and what stands for a value that is not known
+//! ([`Codec::write_placeholder`], [`Codec::write_filler`]).
 //!
-//! Adding a type is a row in [`codec_for`] and a variant with its writer.
+//! Adding a type is a row in `choose`, a variant with its writer, and its schema and filler.
 
 mod array;
+mod bits;
 mod bytea;
+mod calendar;
+mod choose;
+mod decimal;
+mod epoch;
 mod facts;
 mod filler;
+mod float;
 mod forms;
+mod geometric;
+mod hstore;
+mod interval;
+mod java_map;
 mod json;
+mod money;
 mod number;
 mod placeholder;
+mod scan;
 mod schema;
 mod text;
 mod time;
+mod vector;
 
-use std::collections::BTreeMap;
+#[cfg(test)]
+mod manual;
 
-use crate::config::TypeProfile;
+use crate::config::BinaryMode;
 
 use self::array::ArrayCodec;
 pub(crate) use self::bytea::write_bytes;
+pub use self::choose::codec_for;
+pub use self::epoch::Ticks;
 pub use self::facts::{TypeFacts, TypeKind};
 pub use self::forms::Forms;
+use self::hstore::HstoreCodec;
 pub use self::placeholder::{DEFAULT_PLACEHOLDER, Placeholder};
 pub use self::schema::SchemaOf;
 pub(crate) use self::text::{utf8, write_string};
+use self::vector::SparseVectorCodec;
 
 /// How the values of one column are written.
 #[derive(Debug)]
@@ -64,32 +69,117 @@ pub enum Codec {
     Int32,
     /// int8, oid.
     Int64,
-    /// float4.
+    /// int2vector and oidvector: numbers between spaces, as an array.
+    IntList {
+        /// Whether the numbers need 64 bits.
+        wide: bool,
+    },
+    /// float4, with the server's digits.
     Float32,
-    /// float8.
+    /// float8, with the server's digits.
     Float64,
-    /// numeric.
+    /// float4, as Java prints it.
+    JavaFloat32,
+    /// float8, as Java prints it.
+    JavaFloat64,
+    /// numeric, its digits in a string.
     Numeric,
-    /// date.
+    /// The same with Java's names for NaN and infinity.
+    NumericString {
+        /// Digits after the point that the column has.
+        scale: i32,
+    },
+    /// numeric, as a double.
+    NumericDouble,
+    /// numeric with a scale, as the bytes of the number without its point.
+    Decimal {
+        /// Digits that the column has.
+        precision: u16,
+        /// Digits after the point.
+        scale: i32,
+        /// Space for long numbers.
+        scratch: Scratch,
+    },
+    /// numeric without a scale: the same, with the scale of each value.
+    VariableScaleDecimal(Scratch),
+    /// money, as the bytes of its hundredths.
+    Money(Scratch),
+    /// money, as a double.
+    MoneyDouble,
+    /// money, its digits in a string.
+    MoneyString,
+    /// date, ISO 8601.
     Date,
-    /// time.
+    /// date, as days since the epoch.
+    Days {
+        /// Whether the schema is Connect's own.
+        connect: bool,
+    },
+    /// date, ISO 8601 with a `Z`.
+    IsoDate,
+    /// time, ISO 8601.
     Time,
-    /// timetz.
+    /// time, since midnight.
+    TimeOfDay(Ticks),
+    /// time, ISO 8601 with a `Z`.
+    IsoTime,
+    /// timetz, with its offset.
     TimeTz,
-    /// timestamp.
+    /// timetz, in UTC.
+    ZonedTime,
+    /// timestamp, ISO 8601.
     Timestamp,
-    /// timestamptz.
+    /// timestamp, since the epoch.
+    EpochTimestamp(Ticks),
+    /// timestamp, ISO 8601 with a `Z`.
+    IsoTimestamp,
+    /// timestamptz, with the digits of its value.
     TimestampTz,
-    /// interval.
+    /// timestamptz, with the digits of its column.
+    ZonedTimestamp {
+        /// Digits of a second; 0 for as many as the value has.
+        digits: usize,
+    },
+    /// interval, ISO 8601 as the server prints it.
     Interval,
+    /// interval, in microseconds.
+    IntervalMicros,
+    /// interval, ISO 8601 with every part.
+    IntervalIso,
+    /// bit and varbit of one bit, as a boolean.
+    Bit,
+    /// bit and varbit, as bytes.
+    Bits {
+        /// Bits that the column has at most.
+        length: i32,
+    },
     /// bytea.
-    Bytea,
-    /// json, jsonb.
+    Bytea(BinaryMode),
+    /// json, jsonb, nested.
     Json,
+    /// hstore.
+    Hstore(Hstore),
+    /// point, as an object.
+    Point,
+    /// PostGIS' geometry or geography, as an object.
+    Geometry {
+        /// Whether it is a geography.
+        geography: bool,
+    },
+    /// pgvector's vector or halfvec, with the server's digits.
+    NumberArray,
+    /// pgvector's vector, as doubles.
+    Vector64,
+    /// pgvector's halfvec, as floats.
+    Vector32,
+    /// pgvector's sparsevec, as an object.
+    SparseVector(SparseVector),
     /// An array of another codec's values.
     Array(Array),
     /// Every other type.
     Text(TextKind),
+    /// Every other type, as the bytes of its text.
+    TextBytes(BinaryMode),
 }
 
 /// What a text is the form of: values are written the same, schemas differ.
@@ -118,6 +208,18 @@ pub enum TextKind {
 #[derive(Debug)]
 pub struct Array(Box<ArrayCodec>);
 
+/// An hstore's form, with the space it needs.
+#[derive(Debug)]
+pub struct Hstore(Box<HstoreCodec>);
+
+/// The space that a sparse vector needs.
+#[derive(Debug)]
+pub struct SparseVector(Box<SparseVectorCodec>);
+
+/// Space for numbers that are too long for a register, used again for the next.
+#[derive(Debug, Default)]
+pub struct Scratch(decimal::Limbs);
+
 /// A value that is not the text form of its type. Says where, never what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the {type_name} text is malformed at byte {offset}: expected {expected}")]
@@ -130,132 +232,10 @@ pub struct ValueError {
     pub expected: &'static str,
 }
 
-/// Domains over domains, or arrays of domains, deeper than any catalog holds.
-const MAX_TYPE_DEPTH: u32 = 32;
-
-/// The codec of a column. `types` is the catalog's word on types that are not built in.
-#[must_use]
-pub fn codec_for(
-    type_oid: u32,
-    typmod: i32,
-    types: &BTreeMap<u32, TypeFacts>,
-    forms: &Forms,
-) -> Codec {
-    match forms.profile {
-        TypeProfile::Readable => readable(type_oid, typmod, types, forms, MAX_TYPE_DEPTH),
-    }
-}
-
-/// OIDs: <https://github.com/postgres/postgres/blob/master/src/include/catalog/pg_type.dat>
-fn readable(
-    oid: u32,
-    typmod: i32,
-    types: &BTreeMap<u32, TypeFacts>,
-    forms: &Forms,
-    depth: u32,
-) -> Codec {
-    match oid {
-        16 => Codec::Bool,
-        21 => Codec::Int16,
-        23 => Codec::Int32,
-        20 | 26 => Codec::Int64,
-        700 => Codec::Float32,
-        701 => Codec::Float64,
-        1700 => Codec::Numeric,
-        1082 => Codec::Date,
-        1083 => Codec::Time,
-        1266 => Codec::TimeTz,
-        1114 => Codec::Timestamp,
-        1184 => Codec::TimestampTz,
-        1186 => Codec::Interval,
-        17 => Codec::Bytea,
-        114 | 3802 if forms.nests_json => Codec::Json,
-        114 | 3802 => Codec::Text(TextKind::Json),
-        142 => Codec::Text(TextKind::Xml),
-        2950 => Codec::Text(TextKind::Uuid),
-        3614 => Codec::Text(TextKind::TsVector),
-        _ => match types.get(&oid).map(|facts| (&facts.kind, facts.name.as_str())) {
-            _ if depth == 0 => Codec::Text(TextKind::Plain),
-            Some((TypeKind::Domain { base, typmod }, _)) => {
-                readable(*base, *typmod, types, forms, depth - 1)
-            }
-            Some((TypeKind::Array { element }, _)) => {
-                array_of(*element, typmod, types, forms, depth)
-            }
-            Some((TypeKind::Enum { labels }, _)) => {
-                Codec::Text(TextKind::Enum { allowed: labels.join(",") })
-            }
-            Some((TypeKind::Base, "ltree")) => Codec::Text(TextKind::Ltree),
-            _ => match built_in_element(oid) {
-                Some(element) => array_of(element, typmod, types, forms, depth),
-                None => Codec::Text(TextKind::Plain),
-            },
-        },
-    }
-}
-
-fn array_of(
-    element: u32,
-    typmod: i32,
-    types: &BTreeMap<u32, TypeFacts>,
-    forms: &Forms,
-    depth: u32,
-) -> Codec {
-    // `box` is the one type of Postgres that does not separate array elements by a comma.
-    const BOX: u32 = 603;
-    let delimiter = if element == BOX { b';' } else { b',' };
-    let element = readable(element, typmod, types, forms, depth - 1);
-    Codec::Array(Array(Box::new(ArrayCodec::new(element, delimiter))))
-}
-
-/// The element type of a built-in array type, for where the catalog was silent.
-const fn built_in_element(array: u32) -> Option<u32> {
-    Some(match array {
-        1000 => 16,   // bool
-        1001 => 17,   // bytea
-        1002 => 18,   // "char"
-        1003 => 19,   // name
-        1005 => 21,   // int2
-        1007 => 23,   // int4
-        1009 => 25,   // text
-        1014 => 1042, // bpchar
-        1015 => 1043, // varchar
-        1016 => 20,   // int8
-        1020 => 603,  // box
-        1021 => 700,  // float4
-        1022 => 701,  // float8
-        1028 => 26,   // oid
-        1041 => 869,  // inet
-        651 => 650,   // cidr
-        1040 => 829,  // macaddr
-        775 => 774,   // macaddr8
-        791 => 790,   // money
-        1115 => 1114, // timestamp
-        1182 => 1082, // date
-        1183 => 1083, // time
-        1185 => 1184, // timestamptz
-        1187 => 1186, // interval
-        1231 => 1700, // numeric
-        1270 => 1266, // timetz
-        1561 => 1560, // bit
-        1563 => 1562, // varbit
-        2951 => 2950, // uuid
-        143 => 142,   // xml
-        199 => 114,   // json
-        3807 => 3802, // jsonb
-        3905 => 3904, // int4range
-        3907 => 3906, // numrange
-        3909 => 3908, // tsrange
-        3911 => 3910, // tstzrange
-        3913 => 3912, // daterange
-        3927 => 3926, // int8range
-        _ => return None,
-    })
-}
-
 impl Codec {
-    /// Appends a value's JSON to `out`. Allocates only to grow `out`, or the first time an array
-    /// holds an escaped element. On an error, what was appended is of no use.
+    /// Appends a value's JSON to `out`. Allocates only to grow `out`, or the first time that a
+    /// value needs space of its own: an escaped element, an hstore, a number of many digits. On an
+    /// error, what was appended is of no use.
     ///
     /// # Errors
     ///
@@ -274,9 +254,44 @@ impl Codec {
             Self::Time => time::write_time(wire_text, out),
             Self::TimeTz => time::write_timetz(wire_text, out),
             Self::Interval => time::write_interval(wire_text, out),
-            Self::Bytea => bytea::write_base64(wire_text, out),
             Self::Json => json::write_nested(wire_text, out),
             Self::Array(Array(array)) => array.write(wire_text, out),
+            Self::Decimal { scale, scratch, .. } => {
+                decimal::write_decimal(wire_text, *scale, &scratch.0, out)
+            }
+            Self::VariableScaleDecimal(scratch) => {
+                decimal::write_variable_scale(wire_text, &scratch.0, out)
+            }
+            Self::NumericString { .. } => decimal::write_string(wire_text, out),
+            Self::NumericDouble | Self::JavaFloat64 => float::write::<f64>(wire_text, out),
+            Self::JavaFloat32 => float::write::<f32>(wire_text, out),
+            Self::Money(scratch) => money::write_precise(wire_text, &scratch.0, out),
+            Self::MoneyDouble => money::write_double(wire_text, out),
+            Self::MoneyString => money::write_string(wire_text, out),
+            Self::Days { .. } => epoch::write_days(wire_text, out),
+            Self::TimeOfDay(ticks) => epoch::write_time(wire_text, *ticks, out),
+            Self::EpochTimestamp(ticks) => epoch::write_timestamp(wire_text, *ticks, out),
+            Self::ZonedTimestamp { digits } => {
+                epoch::write_zoned_timestamp(wire_text, *digits, out)
+            }
+            Self::ZonedTime => epoch::write_zoned_time(wire_text, out),
+            Self::IsoDate => epoch::write_iso_date(wire_text, out),
+            Self::IsoTime => epoch::write_iso_time(wire_text, out),
+            Self::IsoTimestamp => epoch::write_iso_timestamp(wire_text, out),
+            Self::IntervalMicros => interval::write_micros(wire_text, out),
+            Self::IntervalIso => interval::write_iso(wire_text, out),
+            Self::Bytea(mode) => bytea::write_bytea(wire_text, *mode, out),
+            Self::TextBytes(mode) => text::write_as_bytes(wire_text, *mode, out),
+            Self::Bit => bits::write_boolean(wire_text, out),
+            Self::Bits { .. } => bits::write_bytes(wire_text, out),
+            Self::Hstore(Hstore(hstore)) => hstore.write(wire_text, out),
+            Self::Point => geometric::write_point(wire_text, out),
+            Self::Geometry { .. } => geometric::write_geometry(wire_text, out),
+            Self::IntList { .. } => number::write_integer_list(wire_text, out),
+            Self::NumberArray => vector::write_numbers(wire_text, out),
+            Self::Vector64 => vector::write_vector::<f64>(wire_text, out),
+            Self::Vector32 => vector::write_vector::<f32>(wire_text, out),
+            Self::SparseVector(SparseVector(vector)) => vector.write(wire_text, out),
         }
     }
 

@@ -25,6 +25,22 @@ pub(super) fn write_integer(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueE
     Ok(())
 }
 
+/// `1 2 3` as an array.
+pub(super) fn write_integer_list(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+    out.push(b'[');
+    let mut start = 0;
+    for number in wire.split(|&byte| byte == b' ').filter(|_| !wire.is_empty()) {
+        if start > 0 {
+            out.push(b',');
+        }
+        write_integer(number, out)
+            .map_err(|error| ValueError { offset: start + error.offset, ..error })?;
+        start += number.len() + 1;
+    }
+    out.push(b']');
+    Ok(())
+}
+
 pub(super) fn write_float(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
     if is_special(wire) {
         write_quoted(wire, out);
@@ -138,6 +154,16 @@ mod tests {
         assert_eq!(json(write_numeric, "16.50").as_deref(), Ok("\"16.50\""));
         assert_eq!(json(write_numeric, "NaN").as_deref(), Ok("\"NaN\""));
         assert_eq!(json(write_numeric, "1\""), Err(1));
+    }
+
+    #[test]
+    fn lists_of_integers_are_arrays() {
+        for (wire, array) in [("", "[]"), ("1", "[1]"), ("1 -2 4294967295", "[1,-2,4294967295]")] {
+            assert_eq!(json(write_integer_list, wire).as_deref(), Ok(array));
+        }
+        for (wire, offset) in [(" ", 0), ("1 ", 2), ("1 a", 2), ("{1,2}", 0)] {
+            assert_eq!(json(write_integer_list, wire), Err(offset), "{wire}");
+        }
     }
 
     #[test]

@@ -19,7 +19,9 @@ use std::fmt::Write as _;
 
 use md5::{Digest, Md5};
 
-use super::{Array, Codec, TextKind, write_string};
+use super::hstore::HstoreForm;
+use super::{Array, Codec, Hstore, TextKind, write_string};
+use crate::config::BinaryMode;
 
 /// Debezium's placeholder (`unavailable.value.placeholder`).
 pub const DEFAULT_PLACEHOLDER: &str = "__debezium_unavailable_value";
@@ -74,6 +76,14 @@ impl Placeholder {
         }
     }
 
+    fn write_pair(&self, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_text(out);
+        out.push(b':');
+        self.write_text(out);
+        out.push(b'}');
+    }
+
     /// The UUID that Java makes of bytes (`UUID.nameUUIDFromBytes`): version 3 without a namespace.
     fn uuid(&self) -> String {
         let mut digest: [u8; 16] = Md5::digest(&self.bytes).into();
@@ -95,15 +105,26 @@ impl Codec {
     /// Appends the JSON that stands for a value of this column that is not known.
     pub fn write_placeholder(&self, placeholder: &Placeholder, out: &mut Vec<u8>) {
         match self {
-            Self::Bytea => super::write_bytes(&placeholder.bytes, out),
+            Self::Bytea(BinaryMode::Hex) => placeholder.write_text(out),
+            Self::Bytea(mode) | Self::TextBytes(mode) => {
+                super::write_bytes(&placeholder.bytes, *mode, out);
+            }
+            Self::Hstore(Hstore(hstore)) if hstore.form() == HstoreForm::JsonText => {
+                let mut pair = Vec::new();
+                placeholder.write_pair(&mut pair);
+                write_string(&String::from_utf8_lossy(&pair), out);
+            }
+            Self::Hstore(_) => placeholder.write_pair(out),
             Self::Array(Array(array)) => {
                 out.push(b'[');
                 match array.element() {
                     Self::Text(TextKind::Uuid) => write_string(&placeholder.uuid(), out),
-                    Self::Int16 | Self::Int32 | Self::Int64 => {
+                    Self::Int16 | Self::Int32 | Self::Int64 | Self::Days { .. } => {
                         placeholder.write_numbers("", out);
                     }
-                    Self::Float32 | Self::Float64 => placeholder.write_numbers(".0", out),
+                    Self::Float32 | Self::Float64 | Self::JavaFloat32 | Self::JavaFloat64 => {
+                        placeholder.write_numbers(".0", out);
+                    }
                     element => element.write_placeholder(placeholder, out),
                 }
                 out.push(b']');
@@ -117,6 +138,7 @@ impl Codec {
 mod tests {
     use super::*;
     use crate::types::array::ArrayCodec;
+    use crate::types::hstore::HstoreCodec;
 
     fn placeholder(codec: &Codec) -> String {
         let mut out = Vec::new();
@@ -128,10 +150,17 @@ mod tests {
         Codec::Array(Array(Box::new(ArrayCodec::new(element, b','))))
     }
 
+    fn hstore(form: HstoreForm) -> Codec {
+        Codec::Hstore(Hstore(Box::new(HstoreCodec::new(form))))
+    }
+
     #[test]
     fn a_placeholder_has_debeziums_shape_of_the_type() {
         assert_eq!(placeholder(&Codec::Text(TextKind::Json)), "\"__\"");
-        assert_eq!(placeholder(&Codec::Bytea), "\"X18=\"");
+        assert_eq!(placeholder(&Codec::Bytea(BinaryMode::Bytes)), "\"X18=\"");
+        assert_eq!(placeholder(&Codec::Bytea(BinaryMode::Hex)), "\"__\"");
+        assert_eq!(placeholder(&hstore(HstoreForm::Map)), "{\"__\":\"__\"}");
+        assert_eq!(placeholder(&hstore(HstoreForm::JsonText)), "\"{\\\"__\\\":\\\"__\\\"}\"");
         assert_eq!(placeholder(&array_of(Codec::Int32)), "[95,95]");
         assert_eq!(placeholder(&array_of(Codec::Text(TextKind::Plain))), "[\"__\"]");
     }

@@ -3,7 +3,19 @@
 //! Keys stand in the converter's order: the type with its parts, `optional`, `name`, `version`,
 //! `doc`, `parameters`, `default`, `field`. Made once per relation, so it may allocate.
 
-use super::{Codec, TextKind, write_string};
+use super::hstore::HstoreForm;
+use super::{Array, Codec, Hstore, TextKind, Ticks, money, write_string};
+use crate::config::BinaryMode;
+
+const DECIMAL: &str = "org.apache.kafka.connect.data.Decimal";
+const JSON: &str = "io.debezium.data.Json";
+const MAP_OF_TEXTS: &str = "\"type\":\"map\",\
+    \"keys\":{\"type\":\"string\",\"optional\":false},\
+    \"values\":{\"type\":\"string\",\"optional\":true}";
+const SPARSE_VECTOR: &str = "\"type\":\"struct\",\"fields\":[\
+    {\"type\":\"int16\",\"optional\":false,\"field\":\"dimensions\"},\
+    {\"type\":\"map\",\"keys\":{\"type\":\"int16\",\"optional\":false},\
+    \"values\":{\"type\":\"double\",\"optional\":false},\"optional\":false,\"field\":\"vector\"}]";
 
 /// What a schema says beside the type.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,6 +35,8 @@ struct Schema {
     kind: String,
     name: Option<&'static str>,
     doc: Option<&'static str>,
+    /// Whether there may be no value, whatever the column says.
+    optional: bool,
     parameters: Vec<(&'static str, String)>,
 }
 
@@ -34,35 +48,142 @@ impl Codec {
 
     fn schema(&self) -> Schema {
         match self {
-            Self::Bool => plain("boolean"),
+            Self::Bool | Self::Bit => plain("boolean"),
             Self::Int16 => plain("int16"),
             Self::Int32 => plain("int32"),
             Self::Int64 => plain("int64"),
-            Self::Float32 => plain("float"),
-            Self::Float64 => plain("double"),
-            Self::Json => named("string", "io.debezium.data.Json"),
-            Self::Text(kind) => text(kind),
-            Self::Bytea => plain("bytes"),
+            Self::Float32 | Self::JavaFloat32 => plain("float"),
+            Self::Float64 | Self::JavaFloat64 | Self::NumericDouble | Self::MoneyDouble => {
+                plain("double")
+            }
             Self::Numeric
+            | Self::NumericString { .. }
+            | Self::MoneyString
             | Self::Date
             | Self::Time
             | Self::TimeTz
             | Self::Timestamp
             | Self::TimestampTz
             | Self::Interval => plain("string"),
-            Self::Array(array) => {
-                let element = array.0.element();
-                let mut items = Vec::new();
-                let optional = !matches!(element, Self::Text(TextKind::Enum { .. }));
-                element.write_schema(&SchemaOf { optional, ..SchemaOf::default() }, &mut items);
-                let items = String::from_utf8_lossy(&items);
+            Self::Decimal { precision, scale, .. } => Schema {
+                parameters: vec![
+                    ("scale", scale.to_string()),
+                    ("connect.decimal.precision", precision.to_string()),
+                ],
+                ..named("bytes", DECIMAL)
+            },
+            Self::Money(_) => Schema {
+                parameters: vec![("scale", money::SCALE.to_string())],
+                ..named("bytes", DECIMAL)
+            },
+            Self::VariableScaleDecimal(_) => Schema {
+                name: Some("io.debezium.data.VariableScaleDecimal"),
+                doc: Some("Variable scaled decimal"),
+                ..structure(&[("scale", "int32", false), ("value", "bytes", false)])
+            },
+            Self::Days { connect: true } => named("int32", "org.apache.kafka.connect.data.Date"),
+            Self::Days { connect: false } => named("int32", "io.debezium.time.Date"),
+            Self::TimeOfDay(ticks) => match ticks {
+                Ticks::ConnectMillis => named("int32", "org.apache.kafka.connect.data.Time"),
+                Ticks::Millis => named("int32", "io.debezium.time.Time"),
+                Ticks::Micros => named("int64", "io.debezium.time.MicroTime"),
+                Ticks::Nanos => named("int64", "io.debezium.time.NanoTime"),
+            },
+            Self::EpochTimestamp(ticks) => match ticks {
+                Ticks::ConnectMillis => named("int64", "org.apache.kafka.connect.data.Timestamp"),
+                Ticks::Millis => named("int64", "io.debezium.time.Timestamp"),
+                Ticks::Micros => named("int64", "io.debezium.time.MicroTimestamp"),
+                Ticks::Nanos => named("int64", "io.debezium.time.NanoTimestamp"),
+            },
+            Self::IsoDate => named("string", "io.debezium.time.IsoDate"),
+            Self::IsoTime => named("string", "io.debezium.time.IsoTime"),
+            Self::IsoTimestamp => named("string", "io.debezium.time.IsoTimestamp"),
+            Self::ZonedTime => named("string", "io.debezium.time.ZonedTime"),
+            Self::ZonedTimestamp { .. } => named("string", "io.debezium.time.ZonedTimestamp"),
+            Self::IntervalMicros => named("int64", "io.debezium.time.MicroDuration"),
+            Self::IntervalIso => named("string", "io.debezium.time.Interval"),
+            Self::Bits { length } => Schema {
+                parameters: vec![("length", length.to_string())],
+                ..named("bytes", "io.debezium.data.Bits")
+            },
+            Self::Bytea(BinaryMode::Bytes) | Self::TextBytes(BinaryMode::Bytes) => plain("bytes"),
+            Self::Bytea(_) | Self::TextBytes(_) => plain("string"),
+            Self::Json => named("string", JSON),
+            Self::Hstore(Hstore(hstore)) if hstore.form() == HstoreForm::JsonText => {
+                named("string", JSON)
+            }
+            Self::Hstore(_) => Schema { kind: MAP_OF_TEXTS.to_owned(), ..Schema::default() },
+            Self::Point => Schema {
+                name: Some("io.debezium.data.geometry.Point"),
+                doc: Some("Geometry (POINT)"),
+                ..structure(&[
+                    ("x", "double", false),
+                    ("y", "double", false),
+                    ("wkb", "bytes", true),
+                    ("srid", "int32", true),
+                ])
+            },
+            Self::Geometry { geography } => {
+                let (name, doc) = if *geography {
+                    ("io.debezium.data.geometry.Geography", "Geography")
+                } else {
+                    ("io.debezium.data.geometry.Geometry", "Geometry")
+                };
                 Schema {
-                    kind: format!("\"type\":\"array\",\"items\":{items}"),
-                    ..Schema::default()
+                    name: Some(name),
+                    doc: Some(doc),
+                    // Debezium's builder of this one type says so.
+                    optional: !geography,
+                    ..structure(&[("wkb", "bytes", false), ("srid", "int32", true)])
                 }
             }
+            Self::Vector64 => {
+                Schema { name: Some("io.debezium.data.DoubleVector"), ..array_of("double") }
+            }
+            Self::Vector32 => {
+                Schema { name: Some("io.debezium.data.FloatVector"), ..array_of("float") }
+            }
+            Self::NumberArray => array_of("double"),
+            Self::SparseVector(_) => Schema {
+                kind: SPARSE_VECTOR.to_owned(),
+                name: Some("io.debezium.data.SparseDoubleVector"),
+                doc: Some("Sparse double vector"),
+                ..Schema::default()
+            },
+            Self::IntList { wide: false } => array_of("int16"),
+            Self::IntList { wide: true } => array_of("int64"),
+            Self::Text(kind) => text(kind),
+            Self::Array(Array(array)) => items(array.element()),
         }
     }
+}
+
+/// The schema of an array. Debezium's has no null elements where it takes the element's schema
+/// as it is, which is for every type without a case of its own.
+fn items(element: &Codec) -> Schema {
+    let optional = !matches!(
+        element,
+        Codec::Text(TextKind::Enum { .. } | TextKind::TsVector) | Codec::IntList { .. }
+    );
+    let mut items = Vec::new();
+    element.write_schema(&SchemaOf { optional, ..SchemaOf::default() }, &mut items);
+    let items = String::from_utf8_lossy(&items);
+    Schema { kind: format!("\"type\":\"array\",\"items\":{items}"), ..Schema::default() }
+}
+
+/// An array of numbers that are never null.
+fn array_of(kind: &str) -> Schema {
+    let kind = format!("\"type\":\"array\",\"items\":{{\"type\":\"{kind}\",\"optional\":false}}");
+    Schema { kind, ..Schema::default() }
+}
+
+/// An object of fields, each with its type and whether it may be null.
+fn structure(fields: &[(&str, &str, bool)]) -> Schema {
+    let fields = fields.iter().map(|(field, kind, optional)| {
+        format!("{{\"type\":\"{kind}\",\"optional\":{optional},\"field\":\"{field}\"}}")
+    });
+    let fields = fields.collect::<Vec<_>>().join(",");
+    Schema { kind: format!("\"type\":\"struct\",\"fields\":[{fields}]"), ..Schema::default() }
 }
 
 fn plain(kind: &str) -> Schema {
@@ -78,7 +199,7 @@ fn text(kind: &TextKind) -> Schema {
         TextKind::Plain => plain("string"),
         TextKind::Uuid => named("string", "io.debezium.data.Uuid"),
         TextKind::Xml => named("string", "io.debezium.data.Xml"),
-        TextKind::Json => named("string", "io.debezium.data.Json"),
+        TextKind::Json => named("string", JSON),
         TextKind::TsVector => named("string", "io.debezium.data.Tsvector"),
         TextKind::Ltree => named("string", "io.debezium.data.Ltree"),
         TextKind::Enum { allowed } => Schema {
@@ -93,7 +214,7 @@ impl Schema {
         out.push(b'{');
         out.extend_from_slice(self.kind.as_bytes());
         out.extend_from_slice(b",\"optional\":");
-        out.extend_from_slice(if of.optional { b"true" } else { b"false" });
+        out.extend_from_slice(if of.optional || self.optional { b"true" } else { b"false" });
         if let Some(name) = self.name {
             out.extend_from_slice(b",\"name\":");
             write_string(name, out);

@@ -1,6 +1,8 @@
 //! Text as a JSON string: one check that it is UTF-8, one pass that copies runs.
 
 use super::ValueError;
+use super::bytea::write_bytes;
+use crate::config::BinaryMode;
 
 /// What a byte becomes inside a JSON string: 0 for itself, `u` for `\u00XX`, else the letter that
 /// follows the backslash.
@@ -31,6 +33,16 @@ pub(super) fn write_text(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueErro
     Ok(())
 }
 
+/// Any type's text as the bytes that it is made of.
+pub(super) fn write_as_bytes(
+    wire: &[u8],
+    mode: BinaryMode,
+    out: &mut Vec<u8>,
+) -> Result<(), ValueError> {
+    write_bytes(utf8("text", wire)?.as_bytes(), mode, out);
+    Ok(())
+}
+
 /// The bytes as text.
 pub(crate) fn utf8<'a>(type_name: &'static str, bytes: &'a [u8]) -> Result<&'a str, ValueError> {
     std::str::from_utf8(bytes).map_err(|error| ValueError {
@@ -42,7 +54,7 @@ pub(crate) fn utf8<'a>(type_name: &'static str, bytes: &'a [u8]) -> Result<&'a s
 
 /// Appends a JSON string.
 pub(crate) fn write_string(text: &str, out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.reserve(text.len() + 2);
     out.push(b'"');
     let mut rest = text.as_bytes();
@@ -83,8 +95,8 @@ mod tests {
     #[test]
     fn control_characters_quotes_and_backslashes_are_escaped() {
         let mut out = Vec::new();
-        write_string("a\"b\\c\n\t\u{1}\u{7f}é", &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "\"a\\\"b\\\\c\\n\\t\\u0001\u{7f}é\"");
+        write_string("a\"b\\c\n\t\u{1f}\u{7f}é", &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "\"a\\\"b\\\\c\\n\\t\\u001F\u{7f}é\"");
     }
 
     #[test]
