@@ -49,9 +49,7 @@ impl Format {
     /// Whether records of tables carry Debezium's context headers.
     #[must_use]
     pub fn has_context_headers(&self) -> bool {
-        self.context_headers.unwrap_or(match self.types {
-            TypeProfile::Readable => false,
-        })
+        self.context_headers.unwrap_or(self.types == TypeProfile::Debezium)
     }
 }
 
