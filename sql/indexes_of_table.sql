@@ -1,6 +1,7 @@
 -- Which unique indexes of a table could key its rows, and which of its columns are never null?
 -- Partial indexes, indexes on expressions and indexes that are not ready key nothing.
-SELECT i.indisprimary,
+-- A deferrable primary key is no replica identity, so it counts as any other unique index.
+SELECT i.indisprimary AND i.indimmediate,
        i.indisreplident,
        ARRAY(
            SELECT a.attname::text

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::change::{Assembler, Change, KeyChoice, Op, RelationFacts, Step, Transaction};
+use crate::change::{Assembler, Change, KeyChoice, Op, Relation, RelationFacts, Step, Transaction};
 use crate::checkpoint::Ledger;
 use crate::config::Operation;
 use crate::encode::{Encoder, Records};
@@ -259,35 +259,57 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
         let facts = self.lookup.relation_facts(body.oid, &types)?;
         let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
+        let before = self.assembler.relations.by_oid(body.oid).cloned();
         let relation = self.assembler.relations.insert(body, facts, &choice)?;
         self.encoder.announce(&relation)?;
         let plan = self.router.topic(body.schema, body.table)?;
-        tracing::debug!(
-            table = relation.full_name,
-            topic = &*plan.name,
-            key = ?relation.key_source,
-            columns = relation.columns.len(),
-            "table described"
-        );
-        for disagreement in &relation.disagreements {
-            tracing::info!(
-                table = relation.full_name,
-                "the catalog of now differs from the stream of then, which is followed: \
-                 {disagreement}"
-            );
-        }
-        let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
-        if !unkeyed.is_empty() {
-            tracing::warn!(
-                table = relation.full_name,
-                columns = unkeyed.join(", "),
-                "a delete of this table can't be keyed, and will stop the stream: its replica \
-                 identity lacks configured key columns; ALTER TABLE ... REPLICA IDENTITY FULL"
-            );
-        }
+        report(before.as_deref(), &relation, &plan);
         self.lookup.ensure_topic(&plan)?;
         self.topics.insert(body.oid, plan.name);
         Ok(())
+    }
+}
+
+/// Logs what an operator may want to know of a table that was described.
+fn report(before: Option<&Relation>, relation: &Relation, plan: &TopicPlan) {
+    let table = relation.full_name.as_str();
+    tracing::debug!(
+        table,
+        topic = &*plan.name,
+        key = ?relation.key_source,
+        columns = relation.columns.len(),
+        "table described"
+    );
+    let names = |relation: &Relation| relation.key_names().collect::<Vec<_>>().join(", ");
+    match before {
+        Some(before) if before.full_name != table => tracing::info!(
+            from = before.full_name,
+            to = table,
+            topic = &*plan.name,
+            "table renamed: its topic follows its name"
+        ),
+        Some(before) if !before.key_names().eq(relation.key_names()) => tracing::warn!(
+            table,
+            before = names(before),
+            now = names(relation),
+            "the table's key has changed: its rows stand under other keys from here on"
+        ),
+        _ => {}
+    }
+    for disagreement in &relation.disagreements {
+        tracing::warn!(
+            table,
+            "the catalog of now differs from the stream of then, which is followed: {disagreement}"
+        );
+    }
+    let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
+    if !unkeyed.is_empty() {
+        tracing::warn!(
+            table,
+            columns = unkeyed.join(", "),
+            "a delete of this table can't be keyed, and will stop the stream: its replica identity \
+             lacks configured key columns; ALTER TABLE ... REPLICA IDENTITY FULL"
+        );
     }
 }
 

@@ -24,7 +24,8 @@ use crate::pgoutput::{
     Begin, Commit, LogicalMessage, Message, OldTuple, Origin, TruncatedRelations, Tuple,
 };
 
-use super::relation::{Relation, Relations};
+use super::relation::Relation;
+use super::relations::Relations;
 use super::row::{OldRow, Row};
 use super::{Change, ChangeOrigin, Data, Position, Transaction};
 

@@ -14,8 +14,9 @@ pub struct RelationFacts {
     pub primary_key: Vec<String>,
     /// Columns of the replica identity index, in key order.
     pub identity_index: Vec<String>,
-    /// Columns of the first unique index that is neither partial nor on expressions.
-    pub unique_index: Vec<String>,
+    /// Columns of each other unique index that is neither partial nor on expressions, by the
+    /// indexes' names.
+    pub unique_indexes: Vec<Vec<String>>,
     /// The table's columns, whether they are published or not, in the table's order.
     pub columns: Vec<ColumnFacts>,
     /// The types of the columns, and the types those are made of, by OID.

@@ -1,6 +1,6 @@
 //! Row changes, assembled from messages.
 //!
-//! `relation` keeps what tables look like, `assemble` follows the transactions, and together they
+//! `relation` keeps what tables look like, `key` chooses their keys, `assemble` follows the transactions, and together they
 //! turn a [`Message`](crate::pgoutput::Message) into a [`Change`]: which table, which position,
 //! which rows, over the bytes of the message. A change holds at all times:
 //! - its rows have exactly as many values as its relation has columns;
@@ -9,15 +9,18 @@
 //! Not here: what a value means (`types`), what a record looks like (`encode`), any I/O.
 
 mod assemble;
+mod disagreement;
 mod facts;
+mod key;
 mod relation;
+mod relations;
 mod row;
 
 pub use self::assemble::{AssembleError, Assembler, Step, Truncated};
+pub use self::disagreement::Disagreement;
 pub use self::facts::{ColumnFacts, Generated, RelationFacts};
-pub use self::relation::{
-    Column, Disagreement, KeyChoice, KeySource, Relation, RelationError, Relations,
-};
+pub use self::relation::{Column, KeyChoice, KeySource, Relation, RelationError};
+pub use self::relations::Relations;
 pub use self::row::{OldRow, Row};
 pub use crate::types::{TypeFacts, TypeKind};
 

@@ -1,9 +1,11 @@
 //! A record's key: the key columns of a row, as an object or bare.
 //!
 //! The key decides the partition, so it must be the same bytes for the same row in every change of
-//! it: a key column without a value is an error, never a null.
+//! it: a key column without a value is an error. A null is one where the key was configured. A key
+//! of the catalog has no nullable columns, but the catalog speaks of now: a row from before they
+//! were made so is keyed with its nulls.
 
-use crate::change::{OldRow, Row};
+use crate::change::{KeySource, OldRow, Row};
 use crate::config::KeyFormat;
 use crate::pgoutput::Datum;
 
@@ -58,6 +60,10 @@ impl Plan {
             let Some(column) = self.columns.get(at) else { continue };
             let text = match datum(at) {
                 Datum::Text(text) => text,
+                Datum::Null if self.relation.key_source != KeySource::Configured => {
+                    out.extend_from_slice(if bare { b"null" } else { &column.null });
+                    continue;
+                }
                 datum => {
                     return Err(self.error(at, |table, column| without_value(datum, table, column)));
                 }

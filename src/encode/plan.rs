@@ -29,7 +29,7 @@ pub(super) struct PlannedColumn {
     /// `,"name":`; the comma of an object's first column is overwritten by its brace.
     pub(super) name: Vec<u8>,
     /// The same with the null that often follows.
-    null: Vec<u8>,
+    pub(super) null: Vec<u8>,
     pub(super) in_identity: bool,
     pub(super) rule: Rule,
 }

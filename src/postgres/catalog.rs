@@ -67,8 +67,8 @@ impl Catalog {
             }
             if is_primary {
                 facts.primary_key = columns;
-            } else if facts.unique_index.is_empty() {
-                facts.unique_index = columns;
+            } else {
+                facts.unique_indexes.push(columns);
             }
         }
         let failed = |source| Error::Sql { doing: "ask for the columns of a table", source };

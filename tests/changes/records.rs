@@ -245,8 +245,8 @@ fn the_key_is_one_that_every_change_carries() {
     };
     let facts = RelationFacts {
         primary_key: names(&["note", "id"]),
-        unique_index: names(&["fare"]),
-        columns: vec![fact("id", 20, true), fact("fare", 1700, true), fact("note", 25, true)],
+        unique_indexes: vec![names(&["note"]), names(&["fare"])],
+        columns: vec![fact("id", 20, true), fact("fare", 1700, true), fact("note", 25, false)],
         ..RelationFacts::default()
     };
     let nullable = RelationFacts { columns: vec![fact("fare", 1700, false)], ..facts.clone() };
@@ -293,7 +293,8 @@ fn what_the_catalog_says_of_a_column_holds_while_name_and_type_agree() {
     assert_eq!(trips.columns[1].generated, Generated::No);
     let retyped = Disagreement::TypeChanged { column: "fare".to_owned(), then: 1700, now: 23 };
     let gone = Disagreement::ColumnGone { column: "note".to_owned() };
-    assert_eq!(trips.disagreements, [retyped, gone]);
+    let key = Disagreement::PrimaryKeyChanged { then: vec!["id".to_owned()], now: vec![] };
+    assert_eq!(trips.disagreements, [retyped, gone, key]);
 
     let mut stream = Stream::new(&Format::default(), RelationFacts::default(), None);
     stream.all(&[relation(TRIPS, "trips", b'd', &COLUMNS), relation(7, "none", b'd', &[])]);

@@ -64,7 +64,7 @@ async fn columns_come_with_constraint_default_and_generation() {
         }
         assert_eq!(facts.columns, expected);
         assert_eq!(facts.primary_key, ["fare", "id"]);
-        assert_eq!(facts.unique_index, ["Zöne \"x\"", "note"]);
+        assert_eq!(facts.unique_indexes, [["Zöne \"x\"", "note"]]);
     })
     .await;
 }

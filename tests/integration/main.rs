@@ -6,11 +6,14 @@
 mod support;
 
 mod catalog;
+mod ddl;
 mod delivery;
 mod filters;
 mod generate;
 mod harness;
+mod identity;
 mod load;
+mod scenario;
 mod setup;
 mod tail;
 mod topics;

@@ -1,0 +1,60 @@
+//! Where the catalog says of now otherwise than the stream says of then.
+//!
+//! This is what lag and DDL make together, so nothing fails by it: the stream is followed, and the
+//! difference is told to whoever wonders about a key or a missing default. Found in `relations`.
+
+use std::fmt;
+
+/// One difference between a table in the stream and in the catalog.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disagreement {
+    /// The table has been dropped.
+    TableGone,
+    /// A column has been dropped or renamed.
+    ColumnGone {
+        /// Its name in the stream.
+        column: String,
+    },
+    /// A column has got another type.
+    TypeChanged {
+        /// Its name.
+        column: String,
+        /// The type's OID in the stream.
+        then: u32,
+        /// The type's OID in the catalog.
+        now: u32,
+    },
+    /// The primary key has got other columns.
+    PrimaryKeyChanged {
+        /// Its columns in the stream, in the table's order.
+        then: Vec<String>,
+        /// Its columns in the catalog, in key order; empty where there is none.
+        now: Vec<String>,
+    },
+    /// The primary key, or the replica identity index, has generated columns that are not
+    /// published, and the rest of it keys nothing.
+    KeyUnpublished {
+        /// The columns.
+        columns: Vec<String>,
+    },
+}
+
+impl fmt::Display for Disagreement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TableGone => f.write_str("the table is gone"),
+            Self::ColumnGone { column } => write!(f, "column {column:?} is gone"),
+            Self::TypeChanged { column, then, now } => {
+                write!(f, "column {column:?} had the type with OID {then} and has that with {now}")
+            }
+            Self::PrimaryKeyChanged { then, now } => {
+                write!(f, "the primary key was {then:?} and is {now:?}")
+            }
+            Self::KeyUnpublished { columns } => write!(
+                f,
+                "the table's key has generated columns that are not published, {columns:?}, so its \
+                 rows have no key"
+            ),
+        }
+    }
+}

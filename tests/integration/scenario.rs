@@ -1,0 +1,178 @@
+//! A bridge between a database and an embedded broker, for tests of what events hold: SQL goes in,
+//! the events of its tables come out, in order.
+//!
+//! Topics have one partition, so their order is the stream's. What has not come when the slot is
+//! confirmed beyond the SQL will not come: no test waits for silence.
+
+use rowcast::lsn::Lsn;
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+
+use crate::support::bridge::Bridge;
+use crate::support::consume::{OwnedRecord, RecordReader};
+use crate::support::kafka::Brokers;
+use crate::support::postgres::{PostgresServer, TestDatabase};
+use crate::support::{PATIENCE, eventually, unique};
+
+/// A database, a broker, and a bridge that runs or is yet to be started.
+pub(crate) struct Scenario {
+    pub(crate) client: Client,
+    pub(crate) bridge: Option<Bridge>,
+    name: String,
+    config: String,
+    brokers: Brokers,
+    topics: Vec<String>,
+    database: TestDatabase,
+}
+
+/// One record, as far as tests of events look at it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Event {
+    pub(crate) key: Option<Value>,
+    /// None for a tombstone.
+    pub(crate) value: Option<Value>,
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Scenario {
+    /// Runs `setup` in a new database and makes topics for these tables (`schema.table`); starts no
+    /// bridge. `config` is laid over the defaults.
+    pub(crate) async fn prepare(
+        server: &PostgresServer,
+        config: &str,
+        setup: &str,
+        tables: &[&str],
+    ) -> Self {
+        let database = server.database().await;
+        let client = database.client().await;
+        client.batch_execute(setup).await.unwrap_or_else(|error| panic!("{setup}: {error:?}"));
+        let name = unique("events");
+        let brokers = Brokers::embedded();
+        let topics: Vec<String> = tables.iter().map(|table| format!("{name}.{table}")).collect();
+        for topic in &topics {
+            brokers.create_topic(topic, 1).await;
+        }
+        let config = format!("{config}\n[topics]\ncreate = false\n");
+        Self { client, bridge: None, name, config, brokers, topics, database }
+    }
+
+    /// The same with a bridge that streams.
+    pub(crate) async fn start(
+        server: &PostgresServer,
+        config: &str,
+        setup: &str,
+        tables: &[&str],
+    ) -> Self {
+        let mut scenario = Self::prepare(server, config, setup, tables).await;
+        scenario.run();
+        scenario
+    }
+
+    /// Starts the bridge, or starts it again.
+    pub(crate) fn run(&mut self) {
+        match &mut self.bridge {
+            Some(bridge) => {
+                bridge.start_again();
+                bridge.wait_until_ready(PATIENCE).expect("it streams");
+            }
+            None => {
+                let (url, brokers) = (&self.database.unix_url, self.brokers.bootstrap());
+                let bridge = Bridge::start_ready(&self.name, url, &brokers, &self.config, PATIENCE);
+                self.bridge = Some(bridge);
+            }
+        }
+    }
+
+    /// Stops the bridge; what is written from then on is read after the next [`run`](Self::run),
+    /// when the catalog may have gone on.
+    pub(crate) fn stop(&mut self) {
+        let bridge = self.bridge.as_mut().expect("a bridge");
+        let status = bridge.terminate(PATIENCE);
+        assert!(status.success(), "{status}; log:\n{}", bridge.log());
+    }
+
+    /// Runs SQL. Several statements are one transaction unless they say otherwise.
+    pub(crate) async fn sql(&self, sql: &str) {
+        let done = self.client.batch_execute(sql).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// All that was logged.
+    pub(crate) fn log(&self) -> String {
+        self.bridge.as_ref().map(Bridge::log).unwrap_or_default()
+    }
+
+    /// Every record of a table's topic, once all that was written is published.
+    pub(crate) async fn events(&self, table: &str) -> Vec<Event> {
+        let records = self.records(table).await;
+        records.iter().map(Event::of).collect()
+    }
+
+    /// The same as they stand in the topic.
+    pub(crate) async fn records(&self, table: &str) -> Vec<OwnedRecord> {
+        self.published().await;
+        let topic = format!("{}.{table}", self.name);
+        assert!(self.topics.contains(&topic), "{topic} was made");
+        let brokers = self.brokers.bootstrap();
+        let read = move || {
+            let mut reader = RecordReader::open(&brokers, &[&topic], PATIENCE);
+            let count = reader.count(&topic);
+            reader.until(|records| records.len() >= count, PATIENCE);
+            reader.records
+        };
+        tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+    }
+
+    /// Waits until the slot is confirmed beyond all that was written.
+    async fn published(&self) {
+        let end = "SELECT pg_current_wal_insert_lsn()::text";
+        let end = self.lsn(end).await;
+        let confirmed = format!(
+            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
+             WHERE slot_name = 'rowcast_{}'",
+            self.name
+        );
+        eventually(PATIENCE, "what was written to be published", async || {
+            (self.lsn(&confirmed).await >= end).then_some(())
+        })
+        .await;
+    }
+
+    async fn lsn(&self, query: &str) -> Lsn {
+        let row = self.client.query_one(query, &[]).await.expect(query);
+        row.get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
+    }
+}
+
+impl Event {
+    pub(crate) fn of(record: &OwnedRecord) -> Self {
+        let text = |bytes: &Option<Vec<u8>>| {
+            String::from_utf8(bytes.clone().unwrap_or_default()).expect("UTF-8")
+        };
+        let headers = record.headers.iter().map(|(name, value)| (name.clone(), text(value)));
+        Self {
+            key: record.key_text().map(|key| serde_json::from_str(key).expect("a key in JSON")),
+            value: record.json(),
+            headers: headers.collect(),
+        }
+    }
+
+    /// `[key, op, before, after]`; of a tombstone `[key, null]`.
+    pub(crate) fn short(&self) -> Value {
+        match &self.value {
+            Some(value) => json!([self.key, value["op"], value["before"], value["after"]]),
+            None => json!([self.key, null]),
+        }
+    }
+
+    /// A header's value.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(header, _)| header == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+/// The events in short, as a JSON array: see [`Event::short`].
+pub(crate) fn short(events: &[Event]) -> Value {
+    events.iter().map(Event::short).collect()
+}
