@@ -12,8 +12,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use rowcast::change::{Assembler, KeyChoice, RelationFacts, Step};
-use rowcast::config::{Format, TypeProfile, ValueFormat};
-use rowcast::encode::{EncodeOptions, Encoder, Records, SourceIdentity};
+use rowcast::config::{Config, Format, Table, TypeProfile, ValueFormat};
+use rowcast::encode::{EncodeOptions, Encoder, Records, SourceIdentity, ValueRules};
 use rowcast::lsn::Lsn;
 use rowcast::pgoutput::{Message, decode};
 use rowcast::types::{Forms, TypeFacts, TypeKind, codec_for};
@@ -49,9 +49,9 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// Allocations of `rows` messages sent through decode, assemble and encode, after some to warm up.
-fn allocations(format: &Format, relation: &[u8], row: &[u8]) -> u64 {
+fn allocations(format: &Format, rules: &ValueRules, relation: &[u8], row: &[u8]) -> u64 {
     let source = SourceIdentity::default();
-    let mut encoder = Encoder::new(&EncodeOptions { format, source });
+    let mut encoder = Encoder::new(&EncodeOptions { format, source }).with_rules(rules.clone());
     let mut assembler = Assembler::new(None);
     let Message::Relation(body) = decode(relation).unwrap() else { panic!("not a relation") };
     let facts = RelationFacts::default();
@@ -73,6 +73,23 @@ fn allocations(format: &Format, relation: &[u8], row: &[u8]) -> u64 {
     ALLOCATIONS.with(Cell::get) - before
 }
 
+/// Every rule there is, for the columns that [`no_row_allocates_once_the_buffers_are_warm`] sends.
+fn all_rules() -> ValueRules {
+    let count = |name: &str| Some([(name.to_owned(), 3)].into_iter().collect());
+    let table = Table {
+        exclude_columns: Some(vec!["raw".to_owned()]),
+        mask: count("name"),
+        hash: Some(vec!["email".to_owned()]),
+        truncate: count("note"),
+        ..Table::default()
+    };
+    let mut config = Config::default();
+    config.kafka.brokers = Some("b:9092".to_owned());
+    config.format.hash_salt = Some("salt".to_owned().into());
+    config.tables.insert("*.*".to_owned(), table);
+    ValueRules::new(&config.resolve("taxi").expect("a configuration"))
+}
+
 #[test]
 fn no_row_allocates_once_the_buffers_are_warm() {
     let before = ALLOCATIONS.with(Cell::get);
@@ -88,6 +105,11 @@ fn no_row_allocates_once_the_buffers_are_warm() {
     };
     let update =
         wire::row(b'U', 7, &[wire::tuple(b'O', &values("1")), wire::tuple(b'N', &values("2"))]);
+    let ruled = [(true, "id", 20), (true, "name", 25), (true, "email", 25), (true, "note", 25)];
+    let ruled = wire::relation(8, "ruled", b'f', &ruled);
+    let texts = ["1", "Ada", "ada@example.com", "äöüß"].map(wire::text);
+    let ruled_insert = wire::row(b'I', 8, &[wire::tuple(b'N', &texts)]);
+    let none = ValueRules::default();
     for value in [ValueFormat::Debezium, ValueFormat::CloudEvents, ValueFormat::Flat] {
         for types in [TypeProfile::Readable, TypeProfile::Debezium] {
             let format = Format {
@@ -100,8 +122,10 @@ fn no_row_allocates_once_the_buffers_are_warm() {
                 ..Format::default()
             };
             let how = format!("as {value:?} under {types:?}");
-            assert_eq!(allocations(&format, &taxi, &insert), 0, "inserts {how}");
-            assert_eq!(allocations(&format, &nested, &update), 0, "updates {how}");
+            assert_eq!(allocations(&format, &none, &taxi, &insert), 0, "inserts {how}");
+            assert_eq!(allocations(&format, &none, &nested, &update), 0, "updates {how}");
+            let with_rules = allocations(&format, &all_rules(), &ruled, &ruled_insert);
+            assert_eq!(with_rules, 0, "with rules {how}");
         }
     }
 }

@@ -64,9 +64,11 @@ pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
             Ok(Value::from(words))
         }
         Kind::Columns => columns(list(node, "a list of column names")?),
-        Kind::Texts | Kind::Properties | Kind::PropertyFiles | Kind::Tables => {
-            Err(Fault::Form { expected: "a table of keys", found: node.form() })
-        }
+        Kind::Counts { .. }
+        | Kind::Texts
+        | Kind::Properties
+        | Kind::PropertyFiles
+        | Kind::Tables => Err(Fault::Form { expected: "a table of keys", found: node.form() }),
     }
 }
 

@@ -1,8 +1,10 @@
-//! Which columns of a table are published: those that a glob of `columns` matches and none of
-//! `exclude_columns` does.
+//! Which columns of a table are published, those that a glob of `columns` matches and none of
+//! `exclude_columns` does, and what becomes of their values.
 //!
 //! Column names are compared as Postgres stores them: `riderId` is not `riderid`. Not here: columns
 //! that must be sent whatever a filter says (keys, replica identities); only a server knows them.
+
+use std::fmt;
 
 use globset::{GlobBuilder, GlobMatcher};
 
@@ -47,26 +49,38 @@ impl ColumnPattern {
     }
 }
 
-/// The columns of a table to publish.
+/// What becomes of a table's columns.
 #[derive(Debug, Clone, Default)]
-pub struct ColumnFilter {
+pub struct ColumnRules {
     /// None: every column.
-    include: Option<Vec<ColumnPattern>>,
-    exclude: Vec<ColumnPattern>,
+    pub(super) include: Option<Vec<ColumnPattern>>,
+    pub(super) exclude: Vec<ColumnPattern>,
+    /// Rules for values with their numbers, the strictest first.
+    pub(super) values: Vec<(ColumnPattern, RuleKey, usize)>,
 }
 
-impl ColumnFilter {
-    /// Reads the patterns of both lists.
-    ///
-    /// # Errors
-    /// For the first pattern that is wrong.
-    pub fn parse(include: Option<&[String]>, exclude: &[String]) -> Result<Self, Fault> {
-        let parse = |list: &[String]| -> Result<Vec<_>, Fault> {
-            list.iter().map(|text| ColumnPattern::parse(text)).collect()
-        };
-        Ok(Self { include: include.map(parse).transpose()?, exclude: parse(exclude)? })
-    }
+/// A rule for the values of a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleKey {
+    /// So many asterisks.
+    Mask,
+    /// A salted hash.
+    Hash,
+    /// At most so many characters.
+    Truncate,
+}
 
+impl fmt::Display for RuleKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mask => "mask",
+            Self::Hash => "hash",
+            Self::Truncate => "truncate",
+        })
+    }
+}
+
+impl ColumnRules {
     /// Whether this column is to be published.
     #[must_use]
     pub fn publishes(&self, column: &str) -> bool {
@@ -74,10 +88,17 @@ impl ColumnFilter {
         self.include.as_deref().is_none_or(any) && !any(&self.exclude)
     }
 
-    /// Whether it lets every column of every table through.
+    /// The rule for the values of this column, with its number (0 for a hash).
+    #[must_use]
+    pub fn rule(&self, column: &str) -> Option<(RuleKey, usize)> {
+        let found = self.values.iter().find(|(pattern, ..)| pattern.matches(column));
+        found.map(|&(_, rule, count)| (rule, count))
+    }
+
+    /// Whether it lets every column of every table through as it is.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.include.is_none() && self.exclude.is_empty()
+        self.include.is_none() && self.exclude.is_empty() && self.values.is_empty()
     }
 
     /// The names without any glob that are none of these columns: slips of the pen, most likely.
@@ -86,6 +107,7 @@ impl ColumnFilter {
             .iter()
             .flatten()
             .chain(&self.exclude)
+            .chain(self.values.iter().map(|(pattern, ..)| pattern))
             .filter(|pattern| pattern.is_exact() && !columns.iter().any(|c| pattern.matches(c)))
             .map(ColumnPattern::as_str)
     }
@@ -95,9 +117,13 @@ impl ColumnFilter {
 mod tests {
     use super::*;
 
-    fn filter(include: Option<&[&str]>, exclude: &[&str]) -> ColumnFilter {
-        let owned = |list: &[&str]| list.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
-        ColumnFilter::parse(include.map(owned).as_deref(), &owned(exclude)).unwrap()
+    fn patterns(list: &[&str]) -> Vec<ColumnPattern> {
+        list.iter().map(|text| ColumnPattern::parse(text).unwrap()).collect()
+    }
+
+    fn filter(include: Option<&[&str]>, exclude: &[&str]) -> ColumnRules {
+        let include = include.map(patterns);
+        ColumnRules { include, exclude: patterns(exclude), values: Vec::new() }
     }
 
     #[test]

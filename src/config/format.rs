@@ -1,8 +1,11 @@
 //! `[format]`: what a record looks like.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
+use super::secret::Secret;
 
 /// What a record looks like.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +37,11 @@ pub struct Format {
     pub tombstones: bool,
     /// With `value = "flat"`: add `__op`, `__ts_ms`, `__lsn` and `__deleted` to the row's columns.
     pub flat_metadata: bool,
+    /// What `hash` of a table puts before each value. Keep it secret: with it, values can be guessed
+    /// from their hashes.
+    pub hash_salt: Option<Secret>,
+    /// A file whose first line is the salt; it wins over `hash_salt`.
+    pub hash_salt_file: Option<PathBuf>,
     /// Add the headers `rowcast.lsn`, `rowcast.xid` and `rowcast.ordinal`, by which a consumer can
     /// rebuild transactions and drop repeats without parsing the value.
     pub position_headers: bool,
@@ -67,6 +75,8 @@ impl Default for Format {
             key: KeyFormat::Json,
             tombstones: true,
             flat_metadata: false,
+            hash_salt: None,
+            hash_salt_file: None,
             position_headers: false,
             transaction_metadata: false,
             context_headers: None,

@@ -41,6 +41,10 @@ pub(super) enum Kind {
         /// Whether the list may be empty.
         empty: bool,
     },
+    /// Globs of column names with numbers from 0 on.
+    Counts {
+        max: i64,
+    },
     /// Kinds of row changes.
     Operations,
     /// Any names with texts.
@@ -101,6 +105,8 @@ const fn duration(min_ms: u64, max_s: u64) -> Kind {
     Kind::Duration { min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
 }
 
+/// Asterisks beyond this only cost.
+const MASK_MAX: i64 = 10_000;
 const PARTITIONS: Kind = Kind::Integer { min: 1, max: i32::MAX as i64, or: None };
 // Kafka's protocol has 16 bits for it.
 const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1) };
@@ -154,6 +160,8 @@ pub(super) const KEYS: &[Key] = &[
     key("format", "key", Kind::OneOf(&["json", "value"])),
     key("format", "tombstones", Kind::Boolean),
     key("format", "flat_metadata", Kind::Boolean),
+    key("format", "hash_salt", Kind::Secret),
+    key("format", "hash_salt_file", Kind::Path),
     key("format", "position_headers", Kind::Boolean),
     key("format", "transaction_metadata", Kind::Boolean),
     key("format", "context_headers", Kind::Boolean),
@@ -171,6 +179,9 @@ pub(super) const TABLE_KEYS: &[Key] = &[
     key("tables", "columns", Kind::ColumnPatterns { empty: false }),
     key("tables", "exclude_columns", Kind::ColumnPatterns { empty: true }),
     key("tables", "where", Kind::Text(Rule::Condition)),
+    key("tables", "mask", Kind::Counts { max: MASK_MAX }),
+    key("tables", "hash", Kind::ColumnPatterns { empty: true }),
+    key("tables", "truncate", Kind::Counts { max: u32::MAX as i64 }),
     key("tables", "partitions", PARTITIONS),
     key("tables", "replication_factor", REPLICAS),
     key("tables", "settings", Kind::Texts),

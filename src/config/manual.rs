@@ -69,6 +69,7 @@ fn form(kind: Kind) -> String {
         Kind::Address => "IP address and port".to_owned(),
         Kind::Patterns { .. } => "list of patterns".to_owned(),
         Kind::ColumnPatterns { .. } => "list of column patterns".to_owned(),
+        Kind::Counts { max } => format!("table of integers, 0 to {max}"),
         Kind::Operations => "list of operations".to_owned(),
         Kind::Columns => "list of columns".to_owned(),
         Kind::Texts | Kind::Properties => "table of texts".to_owned(),

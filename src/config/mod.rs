@@ -43,7 +43,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::admin::Admin;
-pub use self::columns::ColumnFilter;
+pub use self::columns::{ColumnRules, RuleKey};
 pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, ValueFormat};
 pub use self::kafka::Kafka;

@@ -48,6 +48,8 @@ pub struct Resolved {
     pub topics: Topics,
     /// What a record looks like.
     pub format: Format,
+    /// What hashes of values begin with.
+    pub hash_salt: Option<Secret>,
     /// Settings of single tables.
     pub tables: TableSettings,
     /// The HTTP endpoint.
@@ -84,6 +86,16 @@ pub enum ResolveError {
         key: String,
         /// The file.
         file: PathBuf,
+    },
+    /// A hash that anybody could compute.
+    #[error(
+        "{key} needs a salt, or values could be guessed from their hashes; set \
+         format.hash_salt_file, or format.hash_salt in the environment \
+         (ROWCAST_FORMAT__HASH_SALT)"
+    )]
+    NoSalt {
+        /// The key that asks for the hash.
+        key: String,
     },
     /// A pattern that is wrong; only in configurations that were not loaded from a source.
     #[error("reading the table patterns: {0}")]
@@ -131,6 +143,15 @@ impl Config {
             let secret = read_secret(&key, &file, whole, &mut warnings)?;
             kafka.properties.insert(property, secret);
         }
+        let salt = self.format.hash_salt_file.as_deref();
+        let salt = salt
+            .map(|file| read_secret("format.hash_salt_file", file, false, &mut warnings))
+            .transpose()?
+            .or_else(|| self.format.hash_salt.clone());
+        let tables = TableSettings::parse(&self.tables)?;
+        if let (Some(key), None) = (tables.hash_key(), &salt) {
+            return Err(ResolveError::NoSalt { key });
+        }
         let settled = |set: &Option<String>| set.clone().unwrap_or_else(|| identifier(&name));
         Ok(Resolved {
             prefix: self.topics.prefix.clone().unwrap_or_else(|| name.clone()),
@@ -149,7 +170,8 @@ impl Config {
             kafka,
             topics: self.topics.clone(),
             format: self.format.clone(),
-            tables: TableSettings::parse(&self.tables)?,
+            hash_salt: salt,
+            tables,
             admin: self.admin.clone(),
             log: self.log.clone(),
             warnings,

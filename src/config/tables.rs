@@ -9,7 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::columns::ColumnFilter;
+use super::columns::{ColumnPattern, ColumnRules, RuleKey};
 use super::fault::Fault;
 use super::pattern::TablePattern;
 
@@ -30,6 +30,13 @@ pub struct Table {
     /// Rows to publish: an SQL condition, which the server checks (PostgreSQL 15 and later). Its
     /// columns must be part of the replica identity, unless updates and deletes are skipped.
     pub r#where: Option<String>,
+    /// Text columns, as globs, whose values become so many asterisks: `{ card_number = 12 }`.
+    pub mask: Option<BTreeMap<String, u32>>,
+    /// Text columns, as globs, whose values become a SHA-256 of `format.hash_salt` and the value,
+    /// as Debezium's `column.mask.hash.v2`.
+    pub hash: Option<Vec<String>>,
+    /// Text columns, as globs, whose values are cut to so many characters: `{ notes = 100 }`.
+    pub truncate: Option<BTreeMap<String, u32>>,
     /// Partitions of the topic when it is made, instead of `topics.partitions`.
     pub partitions: Option<i32>,
     /// Replicas of the topic when it is made, instead of `topics.replication_factor`.
@@ -40,12 +47,41 @@ pub struct Table {
 
 impl Table {
     /// The keys that keep something back, and whether each is set.
-    const fn keeps_back(&self) -> [(&'static str, bool); 3] {
+    fn keeps_back(&self) -> [(&'static str, bool); 6] {
         [
+            ("mask", self.mask.is_some()),
+            ("hash", self.hash.is_some()),
+            ("truncate", self.truncate.is_some()),
             ("columns", self.columns.is_some()),
             ("exclude_columns", self.exclude_columns.is_some()),
             ("where", self.r#where.is_some()),
         ]
+    }
+}
+
+impl Table {
+    fn column_rules(&self) -> Result<ColumnRules, Fault> {
+        let patterns = |list: &[String]| -> Result<Vec<_>, Fault> {
+            list.iter().map(|text| ColumnPattern::parse(text)).collect()
+        };
+        let none = BTreeMap::new();
+        let counts = |map: &Option<BTreeMap<String, u32>>, rule: RuleKey| {
+            let one = |(text, &count): (&String, &u32)| {
+                // More characters than there can be memory for are no bound at all.
+                let count = usize::try_from(count).unwrap_or(usize::MAX);
+                Ok((ColumnPattern::parse(text)?, rule, count))
+            };
+            map.as_ref().unwrap_or(&none).iter().map(one).collect::<Result<Vec<_>, Fault>>()
+        };
+        let hash = patterns(self.hash.as_deref().unwrap_or_default())?;
+        let mut values = counts(&self.mask, RuleKey::Mask)?;
+        values.extend(hash.into_iter().map(|pattern| (pattern, RuleKey::Hash, 0)));
+        values.extend(counts(&self.truncate, RuleKey::Truncate)?);
+        Ok(ColumnRules {
+            include: self.columns.as_deref().map(patterns).transpose()?,
+            exclude: patterns(self.exclude_columns.as_deref().unwrap_or_default())?,
+            values,
+        })
     }
 }
 
@@ -60,7 +96,7 @@ pub struct TableSettings {
 struct Compiled {
     pattern: TablePattern,
     table: Table,
-    columns: ColumnFilter,
+    columns: ColumnRules,
 }
 
 /// A setting that keeps values back and does not apply to a table that its pattern matches.
@@ -81,7 +117,8 @@ impl Hidden {
         let open = match self.key {
             "columns" => "[\"*\"] publishes all of them",
             "where" => "\"true\" publishes every row",
-            _ => "left empty, it keeps nothing back",
+            "mask" | "truncate" => "{} keeps nothing back",
+            _ => "[] keeps nothing back",
         };
         format!("set {} in [tables.\"{}\"] too; {open}", self.key, self.applied)
     }
@@ -105,10 +142,9 @@ impl TableSettings {
     /// For the first pattern that is wrong.
     pub fn parse(tables: &BTreeMap<String, Table>) -> Result<Self, Fault> {
         let parse = |(pattern, table): (&String, &Table)| {
-            let excluded = table.exclude_columns.as_deref().unwrap_or_default();
             Ok(Compiled {
                 pattern: TablePattern::parse(pattern)?,
-                columns: ColumnFilter::parse(table.columns.as_deref(), excluded)?,
+                columns: table.column_rules()?,
                 table: table.clone(),
             })
         };
@@ -123,9 +159,9 @@ impl TableSettings {
         self.first(schema, table).map(|compiled| &compiled.table)
     }
 
-    /// The columns of this table to publish; none where that is all of them.
+    /// What becomes of this table's columns; none where all are published as they are.
     #[must_use]
-    pub fn columns(&self, schema: &str, table: &str) -> Option<&ColumnFilter> {
+    pub fn columns(&self, schema: &str, table: &str) -> Option<&ColumnRules> {
         let columns = &self.first(schema, table)?.columns;
         (!columns.is_open()).then_some(columns)
     }
@@ -134,6 +170,15 @@ impl TableSettings {
     #[must_use]
     pub fn pattern(&self, schema: &str, table: &str) -> Option<&TablePattern> {
         self.first(schema, table).map(|compiled| &compiled.pattern)
+    }
+
+    /// The key of a hash that some table asks for.
+    #[must_use]
+    pub fn hash_key(&self) -> Option<String> {
+        let asks =
+            |compiled: &&Compiled| compiled.table.hash.as_ref().is_some_and(|h| !h.is_empty());
+        let found = self.patterns.iter().find(asks)?;
+        Some(format!("tables.\"{}\".hash", found.pattern.as_str()))
     }
 
     /// A setting that would keep something of this table back, were it not for the pattern that

@@ -2,9 +2,10 @@
 //!
 //! Goes on after a fault, so that all of a source's faults are reported together.
 
-use figment::value::Value;
+use figment::value::{Dict, Value};
 
 use super::check;
+use super::columns::ColumnPattern;
 use super::fault::{Fault, Origin, Problem};
 use super::kafka;
 use super::keys::{self, KEYS, Key, Kind, TABLE_KEYS, nearest};
@@ -76,6 +77,7 @@ impl Walker<'_> {
             Kind::Texts | Kind::Properties | Kind::PropertyFiles => {
                 self.texts(key.kind, &path, "", entry);
             }
+            Kind::Counts { max } => self.counts(max, &path, entry),
             Kind::Tables => self.tables(path, entry),
             kind => match check::accept(kind, &entry.value) {
                 Ok(value) => self.setting(path, value, entry.line),
@@ -98,6 +100,25 @@ impl Walker<'_> {
             match text_entry(kind, &name, &entry.value) {
                 Ok(text) => self.setting(full, Value::from(text), entry.line),
                 Err(fault) => self.problem(&full, entry.line, fault),
+            }
+        }
+    }
+
+    /// A map of column globs with numbers.
+    fn counts(&mut self, max: i64, path: &[String], entry: &Entry) {
+        let Some(entries) = self.entries(path, entry) else { return };
+        let kind = Kind::Integer { min: 0, max, or: None };
+        // Set to nothing is not the same as not set: it hides what another pattern sets.
+        if entries.is_empty() {
+            self.setting(path.to_vec(), Value::from(Dict::new()), entry.line);
+        }
+        for entry in &entries {
+            let path = [path, std::slice::from_ref(&entry.key)].concat();
+            let checked =
+                ColumnPattern::parse(&entry.key).and_then(|_| check::accept(kind, &entry.value));
+            match checked {
+                Ok(value) => self.setting(path, value, entry.line),
+                Err(fault) => self.problem(&path, entry.line, fault),
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::pgoutput::Datum;
 use crate::types::{Codec, Forms, codec_for, write_string};
 
 use super::error::EncodeError;
-use super::rules::Rule;
+use super::rules::{Rule, Ruled};
 use super::{cloudevents, envelope};
 
 /// A relation, ready to be written.
@@ -100,7 +100,7 @@ impl Plan {
     ) -> Result<(), EncodeError> {
         let start = out.len();
         for (at, (column, sent)) in self.columns.iter().zip(row.tuple()).enumerate() {
-            if column.rule == Rule::LeaveOut {
+            if column.rule.leaves_out() {
                 continue;
             }
             let datum = match sent {
@@ -127,7 +127,7 @@ impl Plan {
         let whole = matches!(row, OldRow::Full(_));
         for (at, (column, datum)) in self.columns.iter().zip(row.tuple()).enumerate() {
             // The server fetches old values from TOAST; one that it does not send is not known.
-            let is_wanted = column.rule != Rule::LeaveOut;
+            let is_wanted = !column.rule.leaves_out();
             if is_wanted && (whole || column.in_identity) && datum != Datum::Unchanged {
                 self.write_column(at, column, datum, out)?;
             }
@@ -144,6 +144,13 @@ impl Plan {
         datum: Datum<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), EncodeError> {
+        let datum = match &column.rule {
+            Rule::Publish => datum,
+            rule => match rule.apply(&column.name, datum, out) {
+                Ruled::Written => return Ok(()),
+                Ruled::Publish(datum) => datum,
+            },
+        };
         match datum {
             Datum::Text(text) => {
                 out.extend_from_slice(&column.name);

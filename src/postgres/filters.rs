@@ -27,7 +27,7 @@ use super::publication::{
     Candidate, FILTERS_SINCE, Publication, PublicationChange, Published, TableChange, TableName,
     Wanted,
 };
-use crate::config::{ColumnFilter, Resolved};
+use crate::config::{ColumnRules, Resolved};
 
 const TABLE_COLUMNS: &str = include_str!("../../sql/table_columns.sql");
 const PROBE: &str = include_str!("../../sql/row_filter_probe.sql");
@@ -160,7 +160,7 @@ impl Settling<'_> {
         let pattern = self.settings.tables.pattern(schema, name);
         if pattern.is_some_and(|pattern| pattern.is_exact()) {
             filters.notes.extend(filter.unknown(&self.facts.columns).map(|column| {
-                format!("the column filter of {schema}.{name} names {column:?}, which is no column")
+                format!("the settings of {schema}.{name} name {column:?}, which is not one of its columns")
             }));
         }
         let configured_key = self.settings.tables.of(schema, name).and_then(|t| t.key.as_deref());
@@ -313,7 +313,7 @@ fn hidden(settings: &Resolved, table: &TableName) -> Option<Shortfall> {
 /// | any other | left out |
 fn column_list(
     facts: &TableFacts,
-    filter: &ColumnFilter,
+    filter: &ColumnRules,
     configured_key: &[String],
     needs_identity: bool,
 ) -> ColumnList {
@@ -398,6 +398,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::config::{Table, TableSettings};
 
     fn owned(list: &[&str]) -> Vec<String> {
         list.iter().map(|&text| text.to_owned()).collect()
@@ -413,8 +414,10 @@ mod tests {
         }
     }
 
-    fn without(excluded: &[&str]) -> ColumnFilter {
-        ColumnFilter::parse(None, &owned(excluded)).unwrap()
+    fn without(excluded: &[&str]) -> ColumnRules {
+        let table = Table { exclude_columns: Some(owned(excluded)), ..Table::default() };
+        let tables = [("*.*".to_owned(), table)].into_iter().collect();
+        TableSettings::parse(&tables).unwrap().columns("a", "b").cloned().unwrap_or_default()
     }
 
     #[test]

@@ -5,5 +5,6 @@ mod golden;
 mod metadata;
 mod records;
 mod roundtrip;
+mod rules;
 mod stream;
 mod wire;

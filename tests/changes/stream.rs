@@ -2,7 +2,7 @@
 
 use rowcast::change::{Assembler, Change, Data, KeyChoice, RelationFacts, Snapshot, Step};
 use rowcast::config::Format;
-use rowcast::encode::{EncodeOptions, Encoder, RecordRef, Records, SourceIdentity};
+use rowcast::encode::{EncodeOptions, Encoder, RecordRef, Records, SourceIdentity, ValueRules};
 use rowcast::lsn::Lsn;
 use rowcast::pgoutput::{Message, decode};
 use serde_json::Value as Json;
@@ -46,6 +46,11 @@ impl Stream {
         }
     }
 
+    pub(crate) fn with_rules(mut self, rules: ValueRules) -> Self {
+        self.encoder = self.encoder.with_rules(rules);
+        self
+    }
+
     /// The records of one message; an error as its text.
     pub(crate) fn send(&mut self, body: &[u8]) -> Result<Vec<Seen>, String> {
         let mut seen = Vec::new();
@@ -64,7 +69,8 @@ impl Stream {
         if let Message::Relation(body) = &message {
             let choice = KeyChoice { configured: self.configured.as_deref() };
             let inserted = self.assembler.relations.insert(body, self.facts.clone(), &choice);
-            return inserted.map(drop).map_err(|error| error.to_string());
+            let relation = inserted.map_err(|error| error.to_string())?;
+            return self.encoder.announce(&relation).map_err(|error| error.to_string());
         }
         let step = self.assembler.apply(message, lsn);
         let changes: Vec<Change<'_>> = match step.map_err(|error| error.to_string())? {

@@ -423,3 +423,64 @@ async fn skipped_operations_are_not_even_sent_by_the_server() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_rules_hide_is_neither_in_kafka_nor_in_the_log() {
+    let brokers = Brokers::any();
+    for_each_postgres(async |server| {
+        let database = server.database().await;
+        let client = database.client().await;
+        client
+            .batch_execute(
+                "CREATE DOMAIN mail AS varchar(20);
+                 CREATE TABLE riders (id int PRIMARY KEY, note text, card text, email mail, bio varchar(99));
+                 ALTER TABLE riders REPLICA IDENTITY FULL",
+            )
+            .await
+            .expect("make a table");
+        let name = unique("rules");
+        let config = "[log]\nlevel = \"rowcast=trace\"\n[format]\nhash_salt = \"pepper\"\n\
+                      [tables.\"public.riders\"]\nmask = { card = 4 }\nhash = [\"email\"]\n\
+                      truncate = { bio = 3 }\n";
+        let bootstrap = brokers.bootstrap();
+        let bridge = Bridge::start_ready(&name, &database.unix_url, &bootstrap, config, PATIENCE);
+        client
+            .batch_execute(
+                "INSERT INTO riders VALUES (1, 'a', 'secret', 'secret', 'Biosecret');
+                 UPDATE riders SET note = 'end', email = NULL",
+            )
+            .await
+            .expect("write");
+        let seen = rows(&events(&bootstrap, &format!("{name}.public.riders")));
+        // What Postgres itself computes, cut to the 20 characters of the column.
+        let query = "SELECT left(encode(sha256(convert_to('pepper' || 'secret', 'UTF8')), 'hex'), 20)";
+        let hash: String = client.query_one(query, &[]).await.expect("hash").get(0);
+        let row = json!({"id": 1, "note": "a", "card": "****", "email": hash, "bio": "Bio"});
+        assert_eq!(seen[0].2, row);
+        assert_eq!(seen[1].1, row, "old rows too");
+        assert_eq!(seen[1].2["email"], Value::Null);
+        let log = bridge.log();
+        assert!(!log.contains("secret") && !log.contains("pepper"), "log:\n{log}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_does_not_fit_its_column_stops_the_stream_with_the_fix() {
+    let brokers = Brokers::any();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    client
+        .batch_execute("CREATE TABLE rides (id int PRIMARY KEY, fare numeric)")
+        .await
+        .expect("make a table");
+    let name = unique("unfit");
+    let config = "[tables.\"public.rides\"]\nmask = { fare = 4 }\n";
+    let bootstrap = brokers.bootstrap();
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &bootstrap, config, PATIENCE);
+    client.batch_execute("INSERT INTO rides VALUES (1, 2.5)").await.expect("insert");
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(69));
+    let log = bridge.log();
+    assert!(log.contains("of type numeric"), "log:\n{log}");
+    assert!(log.contains("exclude_columns"), "log:\n{log}");
+}
