@@ -115,8 +115,10 @@ impl Kafka {
         self.process.write("log.properties", LOGGING)?;
         let class_path = format!("{}/*", self.jars.display());
         let logging = format!("-Dlog4j2.configurationFile={logging}");
-        // Without -UsePerfData the JVM leaves a file in /tmp when it is killed.
-        let jvm = ["-XX:-UsePerfData", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", &logging];
+        // A JVM that is killed leaves its performance data and unpacked libraries where it put them.
+        let scratch = format!("-Djava.io.tmpdir={dir}");
+        let small = ["-XX:-UsePerfData", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+        let jvm = [&small[..], &[&scratch, &logging]].concat();
         let program = ["-cp", &class_path];
         let format = ["kafka.tools.StorageTool", "format", "-t", "QMjxTo9TTvGnsYQe10JV7A", "-c"];
         let format = [&jvm[..], &["-Xmx128m"], &program, &format, &[&settings]].concat();

@@ -48,6 +48,9 @@ impl Connect {
         let dir = process.dir().display().to_string();
         let mut args: Vec<String> = MEMORY.iter().map(|&arg| arg.to_owned()).collect();
         args.push(format!("-Dlog4j2.configurationFile={dir}/log4j2.properties"));
+        // Killed, it leaves the libraries that it unpacked.
+        args.push(format!("-Djava.io.tmpdir={dir}"));
+        args.push("-XX:-UsePerfData".to_owned());
         args.extend(["-cp".to_owned(), format!("{}/worker/*", jars.display())]);
         args.push("org.apache.kafka.connect.cli.ConnectStandalone".to_owned());
         args.push(format!("{dir}/worker.properties"));

@@ -152,9 +152,12 @@ impl KafkaNode {
     fn launch(&mut self) {
         let dir = self.process.dir().display().to_string();
         let logging = format!("-Dlog4j2.configurationFile={dir}/log4j2.properties");
+        // Killed, it leaves the libraries that it unpacked.
+        let scratch = format!("-Djava.io.tmpdir={dir}");
         let settings = format!("{dir}/server.properties");
         let class_path = self.class_path();
-        let program = [&logging, "-cp", &class_path, "kafka.Kafka", &settings];
+        let program =
+            [&logging, &scratch, "-XX:-UsePerfData", "-cp", &class_path, "kafka.Kafka", &settings];
         let args: Vec<&str> = self.memory.iter().copied().chain(program).collect();
         self.process.spawn(Path::new("java"), &args, |_| {});
     }
