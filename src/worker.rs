@@ -261,8 +261,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
         let before = self.assembler.relations.by_oid(body.oid).cloned();
         let relation = self.assembler.relations.insert(body, facts, &choice)?;
-        self.encoder.announce(&relation)?;
         let plan = self.router.topic(body.schema, body.table)?;
+        self.encoder.announce(&relation, &plan.name)?;
         report(before.as_deref(), &relation, &plan);
         self.lookup.ensure_topic(&plan)?;
         self.topics.insert(body.oid, plan.name);

@@ -110,7 +110,12 @@ fn no_row_allocates_once_the_buffers_are_warm() {
     let texts = ["1", "Ada", "ada@example.com", "äöüß"].map(wire::text);
     let ruled_insert = wire::row(b'I', 8, &[wire::tuple(b'N', &texts)]);
     let none = ValueRules::default();
-    for value in [ValueFormat::Debezium, ValueFormat::CloudEvents, ValueFormat::Flat] {
+    for value in [
+        ValueFormat::Debezium,
+        ValueFormat::DebeziumSchema,
+        ValueFormat::CloudEvents,
+        ValueFormat::Flat,
+    ] {
         for types in [TypeProfile::Readable, TypeProfile::Debezium] {
             let format = Format {
                 value,

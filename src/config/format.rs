@@ -11,8 +11,9 @@ use super::secret::Secret;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Format {
-    /// Shape of the value: `debezium` (the envelope), `cloudevents` (the envelope's fields as a
-    /// CloudEvent) or `flat` (the row's columns).
+    /// Shape of the value: `debezium` (the envelope), `debezium-schema` (key and envelope each with
+    /// its Connect schema), `cloudevents` (the envelope's fields as a CloudEvent) or `flat` (the
+    /// row's columns).
     pub value: ValueFormat,
     /// Form of column values: `readable`, or `debezium` (Debezium's defaults, bit for bit). The
     /// switches below change one kind of value each, under either; unset, the profile decides.
@@ -90,6 +91,8 @@ impl Default for Format {
 pub enum ValueFormat {
     /// Debezium's envelope: `before`, `after`, `source`, `op`, timestamps.
     Debezium,
+    /// The envelope behind its Connect schema, as `JsonConverter` writes it; the key likewise.
+    DebeziumSchema,
     /// A CloudEvent in structured JSON, around the envelope's `before` and `after`.
     #[serde(rename = "cloudevents")]
     CloudEvents,

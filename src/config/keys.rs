@@ -149,7 +149,7 @@ pub(super) const KEYS: &[Key] = &[
     key("topics", "partitions", PARTITIONS),
     key("topics", "replication_factor", REPLICAS),
     key("topics", "settings", Kind::Texts),
-    key("format", "value", Kind::OneOf(&["debezium", "cloudevents", "flat"])),
+    key("format", "value", Kind::OneOf(&["debezium", "debezium-schema", "cloudevents", "flat"])),
     key("format", "types", Kind::OneOf(&["readable", "debezium"])),
     key("format", "decimal_handling_mode", Kind::OneOf(&["precise", "double", "string"])),
     key("format", "time_precision_mode", Kind::OneOf(TIME_PRECISION_MODES)),

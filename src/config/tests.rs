@@ -264,7 +264,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[format]\nvalue = \"flatt\"",
-        "2: format.value: \"flatt\" is not one of debezium, cloudevents, flat; did you mean flat?",
+        "2: format.value: \"flatt\" is not one of debezium, debezium-schema, cloudevents, flat; did you mean flat?",
     ),
     (
         "[tables.\"public.rides\"]\n\nkey = []",

@@ -15,7 +15,7 @@ use crate::types::write_string;
 
 use super::SourceIdentity;
 use super::digits::{write_micros_and_nanos, write_number};
-use super::envelope::Source;
+use super::envelope::{LogicalMessage, Source, write_message_block};
 use super::transaction::TransactionBlock;
 
 /// The content type that marks a record as a CloudEvent in structured mode.
@@ -95,6 +95,25 @@ impl CloudEventParts {
             ),
         }
         out.extend_from_slice(b",\"data\":");
+    }
+
+    /// The event of a logical message, which is its data.
+    pub(super) fn write_message(
+        &self,
+        source: &Source<'_>,
+        transaction: Option<&TransactionBlock>,
+        message: &LogicalMessage<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let table = b",\"iodebeziumschema\":\"\",\"iodebeziumtable\":\"\"";
+        self.write(source, b'm', table, transaction, out);
+        let start = out.len();
+        write_message_block(message, out);
+        // The block is the only field of the data: its comma becomes the brace that opens it.
+        if let Some(comma) = out.get_mut(start) {
+            *comma = b'{';
+        }
+        out.extend_from_slice(b"}}");
     }
 
     /// The required attributes and the time, whose closing quote is left out.

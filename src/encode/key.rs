@@ -54,7 +54,19 @@ impl Plan {
         out: &mut Vec<u8>,
         datum: impl Fn(usize) -> Datum<'a>,
     ) -> Result<(), EncodeError> {
+        self.key_head.around(out, |out| self.write_key_payload(format, out, datum))
+    }
+
+    #[inline]
+    fn write_key_payload<'a>(
+        &self,
+        format: KeyFormat,
+        out: &mut Vec<u8>,
+        datum: impl Fn(usize) -> Datum<'a>,
+    ) -> Result<(), EncodeError> {
         let bare = format == KeyFormat::Value && self.relation.key.len() == 1;
+        // Behind a schema a payload is always JSON.
+        let quoted = self.key_head.lengths() != (0, 0);
         let start = out.len();
         for &at in &self.relation.key {
             let Some(column) = self.columns.get(at) else { continue };
@@ -68,10 +80,12 @@ impl Plan {
                     return Err(self.error(at, |table, column| without_value(datum, table, column)));
                 }
             };
-            let written = if bare {
+            if !bare {
+                out.extend_from_slice(&column.name);
+            }
+            let written = if bare && !quoted {
                 column.codec.write_bare(text, out)
             } else {
-                out.extend_from_slice(&column.name);
                 column.codec.write_json(text, out)
             };
             written.map_err(|source| {

@@ -3,7 +3,7 @@
 //! [`Encoder::encode`] takes one [`Change`] and leaves its records in a [`Records`]; once both are
 //! warm, it allocates nothing. What a record holds:
 //!
-//! | change | records under `debezium`, `cloudevents` | under `flat` |
+//! | change | records under `debezium`, `debezium-schema`, `cloudevents` | under `flat` |
 //! |---|---|---|
 //! | insert | `c` | the row |
 //! | update | `u` | the row |
@@ -25,13 +25,16 @@
 //! - The position headers are `rowcast.lsn` and `rowcast.ordinal` (the change's position, decimal)
 //!   and `rowcast.xid`; all records of one change carry the same.
 //! - Debezium's context headers are on every record of a table, tombstones too, and on no other.
-//! - The two records around a transaction are always plain JSON, as Debezium makes them: its
-//!   CloudEvents converter knows no other events than those of rows.
+//! - The two records around a transaction are never CloudEvents, as Debezium's converter for those
+//!   knows no other events than those of rows.
+//! - Under `debezium-schema` a row has every column, as its schema says: what the server did not
+//!   send is null or something like zero, an unchanged TOAST value Debezium's placeholder.
 //!
 //! Not here: topics, partitions, when to send. A change may give no record: that is for the caller
 //! to count.
 
 mod cloudevents;
+mod default;
 mod digits;
 mod envelope;
 mod error;
@@ -41,6 +44,7 @@ mod key;
 mod plan;
 mod records;
 mod rules;
+mod schema;
 mod transaction;
 mod writer;
 
@@ -54,18 +58,20 @@ pub use self::records::{RecordRef, Records};
 pub use self::rules::{RuleError, ValueRules};
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::change::{Change, Data, Relation, Transaction};
-use crate::config::Format;
+use crate::config::{Format, ValueFormat};
 use crate::lsn::Lsn;
 use crate::types::Forms;
 
 use self::cloudevents::CloudEventParts;
 use self::envelope::SourceParts;
 use self::headers::{ContextHeaders, number_header};
-use self::plan::Plan;
+use self::plan::{Plan, Shape};
 use self::records::Record;
+use self::schema::Heads;
 use self::transaction::Counts;
 use self::writer::Writer;
 
@@ -97,6 +103,9 @@ pub struct Encoder {
     format: Format,
     forms: Forms,
     source: SourceParts,
+    /// The topic prefix.
+    prefix: String,
+    heads: Heads,
     rules: ValueRules,
     cloud: CloudEventParts,
     context: Option<ContextHeaders>,
@@ -112,13 +121,20 @@ impl Encoder {
     #[must_use]
     pub fn new(options: &EncodeOptions<'_>) -> Self {
         let EncodeOptions { format, source } = options;
+        let forms = Forms::of(format);
+        let forms = match format.value {
+            ValueFormat::DebeziumSchema => forms.with_schema(),
+            _ => forms,
+        };
         Self {
             source: SourceParts::new(source),
+            prefix: source.name.clone(),
+            heads: Heads::new(format),
             rules: ValueRules::default(),
             cloud: CloudEventParts::new(source),
             context: format.has_context_headers().then(|| ContextHeaders::new(source)),
             counts: format.transaction_metadata.then(Counts::new),
-            forms: Forms::of(format),
+            forms,
             format: (*format).clone(),
             plans: HashMap::new(),
             unchanged: Vec::new(),
@@ -132,14 +148,14 @@ impl Encoder {
         self
     }
 
-    /// Prepares for the changes of a relation. Need not be called, but tells before the first
-    /// change whether the rules fit.
+    /// Prepares for the changes of a relation, which go to `topic`. Need not be called, but tells
+    /// before the first change whether the rules fit, and names the schema by the topic.
     ///
     /// # Errors
     ///
     /// [`RuleError`] when the settings of the table do not fit it.
-    pub fn announce(&mut self, relation: &Arc<Relation>) -> Result<(), RuleError> {
-        self.plan(relation)
+    pub fn announce(&mut self, relation: &Arc<Relation>, topic: &str) -> Result<(), RuleError> {
+        self.plan(relation, Some(topic))
     }
 
     /// Replaces what is in `out` by the records of `change`; `now_us` is the wall clock in
@@ -192,9 +208,15 @@ impl Encoder {
         out: &mut Records,
         value: impl FnOnce(&mut Vec<u8>),
     ) {
-        transaction::write_key(transaction, lsn, &mut out.buffer);
+        let Ok(()) = self.heads.transaction_key.around(&mut out.buffer, |out| {
+            transaction::write_key(transaction, lsn, out);
+            Ok::<(), Infallible>(())
+        });
         let end = out.buffer.len();
-        value(&mut out.buffer);
+        let Ok(()) = self.heads.transaction_value.around(&mut out.buffer, |out| {
+            value(out);
+            Ok::<(), Infallible>(())
+        });
         let value = Some(end..out.buffer.len());
         if self.format.position_headers {
             number_header(HEADER_LSN, transaction.commit_lsn.as_u64(), out);
@@ -210,12 +232,13 @@ impl Encoder {
         out: &mut Records,
     ) -> Result<(), EncodeError> {
         if let Some(relation) = change.relation() {
-            self.plan(relation).map_err(EncodeError::Rules)?;
+            self.plan(relation, None).map_err(EncodeError::Rules)?;
         }
         self.unchanged.clear();
         let mut writer = Writer {
             format: &self.format,
             source: &self.source,
+            heads: &self.heads,
             cloud: &self.cloud,
             context: self.context.as_ref(),
             counts: self.counts.as_mut(),
@@ -253,13 +276,15 @@ impl Encoder {
 
     /// Makes the relation's plan, unless it is there and still holds.
     #[inline]
-    fn plan(&mut self, relation: &Arc<Relation>) -> Result<(), RuleError> {
+    fn plan(&mut self, relation: &Arc<Relation>, topic: Option<&str>) -> Result<(), RuleError> {
         let known = self.plans.get(&relation.oid);
         if !known.is_some_and(|plan| Arc::ptr_eq(&plan.relation, relation)) {
             let rules = self.rules.of(relation)?;
             let counts = self.counts.as_mut();
             let collection = counts.map_or(0, |counts| counts.place(&relation.full_name));
-            let plan = Plan::new(relation, rules, &self.format, &self.forms, collection);
+            let (format, forms, prefix) = (&self.format, &self.forms, self.prefix.as_str());
+            let shape = Shape { format, forms, prefix, topic };
+            let plan = Plan::new(relation, rules, &shape, collection);
             self.plans.insert(relation.oid, plan);
         }
         Ok(())

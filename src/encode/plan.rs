@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use crate::change::{OldRow, Relation, Row};
-use crate::config::{Format, ValueFormat};
+use crate::config::{Format, KeyFormat, ValueFormat};
 use crate::pgoutput::Datum;
-use crate::types::{Codec, Forms, codec_for, write_string};
+use crate::types::{Codec, Forms, SchemaOf, codec_for, write_string};
 
 use super::error::EncodeError;
 use super::rules::{Rule, Ruled};
-use super::{cloudevents, envelope};
+use super::schema::{self, Fill, Head};
+use super::{cloudevents, default, envelope};
 
 /// A relation, ready to be written.
 #[derive(Debug)]
@@ -21,6 +22,12 @@ pub(super) struct Plan {
     pub(super) source_table: Vec<u8>,
     /// Where the table's events are counted.
     pub(super) collection: usize,
+    /// What goes in front of a key.
+    pub(super) key_head: Head,
+    /// What goes in front of a value.
+    pub(super) value_head: Head,
+    /// Whether a row has every column, also those that the server did not send.
+    fills: bool,
 }
 
 #[derive(Debug)]
@@ -28,10 +35,23 @@ pub(super) struct PlannedColumn {
     pub(super) codec: Codec,
     /// `,"name":`; the comma of an object's first column is overwritten by its brace.
     pub(super) name: Vec<u8>,
-    /// The same with the null that often follows.
+    /// The same with what stands for a null: that, or what a schema wants instead.
     pub(super) null: Vec<u8>,
+    /// The same with what stands for an unchanged TOAST value, where it is not left out.
+    unchanged: Option<Vec<u8>>,
     pub(super) in_identity: bool,
     pub(super) rule: Rule,
+}
+
+/// What an encoder gives to all its plans.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape<'a> {
+    pub(super) format: &'a Format,
+    pub(super) forms: &'a Forms,
+    /// The topic prefix, with which names of schemas begin.
+    pub(super) prefix: &'a str,
+    /// The table's topic; where it is not known, the topic that Debezium would take.
+    pub(super) topic: Option<&'a str>,
 }
 
 impl Plan {
@@ -39,32 +59,85 @@ impl Plan {
     pub(super) fn new(
         relation: &Arc<Relation>,
         rules: Vec<Rule>,
-        format: &Format,
-        forms: &Forms,
+        shape: &Shape<'_>,
         collection: usize,
     ) -> Self {
-        let source_table = match format.value {
+        let value = shape.format.value;
+        let source_table = match value {
             ValueFormat::CloudEvents => cloudevents::table_attributes,
-            ValueFormat::Debezium | ValueFormat::Flat => envelope::table_fields,
+            ValueFormat::Debezium | ValueFormat::DebeziumSchema | ValueFormat::Flat => {
+                envelope::table_fields
+            }
         };
-        let columns = relation.columns.iter().zip(rules).map(|(column, rule)| {
+        let mut plan = Self {
+            columns: Vec::new(),
+            source_table: source_table(&relation.schema, &relation.table),
+            collection,
+            key_head: Head::default(),
+            value_head: Head::default(),
+            fills: value == ValueFormat::DebeziumSchema,
+            relation: Arc::clone(relation),
+        };
+        let mut schemas = Vec::new();
+        for ((at, column), rule) in relation.columns.iter().enumerate().zip(rules) {
             let mut name = vec![b','];
             write_string(&column.name, &mut name);
             name.push(b':');
-            PlannedColumn {
-                codec: codec_for(column.type_oid, column.typmod, &relation.types, forms),
-                null: [&name, b"null".as_slice()].concat(),
-                name,
-                in_identity: column.in_identity,
-                rule,
+            let codec = codec_for(column.type_oid, column.typmod, &relation.types, shape.forms);
+            let (mut null, mut unchanged) = ([&name, b"null".as_slice()].concat(), None);
+            if plan.fills {
+                let facts = relation.types.get(&column.type_oid);
+                let default = column.default.as_deref().and_then(|expression| {
+                    default::json(&codec, column.type_oid, facts, expression)
+                });
+                let of = SchemaOf {
+                    field: Some(&column.name),
+                    optional: !column.not_null && !relation.key.contains(&at),
+                    default: default.as_deref(),
+                };
+                let mut schema = Vec::new();
+                codec.write_schema(&of, &mut schema);
+                schemas.push(schema);
+                let fill = Fill::new(&codec, &of);
+                null = [&name, fill.null.as_slice()].concat();
+                unchanged = Some([&name, fill.unchanged.as_slice()].concat());
             }
-        });
-        Self {
-            columns: columns.collect(),
-            source_table: source_table(&relation.schema, &relation.table),
-            collection,
-            relation: Arc::clone(relation),
+            let in_identity = column.in_identity;
+            plan.columns.push(PlannedColumn { codec, name, null, unchanged, in_identity, rule });
         }
+        if plan.fills {
+            plan.add_heads(&schemas, shape);
+        }
+        plan
+    }
+
+    /// Makes what goes in front of keys and values. `schemas` has one a column.
+    fn add_heads(&mut self, schemas: &[Vec<u8>], shape: &Shape<'_>) {
+        let base = format!("{}.{}", shape.prefix, self.relation.full_name);
+        let topic = shape.topic.unwrap_or(&base);
+        let is_published =
+            |(column, schema): (&PlannedColumn, _)| (!column.rule.leaves_out()).then_some(schema);
+        let published: Vec<&Vec<u8>> =
+            self.columns.iter().zip(schemas).filter_map(is_published).collect();
+        let rows = format!("{base}.Value");
+        self.value_head =
+            Head::of(&schema::envelope(&published, &rows, &format!("{topic}.Envelope")));
+
+        let key = &self.relation.key;
+        let mut schema = Vec::new();
+        match key.as_slice() {
+            [at] if shape.format.key == KeyFormat::Value => {
+                if let Some(column) = self.columns.get(*at) {
+                    column.codec.write_schema(&SchemaOf::default(), &mut schema);
+                }
+            }
+            key => {
+                let fields: Vec<&Vec<u8>> = key.iter().filter_map(|&at| schemas.get(at)).collect();
+                schema::structure(&fields, false, &format!("{base}.Key"), &mut schema);
+                schema.push(b'}');
+            }
+        }
+        self.key_head = Head::of(&schema);
     }
 
     /// `{"before":..,"after":..`, with null for what there is not.
@@ -90,7 +163,7 @@ impl Plan {
     }
 
     /// A row after a change, as an object. A TOAST value that did not change and that no old row
-    /// lends is left out; its place goes into `unchanged`.
+    /// lends is left out, unless a schema wants it; its place goes into `unchanged`.
     #[inline]
     pub(super) fn write_row(
         &self,
@@ -109,6 +182,7 @@ impl Plan {
             };
             if datum == Datum::Unchanged {
                 unchanged.push(at);
+                out.extend_from_slice(column.unchanged.as_deref().unwrap_or_default());
             } else {
                 self.write_column(at, column, datum, out)?;
             }
@@ -117,7 +191,8 @@ impl Plan {
         Ok(())
     }
 
-    /// A row before a change, as an object of the columns that are known.
+    /// A row before a change, as an object of the columns that are known; of all, where a schema
+    /// wants them.
     pub(super) fn write_old_row(
         &self,
         row: &OldRow<'_>,
@@ -127,9 +202,13 @@ impl Plan {
         let whole = matches!(row, OldRow::Full(_));
         for (at, (column, datum)) in self.columns.iter().zip(row.tuple()).enumerate() {
             // The server fetches old values from TOAST; one that it does not send is not known.
-            let is_wanted = !column.rule.leaves_out();
-            if is_wanted && (whole || column.in_identity) && datum != Datum::Unchanged {
+            let is_known = (whole || column.in_identity) && datum != Datum::Unchanged;
+            if column.rule.leaves_out() {
+                continue;
+            } else if is_known {
                 self.write_column(at, column, datum, out)?;
+            } else if self.fills {
+                out.extend_from_slice(&column.null);
             }
         }
         close_object(start, out);

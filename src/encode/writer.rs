@@ -3,6 +3,7 @@
 //! One pass over the change: key, value, headers, each appended to the buffer of the [`Records`].
 //! Which records there are for which change is told in the parent module.
 
+use std::convert::Infallible;
 use std::ops::Range;
 
 use crate::change::{Change, OldRow, Row};
@@ -10,12 +11,13 @@ use crate::config::{BinaryMode, Format, ValueFormat};
 use crate::types::write_string;
 
 use super::cloudevents::CloudEventParts;
-use super::envelope::{self, Source, SourceParts};
+use super::envelope::{self, LogicalMessage, Source, SourceParts};
 use super::error::EncodeError;
 use super::flat;
 use super::headers::{self, ContextHeaders, HEADER_NEW_KEY, HEADER_OLD_KEY, Headers};
 use super::plan::Plan;
 use super::records::{Header, Record, Records};
+use super::schema::Heads;
 use super::transaction::{Counts, MESSAGES_AT, TransactionBlock};
 
 /// Bytes in a [`Records`] that are a key; none for a table without one.
@@ -25,6 +27,7 @@ type Key = Option<Range<usize>>;
 pub(super) struct Writer<'a, 'c> {
     pub(super) format: &'a Format,
     pub(super) source: &'a SourceParts,
+    pub(super) heads: &'a Heads,
     pub(super) cloud: &'a CloudEventParts,
     pub(super) context: Option<&'a ContextHeaders>,
     /// Only where transaction metadata is wanted.
@@ -33,6 +36,12 @@ pub(super) struct Writer<'a, 'c> {
     pub(super) change: &'a Change<'c>,
     pub(super) now_us: i64,
     pub(super) out: &'a mut Records,
+}
+
+/// Where the payload of a key stands: Debezium's headers have no schema.
+const fn payload(plan: &Plan, key: &Range<usize>) -> Range<usize> {
+    let (before, behind) = plan.key_head.lengths();
+    key.start + before..key.end - behind
 }
 
 /// The row before and the row after an event, as far as there are.
@@ -71,9 +80,9 @@ impl<'a, 'c> Writer<'a, 'c> {
             let changed =
                 old_key.filter(|old| self.out.part(old.clone()) != self.out.part(new.clone()));
             if let Some(old) = changed {
-                let link = Header { name: HEADER_NEW_KEY, value: new };
+                let link = Header { name: HEADER_NEW_KEY, value: payload(plan, &new) };
                 self.delete(plan, before, Some(old.clone()), Some(link))?;
-                let link = Header { name: HEADER_OLD_KEY, value: old };
+                let link = Header { name: HEADER_OLD_KEY, value: payload(plan, &old) };
                 return self.row(plan, b'c', None, after, key, Some(link));
             }
         }
@@ -130,33 +139,25 @@ impl<'a, 'c> Writer<'a, 'c> {
     pub(super) fn message(&mut self, prefix: &str, content: &[u8]) {
         let transaction = self.count(MESSAGES_AT);
         let source = Source::of(self.change, self.now_us);
+        let (heads, now_us) = (self.heads, self.now_us);
         let out = &mut self.out.buffer;
-        out.extend_from_slice(b"{\"prefix\":");
-        write_string(prefix, out);
-        out.push(b'}');
+        let Ok(()) = heads.message_key.around(out, |out| {
+            out.extend_from_slice(b"{\"prefix\":");
+            write_string(prefix, out);
+            out.push(b'}');
+            Ok::<(), Infallible>(())
+        });
         let end = out.len();
         let binary = self.format.binary_handling_mode.unwrap_or(BinaryMode::Bytes);
-        let message = envelope::LogicalMessage { prefix, content, binary };
-        match self.format.value {
-            ValueFormat::CloudEvents => {
-                let table = b",\"iodebeziumschema\":\"\",\"iodebeziumtable\":\"\"";
-                self.cloud.write(&source, b'm', table, transaction.as_ref(), out);
-                let start = out.len();
-                envelope::write_message_block(&message, out);
-                // The block is the only field of the data: its comma is the brace that opens it.
-                if let Some(comma) = out.get_mut(start) {
-                    *comma = b'{';
-                }
-                out.extend_from_slice(b"}}");
-            }
-            ValueFormat::Debezium | ValueFormat::Flat => envelope::write_message(
-                self.source,
-                &source,
-                self.now_us,
-                transaction.as_ref(),
-                &message,
-                out,
-            ),
+        let message = LogicalMessage { prefix, content, binary };
+        if self.format.value == ValueFormat::CloudEvents {
+            self.cloud.write_message(&source, transaction.as_ref(), &message, out);
+        } else {
+            let Ok(()) = heads.message_value.around(out, |out| {
+                let (parts, block) = (self.source, transaction.as_ref());
+                envelope::write_message(parts, &source, now_us, block, &message, out);
+                Ok::<(), Infallible>(())
+            });
         }
         let value = Some(end..out.len());
         let headers = self.headers().of_message(self.out);
@@ -175,13 +176,15 @@ impl<'a, 'c> Writer<'a, 'c> {
         let now_us = self.now_us;
         let unchanged = &mut *self.unchanged;
         let value = match self.format.value {
-            ValueFormat::Debezium => self.out.append(|out| {
-                plan.write_rows(before, after, unchanged, out)?;
-                out.push(b',');
-                let source = Source::of(self.change, now_us);
-                self.source.write(&source, &plan.source_table, out);
-                envelope::write_tail(op, now_us, transaction, out);
-                Ok(())
+            ValueFormat::Debezium | ValueFormat::DebeziumSchema => self.out.append(|out| {
+                plan.value_head.around(out, |out| {
+                    plan.write_rows(before, after, unchanged, out)?;
+                    out.push(b',');
+                    let source = Source::of(self.change, now_us);
+                    self.source.write(&source, &plan.source_table, out);
+                    envelope::write_tail(op, now_us, transaction, out);
+                    Ok(())
+                })
             }),
             ValueFormat::CloudEvents => self.out.append(|out| {
                 let source = Source::of(self.change, now_us);

@@ -99,7 +99,12 @@ fn mutated_messages_never_panic_and_give_valid_json_or_an_error() {
     let end = Instant::now() + Duration::from_secs(seconds);
     let (mut runs, mut decoded, mut published) = (0_u64, 0_u64, 0_u64);
     while Instant::now() < end {
-        let values = [ValueFormat::Debezium, ValueFormat::CloudEvents, ValueFormat::Flat];
+        let values = [
+            ValueFormat::Debezium,
+            ValueFormat::DebeziumSchema,
+            ValueFormat::CloudEvents,
+            ValueFormat::Flat,
+        ];
         let value = values[random.random_range(0..values.len())];
         let format = Format {
             value,

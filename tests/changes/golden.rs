@@ -199,7 +199,7 @@ fn binary_tuples_have_a_value_wherever_text_tuples_have_one() {
 }
 
 /// Each format, with the metadata that can stand around it in one of them.
-fn formats() -> [(&'static str, Format); 3] {
+fn formats() -> [(&'static str, Format); 4] {
     let format =
         |value| Format { value, flat_metadata: true, position_headers: true, ..Format::default() };
     let around = Format {
@@ -210,6 +210,7 @@ fn formats() -> [(&'static str, Format); 3] {
     };
     [
         ("debezium", format(ValueFormat::Debezium)),
+        ("debezium-schema", format(ValueFormat::DebeziumSchema)),
         ("flat", format(ValueFormat::Flat)),
         ("cloudevents", around),
     ]

@@ -6,5 +6,6 @@ mod metadata;
 mod records;
 mod roundtrip;
 mod rules;
+mod schema;
 mod stream;
 mod wire;
