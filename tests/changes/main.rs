@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod golden;
+mod manual;
 mod metadata;
 mod records;
 mod roundtrip;

@@ -70,7 +70,9 @@ impl Stream {
             let choice = KeyChoice { configured: self.configured.as_deref() };
             let inserted = self.assembler.relations.insert(body, self.facts.clone(), &choice);
             let relation = inserted.map_err(|error| error.to_string())?;
-            return self.encoder.announce(&relation).map_err(|error| error.to_string());
+            let topic = format!("nyc.{}", relation.full_name);
+            let announced = self.encoder.announce(&relation, &topic);
+            return announced.map_err(|error| error.to_string());
         }
         let step = self.assembler.apply(message, lsn);
         let changes: Vec<Change<'_>> = match step.map_err(|error| error.to_string())? {
