@@ -295,3 +295,72 @@ const fn built_in_element(array: u32) -> Option<u32> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Format, TypeProfile};
+
+    fn forms(types: TypeProfile) -> Forms {
+        Forms::of(&Format { types, ..Format::default() })
+    }
+
+    fn facts(kinds: &[(u32, &str, TypeKind)]) -> BTreeMap<u32, TypeFacts> {
+        let facts = |(oid, name, kind): &(u32, &str, TypeKind)| {
+            let (schema, name) = ("public".to_owned(), (*name).to_owned());
+            (*oid, TypeFacts { oid: *oid, schema, name, kind: kind.clone() })
+        };
+        kinds.iter().map(facts).collect()
+    }
+
+    #[test]
+    fn a_numeric_has_the_size_of_its_modifier() {
+        for (typmod, size) in [
+            (-1, None),
+            (3, None),
+            ((8 << 16 | 2) + 4, Some((8, 2))),
+            ((5 << 16) + 4, Some((5, 0))),
+            ((1000 << 16 | 1000) + 4, Some((1000, 1000))),
+            ((3 << 16 | 0x7FE) + 4, Some((3, -2))),
+            ((1000 << 16 | 0x418) + 4, Some((1000, -1000))),
+        ] {
+            assert_eq!(numeric_size(typmod), size, "{typmod}");
+        }
+    }
+
+    #[test]
+    fn domains_of_domains_are_the_innermost_type_with_its_modifier() {
+        let price = TypeKind::Domain { base: 1700, typmod: (8 << 16 | 2) + 4 };
+        let types = facts(&[
+            (1, "price", price),
+            (2, "list_price", TypeKind::Domain { base: 1, typmod: -1 }),
+            (3, "_list_price", TypeKind::Array { element: 2, delimiter: b',' }),
+        ]);
+        let codec = codec_for(3, -1, &types, &forms(TypeProfile::Debezium));
+        let Codec::Array(Array(array)) = codec else { panic!("{codec:?}") };
+        let size = (8, 2);
+        assert!(
+            matches!(array.element(), Codec::Decimal { precision, scale, .. }
+                if (*precision, *scale) == size),
+            "{array:?}"
+        );
+    }
+
+    #[test]
+    fn a_type_that_is_made_of_itself_still_gets_a_codec() {
+        let types = facts(&[
+            (1, "snake", TypeKind::Domain { base: 2, typmod: -1 }),
+            (2, "tail", TypeKind::Array { element: 1, delimiter: b',' }),
+        ]);
+        let codec = codec_for(1, -1, &types, &forms(TypeProfile::Readable));
+        codec.write_json(b"{}", &mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn a_type_that_shares_its_name_with_an_extensions_is_told_by_its_kind() {
+        let types = facts(&[(1, "hstore", TypeKind::Composite), (2, "hstore", TypeKind::Base)]);
+        let forms = forms(TypeProfile::Debezium);
+        assert!(matches!(codec_for(1, -1, &types, &forms), Codec::Text(TextKind::Plain)));
+        assert!(matches!(codec_for(2, -1, &types, &forms), Codec::Hstore(_)));
+    }
+}

@@ -6,9 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use proptest::prelude::*;
+use proptest::sample::select;
+
 use crate::config::{Format, TypeProfile};
 
-use super::{Forms, TypeFacts, TypeKind, codec_for};
+use super::{Codec, Forms, Placeholder, SchemaOf, TypeFacts, TypeKind, codec_for};
 
 const MANUAL: &str = include_str!("../../docs/types.md");
 
@@ -226,4 +229,97 @@ fn every_row_of_the_manual_is_what_the_codecs_write() {
         .filter(|key| key.ends_with("_mode") || *key == "include_unknown_datatypes")
         .collect();
     assert_eq!(switches, modes, "a table for each switch");
+}
+
+/// Every codec that a row of the manual gives, with what the server prints for it.
+fn samples() -> Vec<(Codec, Vec<u8>)> {
+    let facts = facts();
+    let switches = ["decimal_handling_mode", "time_precision_mode", "interval_handling_mode"];
+    let modes = [["precise", "adaptive", "numeric"], ["double", "nanoseconds", "string"]];
+    let modes = modes.into_iter().chain([["string", "isostring", "string"]]);
+    let forms: Vec<Forms> = modes
+        .flat_map(|modes| {
+            let set = switches.into_iter().zip(modes);
+            let profiles = [TypeProfile::Readable, TypeProfile::Debezium];
+            profiles.map(|types| {
+                let format = Format { types, include_unknown_datatypes: true, ..Format::default() };
+                let mut format = serde_json::to_value(format).unwrap();
+                for (switch, mode) in set.clone() {
+                    format[switch] = mode.into();
+                }
+                Forms::of(&serde_json::from_value(format).unwrap())
+            })
+        })
+        .chain([Forms::of(&Format::default())])
+        .collect();
+    let mut samples = Vec::new();
+    for row in MANUAL.lines().filter(|line| line.starts_with("| `") || line.starts_with("| a")) {
+        let row = cells(row);
+        let known =
+            |name: &str| MADE.iter().any(|(made, _)| *made == name) || name.starts_with('`');
+        if row.len() < 4 || !known(&row[0]) || row[0].contains(", ") || row[0].ends_with(')') {
+            continue;
+        }
+        let (oid, typmod) = column(&row[0]);
+        samples.extend(forms.iter().map(|forms| {
+            (codec_for(oid, typmod, &facts, forms), code(&row[1]).as_bytes().to_vec())
+        }));
+    }
+    assert!(samples.len() > 300, "{} samples", samples.len());
+    samples
+}
+
+#[test]
+fn whatever_stands_for_a_value_is_json() {
+    for (codec, _) in samples() {
+        let write: [&dyn Fn(&mut Vec<u8>); 3] = [
+            &|out| codec.write_filler(out),
+            &|out| codec.write_placeholder(&Placeholder::parse("hex:22ca00").unwrap(), out),
+            &|out| codec.write_schema(&SchemaOf { field: Some("\"a"), ..SchemaOf::default() }, out),
+        ];
+        for write in write {
+            let mut out = Vec::new();
+            write(&mut out);
+            serde_json::from_slice::<serde_json::Value>(&out)
+                .unwrap_or_else(|error| panic!("{codec:?}: {error}: {out:?}"));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// What a server never sends: one of its values with bytes put in, taken out and turned over.
+    #[test]
+    fn any_bytes_are_json_or_an_error(
+        edits in proptest::collection::vec((any::<u16>(), 0..3_u8, any::<u8>()), 0..4),
+        plausible in select(b"0123456789-+.:eE,{}[]()\"\\'=> NULLZPYMDTHS/".to_vec()),
+    ) {
+        for (codec, sample) in samples() {
+            let mut wire = sample;
+            for &(at, edit, byte) in &edits {
+                let at = usize::from(at) % (wire.len() + 1);
+                let byte = if byte < 0xC0 { plausible } else { byte };
+                match edit {
+                    0 => wire.insert(at, byte),
+                    1 if at < wire.len() => drop(wire.remove(at)),
+                    2 if at < wire.len() => wire[at] = byte,
+                    _ => wire.truncate(at),
+                }
+            }
+            let mut out = Vec::new();
+            if codec.write_json(&wire, &mut out).is_ok() {
+                let read = serde_json::from_slice::<serde_json::Value>(&out);
+                // A number may be too large for a double, which the grammar allows.
+                let fits = read.as_ref().err().is_none_or(|error| {
+                    error.to_string().starts_with("number out of range")
+                });
+                prop_assert!(fits, "{:?} made {:?} of {:?}", codec, out, wire);
+            }
+            out.clear();
+            if codec.write_bare(&wire, &mut out).is_ok() {
+                prop_assert!(std::str::from_utf8(&out).is_ok());
+            }
+        }
+    }
 }

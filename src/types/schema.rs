@@ -248,6 +248,8 @@ impl Schema {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Scratch;
+    use super::super::array::ArrayCodec;
     use super::*;
 
     fn schema(codec: &Codec, of: &SchemaOf<'_>) -> String {
@@ -271,5 +273,66 @@ mod tests {
             schema(&Codec::Int64, &of),
             "{\"type\":\"int64\",\"optional\":false,\"field\":\"id\"}"
         );
+    }
+
+    /// Each as Debezium 3.6.3 published it.
+    #[test]
+    fn schemas_are_those_that_debezium_publishes() {
+        let of = SchemaOf { field: Some("f"), optional: true, default: None };
+        for (codec, expected) in [
+            (Codec::Bit, r#"{"type":"boolean","optional":true,"field":"f"}"#),
+            (Codec::Int16, r#"{"type":"int16","optional":true,"field":"f"}"#),
+            (Codec::JavaFloat32, r#"{"type":"float","optional":true,"field":"f"}"#),
+            (
+                Codec::Decimal { precision: 10, scale: 2, scratch: Scratch::default() },
+                r#"{"type":"bytes","optional":true,"name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{"scale":"2","connect.decimal.precision":"10"},"field":"f"}"#,
+            ),
+            (
+                Codec::Money(Scratch::default()),
+                r#"{"type":"bytes","optional":true,"name":"org.apache.kafka.connect.data.Decimal","version":1,"parameters":{"scale":"2"},"field":"f"}"#,
+            ),
+            (
+                Codec::VariableScaleDecimal(Scratch::default()),
+                r#"{"type":"struct","fields":[{"type":"int32","optional":false,"field":"scale"},{"type":"bytes","optional":false,"field":"value"}],"optional":true,"name":"io.debezium.data.VariableScaleDecimal","version":1,"doc":"Variable scaled decimal","field":"f"}"#,
+            ),
+            (
+                Codec::Bits { length: 33 },
+                r#"{"type":"bytes","optional":true,"name":"io.debezium.data.Bits","version":1,"parameters":{"length":"33"},"field":"f"}"#,
+            ),
+            (
+                Codec::Days { connect: false },
+                r#"{"type":"int32","optional":true,"name":"io.debezium.time.Date","version":1,"field":"f"}"#,
+            ),
+            (
+                Codec::EpochTimestamp(Ticks::Micros),
+                r#"{"type":"int64","optional":true,"name":"io.debezium.time.MicroTimestamp","version":1,"field":"f"}"#,
+            ),
+            (
+                Codec::IntervalMicros,
+                r#"{"type":"int64","optional":true,"name":"io.debezium.time.MicroDuration","version":1,"field":"f"}"#,
+            ),
+            (
+                Codec::Point,
+                r#"{"type":"struct","fields":[{"type":"double","optional":false,"field":"x"},{"type":"double","optional":false,"field":"y"},{"type":"bytes","optional":true,"field":"wkb"},{"type":"int32","optional":true,"field":"srid"}],"optional":true,"name":"io.debezium.data.geometry.Point","version":1,"doc":"Geometry (POINT)","field":"f"}"#,
+            ),
+            (
+                array(Codec::Text(TextKind::TsVector)),
+                r#"{"type":"array","items":{"type":"string","optional":false,"name":"io.debezium.data.Tsvector","version":1},"optional":true,"field":"f"}"#,
+            ),
+            (
+                array(Codec::Text(TextKind::Ltree)),
+                r#"{"type":"array","items":{"type":"string","optional":true,"name":"io.debezium.data.Ltree","version":1},"optional":true,"field":"f"}"#,
+            ),
+            (
+                Codec::IntList { wide: true },
+                r#"{"type":"array","items":{"type":"int64","optional":false},"optional":true,"field":"f"}"#,
+            ),
+        ] {
+            assert_eq!(schema(&codec, &of), expected);
+        }
+    }
+
+    fn array(element: Codec) -> Codec {
+        Codec::Array(Array(Box::new(ArrayCodec::new(element, b','))))
     }
 }
