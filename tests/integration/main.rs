@@ -18,3 +18,4 @@ mod setup;
 mod tail;
 mod topics;
 mod transactions;
+mod types;
