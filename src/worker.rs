@@ -126,7 +126,8 @@ impl<E: Into<Error>> From<E> for Halt {
 }
 
 impl<S: Sink, L: Lookup> Worker<S, L> {
-    /// Joins the stages. `start` is where the stream starts.
+    /// Joins the stages. `last_commit_lsn` is where the last transaction before the stream ended;
+    /// none when nothing was streamed before.
     #[expect(clippy::too_many_arguments, reason = "the one place where all stages meet")]
     pub fn new(
         sink: Arc<S>,
@@ -134,7 +135,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         router: Router,
         encoder: Encoder,
         skipped: Vec<Operation>,
-        start: Lsn,
+        last_commit_lsn: Option<Lsn>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         stop: Arc<Stop>,
@@ -142,7 +143,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         Self {
             lookup,
             router,
-            assembler: Assembler::new(Some(start)),
+            assembler: Assembler::new(last_commit_lsn),
             encoder,
             records: Records::default(),
             skipped,

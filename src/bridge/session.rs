@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::lookup::ServerLookup;
+use super::setup::Start;
 use super::{Bridge, setup, told};
 use crate::admin::State;
 use crate::checkpoint::Ledger;
@@ -81,7 +82,8 @@ impl Bridge {
         let client_config = client_config(settings)?;
         let mut topics = Topics::new(client_config.clone(), settings.topics.create);
         topics.reach().await?;
-        let start = setup::prepare(settings, &self.conninfo).await?;
+        let Start { lsn: start, last_commit_lsn } =
+            setup::prepare(settings, &self.conninfo).await?;
 
         let ledger = Arc::new(Ledger::new(start));
         let metrics = Arc::clone(&self.metrics);
@@ -114,7 +116,7 @@ impl Bridge {
             Router::new(settings, self.conninfo.database()),
             encoder,
             settings.skipped.clone(),
-            start,
+            last_commit_lsn,
             Arc::clone(&ledger),
             metrics,
             Arc::clone(&stop),

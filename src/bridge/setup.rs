@@ -19,8 +19,16 @@ use crate::postgres::{
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
 
+/// Where a stream starts.
+pub(super) struct Start {
+    /// The position to ask the server for.
+    pub(super) lsn: Lsn,
+    /// Up to where commits were streamed from this slot before; none from one that was just made.
+    pub(super) last_commit_lsn: Option<Lsn>,
+}
+
 /// Finds or makes what the stream needs.
-pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Lsn, Error> {
+pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Start, Error> {
     let client = postgres::client::connect(info, &connect_options(settings)).await?;
     let version = postgres::client::server_version(&client).await?;
     let name = &settings.publication;
@@ -49,8 +57,13 @@ pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Lsn,
     }
     publish(&client, settings, present.as_ref(), &change).await?;
     match slot {
-        SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => Ok(confirmed),
-        _ => create_slot(settings, info, version).await,
+        SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => {
+            Ok(Start { lsn: confirmed, last_commit_lsn: Some(confirmed) })
+        }
+        _ => {
+            let lsn = create_slot(settings, info, version).await?;
+            Ok(Start { lsn, last_commit_lsn: None })
+        }
     }
 }
 

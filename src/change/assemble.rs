@@ -140,14 +140,14 @@ pub enum AssembleError {
 }
 
 impl Assembler {
-    /// An assembler for a stream that starts at `start`, which stands in for the end of the
-    /// transaction before the first; none if it is not known.
+    /// An assembler for a stream before which a transaction ended at `last_commit_lsn`; none if
+    /// there was none, or it is not known.
     #[must_use]
-    pub fn new(start: Option<Lsn>) -> Self {
+    pub fn new(last_commit_lsn: Option<Lsn>) -> Self {
         Self {
             relations: Relations::default(),
             state: State::Idle,
-            last_commit_lsn: start,
+            last_commit_lsn,
             origin_name: String::new(),
             origin_commit_lsn: None,
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use rowcast::change::{ColumnFacts, RelationFacts};
-use rowcast::config::{Format, KeyFormat, ValueFormat};
+use rowcast::config::{Format, KeyFormat, TypeProfile, ValueFormat};
 use serde_json::{Value as Json, json};
 
 use crate::stream::{Seen, Stream};
@@ -101,7 +101,8 @@ fn schemas_are_debeziums_to_the_byte() {
     ];
     let debezium = debezium();
     for (table, columns, values) in tables {
-        let mut stream = open(&format(), table, b'd', columns);
+        let format = Format { types: TypeProfile::Debezium, ..format() };
+        let mut stream = open(&format, table, b'd', columns);
         let insert = row(b'I', TABLE, &[tuple(b'N', &texts(values))]);
         let mut schemas = Vec::new();
         let sent = stream.send_at(&insert, 5.into(), |record| {
@@ -112,6 +113,54 @@ fn schemas_are_debeziums_to_the_byte() {
         for schema in schemas {
             assert!(debezium.contains(&schema), "{table}: {schema}");
         }
+    }
+}
+
+/// Fields of the golden table `fillers_defaults`, with their defaults as Postgres prints them.
+const DEFAULTS: [(&str, u32, &str); 16] = [
+    ("a", 23, "7"),
+    ("b", 25, "'dflt'::text"),
+    ("d", 1184, "now()"),
+    ("e", 1184, "'2024-03-01 00:00:00+00'::timestamp with time zone"),
+    ("f", 16, "true"),
+    ("g", 3802, "'{}'::jsonb"),
+    ("h", 2950, "gen_random_uuid()"),
+    ("i", 1009, "'{}'::text[]"),
+    ("j", 1082, "'2024-03-01'::date"),
+    ("k", 1082, "CURRENT_DATE"),
+    ("l", 1186, "'P1D'::interval"),
+    ("m", 17, "'\\xff'::bytea"),
+    ("n", 701, "1.5"),
+    ("q", 1083, "'08:15:00'::time without time zone"),
+    ("r", 1114, "'2024-03-01 00:00:00'::timestamp without time zone"),
+    ("s", 23, "(1 + 1)"),
+];
+
+#[test]
+fn defaults_in_schemas_are_debeziums() {
+    let columns = DEFAULTS.map(|(name, oid, sql)| (false, true, name, oid, Some(sql)));
+    let columns: Vec<Column> = [(true, true, "id", 23, None)].into_iter().chain(columns).collect();
+    let format = Format { types: TypeProfile::Debezium, ..format() };
+    let mut stream = open(&format, "fillers_defaults", b'd', &columns);
+    let old = [vec![text("1")], vec![Value::Null; DEFAULTS.len()]].concat();
+    let seen = stream.all(&[row(b'D', TABLE, &[tuple(b'K', &old)])]);
+    let ours = seen[0].value.as_ref().unwrap();
+
+    let lines = debezium();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Json>(line).unwrap());
+    let mut lines = lines.filter(|line| line["topic"] == "taxi.public.fillers_defaults");
+    let described = lines.next().unwrap();
+    let deleted = lines.find(|line| line["value"]["payload"]["op"] == "d").unwrap();
+    let fields = described["value"]["schema"]["fields"][0]["fields"].as_array().unwrap();
+    for (name, ..) in DEFAULTS {
+        let of = |fields: &Json| {
+            let mut fields = fields.as_array().unwrap().iter();
+            fields.find(|field| field["field"] == name).unwrap().clone()
+        };
+        let own = of(&ours["schema"]["fields"][0]["fields"]);
+        assert_eq!(own, of(&json!(fields)), "{name}");
+        let before = |event: &Json| event["payload"]["before"][name].clone();
+        assert_eq!(before(ours), before(&deleted["value"]), "{name}");
     }
 }
 

@@ -56,6 +56,13 @@ async fn a_transaction_is_told_whole_and_confirmed_with_its_end() {
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
         // Six events and a tombstone, then an event and a tombstone.
         let records = consume(&brokers, &topics, at_least(9), PATIENCE).await;
+        let first = records.iter().filter_map(OwnedRecord::json).find(|value| {
+            value["transaction"]["total_order"] == 1
+                && xid(&value["transaction"]["id"]) == xid(&values[0]["id"])
+        });
+        let sequence = first.expect("a first event")["source"]["sequence"].clone();
+        let sequence = sequence.as_str().expect("a text");
+        assert!(sequence.starts_with("[null,"), "nothing was streamed before: {sequence}");
         let mut orders: Vec<u64> = records
             .iter()
             .filter_map(OwnedRecord::json)
