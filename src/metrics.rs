@@ -36,6 +36,14 @@ pub struct Metrics {
     pub queue_full: Count,
     /// Sessions that ended in an error and were started again.
     pub retries: Count,
+    /// Unchanged large values that were left out.
+    pub unchanged_omitted: Count,
+    /// Unchanged large values that a placeholder stands for.
+    pub unchanged_placeholders: Count,
+    /// Unchanged large values that were read back.
+    pub unchanged_reselected: Count,
+    /// Unchanged large values that could not be read back, and were left out.
+    pub unchanged_not_found: Count,
     /// Records handed over and not acknowledged.
     pub in_flight: Level,
     /// The position up to which Postgres was told it may discard WAL.
@@ -58,6 +66,10 @@ impl Default for Metrics {
             records_acked: Count::default(),
             queue_full: Count::default(),
             retries: Count::default(),
+            unchanged_omitted: Count::default(),
+            unchanged_placeholders: Count::default(),
+            unchanged_reselected: Count::default(),
+            unchanged_not_found: Count::default(),
             in_flight: Level::default(),
             confirmed_lsn: Level::default(),
             received_lsn: Level::default(),
@@ -95,6 +107,26 @@ impl Metrics {
             ("records_acked", "Records acknowledged by the brokers", &self.records_acked),
             ("queue_full", "Waits for room in the producer's queue", &self.queue_full),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
+            (
+                "unchanged_omitted",
+                "Large values left out, as they did not change",
+                &self.unchanged_omitted,
+            ),
+            (
+                "unchanged_placeholders",
+                "Placeholders for large values that did not change",
+                &self.unchanged_placeholders,
+            ),
+            (
+                "unchanged_reselected",
+                "Large values read back, as they did not change",
+                &self.unchanged_reselected,
+            ),
+            (
+                "unchanged_not_found",
+                "Large values left out, as they did not change and their row was not found",
+                &self.unchanged_not_found,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

@@ -14,9 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::change::{Assembler, Change, KeyChoice, Op, Relation, RelationFacts, Step, Transaction};
+use crate::change::{
+    Assembler, Change, Data, KeyChoice, Op, Relation, RelationFacts, Reselected, Row, Step,
+    Transaction,
+};
 use crate::checkpoint::Ledger;
-use crate::config::Operation;
+use crate::config::{Operation, UnchangedToast};
 use crate::encode::{Encoder, Records};
 use crate::error::Error;
 use crate::kafka::{Outgoing, SendError, Sink};
@@ -30,7 +33,7 @@ use crate::route::{Router, TopicPlan};
 const ROOM: Duration = Duration::from_millis(50);
 
 /// More than any record has: four of Debezium's context, three of the position, one each of a key
-/// change, of the content type and of unchanged columns.
+/// change, of the content type, of unchanged and of reselected columns.
 const HEADERS_MAX: usize = 12;
 
 /// Tells the worker to end, from another thread.
@@ -69,6 +72,17 @@ pub trait Lookup {
     /// # Errors
     /// When the catalog can't be asked.
     fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error>;
+
+    /// The present values of some columns of a row; none where the row can't be found.
+    ///
+    /// # Errors
+    /// When the table can't be read.
+    fn reselect(
+        &mut self,
+        relation: &Relation,
+        row: &Row<'_>,
+        columns: &[usize],
+    ) -> Result<Option<Reselected>, Error>;
 
     /// Makes sure that a topic exists.
     ///
@@ -211,11 +225,17 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             };
             // The topic of a relation is found before the relation is known to the assembler.
             let Some(topic) = topic else { return Ok(()) };
+            let read = match encoder.unchanged_toast() {
+                UnchangedToast::Reselect => reselect(change, lookup, &out.stop)?,
+                _ => None,
+            };
+            let change = &read.as_ref().map_or(*change, |read| change.with(read));
             let now_us = now_us();
             encoder
                 .encode(change, now_us, records)
                 .map_err(|source| Error::Encode { lsn, source })?;
             out.changes += 1;
+            out.count_unchanged(encoder.unchanged_toast(), records);
             // A truncate has no key; readers of partition 0 are told for all.
             let partition = (change.op() == Op::Truncate).then_some(0);
             out.send_all(topic, change.time_us(now_us) / 1000, partition, records)
@@ -259,6 +279,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
         let facts = self.lookup.relation_facts(body.oid, &types)?;
+        if self.out.stop.is_now() {
+            return Err(Halt::Stopped);
+        }
         let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
         let before = self.assembler.relations.by_oid(body.oid).cloned();
         let relation = self.assembler.relations.insert(body, facts, &choice)?;
@@ -269,6 +292,22 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         self.topics.insert(body.oid, plan.name);
         Ok(())
     }
+}
+
+/// Reads back what the stream does not have of a row; none where it has everything, or the row is
+/// not found. Blocks.
+fn reselect(
+    change: &Change<'_>,
+    lookup: &mut impl Lookup,
+    stop: &Stop,
+) -> Result<Option<Reselected>, Halt> {
+    let Data::Update { relation, after, .. } = change.data else { return Ok(None) };
+    let unknown: Vec<usize> = after.unknown(relation).collect();
+    if unknown.is_empty() {
+        return Ok(None);
+    }
+    let read = lookup.reselect(relation, &after, &unknown)?;
+    if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
 }
 
 /// Logs what an operator may want to know of a table that was described.
@@ -356,6 +395,22 @@ impl<S: Sink> Out<S> {
         self.sent += 1;
         self.sent_bytes += record.bytes() as u64;
         Ok(())
+    }
+
+    /// Seldom enough to be added to the metrics at once.
+    fn count_unchanged(&self, policy: UnchangedToast, records: &Records) {
+        let (unchanged, reselected) = (records.unchanged(), records.reselected());
+        if unchanged > 0 {
+            let counter = match policy {
+                UnchangedToast::Omit | UnchangedToast::Fail => &self.metrics.unchanged_omitted,
+                UnchangedToast::Placeholder => &self.metrics.unchanged_placeholders,
+                UnchangedToast::Reselect => &self.metrics.unchanged_not_found,
+            };
+            counter.inc_by(unchanged);
+        }
+        if reselected > 0 {
+            self.metrics.unchanged_reselected.inc_by(reselected);
+        }
     }
 
     fn count(&mut self) {

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::setup;
 use crate::backoff::Backoff;
-use crate::change::RelationFacts;
+use crate::change::{Relation, RelationFacts, Reselected, Row};
 use crate::config::Resolved;
 use crate::error::Error;
 use crate::kafka::Topics;
@@ -31,14 +31,35 @@ pub(super) struct ServerLookup {
 
 impl Lookup for ServerLookup {
     fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error> {
+        let stop = Arc::clone(&self.stop);
         self.runtime.block_on(async {
-            let facts = self.catalog.relation(oid, column_types).await?;
+            let facts = tokio::select! {
+                facts = self.catalog.relation(oid, column_types) => facts?,
+                // The table may be locked for long; nobody uses what is said then.
+                () = stopped(&stop) => return Ok(RelationFacts::default()),
+            };
             // The server describes a table again after it was altered, and hides from the
             // description the columns that a column list does not have.
             if !self.described.insert(oid) {
                 setup::follow(self.catalog.client().await?, &self.settings, oid).await;
             }
             Ok(facts)
+        })
+    }
+
+    fn reselect(
+        &mut self,
+        relation: &Relation,
+        row: &Row<'_>,
+        columns: &[usize],
+    ) -> Result<Option<Reselected>, Error> {
+        let Self { runtime, catalog, stop, .. } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                found = catalog.reselect(relation, row, columns) => Ok(found?),
+                // As above.
+                () = stopped(stop) => Ok(None),
+            }
         })
     }
 
@@ -54,5 +75,11 @@ impl Lookup for ServerLookup {
             tracing::warn!(topic = &*topic.name, error = %error, "the topic is not there yet");
             std::thread::sleep(backoff.next_wait());
         }
+    }
+}
+
+async fn stopped(stop: &Stop) {
+    while !stop.is_now() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -21,7 +21,7 @@ pub use self::disagreement::Disagreement;
 pub use self::facts::{ColumnFacts, Generated, RelationFacts};
 pub use self::relation::{Column, KeyChoice, KeySource, Relation, RelationError};
 pub use self::relations::Relations;
-pub use self::row::{OldRow, Row};
+pub use self::row::{OldRow, Reselected, Row};
 pub use crate::types::{TypeFacts, TypeKind};
 
 use std::sync::Arc;
@@ -97,6 +97,16 @@ pub enum Data<'a> {
 }
 
 impl<'a> Change<'a> {
+    /// The same change with values of its row that were read back.
+    #[must_use]
+    pub const fn with(&self, reselected: &'a Reselected) -> Self {
+        let mut change = *self;
+        if let Data::Update { relation, before, after } = change.data {
+            change.data = Data::Update { relation, before, after: after.with(reselected) };
+        }
+        change
+    }
+
     /// The kind of change.
     #[must_use]
     pub const fn op(&self) -> Op {

@@ -1,4 +1,7 @@
-//! Rows as the encoder reads them: one datum a column, with what an old row can lend filled in.
+//! Rows as the encoder reads them: one datum a column, with what an old row can lend filled in, or
+//! what was read back from the table.
+
+use std::fmt;
 
 use crate::pgoutput::{Datum, OldTuple, Tuple};
 
@@ -9,6 +12,14 @@ use super::relation::Relation;
 pub struct Row<'a> {
     tuple: Tuple<'a>,
     old: Option<OldTuple<'a>>,
+    reselected: Option<&'a Reselected>,
+}
+
+/// Values of a row's columns that the stream does not have, as the table holds them now.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Reselected {
+    /// Places of the columns, ascending, with the values' text; none for null.
+    values: Vec<(usize, Option<Vec<u8>>)>,
 }
 
 /// A row as it was before a change.
@@ -22,7 +33,7 @@ pub enum OldRow<'a> {
 
 impl<'a> Row<'a> {
     pub(super) const fn new(tuple: Tuple<'a>, old: Option<OldTuple<'a>>) -> Self {
-        Self { tuple, old }
+        Self { tuple, old, reselected: None }
     }
 
     /// The values as they were sent, in column order.
@@ -31,8 +42,28 @@ impl<'a> Row<'a> {
         self.tuple
     }
 
-    /// What stands in for an unchanged TOAST value: the old row's value where it has one, else
-    /// [`Datum::Unchanged`].
+    /// The same row with values that were read back.
+    #[must_use]
+    pub const fn with(self, reselected: &'a Reselected) -> Self {
+        Self { reselected: Some(reselected), ..self }
+    }
+
+    /// Places of the columns whose values were read back.
+    pub fn reselected(&self) -> impl Iterator<Item = usize> + use<'a> {
+        self.reselected.into_iter().flat_map(|read| read.values.iter().map(|(at, _)| *at))
+    }
+
+    /// Places of the columns whose values are not known.
+    pub fn unknown(&self, relation: &Relation) -> impl Iterator<Item = usize> {
+        let unchanged = self.tuple.into_iter().enumerate();
+        unchanged.filter_map(|(at, datum)| {
+            (datum == Datum::Unchanged && self.unchanged(relation, at) == Datum::Unchanged)
+                .then_some(at)
+        })
+    }
+
+    /// What stands in for an unchanged TOAST value: the old row's value where it has one, or one
+    /// that was read back, else [`Datum::Unchanged`].
     #[must_use]
     pub fn unchanged(&self, relation: &Relation, column: usize) -> Datum<'a> {
         let known = match self.old {
@@ -40,7 +71,12 @@ impl<'a> Row<'a> {
             Some(OldTuple::Key(old)) if relation.is_in_identity(column) => old.datum(column),
             Some(OldTuple::Key(_)) | None => None,
         };
-        known.unwrap_or(Datum::Unchanged)
+        match known {
+            None | Some(Datum::Unchanged) => {
+                self.reselected.map_or(Datum::Unchanged, |read| read.datum(column))
+            }
+            Some(known) => known,
+        }
     }
 
     /// The value of one column. Walks the values before it.
@@ -50,6 +86,29 @@ impl<'a> Row<'a> {
             Some(Datum::Unchanged) | None => self.unchanged(relation, column),
             Some(datum) => datum,
         }
+    }
+}
+
+impl Reselected {
+    /// Values by the places of their columns, ascending.
+    #[must_use]
+    pub const fn new(values: Vec<(usize, Option<Vec<u8>>)>) -> Self {
+        Self { values }
+    }
+
+    fn datum(&self, column: usize) -> Datum<'_> {
+        match self.values.iter().find(|(at, _)| *at == column) {
+            Some((_, Some(text))) => Datum::Text(text),
+            Some((_, None)) => Datum::Null,
+            None => Datum::Unchanged,
+        }
+    }
+}
+
+impl fmt::Debug for Reselected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Rows' values are not to be shown.
+        f.debug_struct("Reselected").field("columns", &self.values.len()).finish_non_exhaustive()
     }
 }
 

@@ -52,6 +52,11 @@ pub struct Format {
     /// Add Debezium's headers `__debezium.context.*` to each record of a table. Default: as
     /// Debezium does under `types = "debezium"`, not otherwise.
     pub context_headers: Option<bool>,
+    /// A large (TOAST) value that an update did not change, which the server does not send: `omit`
+    /// the column, write Debezium's `placeholder`, `reselect` what the column holds now, or `fail`.
+    /// Default: `placeholder` under `types = "debezium"`, else `omit`. See
+    /// `docs/keys-and-identity.md`.
+    pub unchanged_toast: Option<UnchangedToast>,
 }
 
 impl Format {
@@ -59,6 +64,17 @@ impl Format {
     #[must_use]
     pub fn has_context_headers(&self) -> bool {
         self.context_headers.unwrap_or(self.types == TypeProfile::Debezium)
+    }
+}
+
+impl Format {
+    /// What is done about a large value that did not change.
+    #[must_use]
+    pub fn unchanged_toast(&self) -> UnchangedToast {
+        self.unchanged_toast.unwrap_or(match self.types {
+            TypeProfile::Readable => UnchangedToast::Omit,
+            TypeProfile::Debezium => UnchangedToast::Placeholder,
+        })
     }
 }
 
@@ -81,6 +97,7 @@ impl Default for Format {
             position_headers: false,
             transaction_metadata: false,
             context_headers: None,
+            unchanged_toast: None,
         }
     }
 }
@@ -108,6 +125,20 @@ pub enum TypeProfile {
     Readable,
     /// For consumers of Debezium: its defaults.
     Debezium,
+}
+
+/// What is done about a large value that an update did not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnchangedToast {
+    /// The column is left out and named in a header.
+    Omit,
+    /// Debezium's placeholder stands for it.
+    Placeholder,
+    /// The column's present value is read from the table.
+    Reselect,
+    /// The stream stops.
+    Fail,
 }
 
 /// Form of a record's key.

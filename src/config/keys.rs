@@ -165,6 +165,7 @@ pub(super) const KEYS: &[Key] = &[
     key("format", "position_headers", Kind::Boolean),
     key("format", "transaction_metadata", Kind::Boolean),
     key("format", "context_headers", Kind::Boolean),
+    key("format", "unchanged_toast", Kind::OneOf(&["omit", "placeholder", "reselect", "fail"])),
     key("", "tables", Kind::Tables),
     key("admin", "enabled", Kind::Boolean),
     key("admin", "listen", Kind::Address),

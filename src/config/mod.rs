@@ -45,7 +45,7 @@ use serde::{Deserialize, Serialize};
 pub use self::admin::Admin;
 pub use self::columns::{ColumnRules, RuleKey};
 pub use self::fault::{Fault, LoadError, Origin, Problem};
-pub use self::format::{Format, KeyFormat, TypeProfile, ValueFormat};
+pub use self::format::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
 pub use self::kafka::Kafka;
 pub use self::load::{FlagSetting, Loaded, Origins, Sources, load};
 pub use self::log::{Log, LogFormat};

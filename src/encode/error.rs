@@ -47,6 +47,16 @@ pub enum EncodeError {
         /// The column.
         column: String,
     },
+    /// A TOAST value did not change and was not sent, and that shall be an error.
+    #[error(
+        "publishing a row of table {table}: the server did not send the unchanged large value of column {column:?}, and format.unchanged_toast is \"fail\""
+    )]
+    Unchanged {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
     /// The settings of the table do not fit it.
     #[error(transparent)]
     Rules(RuleError),
@@ -72,6 +82,9 @@ impl EncodeError {
                     "for changes to come: ALTER TABLE {table} REPLICA IDENTITY FULL; for those already written: leave out the key configured for {table}"
                 ))
             }
+            Self::Unchanged { table, .. } => Some(format!(
+                "for changes to come: ALTER TABLE {table} REPLICA IDENTITY FULL; for those already written: another format.unchanged_toast"
+            )),
             Self::KeyNull { table, .. } => {
                 Some(format!("configure a key of NOT NULL columns for {table}"))
             }

@@ -18,8 +18,11 @@ use super::records::{Header, Records};
 pub const HEADER_NEW_KEY: &str = "__debezium.newkey";
 /// Header of the create in a key change: the key before.
 pub const HEADER_OLD_KEY: &str = "__debezium.oldkey";
-/// Header that names the columns left out because their TOAST value did not change.
+/// Header that names the columns whose TOAST value did not change and is not known: they are left
+/// out, or a placeholder stands for them.
 pub const HEADER_UNCHANGED: &str = "rowcast.unchanged";
+/// Header that names the columns whose TOAST value did not change and was read from the table.
+pub const HEADER_RESELECTED: &str = "rowcast.reselected";
 /// Header with the commit LSN, decimal.
 pub const HEADER_LSN: &str = "rowcast.lsn";
 /// Header with the transaction's ID.
@@ -131,25 +134,26 @@ impl Headers<'_, '_> {
     }
 }
 
-/// Adds the header that names the columns left out, if there are any.
-pub(super) fn with_unchanged(
+/// Adds a header that names columns, if there are any.
+pub(super) fn with_columns(
     headers: Range<usize>,
-    unchanged: &[usize],
+    name: &'static str,
+    columns: impl Iterator<Item = usize>,
     relation: &Relation,
     out: &mut Records,
 ) -> Range<usize> {
-    if unchanged.is_empty() {
-        return headers;
-    }
     let buffer = &mut out.buffer;
     let start = buffer.len();
-    for &at in unchanged {
+    for at in columns {
         buffer.push(if buffer.len() == start { b'[' } else { b',' });
-        let name = relation.columns.get(at).map(|column| column.name.as_str());
-        write_string(name.unwrap_or_default(), buffer);
+        let column = relation.columns.get(at).map(|column| column.name.as_str());
+        write_string(column.unwrap_or_default(), buffer);
+    }
+    if buffer.len() == start {
+        return headers;
     }
     buffer.push(b']');
-    out.headers.push(Header { name: HEADER_UNCHANGED, value: start..out.buffer.len() });
+    out.headers.push(Header { name, value: start..out.buffer.len() });
     headers.start..out.headers.len()
 }
 

@@ -16,12 +16,15 @@
 //!
 //! - Tombstones after an event can be switched off. In `flat` without metadata the tombstone is the
 //!   delete itself, and is always written. A table without a key has no tombstones.
-//! - `before`, and a flat delete, hold only the columns that the server sent.
+//! - `before`, and a flat delete, hold only the columns that the server sent; under the types of
+//!   Debezium all columns, with null, the default or something like zero for those not sent.
 //! - `flat` metadata has the names and forms of Debezium's ExtractNewRecordState: `__op`,
 //!   `__ts_ms` (when the event was made), `__lsn` (the change's own), `__deleted` (`"true"` or
 //!   `"false"`, as text).
-//! - A TOAST value that did not change, and that no old row lends, is left out of the row, and the
-//!   record carries the header `rowcast.unchanged`: a JSON array of the columns' names.
+//! - A TOAST value that did not change, and that no old row lends, is left out of the row or has
+//!   Debezium's placeholder, as `format.unchanged_toast` says; the record carries the header
+//!   `rowcast.unchanged`, a JSON array of the columns' names. One that was read back is named in
+//!   the header `rowcast.reselected`.
 //! - The position headers are `rowcast.lsn` and `rowcast.ordinal` (the change's position, decimal)
 //!   and `rowcast.xid`; all records of one change carry the same.
 //! - Debezium's context headers are on every record of a table, tombstones too, and on no other.
@@ -52,7 +55,7 @@ pub use self::error::EncodeError;
 pub use self::headers::{
     HEADER_CONTENT_TYPE, HEADER_CONTEXT_CONNECTOR, HEADER_CONTEXT_NAME, HEADER_CONTEXT_RUN,
     HEADER_CONTEXT_TASK, HEADER_LSN, HEADER_NEW_KEY, HEADER_OLD_KEY, HEADER_ORDINAL,
-    HEADER_UNCHANGED, HEADER_XID,
+    HEADER_RESELECTED, HEADER_UNCHANGED, HEADER_XID,
 };
 pub use self::records::{RecordRef, Records};
 pub use self::rules::{RuleError, ValueRules};
@@ -62,7 +65,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use crate::change::{Change, Data, Relation, Transaction};
-use crate::config::{Format, ValueFormat};
+use crate::config::{Format, UnchangedToast, ValueFormat};
 use crate::lsn::Lsn;
 use crate::types::Forms;
 
@@ -146,6 +149,12 @@ impl Encoder {
     pub fn with_rules(mut self, rules: ValueRules) -> Self {
         self.rules = rules;
         self
+    }
+
+    /// What is to be done about large values that did not change.
+    #[must_use]
+    pub fn unchanged_toast(&self) -> UnchangedToast {
+        self.format.unchanged_toast()
     }
 
     /// Prepares for the changes of a relation, which go to `topic`. Need not be called, but tells

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::change::{OldRow, Relation, Row};
-use crate::config::{Format, KeyFormat, ValueFormat};
+use crate::config::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
 use crate::pgoutput::Datum;
-use crate::types::{Codec, Forms, SchemaOf, codec_for, write_string};
+use crate::types::{Codec, Forms, Placeholder, SchemaOf, codec_for, write_string};
 
 use super::error::EncodeError;
 use super::rules::{Rule, Ruled};
@@ -26,8 +26,8 @@ pub(super) struct Plan {
     pub(super) key_head: Head,
     /// What goes in front of a value.
     pub(super) value_head: Head,
-    /// Whether a row has every column, also those that the server did not send.
-    fills: bool,
+    /// Whether an unchanged TOAST value that nothing stands in for is an error.
+    fails_unchanged: bool,
 }
 
 #[derive(Debug)]
@@ -39,6 +39,9 @@ pub(super) struct PlannedColumn {
     pub(super) null: Vec<u8>,
     /// The same with what stands for an unchanged TOAST value, where it is not left out.
     unchanged: Option<Vec<u8>>,
+    /// The same with what stands for a column that an old row does not have, where it is not left
+    /// out.
+    absent: Option<Vec<u8>>,
     pub(super) in_identity: bool,
     pub(super) rule: Rule,
 }
@@ -75,17 +78,24 @@ impl Plan {
             collection,
             key_head: Head::default(),
             value_head: Head::default(),
-            fills: value == ValueFormat::DebeziumSchema,
+            fails_unchanged: shape.format.unchanged_toast() == UnchangedToast::Fail,
             relation: Arc::clone(relation),
         };
+        let has_schema = value == ValueFormat::DebeziumSchema;
         let mut schemas = Vec::new();
         for ((at, column), rule) in relation.columns.iter().enumerate().zip(rules) {
             let mut name = vec![b','];
             write_string(&column.name, &mut name);
             name.push(b':');
             let codec = codec_for(column.type_oid, column.typmod, &relation.types, shape.forms);
-            let (mut null, mut unchanged) = ([&name, b"null".as_slice()].concat(), None);
-            if plan.fills {
+            let named = |json: &[u8]| [&name, json].concat();
+            let (mut null, mut unchanged, mut absent) = (named(b"null"), None, None);
+            if shape.format.unchanged_toast() == UnchangedToast::Placeholder {
+                let mut placeholder = Vec::new();
+                codec.write_placeholder(&Placeholder::default(), &mut placeholder);
+                unchanged = Some(named(&placeholder));
+            }
+            if has_schema || shape.format.types == TypeProfile::Debezium {
                 let facts = relation.types.get(&column.type_oid);
                 let default = column.default.as_deref().and_then(|expression| {
                     default::json(&codec, column.type_oid, facts, expression)
@@ -95,17 +105,30 @@ impl Plan {
                     optional: !column.not_null && !relation.key.contains(&at),
                     default: default.as_deref(),
                 };
-                let mut schema = Vec::new();
-                codec.write_schema(&of, &mut schema);
-                schemas.push(schema);
                 let fill = Fill::new(&codec, &of);
-                null = [&name, fill.null.as_slice()].concat();
-                unchanged = Some([&name, fill.unchanged.as_slice()].concat());
+                absent = Some(named(&fill.null));
+                if has_schema || unchanged.is_some() {
+                    unchanged = Some(named(&fill.unchanged));
+                }
+                if has_schema {
+                    null = named(&fill.null);
+                    let mut schema = Vec::new();
+                    codec.write_schema(&of, &mut schema);
+                    schemas.push(schema);
+                }
             }
             let in_identity = column.in_identity;
-            plan.columns.push(PlannedColumn { codec, name, null, unchanged, in_identity, rule });
+            plan.columns.push(PlannedColumn {
+                codec,
+                name,
+                null,
+                unchanged,
+                absent,
+                in_identity,
+                rule,
+            });
         }
-        if plan.fills {
+        if has_schema {
             plan.add_heads(&schemas, shape);
         }
         plan
@@ -162,8 +185,8 @@ impl Plan {
         Ok(())
     }
 
-    /// A row after a change, as an object. A TOAST value that did not change and that no old row
-    /// lends is left out, unless a schema wants it; its place goes into `unchanged`.
+    /// A row after a change, as an object. The place of a TOAST value that did not change, and that
+    /// is not known otherwise, goes into `unchanged`.
     #[inline]
     pub(super) fn write_row(
         &self,
@@ -181,6 +204,11 @@ impl Plan {
                 sent => sent,
             };
             if datum == Datum::Unchanged {
+                if self.fails_unchanged {
+                    return Err(
+                        self.error(at, |table, column| EncodeError::Unchanged { table, column })
+                    );
+                }
                 unchanged.push(at);
                 out.extend_from_slice(column.unchanged.as_deref().unwrap_or_default());
             } else {
@@ -192,7 +220,7 @@ impl Plan {
     }
 
     /// A row before a change, as an object of the columns that are known; of all, where a schema
-    /// wants them.
+    /// wants them, or the types are Debezium's.
     pub(super) fn write_old_row(
         &self,
         row: &OldRow<'_>,
@@ -207,8 +235,8 @@ impl Plan {
                 continue;
             } else if is_known {
                 self.write_column(at, column, datum, out)?;
-            } else if self.fills {
-                out.extend_from_slice(&column.null);
+            } else {
+                out.extend_from_slice(column.absent.as_deref().unwrap_or_default());
             }
         }
         close_object(start, out);

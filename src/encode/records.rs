@@ -11,6 +11,10 @@ pub struct Records {
     pub(super) buffer: Vec<u8>,
     pub(super) headers: Vec<Header>,
     pub(super) records: Vec<Record>,
+    /// Values of the row that did not change and are not known.
+    pub(super) unchanged: usize,
+    /// Values of the row that did not change and were read back.
+    pub(super) reselected: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -51,6 +55,18 @@ impl Records {
         self.records.is_empty()
     }
 
+    /// How many values of the row did not change, were not sent, and are not known otherwise.
+    #[must_use]
+    pub const fn unchanged(&self) -> u64 {
+        self.unchanged as u64
+    }
+
+    /// How many values of the row were read back from its table.
+    #[must_use]
+    pub const fn reselected(&self) -> u64 {
+        self.reselected as u64
+    }
+
     /// The records, in the order they must be sent.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RecordRef<'_>> {
         self.records.iter().map(|record| RecordRef {
@@ -65,6 +81,7 @@ impl Records {
         self.buffer.clear();
         self.headers.clear();
         self.records.clear();
+        (self.unchanged, self.reselected) = (0, 0);
     }
 
     /// Appends by `write` and gives where it stands.

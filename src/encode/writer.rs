@@ -14,7 +14,10 @@ use super::cloudevents::CloudEventParts;
 use super::envelope::{self, LogicalMessage, Source, SourceParts};
 use super::error::EncodeError;
 use super::flat;
-use super::headers::{self, ContextHeaders, HEADER_NEW_KEY, HEADER_OLD_KEY, Headers};
+use super::headers::{
+    self, ContextHeaders, HEADER_NEW_KEY, HEADER_OLD_KEY, HEADER_RESELECTED, HEADER_UNCHANGED,
+    Headers,
+};
 use super::plan::Plan;
 use super::records::{Header, Record, Records};
 use super::schema::Heads;
@@ -101,7 +104,14 @@ impl<'a, 'c> Writer<'a, 'c> {
     ) -> Result<(), EncodeError> {
         let value = self.value(plan, op, (before, Some(after)))?;
         let headers = self.event_headers(link);
-        let headers = headers::with_unchanged(headers, self.unchanged, &plan.relation, self.out);
+        let (unchanged, relation) = (self.unchanged.iter().copied(), &plan.relation);
+        let headers =
+            headers::with_columns(headers, HEADER_UNCHANGED, unchanged, relation, self.out);
+        let reselected = after.reselected();
+        let headers =
+            headers::with_columns(headers, HEADER_RESELECTED, reselected, relation, self.out);
+        self.out.unchanged = self.unchanged.len();
+        self.out.reselected = after.reselected().count();
         self.out.records.push(Record { key, value, headers });
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::Error;
 use super::client;
 use super::conninfo::ConnInfo;
 use super::replication::ConnectOptions;
+use super::startup::TEXT_SETTINGS;
 use crate::change::{ColumnFacts, Generated, RelationFacts, TypeFacts, TypeKind};
 
 const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");
@@ -32,7 +33,7 @@ impl Catalog {
     /// # Errors
     /// As [`client::connect`].
     pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
-        let client = client::connect(info, options).await?;
+        let client = open(info, options).await?;
         Ok(Self { info: info.clone(), options: options.clone(), client })
     }
 
@@ -42,7 +43,7 @@ impl Catalog {
     /// When it is lost and can't be opened again.
     pub async fn client(&mut self) -> Result<&Client, Error> {
         if self.client.is_closed() {
-            self.client = client::connect(&self.info, &self.options).await?;
+            self.client = open(&self.info, &self.options).await?;
         }
         Ok(&self.client)
     }
@@ -103,6 +104,16 @@ impl Catalog {
         });
         Ok(facts.collect())
     }
+}
+
+/// A connection on which values, and constants in defaults, have the text that they have in the
+/// stream.
+async fn open(info: &ConnInfo, options: &ConnectOptions) -> Result<Client, Error> {
+    let client = client::connect(info, options).await?;
+    let set = TEXT_SETTINGS.map(|(name, value)| format!("SET {name} = '{value}'"));
+    let failed = |source| Error::Sql { doing: "settle the form of values", source };
+    client.batch_execute(&set.join("; ")).await.map_err(failed)?;
+    Ok(client)
 }
 
 fn column(row: &tokio_postgres::Row) -> ColumnFacts {

@@ -27,6 +27,7 @@ mod chunks;
 #[cfg(test)]
 mod live_tests;
 mod pacer;
+mod reselect;
 mod session;
 mod socket;
 mod startup;

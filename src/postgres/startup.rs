@@ -24,16 +24,17 @@ use crate::config::Secret;
 
 /// Settings under which text values have one form, whatever the server, the database or the role
 /// prefer.
-pub(crate) const SESSION_SETTINGS: [(&str, &str); 7] = [
+pub(crate) const TEXT_SETTINGS: [(&str, &str); 5] = [
     ("DateStyle", "ISO"),
     ("IntervalStyle", "iso_8601"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
-    // The role may have limits for its queries; the stream is a query that never ends.
-    ("statement_timeout", "0"),
-    ("idle_in_transaction_session_timeout", "0"),
 ];
+
+/// The role may have limits for its queries; the stream is a query that never ends.
+const NO_LIMITS: [(&str, &str); 2] =
+    [("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
 
 /// Who logs in, and how far that is to be trusted to the network.
 #[derive(Debug)]
@@ -68,7 +69,8 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
         ("application_name", login.application_name),
     ];
     settings.extend(login.options.map(|options| ("options", options)));
-    settings.extend(SESSION_SETTINGS);
+    settings.extend(TEXT_SETTINGS);
+    settings.extend(NO_LIMITS);
     frontend::startup_message(settings, &mut wire.outgoing).map_err(encoding)?;
     wire.flush().await?;
     authenticate(wire, login).await?;

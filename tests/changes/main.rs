@@ -2,6 +2,7 @@
 
 mod fuzz;
 mod golden;
+mod identity;
 mod manual;
 mod metadata;
 mod records;

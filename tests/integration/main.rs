@@ -16,6 +16,7 @@ mod load;
 mod scenario;
 mod setup;
 mod tail;
+mod toast;
 mod topics;
 mod transactions;
 mod types;

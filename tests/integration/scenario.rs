@@ -4,6 +4,8 @@
 //! Topics have one partition, so their order is the stream's. What has not come when the slot is
 //! confirmed beyond the SQL will not come: no test waits for silence.
 
+use std::time::Duration;
+
 use rowcast::lsn::Lsn;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
@@ -102,6 +104,12 @@ impl Scenario {
         self.bridge.as_ref().map(Bridge::log).unwrap_or_default()
     }
 
+    /// Status of the bridge's metrics page.
+    pub(crate) fn metrics(&self) -> String {
+        let page = self.bridge.as_ref().and_then(|bridge| bridge.get("/metrics"));
+        page.expect("the admin endpoint answers").1
+    }
+
     /// Every record of a table's topic, once all that was written is published.
     pub(crate) async fn events(&self, table: &str) -> Vec<Event> {
         let records = self.records(table).await;
@@ -121,6 +129,34 @@ impl Scenario {
             reader.records
         };
         tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+    }
+
+    /// Waits until the bridge ends by itself, and gives its exit code.
+    pub(crate) fn ended(&mut self) -> Option<i32> {
+        self.bridge.as_mut().expect("a bridge").wait(Duration::from_secs(60)).code()
+    }
+
+    /// Another connection to the database.
+    pub(crate) async fn connect(&self) -> Client {
+        self.database.client().await
+    }
+
+    /// What a DBA makes for a bridge that may not.
+    pub(crate) async fn make_slot_and_publication(&self, table: &str) {
+        let name = &self.name;
+        self.sql(&format!("CREATE PUBLICATION rowcast_{name} FOR TABLE {table}")).await;
+        self.sql(&format!(
+            "SELECT pg_create_logical_replication_slot('rowcast_{name}', 'pgoutput')"
+        ))
+        .await;
+    }
+
+    /// Starts the bridge under another role.
+    pub(crate) fn run_as(&mut self, role: &str) {
+        let url = self.database.unix_url.replace("postgres@", &format!("{role}@"));
+        let brokers = self.brokers.bootstrap();
+        let bridge = Bridge::start_ready(&self.name, &url, &brokers, &self.config, PATIENCE);
+        self.bridge = Some(bridge);
     }
 
     /// Waits until the slot is confirmed beyond all that was written.
