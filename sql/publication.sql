@@ -1,7 +1,7 @@
--- Does a publication exist, does it publish everything, may the role change it, and which kinds of
--- changes does it publish?
+-- Does a publication exist, does it publish everything, may the role change it, which kinds of
+-- changes does it publish, and are those of partitions their root's?
 SELECT p.puballtables, pg_catalog.pg_has_role(p.pubowner, 'USAGE') AS is_owned,
        pg_catalog.pg_get_userbyid(p.pubowner)::text AS owner,
-       p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate
+       p.pubinsert, p.pubupdate, p.pubdelete, p.pubtruncate, p.pubviaroot
 FROM pg_catalog.pg_publication p
 WHERE p.pubname = $1

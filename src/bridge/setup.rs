@@ -71,6 +71,7 @@ const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> 
     Wanted {
         captured: &settings.captured,
         skipped: settings.skipped.as_slice(),
+        via_root: settings.via_root,
         published: &filters.published,
     }
 }
@@ -175,6 +176,7 @@ async fn publish(
             surplus = list(&change.remove),
             other = list(&change.alter),
             operations = ?change.operations,
+            via_partition_root = ?change.via_root,
             "it is not as configured; postgres.manage is false, so it stays"
         );
         return Ok(());
@@ -186,6 +188,7 @@ async fn publish(
         removed = list(&change.remove),
         altered = list(&change.alter),
         operations = ?change.operations,
+        via_partition_root = ?change.via_root,
         "{}",
         if change.create { "publication created" } else { "publication altered" }
     );

@@ -135,6 +135,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "slot", Kind::Text(Rule::Slot)),
     key("postgres", "publication", Kind::Text(Rule::Publication)),
     key("postgres", "manage", Kind::Boolean),
+    key("postgres", "publish_via_partition_root", Kind::Boolean),
     key("postgres", "failover", Kind::Boolean),
     key("postgres", "status_interval", duration(100, 600)),
     key("postgres", "connect_timeout", duration(100, 600)),

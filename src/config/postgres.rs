@@ -34,6 +34,10 @@ pub struct Postgres {
     /// Make the slot and the publication, and keep the publication's tables, filters and operations
     /// up to date. When false, both must exist and are only checked.
     pub manage: bool,
+    /// Publish changes of partitions as their root's: one topic and one key for a partitioned table.
+    /// When false, each partition is a table with its own name, topic and key. Kept up to date where
+    /// rowcast manages the publication.
+    pub publish_via_partition_root: bool,
     /// Make the slot a failover slot, which a synchronised standby keeps (PostgreSQL 17 and later;
     /// ignored with a log line before).
     pub failover: bool,
@@ -58,6 +62,7 @@ impl Default for Postgres {
             slot: None,
             publication: None,
             manage: true,
+            publish_via_partition_root: true,
             failover: false,
             // A sixth of wal_sender_timeout's default of 60 s: five may be lost before the server
             // gives up.

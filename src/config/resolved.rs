@@ -34,6 +34,8 @@ pub struct Resolved {
     pub skipped: Vec<Operation>,
     /// Whether the slot and the publication are made and kept up to date.
     pub manage: bool,
+    /// Whether changes of partitions are published as their root's.
+    pub via_root: bool,
     /// Whether the slot is to be a failover slot.
     pub failover: bool,
     /// Longest time between two status updates.
@@ -163,6 +165,7 @@ impl Config {
             captured: TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?,
             skipped: self.postgres.skipped_operations.clone(),
             manage: self.postgres.manage,
+            via_root: self.postgres.publish_via_partition_root,
             failover: self.postgres.failover,
             status_interval: self.postgres.status_interval,
             connect_timeout: self.postgres.connect_timeout,

@@ -148,8 +148,8 @@ impl Settling<'_> {
 
     /// Whether the server would refuse updates of rows whose identity is not published whole.
     fn needs_identity(&self) -> bool {
-        let Resolved { captured, skipped, .. } = self.settings;
-        let wanted = Wanted { captured, skipped, published: &BTreeMap::new() };
+        let &Resolved { ref captured, ref skipped, via_root, .. } = self.settings;
+        let wanted = Wanted { captured, skipped, via_root, published: &BTreeMap::new() };
         // Without an identity it refuses them in any case.
         wanted.needs_identity() && self.candidate.has_identity
     }

@@ -88,6 +88,8 @@ pub struct Publication {
     pub owner: String,
     /// The operations it publishes, in the order of [`Operation::ALL`].
     pub operations: Vec<Operation>,
+    /// Whether changes of partitions are published as their root's.
+    pub via_root: bool,
     /// The tables it names, and what of each it publishes.
     pub tables: BTreeMap<TableName, Published>,
 }
@@ -151,6 +153,7 @@ pub async fn find(
         is_owned: row.get(1),
         owner: row.get(2),
         operations: operations.filter(|(_, at)| row.get(*at)).map(|(found, _)| found).collect(),
+        via_root: row.get(7),
         tables: tables.iter().map(table).collect(),
     }))
 }

@@ -19,6 +19,8 @@ pub struct Wanted<'a> {
     pub captured: &'a TableFilter,
     /// The operations to leave out.
     pub skipped: &'a [Operation],
+    /// Whether changes of partitions are published as their root's.
+    pub via_root: bool,
     /// The tables of which not everything is published.
     pub published: &'a BTreeMap<TableName, Published>,
 }
@@ -80,6 +82,8 @@ pub struct PublicationChange {
     pub create: bool,
     /// The operations to publish from now on, where they change.
     pub operations: Option<Vec<Operation>>,
+    /// Whether to publish changes of partitions as their root's from now on, where that changes.
+    pub via_root: Option<bool>,
     /// Tables to put in.
     pub add: Vec<TableChange>,
     /// Tables whose columns or rows change.
@@ -98,6 +102,7 @@ impl PublicationChange {
     pub fn is_empty(&self) -> bool {
         !self.create
             && self.operations.is_none()
+            && self.via_root.is_none()
             && self.add.is_empty()
             && self.alter.is_empty()
             && self.remove.is_empty()
@@ -107,21 +112,22 @@ impl PublicationChange {
     #[must_use]
     pub fn sql(&self, name: &str) -> Vec<String> {
         let publication = escape_identifier(name);
-        let publish = |operations: &[Operation]| {
+        let publish = |operations: &Vec<Operation>| {
             let words: Vec<&str> = operations.iter().map(|operation| operation.word()).collect();
             format!("publish = '{}'", words.join(", "))
         };
+        let root = |via_root: bool| format!("publish_via_partition_root = {via_root}");
+        let root = self.via_root.map(root);
+        let options: Vec<String> =
+            root.into_iter().chain(self.operations.as_ref().map(publish)).collect();
+        let options = options.join(", ");
         let added: Vec<String> = self.add.iter().chain(&self.alter).map(TableChange::sql).collect();
-        let operations = self.operations.as_deref();
         if self.create {
             let tables = match added.as_slice() {
                 [] => String::new(),
                 tables => format!(" FOR TABLE {}", tables.join(", ")),
             };
-            let publish = operations.map_or_else(String::new, |o| format!(", {}", publish(o)));
-            return vec![format!(
-                "CREATE PUBLICATION {publication}{tables} WITH (publish_via_partition_root = true{publish})"
-            )];
+            return vec![format!("CREATE PUBLICATION {publication}{tables} WITH ({options})")];
         }
         let altered = self.alter.iter().map(|change| &change.table);
         let removed: Vec<String> = self.remove.iter().chain(altered).map(TableName::sql).collect();
@@ -129,8 +135,8 @@ impl PublicationChange {
             let tables = (!tables.is_empty()).then(|| tables.join(", "))?;
             Some(format!("ALTER PUBLICATION {publication} {what} TABLE {tables}"))
         };
-        let set =
-            operations.map(|o| format!("ALTER PUBLICATION {publication} SET ({})", publish(o)));
+        let set = (!options.is_empty())
+            .then(|| format!("ALTER PUBLICATION {publication} SET ({options})"));
         let changes = [set, tables("DROP", &removed), tables("ADD", &added)];
         changes.into_iter().flatten().collect()
     }
@@ -150,6 +156,9 @@ pub fn plan(
     let operations = wanted.operations();
     if present.is_none_or(|publication| publication.operations != operations) {
         change.operations = Some(operations);
+    }
+    if present.is_none_or(|publication| publication.via_root != wanted.via_root) {
+        change.via_root = Some(wanted.via_root);
     }
     let mut kept = BTreeSet::new();
     for candidate in candidates {
@@ -207,6 +216,7 @@ mod tests {
             is_owned: true,
             owner: "app".to_owned(),
             operations: vec![Operation::Insert, Operation::Update, Operation::Delete],
+            via_root: true,
             tables: tables.iter().map(|text| (name(text), Published::default())).collect(),
         }
     }
@@ -226,6 +236,7 @@ mod tests {
         let wanted = Wanted {
             captured: &filter(include),
             skipped: SKIPPED,
+            via_root: true,
             published: &published.collect(),
         };
         plan(candidates, &wanted, present)
@@ -277,6 +288,7 @@ mod tests {
         let wanted = Wanted {
             captured: &filter(&["public.*"]),
             skipped: &[Operation::Update, Operation::Delete],
+            via_root: true,
             published: &BTreeMap::new(),
         };
         let change = plan(&all, &wanted, None);
@@ -320,6 +332,14 @@ mod tests {
             change.sql("p"),
             [r#"ALTER PUBLICATION "p" SET (publish = 'insert, update, delete')"#]
         );
+        present.via_root = false;
+        let change = planned(&all, &["*.*"], &[], Some(&present));
+        assert_eq!(
+            change.sql("p"),
+            [
+                r#"ALTER PUBLICATION "p" SET (publish_via_partition_root = true, publish = 'insert, update, delete')"#
+            ]
+        );
     }
 
     /// A publication that is changed as planned, by a model of what the statements do.
@@ -328,6 +348,7 @@ mod tests {
         if let Some(operations) = &change.operations {
             publication.operations.clone_from(operations);
         }
+        publication.via_root = change.via_root.unwrap_or(publication.via_root);
         for table in change.remove.iter().chain(change.alter.iter().map(|change| &change.table)) {
             assert!(publication.tables.remove(table).is_some(), "{table} is in it");
         }
@@ -360,22 +381,24 @@ mod tests {
     proptest! {
         #[test]
         fn one_change_leads_from_any_publication_to_the_wanted_one(
-            before in proptest::option::of((any_tables(), any_operations())),
+            before in proptest::option::of((any_tables(), any_operations(), any::<bool>())),
             existing in proptest::sample::subsequence(
                 vec!["public.a", "public.b", "audit.a", "audit.b"], 0..=4),
             published in any_tables(),
             skipped in any_operations(),
+            via_root: bool,
         ) {
             let all: Vec<Candidate> = existing.iter().map(|text| candidate(text)).collect();
-            let present = before.map(|(tables, operations)| Publication {
-                tables, operations, ..publication(&[])
+            let present = before.map(|(tables, operations, via_root)| Publication {
+                tables, operations, via_root, ..publication(&[])
             });
             let captured = filter(&["public.*"]);
             let wanted =
-                Wanted { captured: &captured, skipped: &skipped, published: &published };
+                Wanted { captured: &captured, skipped: &skipped, via_root, published: &published };
             let change = plan(&all, &wanted, present.as_ref());
             let after = carried_out(present, &change);
             prop_assert_eq!(&after.operations, &wanted.operations());
+            prop_assert_eq!(after.via_root, via_root);
             let expected: BTreeMap<TableName, Published> = all.iter()
                 .filter(|candidate| candidate.table.schema == "public")
                 .map(|candidate| candidate.table.clone())
