@@ -13,6 +13,7 @@ mod generate;
 mod harness;
 mod identity;
 mod load;
+mod partitions;
 mod scenario;
 mod setup;
 mod tail;
