@@ -21,7 +21,12 @@ fn main() {
     group.bench_function("decode", |bench| {
         bench.iter(|| black_box(decode(black_box(&row)).unwrap()));
     });
-    for (name, value) in [("debezium", ValueFormat::Debezium), ("flat", ValueFormat::Flat)] {
+    for (name, value) in [
+        ("debezium", ValueFormat::Debezium),
+        ("debezium-schema", ValueFormat::DebeziumSchema),
+        ("cloudevents", ValueFormat::CloudEvents),
+        ("flat", ValueFormat::Flat),
+    ] {
         let format = Format { value, ..Format::default() };
         let source = SourceIdentity {
             version: "0.1.0".to_owned(),

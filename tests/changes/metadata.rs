@@ -292,3 +292,33 @@ fn a_value_is_made_at_the_wall_clock_and_its_source_at_the_commit() {
     assert_eq!(value["ts_us"], NOW_US);
     assert_eq!(value["source"]["ts_us"], 1_709_282_101_500_123_i64);
 }
+
+#[test]
+fn tombstones_follow_their_switch_and_truncates_have_no_key_in_every_format() {
+    let frames = [
+        begin(900, COMMIT_US, 771),
+        row(b'D', TRIPS, &[tuple(b'K', &[text("1")])]),
+        truncate(&[TRIPS]),
+    ];
+    // Records of the delete with and without tombstones, and of the truncate.
+    for (value, flat_metadata, with, without, truncates) in [
+        (ValueFormat::Debezium, false, 2, 1, 1),
+        (ValueFormat::DebeziumSchema, false, 2, 1, 1),
+        (ValueFormat::CloudEvents, false, 2, 1, 1),
+        (ValueFormat::Flat, true, 2, 1, 1),
+        // The tombstone is the delete itself, and a truncate says nothing.
+        (ValueFormat::Flat, false, 1, 1, 0),
+    ] {
+        for (tombstones, deletes) in [(true, with), (false, without)] {
+            let format = Format { value, flat_metadata, tombstones, ..Format::default() };
+            let seen = open(&format).all(&frames);
+            assert_eq!(seen.len(), deletes + truncates, "{value:?} {tombstones}");
+            let (of_delete, of_truncate) = seen.split_at(deletes);
+            assert!(of_delete.iter().all(|seen| seen.key.is_some()));
+            let nulls = of_delete.iter().filter(|seen| seen.value.is_none()).count();
+            let is_delete_itself = value == ValueFormat::Flat && !flat_metadata;
+            assert_eq!(nulls, usize::from(tombstones || is_delete_itself), "{value:?}");
+            assert!(of_truncate.iter().all(|seen| seen.key.is_none() && seen.value.is_some()));
+        }
+    }
+}

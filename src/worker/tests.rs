@@ -1,0 +1,111 @@
+//! What the worker hands over before it says that a transaction ended.
+
+use std::sync::Mutex;
+
+use super::*;
+use crate::checkpoint::Ticket;
+use crate::config::{Config, Format, Kafka};
+use crate::encode::{EncodeOptions, SourceIdentity};
+
+#[path = "../../tests/changes/wire.rs"]
+#[allow(dead_code, reason = "this test needs a few of its messages")]
+mod wire;
+
+/// Takes everything and acknowledges nothing by itself.
+#[derive(Default)]
+struct Held(Mutex<Vec<(String, Ticket)>>);
+
+impl Sink for Held {
+    fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError> {
+        self.0.lock().unwrap().push((record.topic.to_owned(), ticket));
+        Ok(())
+    }
+
+    fn send_queued(&self) {}
+
+    fn wait_for_room(&self, _: u64, _: Duration) {}
+}
+
+struct Willing;
+
+impl Lookup for Willing {
+    fn relation_facts(&mut self, _: u32, _: &[u32]) -> Result<RelationFacts, Error> {
+        Ok(RelationFacts::default())
+    }
+
+    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn worker(format: Format, ledger: &Arc<Ledger>) -> (Worker<Held, Willing>, Arc<Held>) {
+    let kafka = Kafka { brokers: Some("b:9092".to_owned()), ..Kafka::default() };
+    let config = Config { name: Some("nyc".to_owned()), kafka, format, ..Config::default() };
+    let settings = config.resolve("taxi").unwrap();
+    let source = SourceIdentity { name: "nyc".to_owned(), ..SourceIdentity::default() };
+    let sink = Arc::new(Held::default());
+    let worker = Worker::new(
+        Arc::clone(&sink),
+        Willing,
+        Router::new(&settings, "taxi"),
+        Encoder::new(&EncodeOptions { format: &settings.format, source }),
+        Vec::new(),
+        None,
+        Arc::clone(ledger),
+        Arc::new(Metrics::default()),
+        Arc::new(Stop::default()),
+    );
+    (worker, sink)
+}
+
+fn carry(worker: &mut Worker<Held, Willing>, frames: &[Vec<u8>]) {
+    for frame in frames {
+        assert!(worker.message(Lsn::from(850), frame).is_ok());
+    }
+}
+
+#[test]
+fn a_transaction_is_confirmed_with_the_records_around_it_and_not_before() {
+    let (trips, insert) = wire::taxi(7);
+    let frames = [wire::begin(900, 0, 771), trips, insert, wire::commit(900, 910, 0)];
+    // Whichever of the three records is acknowledged last.
+    for last in 0..3 {
+        let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+        let format = Format { transaction_metadata: true, ..Format::default() };
+        let (mut worker, sink) = worker(format, &ledger);
+        carry(&mut worker, &frames);
+        let mut sent = sink.0.lock().unwrap().clone();
+        let topics: Vec<&str> = sent.iter().map(|(topic, _)| topic.as_str()).collect();
+        assert_eq!(topics, ["nyc.transaction", "nyc.public.rides", "nyc.transaction"]);
+        let (_, last) = sent.remove(last);
+        for (_, ticket) in sent {
+            ledger.ack_all(&[ticket]);
+        }
+        ledger.keepalive(Lsn::from(990));
+        assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+        ledger.ack_all(&[last]);
+        assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+    }
+}
+
+#[test]
+fn a_transaction_without_changes_is_held_by_the_records_around_it_too() {
+    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let format = Format { transaction_metadata: true, ..Format::default() };
+    let (mut worker, sink) = worker(format, &ledger);
+    carry(&mut worker, &[wire::begin(900, 0, 771), wire::commit(900, 910, 0)]);
+    let sent: Vec<Ticket> = sink.0.lock().unwrap().iter().map(|(_, ticket)| *ticket).collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+    ledger.ack_all(&sent);
+    assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+}
+
+#[test]
+fn without_transaction_metadata_nothing_but_changes_is_sent() {
+    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let (mut worker, sink) = worker(Format::default(), &ledger);
+    carry(&mut worker, &[wire::begin(900, 0, 771), wire::commit(900, 910, 0)]);
+    assert!(sink.0.lock().unwrap().is_empty());
+    assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+}
