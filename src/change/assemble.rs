@@ -21,7 +21,8 @@ use std::sync::Arc;
 
 use crate::lsn::Lsn;
 use crate::pgoutput::{
-    Begin, Commit, LogicalMessage, Message, OldTuple, Origin, TruncatedRelations, Tuple,
+    Begin, Commit, LogicalMessage, Message, OldTuple, Origin, ReplicaIdentity, TruncatedRelations,
+    Tuple,
 };
 
 use super::relation::Relation;
@@ -181,6 +182,7 @@ impl Assembler {
                 let place = self.place("update", wal_start, 1)?;
                 let relation = self.relation(relation, wal_start)?;
                 fits(relation, new, wal_start)?;
+                let old = old.map(|old| reliable(relation, old));
                 let before = old.map(|old| old_row(relation, old, wal_start)).transpose()?;
                 let after = Row::new(new, old);
                 Ok(Step::Change(self.change(place, Data::Update { relation, before, after })))
@@ -188,7 +190,7 @@ impl Assembler {
             Message::Delete { relation, old } => {
                 let place = self.place("delete", wal_start, 1)?;
                 let relation = self.relation(relation, wal_start)?;
-                let before = old_row(relation, old, wal_start)?;
+                let before = old_row(relation, reliable(relation, old), wal_start)?;
                 Ok(Step::Change(self.change(place, Data::Delete { relation, before })))
             }
             Message::Truncate(truncate) => self.truncate(truncate.relations, wal_start),
@@ -353,6 +355,14 @@ impl<'a> Iterator for Truncated<'a> {
         self.given += 1;
         self.place.position.ordinal += 1;
         Some(change)
+    }
+}
+
+/// An old row that is whole by its tag is so only if every partition tells it whole.
+const fn reliable<'a>(relation: &Relation, old: OldTuple<'a>) -> OldTuple<'a> {
+    match (relation.replica_identity, old) {
+        (ReplicaIdentity::Full, old) => old,
+        (_, OldTuple::Full(tuple) | OldTuple::Key(tuple)) => OldTuple::Key(tuple),
     }
 }
 

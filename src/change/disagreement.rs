@@ -31,6 +31,9 @@ pub enum Disagreement {
         /// Its columns in the catalog, in key order; empty where there is none.
         now: Vec<String>,
     },
+    /// The stream describes a partitioned table's root, under which every old row is whole; there
+    /// are partitions whose old rows are not.
+    PartialPartitions,
     /// The primary key, or the replica identity index, has generated columns that are not
     /// published, and the rest of it keys nothing.
     KeyUnpublished {
@@ -50,6 +53,11 @@ impl fmt::Display for Disagreement {
             Self::PrimaryKeyChanged { then, now } => {
                 write!(f, "the primary key was {then:?} and is {now:?}")
             }
+            Self::PartialPartitions => f.write_str(
+                "REPLICA IDENTITY is FULL on the root and not on all partitions, so of old rows no \
+                 more than the primary key is taken; ALTER TABLE ... REPLICA IDENTITY FULL on each \
+                 partition",
+            ),
             Self::KeyUnpublished { columns } => write!(
                 f,
                 "the table's key has generated columns that are not published, {columns:?}, so its \

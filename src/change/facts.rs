@@ -19,6 +19,8 @@ pub struct RelationFacts {
     pub unique_indexes: Vec<Vec<String>>,
     /// The table's columns, whether they are published or not, in the table's order.
     pub columns: Vec<ColumnFacts>,
+    /// Whether it is partitioned, and partitions have another replica identity than FULL.
+    pub has_partial_partitions: bool,
     /// The types of the columns, and the types those are made of, by OID.
     pub types: BTreeMap<u32, TypeFacts>,
 }

@@ -29,7 +29,8 @@ pub struct Relation {
     pub table: String,
     /// `schema.table`.
     pub full_name: String,
-    /// What the server sends of an old row.
+    /// What the server sends of an old row: what the message says, but no more than can be relied
+    /// on.
     pub replica_identity: ReplicaIdentity,
     /// The published columns, in the order of a row's values.
     pub columns: Vec<Column>,
@@ -121,6 +122,17 @@ impl Relation {
     /// Names of the key's columns, in key order.
     pub fn key_names(&self) -> impl Iterator<Item = &str> {
         self.key.iter().filter_map(|&at| Some(self.columns.get(at)?.name.as_str()))
+    }
+
+    /// Whether rows with nulls in the key can be right: where the message does not vouch for the
+    /// key, and rows are from before it.
+    #[must_use]
+    pub const fn key_may_be_null(&self) -> bool {
+        match (self.key_source, self.replica_identity) {
+            (KeySource::UniqueIndex, _) => true,
+            (KeySource::PrimaryKey, ReplicaIdentity::Full | ReplicaIdentity::Nothing) => true,
+            _ => false,
+        }
     }
 
     /// Names of key columns that a key-only old row does not carry, so that a delete could not be

@@ -49,13 +49,17 @@ fn compile(
     facts: RelationFacts,
     choice: &KeyChoice<'_>,
 ) -> Result<Relation, RelationError> {
+    let is_partial = body.replica_identity == ReplicaIdentity::Full && facts.has_partial_partitions;
+    let replica_identity =
+        if is_partial { ReplicaIdentity::Default } else { body.replica_identity };
     let columns = body.columns.iter().map(|column| {
         let known = facts.column(column.name).filter(|known| known.type_oid == column.type_oid);
         Column {
             name: column.name.to_owned(),
             type_oid: column.type_oid,
             typmod: column.typmod,
-            in_identity: column.in_identity,
+            in_identity: column.in_identity
+                && (!is_partial || facts.primary_key.iter().any(|name| name == column.name)),
             not_null: known.is_some_and(|known| known.not_null),
             default: known.and_then(|known| known.default.clone()),
             generated: known.map_or(Generated::No, |known| known.generated),
@@ -66,7 +70,7 @@ fn compile(
         schema: body.schema.to_owned(),
         table: body.table.to_owned(),
         full_name: format!("{}.{}", body.schema, body.table),
-        replica_identity: body.replica_identity,
+        replica_identity,
         columns: columns.collect(),
         key: Vec::new(),
         key_source: KeySource::None,
@@ -75,6 +79,7 @@ fn compile(
         disagreements: Vec::new(),
     };
     relation.disagreements = disagreements(&relation, &facts);
+    relation.disagreements.extend(is_partial.then_some(Disagreement::PartialPartitions));
     let (own_key, own_source) = key::choose(&relation, &facts);
     (relation.key, relation.key_source) = match choice.configured {
         Some(names) => (configured_key(&relation, names)?, KeySource::Configured),

@@ -85,9 +85,9 @@ impl EncodeError {
             Self::Unchanged { table, .. } => Some(format!(
                 "for changes to come: ALTER TABLE {table} REPLICA IDENTITY FULL; for those already written: another format.unchanged_toast"
             )),
-            Self::KeyNull { table, .. } => {
-                Some(format!("configure a key of NOT NULL columns for {table}"))
-            }
+            Self::KeyNull { table, .. } => Some(format!(
+                "configure a key of NOT NULL columns for {table}; if it is partitioned, give each partition the root's REPLICA IDENTITY"
+            )),
             Self::Rules(error) => Some(error.fix()),
             Self::Value { .. } | Self::Binary { .. } => None,
         }

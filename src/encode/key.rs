@@ -1,11 +1,10 @@
 //! A record's key: the key columns of a row, as an object or bare.
 //!
 //! The key decides the partition, so it must be the same bytes for the same row in every change of
-//! it: a key column without a value is an error. A null is one where the key was configured. A key
-//! of the catalog has no nullable columns, but the catalog speaks of now: a row from before they
-//! were made so is keyed with its nulls.
+//! it: a key column without a value is an error. So is a null, but where the key is the catalog's
+//! of now and the row may be from before its columns could not be null: it is keyed with its nulls.
 
-use crate::change::{KeySource, OldRow, Row};
+use crate::change::{OldRow, Row};
 use crate::config::KeyFormat;
 use crate::pgoutput::Datum;
 
@@ -72,7 +71,7 @@ impl Plan {
             let Some(column) = self.columns.get(at) else { continue };
             let text = match datum(at) {
                 Datum::Text(text) => text,
-                Datum::Null if self.relation.key_source != KeySource::Configured => {
+                Datum::Null if self.relation.key_may_be_null() => {
                     out.extend_from_slice(if bare { b"null" } else { &column.null });
                     continue;
                 }

@@ -18,6 +18,7 @@ use crate::change::{ColumnFacts, Generated, RelationFacts, TypeFacts, TypeKind};
 
 const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");
 const COLUMNS: &str = include_str!("../../sql/columns_of_table.sql");
+const PARTIAL_PARTITIONS: &str = include_str!("../../sql/partial_partitions.sql");
 const TYPES: &str = include_str!("../../sql/types.sql");
 
 /// Asks the catalog, over a connection that is opened again when it was lost.
@@ -75,6 +76,9 @@ impl Catalog {
         let failed = |source| Error::Sql { doing: "ask for the columns of a table", source };
         let columns = self.client.query(COLUMNS, &[&oid]).await.map_err(failed)?;
         facts.columns = columns.iter().map(column).collect();
+        let failed = |source| Error::Sql { doing: "ask for the partitions of a table", source };
+        let partial = self.client.query_one(PARTIAL_PARTITIONS, &[&oid]).await.map_err(failed)?;
+        facts.has_partial_partitions = partial.get(0);
         facts.types = self.types(column_types).await?;
         Ok(facts)
     }

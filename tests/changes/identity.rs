@@ -227,3 +227,30 @@ fn a_null_from_before_the_key_is_a_null_in_it() {
     let seen = stream.all(&[row(b'I', OID, &[tuple(b'N', &[Value::Null])])]);
     assert_eq!(seen[0].key, Some(json!({"id": null})));
 }
+
+#[test]
+fn a_null_in_a_key_that_the_stream_vouches_for_is_an_error() {
+    let mut stream = Stream::new(&Format::default(), RelationFacts::default(), None);
+    stream.all(&[relation(OID, "t", b'd', &[(true, "id", 20)]), begin(900, 0, 1)]);
+    let error = stream.send(&row(b'D', OID, &[tuple(b'K', &[Value::Null])])).unwrap_err();
+    assert!(error.contains("\"id\" is null"), "{error}");
+}
+
+#[test]
+fn old_rows_of_partitions_count_for_no_more_than_they_hold() {
+    let facts = RelationFacts {
+        primary_key: vec!["id".to_owned()],
+        has_partial_partitions: true,
+        ..RelationFacts::default()
+    };
+    let columns = [(true, "id", 20), (true, "n", 23), (true, "note", 25)];
+    let mut stream = Stream::new(&Format::default(), facts, None);
+    stream.all(&[relation(OID, "rides", b'f', &columns), begin(900, 0, 1)]);
+    let old = || tuple(b'O', &[text("1"), Value::Null, Value::Null]);
+    let new = tuple(b'N', &[text("2"), text("7"), Value::Unchanged]);
+    let seen = stream.all(&[row(b'U', OID, &[old(), new]), row(b'D', OID, &[old()])]);
+    let one = json!({"id": 1});
+    assert_eq!(seen[0].value.as_ref().unwrap()["before"], one);
+    assert_eq!(seen[2].value.as_ref().unwrap()["after"], json!({"id": 2, "n": 7}));
+    assert_eq!(seen[3].value.as_ref().unwrap()["before"], one);
+}

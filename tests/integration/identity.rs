@@ -250,3 +250,34 @@ async fn generated_columns_are_left_out_and_never_half_a_key() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn generated_columns_that_the_publication_has_are_columns_like_any_other() {
+    let server = PostgresServer::shared();
+    if server.major() < 18 {
+        return;
+    }
+    let setup = "CREATE TABLE half (id int, twice int GENERATED ALWAYS AS (id * 2) STORED NOT NULL,
+         PRIMARY KEY (id, twice))";
+    let mut scenario = Scenario::start(server, "", setup, &["public.half"]).await;
+    scenario.stop();
+    let name = "SELECT pubname::text FROM pg_publication";
+    let name: String = scenario.client.query_one(name, &[]).await.expect("a publication").get(0);
+    scenario
+        .sql(&format!("ALTER PUBLICATION {name} SET (publish_generated_columns = stored)"))
+        .await;
+    scenario.run();
+    scenario.sql("INSERT INTO half VALUES (1); UPDATE half SET id = 3; DELETE FROM half").await;
+    let key = |id: i32| json!({"id": id, "twice": id * 2});
+    assert_eq!(
+        short(&scenario.events("public.half").await),
+        json!([
+            [key(1), "c", null, key(1)],
+            [key(1), "d", key(1), null],
+            [key(1), null],
+            [key(3), "c", null, key(3)],
+            [key(3), "d", key(3), null],
+            [key(3), null],
+        ])
+    );
+}

@@ -124,3 +124,24 @@ async fn the_publication_follows_the_setting_at_the_next_start() {
     let found = scenario.client.query_one(publication, &[]).await.expect("a publication");
     assert!(found.get::<_, bool>(1), "log:\n{}", scenario.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_rows_hold_what_the_partition_tells_and_no_invented_nulls() {
+    for_each_postgres(async |server| {
+        let setup = format!("{TABLES}; ALTER TABLE days REPLICA IDENTITY FULL");
+        let scenario = Scenario::start(server, "", &setup, &TOPICS).await;
+        scenario.sql("INSERT INTO days VALUES (1, '2026-01-05', 0); DELETE FROM days").await;
+        let events = scenario.events("public.days").await;
+        let key = key(1, "01-05");
+        assert_eq!(events[1].short(), json!([key, "d", key, null]));
+        assert!(scenario.log().contains("not on all partitions"), "log:\n{}", scenario.log());
+
+        let alter = ["days_1", "days_2"].map(|t| format!("ALTER TABLE {t} REPLICA IDENTITY FULL;"));
+        let setup = format!("{setup}; {}", alter.concat());
+        let scenario = Scenario::start(server, "", &setup, &TOPICS).await;
+        scenario.sql("INSERT INTO days VALUES (1, '2026-01-05', 0); DELETE FROM days").await;
+        let events = scenario.events("public.days").await;
+        assert_eq!(events[1].short(), json!([key, "d", row(1, "01-05", 0), null]));
+    })
+    .await;
+}
