@@ -65,10 +65,16 @@ pub enum Error {
     #[error(transparent)]
     Rules(#[from] encode::RuleError),
     /// A value that can't be published.
-    #[error("encoding the change at {lsn}: {source}")]
+    #[error(
+        "encoding the change at {lsn}, number {} of the transaction that commits at {}: {source}",
+        position.ordinal,
+        position.commit_lsn
+    )]
     Encode {
         /// Where the change stands in the WAL.
         lsn: Lsn,
+        /// Its place in the order of all changes.
+        position: change::Position,
         /// Table, column and cause.
         source: encode::EncodeError,
     },
@@ -123,8 +129,8 @@ impl Error {
             Self::Relation(_) => Some("mend `key` of the table in [tables]".to_owned()),
             Self::Rules(error) => Some(error.fix()),
             Self::Encode { source, .. } => source.fix().or_else(|| {
-                let fix =
-                    "leave the table out by postgres.exclude_tables until the value is mended";
+                let fix = "leave the column out by exclude_columns, or set errors.on_error = \
+                           \"skip-with-dead-letter\" to go on without the row";
                 Some(fix.to_owned())
             }),
             Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub unchanged_reselected: Count,
     /// Unchanged large values that could not be read back, and were left out.
     pub unchanged_not_found: Count,
+    /// Rows that could not be published and went to the dead letter topic.
+    pub dead_letters: Count,
     /// Records handed over and not acknowledged.
     pub in_flight: Level,
     /// The position up to which Postgres was told it may discard WAL.
@@ -70,6 +72,7 @@ impl Default for Metrics {
             unchanged_placeholders: Count::default(),
             unchanged_reselected: Count::default(),
             unchanged_not_found: Count::default(),
+            dead_letters: Count::default(),
             in_flight: Level::default(),
             confirmed_lsn: Level::default(),
             received_lsn: Level::default(),
@@ -106,6 +109,7 @@ impl Metrics {
             ("sent_bytes", "Bytes of keys and values handed to the producer", &self.sent_bytes),
             ("records_acked", "Records acknowledged by the brokers", &self.records_acked),
             ("queue_full", "Waits for room in the producer's queue", &self.queue_full),
+            ("dead_letters", "Rows sent to the dead letter topic", &self.dead_letters),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (
                 "unchanged_omitted",

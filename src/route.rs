@@ -62,6 +62,7 @@ pub struct Router {
     prefix: String,
     database: String,
     tables: TableSettings,
+    dead_letter: Option<String>,
     /// Which table a topic was derived for.
     derived: HashMap<Arc<str>, String>,
 }
@@ -75,6 +76,7 @@ impl Router {
             prefix: settings.prefix.clone(),
             database: database.to_owned(),
             tables: settings.tables.clone(),
+            dead_letter: settings.errors.dead_letter_topic.clone(),
             derived: HashMap::new(),
         }
     }
@@ -132,6 +134,16 @@ impl Router {
     #[must_use]
     pub fn transaction_topic(&self) -> TopicPlan {
         self.topic_of("transaction", 1)
+    }
+
+    /// The topic of rows that can't be published.
+    #[must_use]
+    pub fn dead_letter_topic(&self) -> TopicPlan {
+        let plan = self.topic_of("dead-letter", self.topics.partitions);
+        match &self.dead_letter {
+            Some(name) => TopicPlan { name: name.as_str().into(), ..plan },
+            None => plan,
+        }
     }
 
     fn topic_of(&self, kind: &str, partitions: i32) -> TopicPlan {

@@ -9,7 +9,7 @@
 //!
 //! Not here: sockets, and what happens after an error.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,8 +19,8 @@ use crate::change::{
     Transaction,
 };
 use crate::checkpoint::Ledger;
-use crate::config::{Operation, UnchangedToast};
-use crate::encode::{Encoder, Records};
+use crate::config::{OnError, Operation, UnchangedToast};
+use crate::encode::{EncodeError, Encoder, Records};
 use crate::error::Error;
 use crate::kafka::{Outgoing, SendError, Sink};
 use crate::lsn::Lsn;
@@ -107,12 +107,23 @@ pub struct Worker<S, L> {
     assembler: Assembler,
     encoder: Encoder,
     records: Records,
-    /// Left out even where the server sends them.
-    skipped: Vec<Operation>,
+    policy: Policy,
+    /// Kinds of errors that were logged, by table.
+    told: HashSet<(u32, &'static str)>,
     topics: HashMap<u32, Arc<str>>,
     message_topic: Option<Arc<str>>,
     transaction_topic: Option<Arc<str>>,
+    dead_letter_topic: Option<Arc<str>>,
     out: Out<S>,
+}
+
+/// What is left out.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Operations to leave out even where the server sends them.
+    pub skipped: Vec<Operation>,
+    /// What to do with a row that can't be published.
+    pub on_error: OnError,
 }
 
 /// The way out: where a record gets its ticket.
@@ -148,7 +159,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         lookup: L,
         router: Router,
         encoder: Encoder,
-        skipped: Vec<Operation>,
+        policy: Policy,
         last_commit_lsn: Option<Lsn>,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
@@ -160,10 +171,12 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             assembler: Assembler::new(last_commit_lsn),
             encoder,
             records: Records::default(),
-            skipped,
+            policy,
+            told: HashSet::new(),
             topics: HashMap::new(),
             message_topic: None,
             transaction_topic: None,
+            dead_letter_topic: None,
             out: Out { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 },
         }
     }
@@ -212,11 +225,12 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if let Message::Relation(body) = message {
             return self.relation(&body);
         }
-        let Self { lookup, router, assembler, encoder, records, skipped, topics, .. } = self;
+        let Self { lookup, router, assembler, encoder, records, policy, topics, .. } = self;
         let (message_topic, out) = (&mut self.message_topic, &mut self.out);
+        let (told, dead_letter_topic) = (&mut self.told, &mut self.dead_letter_topic);
         let step = assembler.apply(message, lsn)?;
         let mut publish = |change: &Change<'_>| -> Result<(), Halt> {
-            if operation(change.op()).is_some_and(|operation| skipped.contains(&operation)) {
+            if operation(change.op()).is_some_and(|operation| policy.skipped.contains(&operation)) {
                 return Ok(());
             }
             let topic = match change.relation() {
@@ -231,10 +245,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             };
             let change = &read.as_ref().map_or(*change, |read| change.with(read));
             let now_us = now_us();
-            encoder
-                .encode(change, now_us, records)
-                .map_err(|source| Error::Encode { lsn, source })?;
             out.changes += 1;
+            if let Err(source) = encoder.encode(change, now_us, records) {
+                go_on_without(change, lsn, &source, policy.on_error, told)?;
+                encoder.dead_letter(change, &source, records);
+                out.metrics.dead_letters.inc();
+                let topic = topic_once(dead_letter_topic, || router.dead_letter_topic(), lookup)?;
+                return out.send_all(topic, change.time_us(now_us) / 1000, None, records);
+            }
             out.count_unchanged(encoder.unchanged_toast(), records);
             // A truncate has no key; readers of partition 0 are told for all.
             let partition = (change.op() == Op::Truncate).then_some(0);
@@ -308,6 +326,33 @@ fn reselect(
     }
     let read = lookup.reselect(relation, &after, &unknown)?;
     if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
+}
+
+/// Whether the stream may go on without a change that can't be published; logs the first of each
+/// table and reason.
+#[cold]
+fn go_on_without(
+    change: &Change<'_>,
+    lsn: Lsn,
+    source: &EncodeError,
+    on_error: OnError,
+    told: &mut HashSet<(u32, &'static str)>,
+) -> Result<(), Error> {
+    let error = Error::Encode { lsn, position: change.position, source: source.clone() };
+    let (OnError::SkipWithDeadLetter, Some(reason)) = (on_error, source.reason()) else {
+        return Err(error);
+    };
+    let Some(relation) = change.relation() else { return Err(error) };
+    if told.insert((relation.oid, reason)) {
+        tracing::warn!(
+            table = relation.full_name,
+            reason,
+            error = error.told(),
+            fix = error.fix(),
+            "sent to the dead letter topic; more of the kind are only counted"
+        );
+    }
+    Ok(())
 }
 
 /// Logs what an operator may want to know of a table that was described.

@@ -29,7 +29,7 @@ use crate::postgres::{
     spawn_reader,
 };
 use crate::route::Router;
-use crate::worker::{Ended, Stop, Worker};
+use crate::worker::{Ended, Policy, Stop, Worker};
 
 /// WAL that may wait for the worker: enough to keep it busy while the reader pauses, little beside
 /// the producer's queue.
@@ -115,7 +115,7 @@ impl Bridge {
             lookup,
             Router::new(settings, self.conninfo.database()),
             encoder,
-            settings.skipped.clone(),
+            Policy { skipped: settings.skipped.clone(), on_error: settings.errors.on_error },
             last_commit_lsn,
             Arc::clone(&ledger),
             metrics,

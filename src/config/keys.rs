@@ -167,6 +167,8 @@ pub(super) const KEYS: &[Key] = &[
     key("format", "transaction_metadata", Kind::Boolean),
     key("format", "context_headers", Kind::Boolean),
     key("format", "unchanged_toast", Kind::OneOf(&["omit", "placeholder", "reselect", "fail"])),
+    key("errors", "on_error", Kind::OneOf(&["fail", "skip-with-dead-letter"])),
+    key("errors", "dead_letter_topic", Kind::Text(Rule::Topic)),
     key("", "tables", Kind::Tables),
     key("admin", "enabled", Kind::Boolean),
     key("admin", "listen", Kind::Address),

@@ -20,6 +20,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("kafka", include_str!("kafka.rs")),
     ("topics", include_str!("topics.rs")),
     ("format", include_str!("format.rs")),
+    ("errors", include_str!("errors.rs")),
     ("tables", include_str!("tables.rs")),
     ("admin", include_str!("admin.rs")),
     ("log", include_str!("log.rs")),

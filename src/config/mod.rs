@@ -11,6 +11,7 @@ pub mod admin;
 mod check;
 pub mod columns;
 mod environment;
+pub mod errors;
 pub mod fault;
 pub mod format;
 pub mod kafka;
@@ -44,6 +45,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::admin::Admin;
 pub use self::columns::{ColumnRules, RuleKey};
+pub use self::errors::{Errors, OnError};
 pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
 pub use self::kafka::Kafka;
@@ -73,6 +75,8 @@ pub struct Config {
     pub topics: Topics,
     /// What a record looks like.
     pub format: Format,
+    /// What happens to a row that can't be published.
+    pub errors: Errors,
     /// Settings of single tables, by `schema.table` or a glob of it; the first pattern that matches
     /// in alphabetical order applies, an exact name before any glob.
     pub tables: BTreeMap<String, Table>,

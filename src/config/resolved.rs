@@ -11,7 +11,9 @@ use thiserror::Error;
 
 use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
-use super::{Admin, Config, Fault, Format, Kafka, Log, Operation, Secret, TableSettings, Topics};
+use super::{
+    Admin, Config, Errors, Fault, Format, Kafka, Log, Operation, Secret, TableSettings, Topics,
+};
 
 /// What the bridge runs with.
 #[derive(Debug, Clone)]
@@ -50,6 +52,8 @@ pub struct Resolved {
     pub topics: Topics,
     /// What a record looks like.
     pub format: Format,
+    /// What happens to a row that can't be published.
+    pub errors: Errors,
     /// What hashes of values begin with.
     pub hash_salt: Option<Secret>,
     /// Settings of single tables.
@@ -173,6 +177,7 @@ impl Config {
             kafka,
             topics: self.topics.clone(),
             format: self.format.clone(),
+            errors: self.errors.clone(),
             hash_salt: salt,
             tables,
             admin: self.admin.clone(),

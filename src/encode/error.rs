@@ -73,6 +73,21 @@ pub enum EncodeError {
 }
 
 impl EncodeError {
+    /// The kind of error, one word for all that are mended alike; none where it is not a matter of
+    /// single rows.
+    #[must_use]
+    pub const fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::Value { .. } => Some("value"),
+            Self::Binary { .. } => Some("binary"),
+            Self::KeyNull { .. } => Some("key-null"),
+            Self::KeyUnchanged { .. } => Some("key-unchanged"),
+            Self::Unchanged { .. } => Some("unchanged"),
+            Self::KeyOutsideIdentity { .. } => Some("key-outside-identity"),
+            Self::Rules(_) => None,
+        }
+    }
+
     /// What an operator can do about it: SQL or a setting.
     #[must_use]
     pub fn fix(&self) -> Option<String> {

@@ -37,6 +37,7 @@
 //! to count.
 
 mod cloudevents;
+mod dead_letter;
 mod default;
 mod digits;
 mod envelope;
@@ -51,6 +52,7 @@ mod schema;
 mod transaction;
 mod writer;
 
+pub use self::dead_letter::{HEADER_ERROR, HEADER_OP, HEADER_TABLE};
 pub use self::error::EncodeError;
 pub use self::headers::{
     HEADER_CONTENT_TYPE, HEADER_CONTEXT_CONNECTOR, HEADER_CONTEXT_NAME, HEADER_CONTEXT_RUN,
@@ -180,11 +182,26 @@ impl Encoder {
         out: &mut Records,
     ) -> Result<(), EncodeError> {
         out.clear();
+        let counted = self.counts.as_ref().map_or(0, Counts::total);
         let result = self.encode_data(change, now_us, out);
         if result.is_err() {
             out.clear();
+            let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
+            if let (Some(counts), Some(plan)) = (&mut self.counts, plan) {
+                counts.take_back(counted, plan.collection);
+            }
         }
         result
+    }
+
+    /// Replaces what is in `out` by the record that tells of a change which
+    /// [`encode`](Self::encode) refused with this error: a dead letter.
+    pub fn dead_letter(&self, change: &Change<'_>, error: &EncodeError, out: &mut Records) {
+        out.clear();
+        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
+        if let Some(plan) = plan {
+            dead_letter::write(plan, change, error, self.format.key, out);
+        }
     }
 
     /// Replaces what is in `out` by the record that a transaction began, if transaction metadata

@@ -103,6 +103,22 @@ impl Counts {
         TransactionBlock { xid: transaction.xid, lsn, total_order: self.total, collection_order }
     }
 
+    /// The events counted so far.
+    pub(super) const fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// Takes back the last events, all at one place, down to this total: they were not written.
+    pub(super) fn take_back(&mut self, total: u64, at: usize) {
+        let events = self.total.saturating_sub(total);
+        self.total -= events;
+        let Some(collection) = self.collections.get_mut(at) else { return };
+        collection.events = collection.events.saturating_sub(events);
+        if events > 0 && collection.events == 0 {
+            self.touched.retain(|&touched| touched != at);
+        }
+    }
+
     /// The value that says a transaction ended, with what was counted of it.
     pub(super) fn write_end(&self, transaction: &Transaction, lsn: Lsn, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"status\":\"END\",\"id\":");

@@ -223,6 +223,7 @@ impl ReplicationClient {
         options: &StreamOptions,
     ) -> Result<ReplicationStream, Error> {
         let timeout = self.wal_sender_timeout().await?;
+        self.take_bytes_as_they_are().await?;
         let command = start_command(slot, start, options, self.server_version());
         let begun = self.begin(&command).await;
         begun.map_err(|error| error.about_slot(slot))?;
@@ -245,6 +246,16 @@ impl ReplicationClient {
                 }
             }
         }
+    }
+
+    /// A database without an encoding may hold any bytes. Asked for UTF-8, its server would end the
+    /// stream at the first row that is none; asked for nothing, it leaves that row to us, which can
+    /// tell where it stands, and do with it as configured.
+    async fn take_bytes_as_they_are(&mut self) -> Result<(), Error> {
+        if self.parameters.get("server_encoding").is_some_and(|encoding| encoding == "SQL_ASCII") {
+            wire::query(&mut self.wire, "SET client_encoding = 'SQL_ASCII'").await?;
+        }
+        Ok(())
     }
 
     /// After how long the server gives up on a silent reader; `None` when never.

@@ -1,5 +1,6 @@
 //! From pgoutput messages to records: what a consumer sees of every kind of change.
 
+mod dead_letters;
 mod fuzz;
 mod golden;
 mod identity;

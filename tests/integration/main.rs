@@ -7,6 +7,7 @@ mod support;
 
 mod catalog;
 mod ddl;
+mod dead_letters;
 mod delivery;
 mod filters;
 mod generate;

@@ -264,10 +264,18 @@ impl PostgresServer {
 
     /// A new, empty database.
     pub(crate) async fn database(&self) -> TestDatabase {
+        self.database_with("").await
+    }
+
+    /// A new, empty database, made with these options.
+    pub(crate) async fn database_with(&self, options: &str) -> TestDatabase {
         let admin_url = self.unix_url("postgres");
         let name = unique("db");
         let admin = connect(&admin_url).await;
-        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("create a database");
+        admin
+            .batch_execute(&format!("CREATE DATABASE {name} {options}"))
+            .await
+            .expect("create a database");
         TestDatabase {
             tcp_url: self.tcp_url(&name),
             unix_url: self.unix_url(&name),

@@ -1,0 +1,26 @@
+//! `[errors]`: what happens to a row that can't be published.
+
+use serde::{Deserialize, Serialize};
+
+/// What happens to a row that can't be published.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Errors {
+    /// What to do with a row whose values or key can't be written: `fail` stops the stream until it
+    /// is mended; `skip-with-dead-letter` publishes it to the dead letter topic and goes on.
+    pub on_error: OnError,
+    /// The topic of rows that can't be published. Their values stand in it as the server sent
+    /// them. Default: `<prefix>.dead-letter`.
+    pub dead_letter_topic: Option<String>,
+}
+
+/// What to do with a row that can't be published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnError {
+    /// Stop: nothing is left out without somebody's word.
+    #[default]
+    Fail,
+    /// Publish what is known of it elsewhere, and go on.
+    SkipWithDeadLetter,
+}
