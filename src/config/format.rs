@@ -29,6 +29,9 @@ pub struct Format {
     pub hstore_handling_mode: Option<HstoreMode>,
     /// `bytea`, and the content of logical messages. Default: `bytes`, which is base64 in JSON.
     pub binary_handling_mode: Option<BinaryMode>,
+    /// What stands for a large value that did not change and was not sent, where a placeholder is
+    /// written: a text, or `hex:` and bytes in hexadecimal. Its shape follows the column's type.
+    pub unavailable_value_placeholder: String,
     /// Publish types that Debezium does not know as it does under `include.unknown.datatypes`: the
     /// bytes of their text, in the form of `binary_handling_mode`. Otherwise they are text.
     pub include_unknown_datatypes: bool,
@@ -88,6 +91,7 @@ impl Default for Format {
             interval_handling_mode: None,
             hstore_handling_mode: None,
             binary_handling_mode: None,
+            unavailable_value_placeholder: "__debezium_unavailable_value".to_owned(),
             include_unknown_datatypes: false,
             key: KeyFormat::Json,
             tombstones: true,

@@ -68,6 +68,8 @@ pub(super) enum Rule {
     Topic,
     LogLevel,
     Condition,
+    /// A text, or `hex:` and bytes.
+    Unavailable,
 }
 
 /// One key.
@@ -157,6 +159,7 @@ pub(super) const KEYS: &[Key] = &[
     key("format", "interval_handling_mode", Kind::OneOf(&["numeric", "string"])),
     key("format", "hstore_handling_mode", Kind::OneOf(&["json", "map"])),
     key("format", "binary_handling_mode", Kind::OneOf(BINARY_MODES)),
+    key("format", "unavailable_value_placeholder", Kind::Text(Rule::Unavailable)),
     key("format", "include_unknown_datatypes", Kind::Boolean),
     key("format", "key", Kind::OneOf(&["json", "value"])),
     key("format", "tombstones", Kind::Boolean),

@@ -33,6 +33,7 @@ pub(super) fn check(rule: Rule, text: &str) -> Result<(), Fault> {
         Rule::Template => template(text),
         Rule::Topic => topic(text),
         Rule::LogLevel => log_level(text),
+        Rule::Unavailable => unavailable(text),
     }
 }
 
@@ -103,6 +104,17 @@ fn brokers(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+fn unavailable(text: &str) -> Result<(), Fault> {
+    let digits = text.strip_prefix("hex:").unwrap_or_default();
+    if digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Ok(());
+    }
+    Err(Fault::Unreadable {
+        value: text.to_owned(),
+        expected: "a placeholder; write a text, or hex: and pairs of hexadecimal digits".to_owned(),
+    })
+}
+
 fn log_level(text: &str) -> Result<(), Fault> {
     // `EnvFilter` takes a misspelt level for a target's name and logs nothing else from then on.
     for directive in text.split(',').map(str::trim) {
@@ -143,6 +155,19 @@ mod tests {
             assert_eq!(refused(Rule::Slot, name), expected);
         }
         assert_eq!(refused(Rule::Slot, ""), "is set but empty; leave it out to get the default");
+    }
+
+    #[test]
+    fn a_placeholder_is_a_text_or_bytes() {
+        for text in ["unavailable", "hex:", "hex:00fF", "0x1"] {
+            check(Rule::Unavailable, text).unwrap();
+        }
+        for text in ["hex:0", "hex:0g"] {
+            let expected = format!(
+                "\"{text}\" is not a placeholder; write a text, or hex: and pairs of hexadecimal digits"
+            );
+            assert_eq!(refused(Rule::Unavailable, text), expected);
+        }
     }
 
     #[test]

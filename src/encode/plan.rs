@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::change::{OldRow, Relation, Row};
 use crate::config::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
 use crate::pgoutput::Datum;
-use crate::types::{Codec, Forms, Placeholder, SchemaOf, codec_for, write_string};
+use crate::types::{Codec, Forms, SchemaOf, codec_for, write_string};
 
 use super::error::EncodeError;
 use super::rules::{Rule, Ruled};
@@ -92,7 +92,7 @@ impl Plan {
             let (mut null, mut unchanged, mut absent) = (named(b"null"), None, None);
             if shape.format.unchanged_toast() == UnchangedToast::Placeholder {
                 let mut placeholder = Vec::new();
-                codec.write_placeholder(&Placeholder::default(), &mut placeholder);
+                codec.write_placeholder(shape.forms.placeholder(), &mut placeholder);
                 unchanged = Some(named(&placeholder));
             }
             if has_schema || shape.format.types == TypeProfile::Debezium {
@@ -105,7 +105,7 @@ impl Plan {
                     optional: !column.not_null && !relation.key.contains(&at),
                     default: default.as_deref(),
                 };
-                let fill = Fill::new(&codec, &of);
+                let fill = Fill::new(&codec, &of, shape.forms.placeholder());
                 absent = Some(named(&fill.null));
                 if has_schema || unchanged.is_some() {
                     unchanged = Some(named(&fill.unchanged));

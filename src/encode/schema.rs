@@ -196,7 +196,7 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    pub(super) fn new(codec: &Codec, of: &SchemaOf<'_>) -> Self {
+    pub(super) fn new(codec: &Codec, of: &SchemaOf<'_>, placeholder: &Placeholder) -> Self {
         let null = match of.default {
             _ if of.optional => b"null".to_vec(),
             Some(default) => default.to_vec(),
@@ -208,7 +208,7 @@ impl Fill {
         };
         let (mut schema, mut unchanged) = (Vec::new(), Vec::new());
         codec.write_schema(of, &mut schema);
-        codec.write_placeholder(&Placeholder::default(), &mut unchanged);
+        codec.write_placeholder(placeholder, &mut unchanged);
         let parse = |json: &[u8]| serde_json::from_slice::<Value>(json).unwrap_or_default();
         if !holds(&parse(&schema), &parse(&unchanged)) {
             unchanged.clone_from(&null);

@@ -4,6 +4,8 @@ use crate::config::{
     BinaryMode, DecimalMode, Format, HstoreMode, IntervalMode, TimePrecisionMode, TypeProfile,
 };
 
+use super::Placeholder;
+
 /// How values look: what codecs are chosen by, beside the type. Where a mode is none, the form is
 /// that of the profile `readable`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,7 @@ pub struct Forms {
     pub(super) interval: Option<IntervalMode>,
     pub(super) hstore: Option<HstoreMode>,
     pub(super) binary: BinaryMode,
+    pub(super) placeholder: Placeholder,
     /// Whether json is nested as it is; else it is text.
     pub(super) nests_json: bool,
     /// Whether types that Debezium does not know are the bytes of their text; else they are text.
@@ -34,6 +37,9 @@ impl Forms {
             interval: format.interval_handling_mode.or(debezium.then_some(IntervalMode::Numeric)),
             hstore: format.hstore_handling_mode.or(debezium.then_some(HstoreMode::Json)),
             binary: format.binary_handling_mode.unwrap_or(BinaryMode::Bytes),
+            // What is no placeholder was refused with the configuration.
+            placeholder: Placeholder::parse(&format.unavailable_value_placeholder)
+                .unwrap_or_default(),
             nests_json: !debezium,
             unknown_as_bytes: format.include_unknown_datatypes,
         }
@@ -42,13 +48,13 @@ impl Forms {
     /// The same for values that go with a Connect schema: it has no form for nested json, which is
     /// text there.
     #[must_use]
-    pub const fn with_schema(self) -> Self {
+    pub fn with_schema(self) -> Self {
         Self { nests_json: false, ..self }
     }
 
-    /// The form of bytes.
+    /// What stands for a value that is not known.
     #[must_use]
-    pub const fn binary(&self) -> BinaryMode {
-        self.binary
+    pub const fn placeholder(&self) -> &Placeholder {
+        &self.placeholder
     }
 }

@@ -53,7 +53,7 @@ pub use self::epoch::Ticks;
 pub use self::facts::{TypeFacts, TypeKind};
 pub use self::forms::Forms;
 use self::hstore::HstoreCodec;
-pub use self::placeholder::{DEFAULT_PLACEHOLDER, Placeholder};
+pub use self::placeholder::Placeholder;
 pub use self::schema::SchemaOf;
 pub(crate) use self::text::{utf8, write_string};
 use self::vector::SparseVectorCodec;

@@ -23,9 +23,6 @@ use super::hstore::HstoreForm;
 use super::{Array, Codec, Hstore, TextKind, write_string};
 use crate::config::BinaryMode;
 
-/// Debezium's placeholder (`unavailable.value.placeholder`).
-pub const DEFAULT_PLACEHOLDER: &str = "__debezium_unavailable_value";
-
 /// What is written for a value that is not known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placeholder {
@@ -36,7 +33,7 @@ pub struct Placeholder {
 
 impl Default for Placeholder {
     fn default() -> Self {
-        Self::of(DEFAULT_PLACEHOLDER.into())
+        Self::of(b"__debezium_unavailable_value".into())
     }
 }
 
@@ -180,6 +177,7 @@ mod tests {
         for setting in ["hex:5", "hex:5g", "hex:é"] {
             assert_eq!(Placeholder::parse(setting), None, "{setting}");
         }
-        assert_eq!(Placeholder::parse(DEFAULT_PLACEHOLDER), Some(Placeholder::default()));
+        let default = crate::config::Format::default().unavailable_value_placeholder;
+        assert_eq!(Placeholder::parse(&default), Some(Placeholder::default()));
     }
 }

@@ -174,6 +174,27 @@ fn an_unchanged_large_value_is_what_the_policy_says() {
 }
 
 #[test]
+fn the_placeholder_is_the_configured_one() {
+    let unavailable_value_placeholder = "hex:6e6f7468657265".to_owned();
+    let format = Format {
+        unavailable_value_placeholder,
+        unchanged_toast: Some(UnchangedToast::Placeholder),
+        ..Format::default()
+    };
+    for types in [TypeProfile::Readable, TypeProfile::Debezium] {
+        for value in [ValueFormat::Debezium, ValueFormat::DebeziumSchema, ValueFormat::Flat] {
+            let mut stream = open(&Format { types, value, ..format.clone() }, b'd');
+            let new = tuple(b'N', &values("1", "a", Value::Unchanged));
+            let seen = stream.all(&[row(b'U', OID, &[new])]);
+            let row = seen[0].value.as_ref().unwrap();
+            let row = row.get("payload").unwrap_or(row);
+            let row = row.get("after").unwrap_or(row);
+            assert_eq!(row["note"], "nothere", "{value:?} under {types:?}");
+        }
+    }
+}
+
+#[test]
 fn to_fail_is_an_error_that_names_the_column_unless_the_old_row_has_the_value() {
     let unchanged_toast = Some(UnchangedToast::Fail);
     for value in [ValueFormat::Debezium, ValueFormat::Flat] {
