@@ -33,6 +33,15 @@ impl Lookup for Willing {
         Ok(RelationFacts::default())
     }
 
+    fn reselect(
+        &mut self,
+        _: &Relation,
+        _: &Row<'_>,
+        _: &[usize],
+    ) -> Result<Option<Reselected>, Error> {
+        Ok(None)
+    }
+
     fn ensure_topic(&mut self, _: &TopicPlan) -> Result<(), Error> {
         Ok(())
     }
