@@ -58,7 +58,7 @@ fn worker(format: Format, ledger: &Arc<Ledger>) -> (Worker<Held, Willing>, Arc<H
         Willing,
         Router::new(&settings, "taxi"),
         Encoder::new(&EncodeOptions { format: &settings.format, source }),
-        Vec::new(),
+        Policy::default(),
         None,
         Arc::clone(ledger),
         Arc::new(Metrics::default()),
