@@ -128,11 +128,11 @@ impl Relation {
     /// key, and rows are from before it.
     #[must_use]
     pub const fn key_may_be_null(&self) -> bool {
-        match (self.key_source, self.replica_identity) {
-            (KeySource::UniqueIndex, _) => true,
-            (KeySource::PrimaryKey, ReplicaIdentity::Full | ReplicaIdentity::Nothing) => true,
-            _ => false,
-        }
+        matches!(
+            (self.key_source, self.replica_identity),
+            (KeySource::UniqueIndex, _)
+                | (KeySource::PrimaryKey, ReplicaIdentity::Full | ReplicaIdentity::Nothing)
+        )
     }
 
     /// Names of key columns that a key-only old row does not carry, so that a delete could not be
