@@ -120,9 +120,9 @@ impl Error {
             Self::Route(route::RouteError::Collision { second, .. }) => {
                 Some(format!("give one a topic of its own: [tables.\"{second}\"] topic = \"...\""))
             }
-            Self::Route(route::RouteError::Name { table, .. }) => {
-                Some(format!("set [tables.\"{table}\"] topic, or topics.template"))
-            }
+            Self::Route(
+                route::RouteError::Name { table, .. } | route::RouteError::Reserved { table, .. },
+            ) => Some(format!("set [tables.\"{table}\"] topic, or topics.template")),
             Self::Admin(_) => {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }

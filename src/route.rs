@@ -43,6 +43,14 @@ pub enum RouteError {
         /// The topic.
         topic: String,
     },
+    /// A table's name becomes that of the topic that tells of transactions.
+    #[error("table {table} would share the topic {topic:?} with the records around transactions")]
+    Reserved {
+        /// The table.
+        table: String,
+        /// The topic.
+        topic: String,
+    },
     /// Kafka would refuse the name.
     #[error("table {table} has the topic name {topic:?}, which Kafka does not take: {reason}")]
     Name {
@@ -63,6 +71,8 @@ pub struct Router {
     database: String,
     tables: TableSettings,
     dead_letter: Option<String>,
+    /// The topic of the records around transactions, where they are wanted.
+    reserved: Option<Arc<str>>,
     /// Which table a topic was derived for.
     derived: HashMap<Arc<str>, String>,
 }
@@ -71,14 +81,19 @@ impl Router {
     /// A router for the tables of a database.
     #[must_use]
     pub fn new(settings: &Resolved, database: &str) -> Self {
-        Self {
+        let mut router = Self {
             topics: settings.topics.clone(),
             prefix: settings.prefix.clone(),
             database: database.to_owned(),
             tables: settings.tables.clone(),
             dead_letter: settings.errors.dead_letter_topic.clone(),
+            reserved: None,
             derived: HashMap::new(),
+        };
+        if settings.format.transaction_metadata {
+            router.reserved = Some(router.transaction_topic().name);
         }
+        router
     }
 
     /// The key columns configured for a table, if any.
@@ -103,6 +118,9 @@ impl Router {
             topic: name.to_string(),
             reason,
         })?;
+        if self.reserved.as_ref() == Some(&name) {
+            return Err(RouteError::Reserved { table: full_name, topic: name.to_string() });
+        }
         if own.topic.is_none() {
             let holder = self.derived.entry(Arc::clone(&name)).or_insert_with(|| full_name.clone());
             if *holder != full_name {
@@ -206,7 +224,7 @@ fn check_name(name: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Kafka, Table};
+    use crate::config::{Config, Format, Kafka, Table};
 
     fn router(tables: &[(&str, Table)]) -> Router {
         let tables = tables.iter().map(|(name, table)| ((*name).to_owned(), table.clone()));
@@ -242,6 +260,20 @@ mod tests {
         router.topic("public", "a b").unwrap();
         let error = router.topic("public", "a_b").unwrap_err();
         assert!(matches!(error, RouteError::Collision { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_table_does_not_get_the_topic_that_tells_of_transactions() {
+        let router = |transaction_metadata| {
+            let template = "{prefix}.{table}".to_owned();
+            let topics = Topics { template, ..Topics::default() };
+            let format = Format { transaction_metadata, ..Format::default() };
+            router_of(Config { topics, format, ..Config::default() })
+        };
+        let error = router(true).topic("public", "transaction").unwrap_err();
+        assert!(matches!(error, RouteError::Reserved { .. }), "{error}");
+        router(true).topic("public", "trips").unwrap();
+        router(false).topic("public", "transaction").unwrap();
     }
 
     #[test]
