@@ -1,6 +1,9 @@
 //! Keys and old rows by replica identity, on every server.
 
-use serde_json::json;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
 
 use crate::scenario::{Scenario, short};
 use crate::support::postgres::{PostgresServer, for_each_postgres};
@@ -280,4 +283,34 @@ async fn generated_columns_that_the_publication_has_are_columns_like_any_other()
             [key(3), null],
         ])
     );
+}
+
+/// The lines of a script or a capture of Debezium's that speak of one table.
+fn of_debezium(file: &str, table: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/debezium").join(file);
+    let text = fs::read_to_string(path).expect("a file of the comparison with Debezium");
+    let lines = text.lines().filter(|line| {
+        line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == table)
+    });
+    lines.map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fillers_of_deleted_rows_are_those_that_debezium_wrote() {
+    let server = PostgresServer::shared();
+    let script = of_debezium("sql/21_identity.sql", "fillers_defaults");
+    let (create, write) = script.split_first().expect("the table is made first");
+    let setup = format!("CREATE TYPE mood AS ENUM ('calm', 'glad'); {create}");
+    let config = "[format]\ntypes = \"debezium\"\n";
+    let scenario = Scenario::start(server, config, &setup, &["public.fillers_defaults"]).await;
+    for statement in write {
+        scenario.sql(statement).await;
+    }
+    let events = scenario.events("public.fillers_defaults").await;
+    let before = |value: &Value| value["before"].clone();
+    let ours = events[1].value.as_ref().map(before);
+    let theirs = of_debezium("golden/plain.jsonl", "fillers_defaults");
+    let theirs: Vec<Value> =
+        theirs.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(ours, Some(before(&theirs[1]["value"])));
 }
