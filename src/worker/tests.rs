@@ -118,3 +118,34 @@ fn without_transaction_metadata_nothing_but_changes_is_sent() {
     assert!(sink.0.lock().unwrap().is_empty());
     assert_eq!(ledger.standing().confirmed, Lsn::from(910));
 }
+
+#[test]
+fn a_dead_letter_holds_its_transaction_as_any_record_does() {
+    let columns = [(true, "id", 20), (false, "note", 25)];
+    let insert = |note: &[u8]| {
+        let row = [wire::text("1"), wire::Value::Text(note.to_vec())];
+        wire::row(b'I', 7, &[wire::tuple(b'N', &row)])
+    };
+    let described = wire::relation(7, "rides", b'd', &columns);
+    let frames = [wire::begin(900, 0, 771), described, insert(b"a"), insert(b"\xff"), insert(b"b")];
+    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let (mut worker, sink) = worker(Format::default(), &ledger);
+    worker.policy.on_error = OnError::SkipWithDeadLetter;
+    carry(&mut worker, &frames);
+    carry(&mut worker, &[wire::commit(900, 910, 0)]);
+    let sent = sink.0.lock().unwrap().clone();
+    let topics: Vec<&str> = sent.iter().map(|(topic, _)| topic.as_str()).collect();
+    assert_eq!(topics, ["nyc.public.rides", "nyc.dead-letter", "nyc.public.rides"]);
+    ledger.ack_all(&[sent[0].1, sent[2].1]);
+    assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+    ledger.ack_all(&[sent[1].1]);
+    assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+    assert_eq!(worker.out.metrics.dead_letters.get(), 1);
+
+    // Told nothing, it stops there.
+    worker.policy.on_error = OnError::Fail;
+    carry(&mut worker, &[wire::begin(950, 0, 772)]);
+    let halt = worker.message(Lsn::from(920), &insert(b"\xff"));
+    let Err(Halt::Failed(Error::Encode { position, .. })) = halt else { panic!("it goes on") };
+    assert_eq!((position.commit_lsn, position.ordinal), (Lsn::from(950), 1));
+}
