@@ -1,5 +1,7 @@
 //! What the worker hands over before it says that a transaction ended.
 
+mod promises;
+
 use std::sync::Mutex;
 
 use super::*;
