@@ -33,9 +33,9 @@ bench: ## Measure throughput, memory and latency
 test-compose: ## Drive docker-compose.yml end to end
 	tests/compose/run
 
-fuzz: ## Feed the decoder arbitrary bytes (FUZZ_SECONDS=60)
+fuzz: ## Feed arbitrary bytes to all that reads them (FUZZ_SECONDS=60 each; best with cargo-fuzz)
 	scripts/setup build
-	ROWCAST_TEST_FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked --test changes fuzz -- --nocapture
+	scripts/fuzz $(FUZZ_SECONDS)
 
 fmt: ## Format the sources
 	cargo fmt

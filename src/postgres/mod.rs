@@ -15,6 +15,8 @@ pub mod conninfo;
 pub mod error;
 pub mod filters;
 pub mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod preflight;
 pub mod publication;
 pub mod replication;
