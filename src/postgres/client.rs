@@ -79,18 +79,22 @@ async fn attempt(
         ChannelBinding::Prefer => SqlChannelBinding::Prefer,
         ChannelBinding::Require => SqlChannelBinding::Require,
     });
+    let refused = |source| {
+        let must_bind = info.channel_binding == ChannelBinding::Require;
+        let has_password = info.password_for(candidate.host).is_some();
+        Error::logging_in(source, info.user(), has_password, must_bind)
+    };
     let is_tls = socket.is_tls();
     let socket = SqlSocket::new(socket);
     let client = if is_tls {
         config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
         let (client, connection) =
-            config.connect_raw(socket, AlreadySecure).await.map_err(Error::logging_in)?;
+            config.connect_raw(socket, AlreadySecure).await.map_err(refused)?;
         tokio::spawn(connection);
         client
     } else {
         config.ssl_mode(SslMode::Disable);
-        let (client, connection) =
-            config.connect_raw(socket, NoTls).await.map_err(Error::logging_in)?;
+        let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(refused)?;
         tokio::spawn(connection);
         client
     };

@@ -210,11 +210,28 @@ impl From<ServerError> for Error {
 
 impl Error {
     /// A login by the SQL library that failed, told apart as those of our own are.
+    ///
+    /// The library has no codes for what it refuses itself, so that is told from what it lacked.
     #[must_use]
-    pub(crate) fn logging_in(source: tokio_postgres::Error) -> Self {
-        match source.as_db_error() {
-            Some(error) => ServerError::from(error).into(),
-            None => Self::Sql { doing: "log in", source },
+    pub(crate) fn logging_in(
+        source: tokio_postgres::Error,
+        user: &str,
+        has_password: bool,
+        must_bind: bool,
+    ) -> Self {
+        if let Some(error) = source.as_db_error() {
+            return ServerError::from(error).into();
+        }
+        match io_cause(&source).map(io::Error::kind) {
+            // Only our own socket says this.
+            Some(io::ErrorKind::PermissionDenied) => Self::CleartextRefused,
+            None if !source.is_closed() && !has_password => {
+                Self::PasswordMissing { user: user.to_owned() }
+            }
+            None if !source.is_closed() && must_bind => {
+                Self::ChannelBinding { why: "the connection or the server has none" }
+            }
+            _ => Self::Sql { doing: "log in", source },
         }
     }
 
@@ -268,18 +285,21 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { .. }
-            | Self::Io { .. }
             | Self::Closed
             | Self::Timeout { .. }
             | Self::WrongTarget { .. }
             | Self::SlotActive { .. }
             | Self::TooManyWalsenders(_) => true,
+            Self::Io { source, .. } => !is_refused_by_tls(source),
             Self::Hosts { attempts } => attempts.iter().any(|(_, error)| error.is_transient()),
             Self::TlsHandshake { source, .. } => source.kind() != io::ErrorKind::InvalidData,
             Self::Sql { source, .. } => match source.code() {
                 Some(code) => passes(code.code()),
                 // Without a word from the server it is the connection that broke.
-                None => source.is_closed() || has_io_cause(source),
+                None => match io_cause(source) {
+                    Some(cause) => !is_refused_by_tls(cause),
+                    None => source.is_closed(),
+                },
             },
             Self::Server(error) => passes(&error.sqlstate),
             _ => false,
@@ -308,6 +328,10 @@ impl Error {
             Self::TlsHandshake { .. } => {
                 "check sslrootcert, and for verify-full that the certificate's subject alternative \
                  names hold the host"
+            }
+            Self::Io { source, .. } if is_refused_by_tls(source) => FIX_CLIENT_CERTIFICATE,
+            Self::Sql { source, .. } if io_cause(source).is_some_and(is_refused_by_tls) => {
+                FIX_CLIENT_CERTIFICATE
             }
             Self::AuthMethod { .. } => "use scram-sha-256, md5 or cert in pg_hba.conf",
             Self::ChannelBinding { .. } => "use TLS and scram-sha-256, or channel_binding=prefer",
@@ -348,21 +372,30 @@ fn fix_active(slot: &str, pid: Option<i32>) -> String {
     format!("stop the other reader, or wait for it: {held}")
 }
 
+const FIX_CLIENT_CERTIFICATE: &str =
+    "check sslcert and sslkey, and that the server's ssl_ca_file holds who signed the certificate";
+
+/// Whether a connection that seemed to stand was ended by TLS: in version 1.3 the server looks at
+/// the client's certificate only after the client thinks that all is done.
+fn is_refused_by_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
+}
+
 /// Conditions that pass: the server starts, stops, fails over or is full.
 fn passes(sqlstate: &str) -> bool {
     let class = sqlstate.get(..2).unwrap_or_default();
     matches!(class, "08" | "53" | "57" | "40") || sqlstate == "25006"
 }
 
-fn has_io_cause(error: &tokio_postgres::Error) -> bool {
+fn io_cause(error: &tokio_postgres::Error) -> Option<&io::Error> {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
-        if error.is::<io::Error>() {
-            return true;
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
         }
         cause = error.source();
     }
-    false
+    None
 }
 
 fn sql_cause(error: &tokio_postgres::Error) -> String {
