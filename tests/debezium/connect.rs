@@ -32,7 +32,7 @@ pub(crate) struct Connect {
 ///
 /// Why there are none here.
 pub(crate) fn jars() -> Result<PathBuf, String> {
-    run_script("fetch-debezium")?
+    run_script("fetch-debezium", &[])?
         .pop()
         .ok_or_else(|| "scripts/fetch-debezium printed no folder".to_owned())
 }

@@ -13,18 +13,21 @@ use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
 use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
+use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, unique};
 
-const CONFIG: &str = "[format]\nposition_headers = true\n[topics]\npartitions = 3\n";
+pub(crate) const CONFIG: &str = "[format]\nposition_headers = true\n[topics]\npartitions = 3\n";
 
-fn topics(name: &str) -> Vec<String> {
+pub(crate) fn topics(name: &str) -> Vec<String> {
     TABLES.iter().map(|table| format!("{name}.public.{table}")).collect()
 }
 
 /// Opens the topics once the bridge has made them; blocks.
-fn open(brokers: &str, topics: &[String]) -> RecordReader {
+pub(crate) fn open(brokers: &str, topics: &[String], witness: Witness) -> RecordReader {
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-    RecordReader::open(brokers, &topics, LOAD_LIMIT)
+    let mut reader = RecordReader::open(brokers, &topics, LOAD_LIMIT);
+    reader.witness = Some(witness);
+    reader
 }
 
 async fn confirmed(client: &Client, name: &str) -> Lsn {
@@ -39,7 +42,7 @@ async fn wal_end(client: &Client) -> Lsn {
 }
 
 /// The rows of each table as the events tell them, partition by partition.
-fn replayed(records: &[OwnedRecord], topic: &str) -> load::Rows {
+pub(crate) fn replayed(records: &[OwnedRecord], topic: &str) -> load::Rows {
     let partitions: std::collections::BTreeSet<i32> =
         records.iter().filter(|record| record.topic == topic).map(|r| r.partition).collect();
     let mut rows = load::Rows::new();
@@ -68,9 +71,10 @@ async fn ten_thousand_mixed_changes_arrive_once_and_in_commit_order() {
         let topics = topics(&name);
         let records = tokio::task::spawn_blocking({
             let (topics, brokers) = (topics.clone(), brokers.clone());
+            let witness = Witness::of(&bridge, &database);
             move || {
-                let mut reader = open(&brokers, &topics);
-                reader.until(|records| records.len() >= written.records(), LOAD_LIMIT);
+                let mut reader = open(&brokers, &topics, witness);
+                reader.until_count(written.records(), LOAD_LIMIT);
                 reader.until_quiet(Duration::from_millis(300));
                 reader.records
             }
@@ -117,6 +121,7 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
     let brokers = kafka.brokers();
     let topics = topics(&name);
     let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    let witness = Witness::of(&bridge, &database);
     let writing = tokio::spawn(async move {
         let written = load::write(&database, 10_000, rand::random()).await;
         (database, written)
@@ -125,14 +130,14 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
     let mut kills: Vec<Kill> = Vec::new();
     let mut records = tokio::task::spawn_blocking({
         let (topics, brokers) = (topics.clone(), brokers.clone());
-        move || open(&brokers, &topics)
+        move || open(&brokers, &topics, witness)
     })
     .await
     .expect("opening does not panic");
     for round in 1..=4 {
         let enough = round * rand::rng().random_range(1_200..1_600);
         records = tokio::task::spawn_blocking(move || {
-            records.until(|records| records.len() >= enough, LOAD_LIMIT);
+            records.until_count(enough, LOAD_LIMIT);
             records
         })
         .await
@@ -211,19 +216,20 @@ async fn sigterm_drains_and_confirms_so_that_a_restart_repeats_nothing() {
     let brokers = kafka.brokers();
     let topics = topics(&name);
     let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, CONFIG, PATIENCE);
+    let witness = Witness::of(&bridge, &database);
     let writing = tokio::spawn(async move {
         let written = load::write(&database, 6_000, rand::random()).await;
         (database, written)
     });
     let mut reader = tokio::task::spawn_blocking({
         let topics = topics.clone();
-        move || open(&brokers, &topics)
+        move || open(&brokers, &topics, witness)
     })
     .await
     .expect("opening does not panic");
     for enough in [800, 2_000, 3_500] {
         reader = tokio::task::spawn_blocking(move || {
-            reader.until(|records| records.len() >= enough, LOAD_LIMIT);
+            reader.until_count(enough, LOAD_LIMIT);
             reader
         })
         .await
@@ -234,7 +240,7 @@ async fn sigterm_drains_and_confirms_so_that_a_restart_repeats_nothing() {
     }
     let (_database, written) = writing.await.expect("writing does not panic");
     let records = tokio::task::spawn_blocking(move || {
-        reader.until(|records| records.len() >= written.records(), LOAD_LIMIT);
+        reader.until_count(written.records(), LOAD_LIMIT);
         reader.until_quiet(Duration::from_millis(300));
         reader.records
     })
@@ -284,9 +290,10 @@ async fn the_server_keeps_the_line_while_kafka_is_away_and_rows_flow_when_it_is_
     client.execute(insert, &[&1, &100]).await.expect("insert");
     let mut reader = tokio::task::spawn_blocking({
         let topic = vec![topics[0].clone()];
+        let witness = Witness::of(&bridge, &database);
         move || {
-            let mut reader = open(&brokers, &topic);
-            reader.until(|records| records.len() >= 100, LOAD_LIMIT);
+            let mut reader = open(&brokers, &topic, witness);
+            reader.until_count(100, LOAD_LIMIT);
             reader
         }
     })
@@ -309,7 +316,7 @@ async fn the_server_keeps_the_line_while_kafka_is_away_and_rows_flow_when_it_is_
 
     kafka.start_again();
     let records = tokio::task::spawn_blocking(move || {
-        reader.until(|records| records.len() >= 2_000, LOAD_LIMIT);
+        reader.until_count(2_000, LOAD_LIMIT);
         reader.until_quiet(Duration::from_millis(300));
         reader.records
     })

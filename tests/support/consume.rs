@@ -4,14 +4,17 @@
 //! too. The end of a topic is never guessed from watermarks (transactions leave gaps there): the
 //! test says what it waits for, and a record too many shows by [`RecordReader::until_quiet`].
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::kafka::client_config;
 use super::process::pause;
+use super::witness::{Clocks, Witness};
 
 /// A record as it stands in its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,10 @@ pub(crate) struct RecordReader {
     topics: Vec<String>,
     /// All records read so far, in order of arrival.
     pub(crate) records: Vec<OwnedRecord>,
+    /// Asked when this gives up.
+    pub(crate) witness: Option<Witness>,
+    /// The last thing that the client complained of, and when.
+    complaint: Option<(KafkaError, Instant)>,
 }
 
 impl RecordReader {
@@ -83,6 +90,8 @@ impl RecordReader {
             consumer,
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             records: Vec::new(),
+            witness: None,
+            complaint: None,
         };
         let started = Instant::now();
         let mut assignment = TopicPartitionList::new();
@@ -126,24 +135,72 @@ impl RecordReader {
     ///
     /// # Panics
     ///
-    /// When `deadline` passes before; the message tells what has come.
+    /// When `deadline` passes before; the message tells what has come, and how things stand.
     pub(crate) fn until(
         &mut self,
-        mut enough: impl FnMut(&[OwnedRecord]) -> bool,
+        enough: impl FnMut(&[OwnedRecord]) -> bool,
         deadline: Duration,
     ) -> &[OwnedRecord] {
+        self.wait(enough, "what was asked for", deadline)
+    }
+
+    /// Reads on until there are so many records.
+    ///
+    /// # Panics
+    ///
+    /// As [`RecordReader::until`].
+    pub(crate) fn until_count(&mut self, count: usize, deadline: Duration) -> &[OwnedRecord] {
+        self.wait(|records| records.len() >= count, &format!("{count} records"), deadline)
+    }
+
+    fn wait(
+        &mut self,
+        mut enough: impl FnMut(&[OwnedRecord]) -> bool,
+        expected: &str,
+        deadline: Duration,
+    ) -> &[OwnedRecord] {
+        let mut clocks = Clocks::start();
         let started = Instant::now();
         while !enough(&self.records) {
             assert!(
                 started.elapsed() < deadline,
-                "not enough after {deadline:?}: {} records from {:?}, the last: {:?}",
+                "no {expected} after {deadline:?}, but {} from {:?}, the last: {:?}\n{}{}",
                 self.records.len(),
                 self.topics,
                 self.records.last(),
+                clocks.statement(),
+                self.statement(),
             );
             self.poll(Duration::from_millis(50));
+            clocks.look();
         }
         &self.records
+    }
+
+    /// How the topics and this reader stand, and what the witness says.
+    fn statement(&self) -> String {
+        let mut text = String::new();
+        let position = self.consumer.position().ok();
+        for topic in &self.topics {
+            for partition in self.partitions(topic).unwrap_or_default() {
+                let limit = Duration::from_secs(5);
+                let ends = self.consumer.fetch_watermarks(topic, partition, limit);
+                let last = self.records.iter().rev();
+                let mut last = last.filter(|r| r.topic == *topic && r.partition == partition);
+                let position =
+                    position.as_ref().and_then(|all| all.find_partition(topic, partition));
+                let _ = writeln!(
+                    text,
+                    "broker, {topic}[{partition}]: watermarks {ends:?}, read up to {:?}, position {:?}",
+                    last.next().map(|record| record.offset),
+                    position.map(|at| at.offset()),
+                );
+            }
+        }
+        if let Some((error, when)) = &self.complaint {
+            let _ = writeln!(text, "consumer, {:?} ago: {error}", when.elapsed());
+        }
+        text + &self.witness.as_ref().map(Witness::statement).unwrap_or_default()
     }
 
     /// Reads on until nothing has come for `quiet`, to see what should not be there.
@@ -164,7 +221,11 @@ impl RecordReader {
                 self.records.push(OwnedRecord::from_message(&message));
                 true
             }
-            Some(Err(_)) | None => false,
+            Some(Err(error)) => {
+                self.complaint = Some((error, Instant::now()));
+                false
+            }
+            None => false,
         }
     }
 }

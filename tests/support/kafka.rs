@@ -289,7 +289,7 @@ pub(crate) fn client_config(brokers: &str) -> ClientConfig {
 /// The folder of the jars.
 fn jars() -> Result<&'static Path, &'static str> {
     static JARS: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let jars = JARS.get_or_init(|| match run_script("fetch-kafka")?.pop() {
+    let jars = JARS.get_or_init(|| match run_script("fetch-kafka", &[])?.pop() {
         Some(dir) => java_runs().map(|()| dir),
         None => Err("scripts/fetch-kafka printed no folder".to_owned()),
     });

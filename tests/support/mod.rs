@@ -19,6 +19,8 @@ pub(crate) mod consume;
 pub(crate) mod kafka;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod relay;
+pub(crate) mod witness;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -75,10 +77,12 @@ pub(crate) fn report_skipped(module: &str, reason: &str) {
 /// # Errors
 ///
 /// The last line that the script wrote on standard error.
-pub(crate) fn run_script(name: &str) -> Result<Vec<PathBuf>, String> {
+pub(crate) fn run_script(name: &str, args: &[&str]) -> Result<Vec<PathBuf>, String> {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name);
-    let output =
-        Command::new(&script).output().map_err(|error| format!("{}: {error}", script.display()))?;
+    let output = Command::new(&script)
+        .args(args)
+        .output()
+        .map_err(|error| format!("{}: {error}", script.display()))?;
     if output.status.success() {
         let paths = String::from_utf8_lossy(&output.stdout);
         Ok(paths.lines().map(PathBuf::from).collect())

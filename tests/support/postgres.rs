@@ -1,8 +1,10 @@
 //! PostgreSQL servers: one a version for all tests, private ones for tests that break them.
 //!
 //! Which versions: the folders in `PG_BIN_DIRS` (separated by colons); without it the newest that
-//! `scripts/fetch-postgres` gives and the newest in `/usr/lib/postgresql`. Durability is switched
-//! off (`fsync=off`): these servers survive a kill of their processes, not of the machine.
+//! `scripts/fetch-postgres` gives and the newest in `/usr/lib/postgresql`. A test whose promise is
+//! about versions asks for all of them ([`for_every_postgres`]): those that can be fetched, too.
+//! Durability is switched off (`fsync=off`): these servers survive a kill of their processes, not
+//! of the machine.
 //!
 //! On a shared server a new logical slot waits for the transactions that run in *any* database, so
 //! a test must not hold one open for long.
@@ -67,21 +69,33 @@ impl Binaries {
     /// When there is none.
     pub(crate) fn found() -> &'static [Self] {
         static FOUND: OnceLock<Vec<Binaries>> = OnceLock::new();
-        FOUND.get_or_init(|| {
-            let (dirs, fetched) = match std::env::var("PG_BIN_DIRS") {
-                Ok(list) => (list.split(':').map(PathBuf::from).collect(), Ok(())),
-                Err(_) => match run_script("fetch-postgres") {
-                    Ok(dirs) => (dirs.into_iter().chain(newest_of_machine()).collect(), Ok(())),
-                    Err(reason) => (newest_of_machine().into_iter().collect(), Err(reason)),
-                },
-            };
-            let dirs: Vec<PathBuf> = dirs;
-            let mut found: Vec<Self> = dirs.iter().map(|dir| Self::at(dir)).collect();
-            found.sort_by_key(|binaries| std::cmp::Reverse(binaries.major));
-            found.dedup_by_key(|binaries| binaries.major);
-            assert!(!found.is_empty(), "no PostgreSQL server to test on: {fetched:?}");
-            found
-        })
+        FOUND.get_or_init(|| Self::look_for(&[]))
+    }
+
+    /// All versions that can be had, newest first: those in `PG_BIN_DIRS`, else all that
+    /// `scripts/fetch-postgres` knows; where they can't be fetched, [`Binaries::found`].
+    pub(crate) fn every() -> &'static [Self] {
+        static EVERY: OnceLock<Vec<Binaries>> = OnceLock::new();
+        EVERY.get_or_init(|| Self::look_for(&["--all"]))
+    }
+
+    fn look_for(args: &[&str]) -> Vec<Self> {
+        let (dirs, fetched) = match std::env::var("PG_BIN_DIRS") {
+            Ok(list) => (list.split(':').map(PathBuf::from).collect(), Ok(())),
+            Err(_) => match run_script("fetch-postgres", args) {
+                Ok(dirs) => (dirs.into_iter().chain(newest_of_machine()).collect(), Ok(())),
+                Err(reason) if args.is_empty() => {
+                    (newest_of_machine().into_iter().collect(), Err(reason))
+                }
+                Err(_) => return Self::found().to_vec(),
+            },
+        };
+        let dirs: Vec<PathBuf> = dirs;
+        let mut found: Vec<Self> = dirs.iter().map(|dir| Self::at(dir)).collect();
+        found.sort_by_key(|binaries| std::cmp::Reverse(binaries.major));
+        found.dedup_by_key(|binaries| binaries.major);
+        assert!(!found.is_empty(), "no PostgreSQL server to test on: {fetched:?}");
+        found
     }
 
     /// The newest version that was found.
@@ -118,13 +132,10 @@ impl PostgresServer {
     }
 
     fn shared_of(binaries: &Binaries) -> &'static Self {
-        static SHARED: OnceLock<Vec<(u32, OnceLock<PostgresServer>)>> = OnceLock::new();
-        let all = SHARED.get_or_init(|| {
-            Binaries::found().iter().map(|found| (found.major, OnceLock::new())).collect()
-        });
-        let (_, server) =
-            all.iter().find(|(major, _)| *major == binaries.major).expect("a version we found");
-        server.get_or_init(|| Self::start(binaries, &[]))
+        /// By major version; there will be no 64 before this is rewritten.
+        static SHARED: [OnceLock<PostgresServer>; 64] = [const { OnceLock::new() }; 64];
+        let major = usize::try_from(binaries.major).expect("a small number");
+        SHARED[major].get_or_init(|| Self::start(binaries, &[]))
     }
 
     /// A private server. `settings` are laid over those of the shared ones.
@@ -241,6 +252,15 @@ impl PostgresServer {
         self.process.log()
     }
 
+    /// Puts a file into the data directory, readable to the server alone.
+    pub(crate) fn put_file(&self, name: &str, content: &str) {
+        let path = self.data_dir().join(name);
+        fs::write(&path, content).expect("write a file of the server's");
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, mode).expect("make it the server's alone");
+        self.process.give_away(&path);
+    }
+
     /// The data directory.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.process.dir().join("data")
@@ -289,6 +309,14 @@ impl PostgresServer {
 /// Runs a test on a shared server of each version.
 pub(crate) async fn for_each_postgres(test: impl AsyncFn(&'static PostgresServer)) {
     for binaries in Binaries::found() {
+        let _blame = NameOnPanic(binaries);
+        test(PostgresServer::shared_of(binaries)).await;
+    }
+}
+
+/// Runs a test on a shared server of every version that can be had.
+pub(crate) async fn for_every_postgres(test: impl AsyncFn(&'static PostgresServer)) {
+    for binaries in Binaries::every() {
         let _blame = NameOnPanic(binaries);
         test(PostgresServer::shared_of(binaries)).await;
     }

@@ -107,6 +107,13 @@ impl Guarded {
         &self.dir
     }
 
+    /// Makes a file in the folder the server's own.
+    pub(crate) fn give_away(&self, path: &Path) {
+        if let Some(User { uid, gid }) = self.user {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("give a file away");
+        }
+    }
+
     /// A command that runs to its end in the folder, as the server's user.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
