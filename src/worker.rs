@@ -9,32 +9,30 @@
 //!
 //! Not here: sockets, and what happens after an error.
 
+mod out;
+mod report;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use self::out::Out;
+use self::report::{go_on_without, report};
 use crate::change::{
     Assembler, Change, Data, KeyChoice, Op, Relation, RelationFacts, Reselected, Row, Step,
     Transaction,
 };
 use crate::checkpoint::Ledger;
-use crate::config::{OnError, Operation, UnchangedToast};
-use crate::encode::{EncodeError, Encoder, Records};
+use crate::config::{OnError, Operation, TableFilter, UnchangedToast};
+use crate::encode::{Encoder, Records};
 use crate::error::Error;
-use crate::kafka::{Outgoing, SendError, Sink};
+use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput::{self, Message, RelationBody};
 use crate::postgres::{Chunk, ChunkReceiver, Frame};
 use crate::route::{Router, TopicPlan};
-
-/// How long to wait for room before looking whether to stop.
-const ROOM: Duration = Duration::from_millis(50);
-
-/// More than any record has: four of Debezium's context, three of the position, one each of a key
-/// change, of the content type, of unchanged and of reselected columns.
-const HEADERS_MAX: usize = 12;
 
 /// Tells the worker to end, from another thread.
 #[derive(Debug, Default)]
@@ -124,18 +122,9 @@ pub struct Policy {
     pub skipped: Vec<Operation>,
     /// What to do with a row that can't be published.
     pub on_error: OnError,
-}
-
-/// The way out: where a record gets its ticket.
-struct Out<S> {
-    sink: Arc<S>,
-    ledger: Arc<Ledger>,
-    metrics: Arc<Metrics>,
-    stop: Arc<Stop>,
-    /// Since the last chunk; added to the metrics once a chunk.
-    sent: u64,
-    sent_bytes: u64,
-    changes: u64,
+    /// The tables to publish, where the publication has others too: one for all tables, or for
+    /// whole schemas.
+    pub captured: Option<TableFilter>,
 }
 
 /// Why a message was not carried through.
@@ -177,7 +166,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             message_topic: None,
             transaction_topic: None,
             dead_letter_topic: None,
-            out: Out { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 },
+            out: Out::new(sink, ledger, metrics, stop),
         }
     }
 
@@ -303,6 +292,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
         let before = self.assembler.relations.by_oid(body.oid).cloned();
         let relation = self.assembler.relations.insert(body, facts, &choice)?;
+        let captured = self.policy.captured.as_ref();
+        if captured.is_some_and(|tables| !tables.matches(body.schema, body.table)) {
+            // Without a topic, nothing of it is published.
+            self.topics.remove(&body.oid);
+            let table = relation.full_name.as_str();
+            tracing::info!(table, "left out: in the publication, but not in postgres.tables");
+            return Ok(());
+        }
         let plan = self.router.topic(body.schema, body.table)?;
         self.encoder.announce(&relation, &plan.name)?;
         report(before.as_deref(), &relation, &plan);
@@ -326,143 +323,6 @@ fn reselect(
     }
     let read = lookup.reselect(relation, &after, &unknown)?;
     if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
-}
-
-/// Whether the stream may go on without a change that can't be published; logs the first of each
-/// table and reason.
-#[cold]
-fn go_on_without(
-    change: &Change<'_>,
-    lsn: Lsn,
-    source: &EncodeError,
-    on_error: OnError,
-    told: &mut HashSet<(u32, &'static str)>,
-) -> Result<(), Error> {
-    let error = Error::Encode { lsn, position: change.position, source: source.clone() };
-    let (OnError::SkipWithDeadLetter, Some(reason)) = (on_error, source.reason()) else {
-        return Err(error);
-    };
-    let Some(relation) = change.relation() else { return Err(error) };
-    if told.insert((relation.oid, reason)) {
-        tracing::warn!(
-            table = relation.full_name,
-            reason,
-            error = error.told(),
-            fix = error.fix(),
-            "sent to the dead letter topic; more of the kind are only counted"
-        );
-    }
-    Ok(())
-}
-
-/// Logs what an operator may want to know of a table that was described.
-fn report(before: Option<&Relation>, relation: &Relation, plan: &TopicPlan) {
-    let table = relation.full_name.as_str();
-    tracing::debug!(
-        table,
-        topic = &*plan.name,
-        key = ?relation.key_source,
-        columns = relation.columns.len(),
-        "table described"
-    );
-    let names = |relation: &Relation| relation.key_names().collect::<Vec<_>>().join(", ");
-    match before {
-        Some(before) if before.full_name != table => tracing::info!(
-            from = before.full_name,
-            to = table,
-            topic = &*plan.name,
-            "table renamed: its topic follows its name"
-        ),
-        Some(before) if !before.key_names().eq(relation.key_names()) => tracing::warn!(
-            table,
-            before = names(before),
-            now = names(relation),
-            "the table's key has changed: its rows stand under other keys from here on"
-        ),
-        _ => {}
-    }
-    for disagreement in &relation.disagreements {
-        tracing::warn!(
-            table,
-            "the catalog of now differs from the stream of then, which is followed: {disagreement}"
-        );
-    }
-    let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
-    if !unkeyed.is_empty() {
-        tracing::warn!(
-            table,
-            columns = unkeyed.join(", "),
-            "a delete of this table can't be keyed, and will stop the stream: its replica identity \
-             lacks configured key columns; ALTER TABLE ... REPLICA IDENTITY FULL"
-        );
-    }
-}
-
-impl<S: Sink> Out<S> {
-    fn send_all(
-        &mut self,
-        topic: &str,
-        timestamp_ms: i64,
-        partition: Option<i32>,
-        records: &Records,
-    ) -> Result<(), Halt> {
-        for record in records.iter() {
-            let mut headers = [("", None); HEADERS_MAX];
-            let count = headers.iter_mut().zip(record.headers()).map(|(at, header)| *at = header);
-            let count = count.count();
-            self.send(&Outgoing {
-                topic,
-                key: record.key,
-                value: record.value,
-                headers: headers.get(..count).unwrap_or_default(),
-                timestamp_ms,
-                partition,
-            })?;
-        }
-        Ok(())
-    }
-
-    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), Halt> {
-        let ticket = self.ledger.issue();
-        loop {
-            match self.sink.send(record, ticket) {
-                Ok(()) => break,
-                Err(SendError::Full { rooms_made }) => {
-                    self.metrics.queue_full.inc();
-                    self.sink.wait_for_room(rooms_made, ROOM);
-                    if self.stop.is_now() {
-                        return Err(Halt::Stopped);
-                    }
-                }
-                Err(SendError::Refused(error)) => return Err(Halt::Failed(error.into())),
-            }
-        }
-        self.sent += 1;
-        self.sent_bytes += record.bytes() as u64;
-        Ok(())
-    }
-
-    /// Seldom enough to be added to the metrics at once.
-    fn count_unchanged(&self, policy: UnchangedToast, records: &Records) {
-        let (unchanged, reselected) = (records.unchanged(), records.reselected());
-        if unchanged > 0 {
-            let counter = match policy {
-                UnchangedToast::Omit | UnchangedToast::Fail => &self.metrics.unchanged_omitted,
-                UnchangedToast::Placeholder => &self.metrics.unchanged_placeholders,
-                UnchangedToast::Reselect => &self.metrics.unchanged_not_found,
-            };
-            counter.inc_by(unchanged);
-        }
-        if reselected > 0 {
-            self.metrics.unchanged_reselected.inc_by(reselected);
-        }
-    }
-
-    fn count(&mut self) {
-        self.metrics.changes.inc_by(std::mem::take(&mut self.changes));
-        self.metrics.records_sent.inc_by(std::mem::take(&mut self.sent));
-        self.metrics.sent_bytes.inc_by(std::mem::take(&mut self.sent_bytes));
-    }
 }
 
 /// A topic that is not a table's, made sure of on its first record.

@@ -82,7 +82,7 @@ impl Bridge {
         let client_config = client_config(settings)?;
         let mut topics = Topics::new(client_config.clone(), settings.topics.create);
         topics.reach().await?;
-        let Start { lsn: start, last_commit_lsn } =
+        let Start { lsn: start, last_commit_lsn, captured } =
             setup::prepare(settings, &self.conninfo).await?;
 
         let ledger = Arc::new(Ledger::new(start));
@@ -115,7 +115,11 @@ impl Bridge {
             lookup,
             Router::new(settings, self.conninfo.database()),
             encoder,
-            Policy { skipped: settings.skipped.clone(), on_error: settings.errors.on_error },
+            Policy {
+                skipped: settings.skipped.clone(),
+                on_error: settings.errors.on_error,
+                captured,
+            },
             last_commit_lsn,
             Arc::clone(&ledger),
             metrics,

@@ -5,7 +5,7 @@
 
 use tokio_postgres::Client;
 
-use crate::config::Resolved;
+use crate::config::{Resolved, TableFilter};
 use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::filters::{self, Filters, Server};
@@ -25,6 +25,8 @@ pub(super) struct Start {
     pub(super) lsn: Lsn,
     /// Up to where commits were streamed from this slot before; none from one that was just made.
     pub(super) last_commit_lsn: Option<Lsn>,
+    /// The tables to publish, where the publication can't be limited to them.
+    pub(super) captured: Option<TableFilter>,
 }
 
 /// Finds or makes what the stream needs.
@@ -56,13 +58,15 @@ pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Star
         tracing::warn!("{note}");
     }
     publish(&client, settings, present.as_ref(), &change).await?;
+    let is_whole = present.as_ref().is_some_and(|publication| !publication.is_by_table);
+    let captured = is_whole.then(|| settings.captured.clone());
     match slot {
         SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => {
-            Ok(Start { lsn: confirmed, last_commit_lsn: Some(confirmed) })
+            Ok(Start { lsn: confirmed, last_commit_lsn: Some(confirmed), captured })
         }
         _ => {
             let lsn = create_slot(settings, info, version).await?;
-            Ok(Start { lsn, last_commit_lsn: None })
+            Ok(Start { lsn, last_commit_lsn: None, captured })
         }
     }
 }

@@ -188,13 +188,35 @@ fn telling_bridge(
     }
 }
 
+/// A screen that tells when the first event is on it.
+struct UntilEvent {
+    shown: Option<oneshot::Sender<()>>,
+}
+
+impl Write for UntilEvent {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if String::from_utf8_lossy(bytes).contains("create")
+            && let Some(shown) = self.shown.take()
+        {
+            // The demo may have ended for another reason.
+            let _ = shown.send(());
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_ends_an_endless_demo_and_leaves_nothing_behind() {
     let (told, dir) = oneshot::channel();
     let telling = telling_bridge(move |dir| told.send(dir).expect("the test waits"));
     let options = Options { rate: 200.0, ..options(None) };
-    let stop = tokio::time::sleep(Duration::from_secs(4));
-    let mut out = Vec::new();
+    let (shown, event) = oneshot::channel();
+    let mut out = UntilEvent { shown: Some(shown) };
+    let stop = async { event.await.expect("an event is shown") };
     let summary = run(options, &mut out, stop, telling).await.unwrap().expect("it was ready");
     assert!(summary.events.inserted > 0, "{summary:?}");
     assert_eq!(summary.events, summary.due);

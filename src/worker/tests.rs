@@ -3,11 +3,13 @@
 mod promises;
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use super::*;
 use crate::checkpoint::Ticket;
 use crate::config::{Config, Format, Kafka};
 use crate::encode::{EncodeOptions, SourceIdentity};
+use crate::kafka::{Outgoing, SendError};
 
 #[path = "../../tests/changes/wire.rs"]
 #[allow(dead_code, reason = "this test needs a few of its messages")]

@@ -1,11 +1,12 @@
 //! Filters reach the publication, and what they leave out never reaches Kafka.
 
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::consume::{OwnedRecord, RecordReader};
-use crate::support::kafka::Brokers;
+use crate::support::kafka::{Brokers, client_config};
 use crate::support::postgres::{TestDatabase, for_each_postgres};
 use crate::support::{PATIENCE, eventually, unique};
 
@@ -305,22 +306,30 @@ async fn a_publication_of_somebody_else_is_filtered_in_the_bridge_or_refused() {
         client
             .batch_execute(&format!(
                 "CREATE TABLE riders (id int PRIMARY KEY, note text, ssn text);
+                 CREATE TABLE staff (id int PRIMARY KEY);
                  CREATE PUBLICATION rowcast_{name} FOR ALL TABLES"
             ))
             .await
             .expect("make a table");
-        let config = "[tables.\"public.riders\"]\nexclude_columns = [\"ssn\"]\n";
+        let config = "[postgres]\nexclude_tables = [\"public.staff\"]\n\
+                      [tables.\"public.riders\"]\nexclude_columns = [\"ssn\"]\n";
         let bootstrap = brokers.bootstrap();
         let mut bridge =
             Bridge::start_ready(&name, &database.unix_url, &bootstrap, config, PATIENCE);
         client
             .batch_execute(
                 "INSERT INTO riders VALUES (1, 'a', 'secret'); TRUNCATE riders;
+                 INSERT INTO staff VALUES (7);
                  INSERT INTO riders VALUES (2, 'end', 'secret')",
             )
             .await
             .expect("write");
         let seen = rows(&events(&bootstrap, &format!("{name}.public.riders")));
+        let admin: BaseConsumer = client_config(&bootstrap).create().expect("a client");
+        let topics = admin.fetch_metadata(None, PATIENCE).expect("ask for topics");
+        let staff = format!("{name}.public.staff");
+        assert!(topics.topics().iter().all(|topic| topic.name() != staff), "no topic is made");
+        assert!(bridge.log().contains("left out: in the publication"), "{}", bridge.log());
         let operations: String = seen.iter().map(|row| row.0.as_str()).collect();
         assert_eq!(operations, "cc", "truncates are skipped here too");
         assert_eq!(seen[0].2, json!({"id": 1, "note": "a"}));

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
@@ -20,7 +20,7 @@ use super::wire;
 use crate::checkpoint::Ticket;
 use crate::config::{Config, Format};
 use crate::encode::{EncodeOptions, SourceIdentity};
-use crate::kafka;
+use crate::kafka::{self, Outgoing, SendError};
 use crate::postgres::frame::{put_keepalive, put_xlog_data};
 use crate::postgres::{ChunkSender, chunk_channel};
 

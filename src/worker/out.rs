@@ -1,0 +1,110 @@
+//! The worker's way out: each record gets its ticket here, and waits for room where there is none.
+//!
+//! Counts are kept between chunks and given to the metrics once a chunk. Not here: what is sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Halt, Stop};
+use crate::checkpoint::Ledger;
+use crate::config::UnchangedToast;
+use crate::encode::Records;
+use crate::kafka::{Outgoing, SendError, Sink};
+use crate::metrics::Metrics;
+
+/// How long to wait for room before looking whether to stop.
+const ROOM: Duration = Duration::from_millis(50);
+
+/// More than any record has: four of Debezium's context, three of the position, one each of a key
+/// change, of the content type, of unchanged and of reselected columns.
+const HEADERS_MAX: usize = 12;
+
+/// The way out: where a record gets its ticket.
+pub(super) struct Out<S> {
+    pub(super) sink: Arc<S>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) stop: Arc<Stop>,
+    /// Since the last chunk; added to the metrics once a chunk.
+    sent: u64,
+    sent_bytes: u64,
+    pub(super) changes: u64,
+}
+
+impl<S: Sink> Out<S> {
+    pub(super) fn new(
+        sink: Arc<S>,
+        ledger: Arc<Ledger>,
+        metrics: Arc<Metrics>,
+        stop: Arc<Stop>,
+    ) -> Self {
+        Self { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 }
+    }
+
+    /// Sends all records of one change.
+    pub(super) fn send_all(
+        &mut self,
+        topic: &str,
+        timestamp_ms: i64,
+        partition: Option<i32>,
+        records: &Records,
+    ) -> Result<(), Halt> {
+        for record in records.iter() {
+            let mut headers = [("", None); HEADERS_MAX];
+            let count = headers.iter_mut().zip(record.headers()).map(|(at, header)| *at = header);
+            let count = count.count();
+            self.send(&Outgoing {
+                topic,
+                key: record.key,
+                value: record.value,
+                headers: headers.get(..count).unwrap_or_default(),
+                timestamp_ms,
+                partition,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), Halt> {
+        let ticket = self.ledger.issue();
+        loop {
+            match self.sink.send(record, ticket) {
+                Ok(()) => break,
+                Err(SendError::Full { rooms_made }) => {
+                    self.metrics.queue_full.inc();
+                    self.sink.wait_for_room(rooms_made, ROOM);
+                    if self.stop.is_now() {
+                        return Err(Halt::Stopped);
+                    }
+                }
+                Err(SendError::Refused(error)) => return Err(Halt::Failed(error.into())),
+            }
+        }
+        self.sent += 1;
+        self.sent_bytes += record.bytes() as u64;
+        Ok(())
+    }
+
+    /// Seldom enough to be added to the metrics at once.
+    pub(super) fn count_unchanged(&self, policy: UnchangedToast, records: &Records) {
+        let (unchanged, reselected) = (records.unchanged(), records.reselected());
+        if unchanged > 0 {
+            let counter = match policy {
+                UnchangedToast::Omit | UnchangedToast::Fail => &self.metrics.unchanged_omitted,
+                UnchangedToast::Placeholder => &self.metrics.unchanged_placeholders,
+                UnchangedToast::Reselect => &self.metrics.unchanged_not_found,
+            };
+            counter.inc_by(unchanged);
+        }
+        if reselected > 0 {
+            self.metrics.unchanged_reselected.inc_by(reselected);
+        }
+    }
+
+    /// Adds what was counted to the metrics.
+    pub(super) fn count(&mut self) {
+        self.metrics.changes.inc_by(std::mem::take(&mut self.changes));
+        self.metrics.records_sent.inc_by(std::mem::take(&mut self.sent));
+        self.metrics.sent_bytes.inc_by(std::mem::take(&mut self.sent_bytes));
+    }
+}
