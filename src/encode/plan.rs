@@ -98,7 +98,7 @@ impl Plan {
             if has_schema || shape.format.types == TypeProfile::Debezium {
                 let facts = relation.types.get(&column.type_oid);
                 let default = column.default.as_deref().and_then(|expression| {
-                    default::json(&codec, column.type_oid, facts, expression)
+                    default::json(&codec, (column.type_oid, column.typmod), facts, expression)
                 });
                 let of = SchemaOf {
                     field: Some(&column.name),
@@ -136,7 +136,10 @@ impl Plan {
 
     /// Makes what goes in front of keys and values. `schemas` has one a column.
     fn add_heads(&mut self, schemas: &[Vec<u8>], shape: &Shape<'_>) {
-        let base = format!("{}.{}", shape.prefix, self.relation.full_name);
+        // As in a topic's name, which Debezium begins the names of schemas with.
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let base = format!("{}.{}", shape.prefix, self.relation.full_name)
+            .replace(|c: char| !allowed(c), "_");
         let topic = shape.topic.unwrap_or(&base);
         let is_published =
             |(column, schema): (&PlannedColumn, _)| (!column.rule.leaves_out()).then_some(schema);

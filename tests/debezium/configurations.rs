@@ -1,6 +1,7 @@
-//! The configurations that are compared, each as Debezium's properties.
+//! The configurations that are compared: Debezium's properties, and rowcast's keys for the same.
 //!
-//! Switches that do not touch each other share a configuration.
+//! Switches that do not touch each other share a configuration. One more is an entry in [`ALL`] and
+//! its golden file.
 
 /// One configuration.
 #[derive(Debug)]
@@ -9,20 +10,50 @@ pub(crate) struct Configuration {
     pub(crate) name: &'static str,
     /// Whether JsonConverter writes schemas.
     pub(crate) schemas: bool,
-    /// Whether partitioned tables are published as one.
-    pub(crate) by_root: bool,
+    /// The publication that is read.
+    pub(crate) publication: &'static str,
     /// Debezium's properties beside those that all have.
     pub(crate) connector: &'static [(&'static str, &'static str)],
+    /// The same for rowcast's `[format]`, beside what all have.
+    pub(crate) format: &'static str,
+    /// rowcast's `skipped_operations`.
+    pub(crate) skipped_operations: &'static [&'static str],
+    /// The part of the script that rowcast refuses, and ends at, where Debezium publishes null or
+    /// another value.
+    pub(crate) refused: Option<&'static str>,
+    /// Tables that are left out of Debezium because they end it.
+    pub(crate) unread: &'static [&'static str],
 }
+
+/// Compared on every version of PostgreSQL; the others on the newest.
+pub(crate) const PLAIN: &Configuration = &ALL[0];
 
 /// All of them.
 pub(crate) const ALL: &[Configuration] = &[
-    Configuration { name: "plain", schemas: false, by_root: false, connector: &[] },
-    Configuration { name: "schema", schemas: true, by_root: false, connector: &[] },
+    Configuration {
+        name: "plain",
+        schemas: false,
+        publication: "leaves",
+        connector: &[],
+        format: "",
+        skipped_operations: &["truncate"],
+        refused: Some("91_not_numbers.sql"),
+        unread: &[],
+    },
+    Configuration {
+        name: "schema",
+        schemas: true,
+        publication: "leaves",
+        connector: &[],
+        format: "",
+        skipped_operations: &["truncate"],
+        refused: Some("91_not_numbers.sql"),
+        unread: &[],
+    },
     Configuration {
         name: "texts",
         schemas: false,
-        by_root: true,
+        publication: "roots",
         connector: &[
             ("decimal.handling.mode", "string"),
             ("time.precision.mode", "isostring"),
@@ -34,11 +65,24 @@ pub(crate) const ALL: &[Configuration] = &[
             ("tombstones.on.delete", "false"),
             ("skipped.operations", "none"),
         ],
+        format: "
+decimal_handling_mode = \"string\"
+time_precision_mode = \"isostring\"
+interval_handling_mode = \"string\"
+hstore_handling_mode = \"map\"
+binary_handling_mode = \"hex\"
+include_unknown_datatypes = true
+transaction_metadata = true
+tombstones = false
+",
+        skipped_operations: &[],
+        refused: None,
+        unread: &[],
     },
     Configuration {
         name: "connect",
         schemas: false,
-        by_root: false,
+        publication: "leaves",
         connector: &[
             ("decimal.handling.mode", "double"),
             ("time.precision.mode", "connect"),
@@ -46,21 +90,39 @@ pub(crate) const ALL: &[Configuration] = &[
             ("include.unknown.datatypes", "true"),
             ("extended.headers.enabled", "false"),
         ],
+        format: "
+decimal_handling_mode = \"double\"
+time_precision_mode = \"connect\"
+binary_handling_mode = \"base64\"
+include_unknown_datatypes = true
+context_headers = false
+",
+        skipped_operations: &["truncate"],
+        refused: None,
+        unread: &[],
     },
     Configuration {
         name: "microseconds",
         schemas: false,
-        by_root: false,
+        publication: "leaves",
         connector: &[
             ("time.precision.mode", "adaptive_time_microseconds"),
             ("binary.handling.mode", "base64-url-safe"),
-            ("unavailable.value.placeholder", "hex:cafe"),
+            ("unavailable.value.placeholder", "not sent"),
         ],
+        format: "
+time_precision_mode = \"adaptive_time_microseconds\"
+binary_handling_mode = \"base64-url-safe\"
+unavailable_value_placeholder = \"not sent\"
+",
+        skipped_operations: &["truncate"],
+        refused: Some("91_not_numbers.sql"),
+        unread: &[],
     },
     Configuration {
         name: "nanoseconds",
         schemas: true,
-        by_root: false,
+        publication: "leaves",
         connector: &[
             ("time.precision.mode", "nanoseconds"),
             ("decimal.handling.mode", "string"),
@@ -69,5 +131,14 @@ pub(crate) const ALL: &[Configuration] = &[
             // A key-only old row without a NOT NULL timestamp ends the connector in this mode.
             ("table.exclude.list", "public\\\\.fillers.*"),
         ],
+        format: "
+time_precision_mode = \"nanoseconds\"
+decimal_handling_mode = \"string\"
+interval_handling_mode = \"string\"
+hstore_handling_mode = \"map\"
+",
+        skipped_operations: &["truncate"],
+        refused: Some("90_far_times.sql"),
+        unread: &["public.fillers", "public.fillers_defaults"],
     },
 ];

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::support::process::{Guarded, free_port};
 use crate::support::run_script;
@@ -85,11 +84,6 @@ impl Connect {
             assert!(!log.contains(sign), "a connector failed; log:\n{log}");
         }
     }
-
-    /// What the worker logged.
-    pub(crate) fn log(&self) -> String {
-        self.process.log()
-    }
 }
 
 fn worker(brokers: &str, dir: &str, plugins: &Path) -> String {
@@ -105,20 +99,4 @@ plugin.discovery=service_load
 listeners=http://127.0.0.1:{port}
 "
     )
-}
-
-/// Used where a test waits for the worker.
-pub(crate) struct Patience {
-    started: Instant,
-    limit: Duration,
-}
-
-impl Patience {
-    pub(crate) fn new(limit: Duration) -> Self {
-        Self { started: Instant::now(), limit }
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.started.elapsed() > self.limit
-    }
 }

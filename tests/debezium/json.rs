@@ -41,6 +41,59 @@ impl Json {
         fields.iter_mut().find(|(found, _)| found == name).map(|(_, value)| value)
     }
 
+    /// The field of a field.
+    pub(crate) fn path(&self, names: &[&str]) -> Option<&Self> {
+        names.iter().try_fold(self, |json, name| json.field(name))
+    }
+
+    /// The item of an array.
+    pub(crate) fn item(&self, place: usize) -> Option<&Self> {
+        let Self::Array(items) = self else { return None };
+        items.get(place)
+    }
+
+    /// The item of an array, to be changed.
+    pub(crate) fn item_mut(&mut self, place: usize) -> Option<&mut Self> {
+        let Self::Array(items) = self else { return None };
+        items.get_mut(place)
+    }
+
+    /// The first item of an array with this text in this field.
+    pub(crate) fn find(&self, name: &str, text: &str) -> Option<&Self> {
+        let Self::Array(items) = self else { return None };
+        items.iter().find(|item| matches!(item.field(name), Some(Self::Text(own)) if own == text))
+    }
+
+    /// Says for each place where this and `found` differ what is there, under its path.
+    pub(crate) fn differences(&self, found: &Self, path: &str, out: &mut Vec<String>) {
+        match (self, found) {
+            (Self::Object(own), Self::Object(other)) => {
+                for (name, value) in own {
+                    match found.field(name) {
+                        Some(found) => value.differences(found, &format!("{path}.{name}"), out),
+                        None => out.push(format!("{path}.{name}: not there, expected {value}")),
+                    }
+                }
+                for (name, value) in other.iter().filter(|(name, _)| self.field(name).is_none()) {
+                    out.push(format!("{path}.{name}: not expected, found {value}"));
+                }
+                let names = |fields: &[(String, Self)]| {
+                    fields.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
+                };
+                if own.len() == other.len() && names(own) != names(other) {
+                    out.push(format!("{path}: fields in another order: {:?}", names(other)));
+                }
+            }
+            (Self::Array(own), Self::Array(other)) if own.len() == other.len() => {
+                for (place, (own, other)) in own.iter().zip(other).enumerate() {
+                    own.differences(other, &format!("{path}[{place}]"), out);
+                }
+            }
+            _ if self == found => {}
+            _ => out.push(format!("{path}: expected {self}, found {found}")),
+        }
+    }
+
     /// Changes every string in it.
     pub(crate) fn change_texts(&mut self, change: &impl Fn(&mut String)) {
         match self {

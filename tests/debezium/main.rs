@@ -1,14 +1,19 @@
-//! What Debezium publishes for the same SQL, record by record.
+//! What rowcast publishes beside what Debezium does, for the same SQL, record by record.
 //!
 //! Debezium 3.6 runs in a Kafka Connect worker of its own (`scripts/fetch-debezium`), one connector
-//! a configuration, and reads what the [`script`] does to a PostgreSQL server. Its records are kept
-//! as [`golden`] files.
+//! a configuration, and reads what the [`script`] does to each PostgreSQL server; so does rowcast.
+//! Debezium's records are kept as [`golden`] files, with which rowcast is compared also where
+//! Debezium cannot be had. Of what differs, [`differences`] lets pass what the documentation lists.
+//!
+//! Not here: snapshots, and what either does after a failure.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod compare;
 mod configurations;
 mod connect;
+mod differences;
 mod golden;
 mod json;
 mod record;
@@ -16,102 +21,121 @@ mod run;
 mod script;
 
 use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
 
 use crate::configurations::{ALL, Configuration};
-use crate::connect::Connect;
-use crate::run::{PREPARE, Runner};
-use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::{PostgresServer, TestDatabase};
+use crate::record::Record;
+use crate::run::{Publisher, run};
 
-fn properties(
-    configuration: &Configuration,
-    server: &PostgresServer,
-    database: &TestDatabase,
-    prefix: &str,
-) -> Vec<(String, String)> {
-    let port = server.port().to_string();
-    let schemas = configuration.schemas.to_string();
-    let publication = if configuration.by_root { "roots" } else { "leaves" };
-    let mut properties = vec![
-        ("connector.class", "io.debezium.connector.postgresql.PostgresConnector"),
-        ("tasks.max", "1"),
-        ("database.hostname", "127.0.0.1"),
-        ("database.port", &port),
-        ("database.user", "postgres"),
-        ("database.dbname", &database.name),
-        ("topic.prefix", prefix),
-        ("plugin.name", "pgoutput"),
-        ("slot.name", prefix),
-        ("publication.name", publication),
-        ("publication.autocreate.mode", "disabled"),
-        ("snapshot.mode", "no_data"),
-        ("poll.interval.ms", "10"),
-        ("errors.max.retries", "0"),
-        ("key.converter", "org.apache.kafka.connect.json.JsonConverter"),
-        ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
-        ("key.converter.schemas.enable", &schemas),
-        ("value.converter.schemas.enable", &schemas),
-        ("topic.creation.default.replication.factor", "1"),
-        ("topic.creation.default.partitions", "1"),
-    ];
-    properties.extend(configuration.connector);
-    properties.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+/// Why a test is left, with the line that says it was skipped.
+macro_rules! debezium_or_skip {
+    () => {
+        if let Some(reason) = &run().without_debezium {
+            support::report_skipped(module_path!(), reason);
+            return;
+        }
+    };
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn golden_files_are_what_debezium_publishes() {
-    let kafka = kafka_or_skip!();
-    let jars = match connect::jars() {
-        Ok(jars) => jars,
-        Err(reason) => return support::report_skipped(module_path!(), &reason),
-    };
-    let server = PostgresServer::shared();
-    let database = server.database().await;
-    let client = database.client().await;
-    client.batch_execute(PREPARE).await.expect("prepare");
-    let mut parts = script::parts(server.major());
-    let setup = parts.remove(0);
-    for step in setup.steps {
-        if let script::Step::Run(sql) = step {
-            client.batch_execute(&sql).await.expect(&sql);
+#[test]
+fn golden_files_are_what_debezium_publishes() {
+    debezium_or_skip!();
+    let published = || run().of(Publisher::Debezium);
+    if golden::is_update() {
+        for configuration in ALL {
+            let newest = published().rfind(|(_, of, _)| of.name == configuration.name);
+            let (_, _, records) = newest.expect("the newest server has all");
+            golden::write(configuration.name, records);
         }
     }
-    let prefixes: Vec<String> =
-        ALL.iter().map(|configuration| format!("dbz_{}", configuration.name)).collect();
-    let connectors: Vec<_> = ALL
-        .iter()
-        .zip(&prefixes)
-        .map(|(configuration, prefix)| {
-            (prefix.clone(), properties(configuration, server, &database, prefix))
-        })
-        .collect();
-    let brokers = kafka.brokers();
-    let mut tables = script::tables(&parts);
-    tables.push(format!("public.{}", run::BARRIER));
-    run::create_topics(&brokers, &prefixes, &tables).await;
-    let mut connect = Some(Connect::start(&jars, &brokers, &connectors));
-    for prefix in &prefixes {
-        let query = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
-        support::eventually(std::time::Duration::from_secs(120), "slot to be active", async || {
-            if let Some(connect) = &mut connect {
-                connect.assert_healthy();
-            }
-            let row = client.query_opt(query, &[&prefix]).await.expect("ask for the slot")?;
-            row.get::<_, bool>(0).then_some(())
-        })
-        .await;
-    }
-    let mut runner = Runner::new(&client, &brokers, &prefixes);
-    runner.run(&parts, &mut connect).await;
     let mut wrong = String::new();
-    for (configuration, prefix) in ALL.iter().zip(&prefixes) {
-        let lines = golden::lines(&run::parse(&runner.records(prefix), prefix));
-        if golden::is_update() {
-            golden::write(configuration.name, &lines);
-        }
-        if let Some(differences) = golden::differences(&golden::read(configuration.name), &lines) {
-            writeln!(wrong, "{}: {differences}", configuration.name).expect("write to a text");
+    for (major, configuration, records) in published() {
+        let mut expected = golden::read(configuration.name);
+        let tables = script::tables(&script::parts(major));
+        expected.retain(|record| is_of(record, &tables));
+        let found = golden::normalized(records);
+        if let Some(differences) = compare::differences(&expected, &found, |_, _| {}) {
+            write!(wrong, "{} on PostgreSQL {major}: {differences}", configuration.name)
+                .expect("write to a text");
         }
     }
     assert!(wrong.is_empty(), "Debezium publishes something else than the golden files: {wrong}");
+}
+
+#[test]
+fn rowcast_publishes_what_the_golden_files_hold() {
+    let mut wrong = String::new();
+    for (major, configuration, records) in run().of(Publisher::Rowcast) {
+        let expected = golden::read(configuration.name);
+        let found = golden::normalized(records);
+        wrong += &compare_with_rowcast(major, configuration, expected, found);
+    }
+    assert!(wrong.is_empty(), "rowcast publishes something else than Debezium: {wrong}");
+}
+
+#[test]
+fn rowcast_and_debezium_agree_on_places_and_times() {
+    debezium_or_skip!();
+    let mut wrong = String::new();
+    for (major, configuration, records) in run().of(Publisher::Rowcast) {
+        let mut debeziums = run().of(Publisher::Debezium);
+        let is_same = |(of, other, _): &(u32, &Configuration, &[Record])| {
+            (*of, other.name) == (major, configuration.name)
+        };
+        let (_, _, expected) = debeziums.find(is_same).expect("both read each server");
+        let normalized = |records: &[Record]| {
+            let mut records = records.to_vec();
+            records.iter_mut().for_each(Record::forget_publisher);
+            records
+        };
+        let (expected, found) = (normalized(expected), normalized(records));
+        wrong += &compare_with_rowcast(major, configuration, expected, found);
+    }
+    assert!(wrong.is_empty(), "rowcast publishes something else than Debezium: {wrong}");
+}
+
+#[test]
+fn the_documentation_lists_the_differences_that_are_allowed() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/debezium.md");
+    let text = fs::read_to_string(file).expect("the documentation");
+    let (_, section) = text.split_once("\n## Differences\n").expect("a section on differences");
+    let section = section.split("\n## ").next().expect("a first part");
+    let entries = section.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("**"));
+    let names: Vec<&str> = entries.map(|(name, _)| name).collect();
+    assert_eq!(names, differences::NAMES);
+}
+
+fn compare_with_rowcast(
+    major: u32,
+    configuration: &Configuration,
+    mut expected: Vec<Record>,
+    mut found: Vec<Record>,
+) -> String {
+    let tables = compared_tables(major, configuration);
+    expected.retain(|record| is_of(record, &tables) && !differences::is_only_debeziums(record));
+    found.retain(|record| is_of(record, &tables) && !differences::is_only_rowcasts(record));
+    match compare::differences(&expected, &found, differences::settle) {
+        Some(differences) => {
+            format!("\n{} on PostgreSQL {major}: {differences}", configuration.name)
+        }
+        None => String::new(),
+    }
+}
+
+/// The tables whose events both publish.
+fn compared_tables(major: u32, configuration: &Configuration) -> Vec<String> {
+    let mut parts = script::parts(major);
+    if let Some(refused) = configuration.refused {
+        parts.truncate(parts.iter().position(|part| part.name == refused).expect("a part"));
+    }
+    let mut tables = script::tables(&parts);
+    tables.retain(|table| !configuration.unread.contains(&table.as_str()));
+    tables
+}
+
+/// Whether the record is of one of these tables, or of none at all.
+fn is_of(record: &Record, tables: &[String]) -> bool {
+    let topic = record.topic.strip_prefix("taxi.").expect("the prefix");
+    ["message", "transaction"].contains(&topic) || tables.iter().any(|table| table == topic)
 }

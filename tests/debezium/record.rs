@@ -1,7 +1,5 @@
 //! Records as they are compared: parsed, and without what differs from run to run.
 
-use std::fmt;
-
 use crate::json::Json;
 use crate::support::consume::OwnedRecord;
 
@@ -60,8 +58,15 @@ impl Record {
             for name in ["ts_ms", "ts_us", "ts_ns"] {
                 zero(event.field_mut(name));
             }
+            let in_transaction = !matches!(event.path(&["source", "txId"]), Some(Json::Null));
             if let Some(source) = event.field_mut("source") {
                 set_text(source.field_mut("version"), "version");
+                // A message outside of a transaction has no time but that of its arrival.
+                for name in ["ts_ms", "ts_us", "ts_ns"] {
+                    if !in_transaction {
+                        zero(source.field_mut(name));
+                    }
+                }
             }
         }
     }
@@ -129,32 +134,50 @@ impl Record {
         }
     }
 
+    /// The whole record as JSON, as it stands in a golden file.
+    pub(crate) fn to_json(&self) -> Json {
+        let or_null = |json: &Option<Json>| json.clone().unwrap_or(Json::Null);
+        let text = |text: &str| Json::Text(text.to_owned());
+        let headers = self.headers.iter().map(|(name, value)| {
+            Json::Array(vec![text(name), value.as_deref().map_or(Json::Null, text)])
+        });
+        Json::Object(vec![
+            ("topic".to_owned(), text(&self.topic)),
+            ("key".to_owned(), or_null(&self.key)),
+            ("value".to_owned(), or_null(&self.value)),
+            ("headers".to_owned(), Json::Array(headers.collect())),
+        ])
+    }
+
+    /// Reads a line of a golden file.
+    pub(crate) fn from_line(line: &str) -> Self {
+        let json = Json::parse(line);
+        let text = |json: &Json| match json {
+            Json::Text(text) => Some(text.clone()),
+            _ => None,
+        };
+        let or_none = |name: &str| json.field(name).filter(|json| **json != Json::Null).cloned();
+        let Some(Json::Array(headers)) = json.field("headers") else { panic!("headers: {line}") };
+        let header = |header: &Json| {
+            let Json::Array(pair) = header else { panic!("a header: {line}") };
+            (text(&pair[0]).expect("a name"), text(&pair[1]))
+        };
+        Self {
+            topic: json.field("topic").and_then(text).expect("a topic"),
+            key: or_none("key"),
+            value: or_none("value"),
+            headers: headers.iter().map(header).collect(),
+        }
+    }
+
     /// The event, inside of its schema or alone.
-    fn event_mut(&mut self) -> Option<&mut Json> {
+    pub(crate) fn event_mut(&mut self) -> Option<&mut Json> {
         let value = self.value.as_mut()?;
         if value.field("schema").is_some() && value.field("payload").is_some() {
             value.field_mut("payload")
         } else {
             Some(value)
         }
-    }
-}
-
-/// As a line of a golden file.
-impl fmt::Display for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_null = |json: &Option<Json>| json.clone().unwrap_or(Json::Null);
-        let text = |text: &str| Json::Text(text.to_owned());
-        let headers = self.headers.iter().map(|(name, value)| {
-            Json::Array(vec![text(name), value.as_deref().map_or(Json::Null, text)])
-        });
-        let line = Json::Object(vec![
-            ("topic".to_owned(), text(&self.topic)),
-            ("key".to_owned(), or_null(&self.key)),
-            ("value".to_owned(), or_null(&self.value)),
-            ("headers".to_owned(), Json::Array(headers.collect())),
-        ]);
-        write!(f, "{line}")
     }
 }
 

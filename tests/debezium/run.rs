@@ -1,86 +1,417 @@
-//! One run of the script on a server, and what each reader publishes of it.
+//! The script on every server, and what each reader publishes of it.
+//!
+//! One Kafka, one Kafka Connect worker, a server a version; a reader is a connector of the worker
+//! or a rowcast of its own. All read the same transactions of the same server, so that even their
+//! places in the WAL can be compared. Each has a topic prefix by which its topics are its own.
 
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio_postgres::Client;
 
-use crate::connect::{Connect, Patience};
+use crate::configurations::{ALL, Configuration, PLAIN};
+use crate::connect::{self, Connect};
+use crate::golden;
 use crate::record::Record;
-use crate::script::{Part, Step};
+use crate::script::{self, Part, Step};
+use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
-use crate::support::kafka::client_config;
+use crate::support::eventually;
+use crate::support::kafka::{Brokers, client_config};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
 use crate::support::process::pause;
 
-/// Longest time until all connectors stream, or have published what came before a `-- wait`.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Longest time until all readers stream, or have published what came before a `-- wait`.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// The table that tells how far a reader is.
-pub(crate) const BARRIER: &str = "barrier";
+const BARRIER: &str = "barrier";
+
+/// The table that tells whether a reader streams.
+const HELLO: &str = "hello";
 
 /// Made before the readers start.
-pub(crate) const PREPARE: &str = "
+const PREPARE: &str = "
+CREATE TABLE hello (n serial PRIMARY KEY);
 CREATE TABLE barrier (n int PRIMARY KEY);
 CREATE PUBLICATION leaves FOR ALL TABLES;
 CREATE PUBLICATION roots FOR ALL TABLES WITH (publish_via_partition_root = true);
 ";
 
-/// Runs the script's parts for the readers with these topic prefixes.
-pub(crate) struct Runner<'a> {
-    pub(crate) client: &'a Client,
-    pub(crate) brokers: &'a str,
-    pub(crate) prefixes: &'a [String],
-    barrier: i32,
-    consumer: BaseConsumer,
+/// Who publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Publisher {
+    Debezium,
+    Rowcast,
 }
 
-impl<'a> Runner<'a> {
-    pub(crate) fn new(client: &'a Client, brokers: &'a str, prefixes: &'a [String]) -> Self {
-        let consumer = client_config(brokers).create().expect("a consumer");
-        Self { client, brokers, prefixes, barrier: 0, consumer }
-    }
+/// What a reader of a server of this version published.
+struct Published {
+    major: u32,
+    publisher: Publisher,
+    configuration: &'static Configuration,
+    records: Vec<Record>,
+}
 
-    /// Runs them, and waits until all is published.
-    pub(crate) async fn run(&mut self, parts: &[Part], connect: &mut Option<Connect>) {
-        for part in parts {
-            for step in &part.steps {
-                match step {
-                    Step::Wait => self.wait(connect).await,
-                    Step::Run(sql) => self
-                        .client
-                        .batch_execute(sql)
-                        .await
-                        .unwrap_or_else(|error| panic!("{}: {error:?}: {sql}", part.name)),
+/// All that was published.
+pub(crate) struct Run {
+    published: Vec<Published>,
+    /// Why Debezium did not take part.
+    pub(crate) without_debezium: Option<String>,
+}
+
+impl Run {
+    /// What one of them published: version of the server, configuration, records.
+    pub(crate) fn of(
+        &self,
+        publisher: Publisher,
+    ) -> impl DoubleEndedIterator<Item = (u32, &'static Configuration, &[Record])> {
+        let own = self.published.iter().filter(move |published| published.publisher == publisher);
+        own.map(|own| (own.major, own.configuration, own.records.as_slice()))
+    }
+}
+
+/// The run that all tests look at.
+pub(crate) fn run() -> &'static Run {
+    static RUN: OnceLock<Result<Run, String>> = OnceLock::new();
+    let run = RUN.get_or_init(|| {
+        // Servers end with their thread, by runtimes of their own: not those of the tests.
+        let whole = std::thread::spawn(run_all);
+        whole.join().map_err(|_| "the run failed; its panic is printed above".to_owned())
+    });
+    run.as_ref().unwrap_or_else(|reason| panic!("{reason}"))
+}
+
+fn run_all() -> Run {
+    let brokers = Brokers::any();
+    let jars = match &brokers {
+        Brokers::Real(_) => connect::jars(),
+        Brokers::Embedded(_) => Err("there is no Kafka to connect to".to_owned()),
+    };
+    let bootstrap = brokers.bootstrap();
+    // A server each, and a thread each: most of their time they wait for each other's readers.
+    let servers: Vec<Server> = std::thread::scope(|scope| {
+        let starts = Binaries::every().iter().map(|binaries| {
+            let with_debezium = jars.is_ok();
+            scope.spawn(move || block_on(Server::start(binaries, with_debezium)))
+        });
+        join_all(starts)
+    });
+    for server in &servers {
+        block_on(server.create_topics(&brokers));
+    }
+    let connectors: Vec<_> = servers.iter().flat_map(Server::connectors).collect();
+    let connect = jars.as_ref().ok().map(|jars| Connect::start(jars, &bootstrap, &connectors));
+    let connect = connect.map(Mutex::new);
+    let published = std::thread::scope(|scope| {
+        // A server outlives its run: the worker would see its end as a failure.
+        let runs = servers.iter().map(|server| {
+            let (bootstrap, connect) = (&bootstrap, connect.as_ref());
+            scope.spawn(move || block_on(server.run(bootstrap, connect)))
+        });
+        join_all(runs)
+    });
+    let mut published: Vec<Published> = published.into_iter().flatten().collect();
+    published.sort_by_key(|published| published.major);
+    Run { published, without_debezium: jars.err() }
+}
+
+fn join_all<'scope, T>(threads: impl Iterator<Item = ScopedJoinHandle<'scope, T>>) -> Vec<T> {
+    // All are started before the first is waited for.
+    let threads: Vec<_> = threads.collect();
+    threads
+        .into_iter()
+        .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        .collect()
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work)
+}
+
+/// A server, its database, and those that read it.
+struct Server {
+    server: PostgresServer,
+    database: TestDatabase,
+    readers: Vec<Reader>,
+    setup: Part,
+    parts: Vec<Part>,
+}
+
+impl Server {
+    /// Starts it and prepares what readers need before they start.
+    async fn start(binaries: &Binaries, with_debezium: bool) -> Self {
+        let server = PostgresServer::start(binaries, &[]);
+        let database = server.database().await;
+        let major = server.major();
+        let newest = binaries == Binaries::newest();
+        let configurations = if newest { ALL } else { std::slice::from_ref(PLAIN) };
+        let mut readers = Vec::new();
+        for configuration in configurations {
+            for publisher in [Publisher::Debezium, Publisher::Rowcast] {
+                // Golden files are written without regard to what rowcast can do by now.
+                let takes_part = match publisher {
+                    Publisher::Debezium => with_debezium,
+                    Publisher::Rowcast => !golden::is_update(),
+                };
+                if takes_part {
+                    readers.push(Reader::new(publisher, configuration, major));
                 }
             }
-            self.wait(connect).await;
+        }
+        let mut parts = script::parts(major);
+        let setup = parts.remove(0);
+        Self { server, database, readers, setup, parts }
+    }
+
+    /// Makes the topics for all readers at once: each would make its own one by one.
+    async fn create_topics(&self, brokers: &Brokers) {
+        let mut tables = script::tables(&self.parts);
+        tables.extend([BARRIER, HELLO].map(|table| format!("public.{table}")));
+        let of_reader = |reader: &Reader| {
+            tables.iter().map(|table| format!("{}.{table}", reader.prefix)).collect::<Vec<_>>()
+        };
+        let names: Vec<String> = self.readers.iter().flat_map(of_reader).collect();
+        if let Brokers::Embedded(_) = brokers {
+            for name in &names {
+                brokers.create_topic(name, 1).await;
+            }
+            return;
+        }
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(&brokers.bootstrap()).create().expect("an admin client");
+        let topics: Vec<NewTopic<'_>> =
+            names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
+        let made =
+            admin.create_topics(&topics, &AdminOptions::new()).await.expect("ask for topics");
+        for result in made {
+            result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
         }
     }
 
+    /// The connectors that read it: name and properties.
+    fn connectors(&self) -> Vec<(String, Vec<(String, String)>)> {
+        let of_debezium =
+            self.readers.iter().filter(|reader| reader.publisher == Publisher::Debezium);
+        of_debezium
+            .map(|reader| {
+                (reader.prefix.clone(), reader.properties(self.server.port(), &self.database))
+            })
+            .collect()
+    }
+
+    /// Starts the readers, runs the script, and gives what they published.
+    async fn run(&self, bootstrap: &str, connect: Option<&Mutex<Connect>>) -> Vec<Published> {
+        let client = self.database.client().await;
+        let mut runner = Runner::new(&client, bootstrap, &self.readers, connect);
+        client.batch_execute(PREPARE).await.expect("prepare");
+        runner.run_part(&self.setup).await;
+        let make_slot = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+        for reader in self.readers.iter().filter(|reader| reader.publisher == Publisher::Rowcast) {
+            client.query_one(make_slot, &[&reader.prefix]).await.expect("make a slot");
+        }
+        let of_rowcast =
+            self.readers.iter().filter(|reader| reader.publisher == Publisher::Rowcast);
+        runner.bridges = of_rowcast
+            .map(|reader| (reader, reader.start_bridge(&self.database, bootstrap)))
+            .collect();
+        runner.wait_for_all_to_stream().await;
+        runner.wait().await;
+        for part in &self.parts {
+            let refuses = |reader: &Reader| {
+                reader.publisher == Publisher::Rowcast
+                    && reader.configuration.refused == Some(part.name.as_str())
+            };
+            runner.readers.retain(|reader| !refuses(reader));
+            let refusing = runner.bridges.extract_if(.., |(reader, _)| refuses(reader));
+            let refusing: Vec<_> = refusing.collect();
+            runner.run_part(part).await;
+            for (reader, mut bridge) in refusing {
+                bridge.wait(LIMIT);
+                let (log, part) = (bridge.log(), &part.name);
+                assert!(log.contains("encoding column"), "{} refuses {part}: {log}", reader.prefix);
+            }
+            runner.wait().await;
+        }
+        let major = self.server.major();
+        let published = self.readers.iter().map(|reader| {
+            let records = runner.records(&reader.prefix);
+            let records = records.iter().map(|record| Record::new(record, &reader.prefix));
+            let records = from_the_first_barrier(records.collect());
+            let (publisher, configuration) = (reader.publisher, reader.configuration);
+            Published { major, publisher, configuration, records }
+        });
+        published.collect()
+    }
+}
+
+/// Leaves out what tells of transactions before the first barrier: not all see the same of these.
+fn from_the_first_barrier(records: Vec<Record>) -> Vec<Record> {
+    let is_end_of_barrier = |record: &Record| {
+        let collections = record.value.as_ref().and_then(|value| value.field("data_collections"));
+        let name = format!("public.{BARRIER}");
+        collections.is_some_and(|all| all.find("data_collection", &name).is_some())
+    };
+    let Some(end) = records.iter().position(is_end_of_barrier) else { return records };
+    let topic = records[end].topic.clone();
+    let numbered = records.into_iter().enumerate();
+    let kept = numbered.filter(|(place, record)| *place > end || record.topic != topic);
+    kept.map(|(_, record)| record).collect()
+}
+
+/// A reader: its topics' prefix, which is also the name of its slot.
+struct Reader {
+    prefix: String,
+    publisher: Publisher,
+    configuration: &'static Configuration,
+}
+
+impl Reader {
+    fn new(publisher: Publisher, configuration: &'static Configuration, major: u32) -> Self {
+        let who = match publisher {
+            Publisher::Debezium => "debezium",
+            Publisher::Rowcast => "rowcast",
+        };
+        let prefix = format!("{who}_{}_{major}", configuration.name);
+        Self { prefix, publisher, configuration }
+    }
+
+    /// Debezium's properties.
+    fn properties(&self, port: u16, database: &TestDatabase) -> Vec<(String, String)> {
+        let port = port.to_string();
+        let schemas = self.configuration.schemas.to_string();
+        let mut properties = vec![
+            ("connector.class", "io.debezium.connector.postgresql.PostgresConnector"),
+            ("tasks.max", "1"),
+            ("database.hostname", "127.0.0.1"),
+            ("database.port", &port),
+            ("database.user", "postgres"),
+            ("database.dbname", &database.name),
+            ("topic.prefix", &self.prefix),
+            ("plugin.name", "pgoutput"),
+            ("slot.name", &self.prefix),
+            ("publication.name", self.configuration.publication),
+            ("publication.autocreate.mode", "disabled"),
+            ("snapshot.mode", "no_data"),
+            ("poll.interval.ms", "10"),
+            ("errors.max.retries", "0"),
+            ("key.converter", "org.apache.kafka.connect.json.JsonConverter"),
+            ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
+            ("key.converter.schemas.enable", &schemas),
+            ("value.converter.schemas.enable", &schemas),
+            ("topic.creation.default.replication.factor", "1"),
+            ("topic.creation.default.partitions", "1"),
+        ];
+        properties.extend(self.configuration.connector);
+        properties.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
+    /// Starts rowcast.
+    fn start_bridge(&self, database: &TestDatabase, bootstrap: &str) -> Bridge {
+        let Configuration { publication, format, schemas, skipped_operations, .. } =
+            self.configuration;
+        let value = if *schemas { "debezium-schema" } else { "debezium" };
+        let prefix = &self.prefix;
+        let toml = format!(
+            "[postgres]
+slot = \"{prefix}\"
+publication = \"{publication}\"
+manage = false
+skipped_operations = {skipped_operations:?}
+[format]
+value = \"{value}\"
+types = \"debezium\"
+{format}"
+        );
+        Bridge::start(prefix, &database.unix_url, bootstrap, &toml)
+    }
+}
+
+/// Runs steps, and waits for the readers.
+struct Runner<'a> {
+    client: &'a Client,
+    bootstrap: &'a str,
+    /// Those that still read.
+    readers: Vec<&'a Reader>,
+    connect: Option<&'a Mutex<Connect>>,
+    bridges: Vec<(&'a Reader, Bridge)>,
+    consumer: BaseConsumer,
+    barrier: i64,
+}
+
+impl<'a> Runner<'a> {
+    fn new(
+        client: &'a Client,
+        bootstrap: &'a str,
+        readers: &'a [Reader],
+        connect: Option<&'a Mutex<Connect>>,
+    ) -> Self {
+        let consumer = client_config(bootstrap).create().expect("a consumer");
+        let readers = readers.iter().collect();
+        Self { client, bootstrap, readers, connect, bridges: Vec::new(), consumer, barrier: 0 }
+    }
+
+    async fn run_part(&mut self, part: &Part) {
+        for step in &part.steps {
+            match step {
+                Step::Wait => self.wait().await,
+                Step::Run(sql) => {
+                    let done = self.client.batch_execute(sql).await;
+                    done.unwrap_or_else(|error| panic!("{}: {error:?}: {sql}", part.name));
+                }
+            }
+        }
+    }
+
+    /// Waits until every reader publishes what is written. That a slot is active does not tell: it
+    /// also is while it is made, and Debezium streams from a later place.
+    async fn wait_for_all_to_stream(&mut self) {
+        let insert = format!("INSERT INTO {HELLO} DEFAULT VALUES");
+        let topics: Vec<String> =
+            self.readers.iter().map(|reader| format!("{}.public.{HELLO}", reader.prefix)).collect();
+        eventually(LIMIT, "all readers to stream", async || {
+            self.assert_healthy();
+            self.client.batch_execute(&insert).await.expect("say hello");
+            topics.iter().all(|topic| self.length(topic) > 0).then_some(())
+        })
+        .await;
+    }
+
     /// Waits until every reader has published all that was committed by now.
-    pub(crate) async fn wait(&mut self, connect: &mut Option<Connect>) {
+    async fn wait(&mut self) {
         self.barrier += 1;
         let insert = format!("INSERT INTO {BARRIER} VALUES ({})", self.barrier);
         self.client.batch_execute(&insert).await.expect("set the barrier");
-        let patience = Patience::new(LIMIT);
-        for prefix in self.prefixes {
-            let topic = format!("{prefix}.public.{BARRIER}");
-            while self.length(&topic) < i64::from(self.barrier) {
-                if let Some(connect) = connect {
-                    connect.assert_healthy();
-                }
-                if patience.is_over() {
-                    let log = connect.as_ref().map(Connect::log);
-                    panic!(
-                        "{prefix} is not at barrier {}; {}",
-                        self.barrier,
-                        log.unwrap_or_default()
-                    );
-                }
+        let started = Instant::now();
+        for reader in self.readers.clone() {
+            let topic = format!("{}.public.{BARRIER}", reader.prefix);
+            while self.length(&topic) < self.barrier {
+                self.assert_healthy();
+                let waits = started.elapsed() < LIMIT;
+                assert!(
+                    waits,
+                    "{} is not at barrier {} after {LIMIT:?}",
+                    reader.prefix, self.barrier
+                );
                 pause();
             }
+        }
+    }
+
+    fn assert_healthy(&mut self) {
+        for (reader, bridge) in &mut self.bridges {
+            if let Some(status) = bridge.exited() {
+                panic!("{} ended: {status}; log:\n{}", reader.prefix, bridge.log());
+            }
+        }
+        if let Some(connect) = self.connect {
+            // Poisoned by another server's thread, which has said so.
+            connect.lock().unwrap_or_else(PoisonError::into_inner).assert_healthy();
         }
     }
 
@@ -91,40 +422,19 @@ impl<'a> Runner<'a> {
     }
 
     /// All that the reader with this prefix has published: by topic, then in order.
-    pub(crate) fn records(&self, prefix: &str) -> Vec<OwnedRecord> {
+    fn records(&self, prefix: &str) -> Vec<OwnedRecord> {
         let metadata = self.consumer.fetch_metadata(None, LIMIT).expect("metadata");
         let own = format!("{prefix}.");
-        let barrier = format!("{prefix}.public.{BARRIER}");
+        let aside = [BARRIER, HELLO].map(|table| format!("{prefix}.public.{table}"));
         let topics = metadata.topics().iter().map(|topic| topic.name());
-        let mut topics: Vec<&str> =
-            topics.filter(|topic| topic.starts_with(&own) && *topic != barrier).collect();
+        let is_own = |topic: &&str| topic.starts_with(&own) && !aside.iter().any(|a| a == topic);
+        let mut topics: Vec<&str> = topics.filter(is_own).collect();
         topics.sort_unstable();
         let all: i64 = topics.iter().map(|topic| self.length(topic)).sum();
-        let mut reader = RecordReader::open(self.brokers, &topics, LIMIT);
         let all = usize::try_from(all).expect("a count");
+        let mut reader = RecordReader::open(self.bootstrap, &topics, LIMIT);
         let mut records = reader.until(|records| records.len() >= all, LIMIT).to_vec();
         records.sort_by(|a, b| (&a.topic, a.offset).cmp(&(&b.topic, b.offset)));
         records
-    }
-}
-
-/// Parses a reader's records.
-pub(crate) fn parse(records: &[OwnedRecord], prefix: &str) -> Vec<Record> {
-    records.iter().map(|record| Record::new(record, prefix)).collect()
-}
-
-/// Makes the topics of these tables for all readers at once: each would make its own one by one.
-pub(crate) async fn create_topics(brokers: &str, prefixes: &[String], tables: &[String]) {
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(brokers).create().expect("an admin client");
-    let names: Vec<String> = prefixes
-        .iter()
-        .flat_map(|prefix| tables.iter().map(move |table| format!("{prefix}.{table}")))
-        .collect();
-    let topics: Vec<NewTopic<'_>> =
-        names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
-    let made = admin.create_topics(&topics, &AdminOptions::new()).await.expect("ask for topics");
-    for result in made {
-        result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
     }
 }

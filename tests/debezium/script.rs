@@ -65,19 +65,27 @@ fn steps(text: &str, major: u32) -> Vec<Step> {
     steps
 }
 
-/// The tables that the parts make, as in a topic's name: `schema.table`.
+/// The topics of the tables that the parts make, without their prefix: `schema.table`, with `_` for
+/// what Kafka does not allow.
 pub(crate) fn tables(parts: &[Part]) -> Vec<String> {
     let steps = parts.iter().flat_map(|part| &part.steps);
     let lines = steps.flat_map(|step| match step {
         Step::Run(sql) => sql.lines(),
         Step::Wait => "".lines(),
     });
-    lines
+    let mut topics: Vec<String> = lines
         .filter_map(|line| {
-            let name = line.strip_prefix("CREATE TABLE ")?.split([' ', '(']).next()?;
-            Some(if name.contains('.') { name.to_owned() } else { format!("public.{name}") })
+            let name = line.strip_prefix("CREATE TABLE ")?.split(" (").next()?;
+            let name = name.split(" PARTITION OF").next()?;
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+            let topic = name.replace("\".\"", ".").replace('"', "");
+            let schema = if name.contains("\".\"") { "" } else { "public." };
+            let topic: String = topic.chars().map(|c| if allowed(c) { c } else { '_' }).collect();
+            Some(format!("{schema}{topic}"))
         })
-        // Odd names are quoted, and their topics made by those who publish to them.
-        .filter(|name| !name.contains('"'))
-        .collect()
+        .collect();
+    // A table may be made again under its old name.
+    topics.sort();
+    topics.dedup();
+    topics
 }

@@ -166,6 +166,11 @@ impl Bridge {
         self.process.wait(deadline)
     }
 
+    /// How it ended, or `None` while it runs.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.exited()
+    }
+
     /// Process id, while it runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         self.process.pid()

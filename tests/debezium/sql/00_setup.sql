@@ -6,6 +6,7 @@ CREATE EXTENSION hstore;
 CREATE EXTENSION ltree;
 CREATE EXTENSION citext;
 CREATE TYPE mood AS ENUM ('calm', 'glad', 'so "so"', 'ça va');
+CREATE TYPE growing AS ENUM ('calm', 'glad');
 CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
 CREATE DOMAIN small_positive AS positive CHECK (VALUE < 100);
 CREATE DOMAIN price AS numeric(8, 2);

@@ -54,12 +54,6 @@ INSERT INTO numerics VALUES (18, 1, 1, 32768, 1, 0);
 INSERT INTO numerics VALUES (19, 1, 1, 9223372036854775807, 1, 0);
 INSERT INTO numerics VALUES (20, 1, 1, -9223372036854775809, 1, 0);
 INSERT INTO numerics VALUES (21, NULL, NULL, NULL, NULL, NULL);
--- Not numbers, in a table of their own: what becomes of them depends on decimal.handling.mode.
-CREATE TABLE numerics_special (id int PRIMARY KEY, fixed numeric(10, 2), free numeric);
-INSERT INTO numerics_special VALUES (1, 'NaN', 'NaN');
-INSERT INTO numerics_special VALUES (2, 1, 'Infinity');
-INSERT INTO numerics_special VALUES (3, 1, '-Infinity');
-INSERT INTO numerics_special VALUES (4, 1, 1);
 CREATE TABLE numeric_keys (a numeric(6, 2), b numeric, c bigint, PRIMARY KEY (a, b, c));
 INSERT INTO numeric_keys VALUES (1.50, 1.50, 1);
 UPDATE numeric_keys SET c = 2;

@@ -3,11 +3,12 @@ CREATE TABLE moods (id int PRIMARY KEY, a mood, b mood DEFAULT 'glad', c mood NO
 INSERT INTO moods VALUES (1, 'calm', 'so "so"', 'ça va', '{calm,glad}');
 INSERT INTO moods VALUES (2, NULL, NULL, 'glad', NULL);
 INSERT INTO moods (id) VALUES (3);
+CREATE TABLE growing_moods (id int PRIMARY KEY, a growing, b growing);
+INSERT INTO growing_moods VALUES (1, 'calm', NULL);
 -- wait
-ALTER TYPE mood ADD VALUE 'new one' BEFORE 'glad';
-INSERT INTO moods VALUES (4, 'new one', 'calm', 'calm', '{}');
-INSERT INTO moods VALUES (5, 'calm', 'calm', 'calm', '{}');
--- wait
+ALTER TYPE growing ADD VALUE 'new one' BEFORE 'glad';
+INSERT INTO growing_moods VALUES (2, 'new one', 'calm');
+INSERT INTO growing_moods VALUES (3, 'calm', 'new one');
 CREATE TYPE dull AS ENUM ('only');
 CREATE TABLE mood_keys (a dull PRIMARY KEY, n int);
 INSERT INTO mood_keys VALUES ('only', 1);
