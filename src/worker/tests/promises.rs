@@ -16,7 +16,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::wire;
+use super::{Willing, wire};
 use crate::checkpoint::Ticket;
 use crate::config::{Config, Format};
 use crate::encode::{EncodeOptions, SourceIdentity};
@@ -175,27 +175,6 @@ impl Sink for Commanded {
     }
 }
 
-struct Knows;
-
-impl Lookup for Knows {
-    fn relation_facts(&mut self, _: u32, _: &[u32]) -> Result<RelationFacts, Error> {
-        Ok(RelationFacts::default())
-    }
-
-    fn reselect(
-        &mut self,
-        _: &Relation,
-        _: &Row<'_>,
-        _: &[usize],
-    ) -> Result<Option<Reselected>, Error> {
-        Ok(None)
-    }
-
-    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
 /// A worker at its work.
 struct Line {
     sink: Arc<Commanded>,
@@ -221,7 +200,7 @@ impl Line {
         let (chunks, mut received) = chunk_channel(1 << 20);
         let worker = Worker::new(
             Arc::clone(&sink),
-            Knows,
+            Willing,
             Router::new(&settings, "taxi"),
             Encoder::new(&EncodeOptions { format: &format, source }),
             Policy::default(),
