@@ -31,10 +31,6 @@ use crate::postgres::{
 use crate::route::Router;
 use crate::worker::{Ended, Policy, Stop, Worker};
 
-/// WAL that may wait for the worker: enough to keep it busy while the reader pauses, little beside
-/// the producer's queue.
-const CHANNEL_BYTES: usize = 4 * 1024 * 1024;
-
 /// What runs while rows flow.
 struct Running {
     ledger: Arc<Ledger>,
@@ -87,10 +83,14 @@ impl Bridge {
 
         let ledger = Arc::new(Ledger::new(start));
         let metrics = Arc::clone(&self.metrics);
-        let producer =
-            Arc::new(Producer::new(&client_config, Arc::clone(&ledger), Arc::clone(&metrics))?);
+        let producer = Arc::new(Producer::new(
+            &client_config,
+            settings.memory.queue_bytes(),
+            Arc::clone(&ledger),
+            Arc::clone(&metrics),
+        )?);
         let stop = Arc::new(Stop::default());
-        let (chunks, received) = chunk_channel(CHANNEL_BYTES);
+        let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
         let phase = watch::Sender::new(StreamPhase::Streaming);
         let lookup = ServerLookup {
             settings: settings.clone(),

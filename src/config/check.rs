@@ -15,6 +15,7 @@ use super::keys::{Kind, nearest};
 use super::operations::Operation;
 use super::pattern::TablePattern;
 use super::rule;
+use super::size::Size;
 use super::toml;
 use super::tree::{Data, Node};
 
@@ -37,6 +38,7 @@ pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
             if fits { Ok(Value::from(number)) } else { Err(integer_range(number, min, max, or)) }
         }
         Kind::Duration { min, max } => duration(node, min, max),
+        Kind::Size { min, max } => size(node, min, max),
         Kind::OneOf(allowed) => one_of(text(node, "text")?, allowed),
         Kind::Address => address(text(node, "text")?),
         Kind::Patterns { empty } => {
@@ -124,6 +126,29 @@ fn duration(node: &Node, min: Duration, max: Duration) -> Result<Value, Fault> {
     })?;
     if duration < min || duration > max {
         let (min, max) = (humantime::format_duration(min), humantime::format_duration(max));
+        return Err(Fault::Range { value: text.to_owned(), range: format!("{min} to {max}") });
+    }
+    Ok(Value::from(text))
+}
+
+fn size(node: &Node, min: Size, max: Size) -> Result<Value, Fault> {
+    let expected = "a size such as \"64MB\"";
+    let text = match &node.data {
+        Data::Raw(text) | Data::Text(text) => text.trim(),
+        Data::Integer(_) | Data::Float(_) => {
+            return Err(Fault::NoSizeUnit { value: node.scalar_text().unwrap_or_default() });
+        }
+        _ => return Err(Fault::Form { expected, found: node.form() }),
+    };
+    if text.parse::<f64>().is_ok() {
+        return Err(Fault::NoSizeUnit { value: text.to_owned() });
+    }
+    let size = Size::parse(text).ok_or_else(|| Fault::Unreadable {
+        value: text.to_owned(),
+        expected: "a size; write a whole number and a unit (kB, MB, GB, TB) such as \"64MB\""
+            .to_owned(),
+    })?;
+    if size < min || size > max {
         return Err(Fault::Range { value: text.to_owned(), range: format!("{min} to {max}") });
     }
     Ok(Value::from(text))

@@ -80,6 +80,12 @@ pub enum Fault {
         /// The number.
         value: String,
     },
+    /// A size without its unit.
+    #[error("{value} has no unit; write \"{value}MB\" for megabytes (units: kB, MB, GB, TB)")]
+    NoSizeUnit {
+        /// The number.
+        value: String,
+    },
     /// Too small or too large.
     #[error("{value} is out of range: {range}")]
     Range {

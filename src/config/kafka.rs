@@ -21,8 +21,6 @@ pub struct Kafka {
     /// Properties whose value is the first line of a file (`"sasl.password" = "/run/secrets/kafka"`),
     /// or all of it where the property's name ends in `.pem`.
     pub property_files: BTreeMap<String, PathBuf>,
-    /// Bytes of records that may wait for the broker, before the database is made to wait.
-    pub queue_bytes: u64,
     /// On shutdown, longest wait for the broker to acknowledge what is in flight.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -34,7 +32,6 @@ impl Default for Kafka {
             brokers: None,
             properties: BTreeMap::new(),
             property_files: BTreeMap::new(),
-            queue_bytes: 32 * 1024 * 1024,
             drain_timeout: Duration::from_secs(10),
         }
     }
@@ -52,8 +49,8 @@ pub const RESERVED: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "a record that timed out would be a hole in the stream"),
     ("retries", "a record that was given up would be a hole in the stream"),
     ("message.send.max.retries", "a record that was given up would be a hole in the stream"),
-    ("queue.buffering.max.messages", "set kafka.queue_bytes instead"),
-    ("queue.buffering.max.kbytes", "set kafka.queue_bytes instead"),
+    ("queue.buffering.max.messages", "set memory instead"),
+    ("queue.buffering.max.kbytes", "set memory instead"),
     ("transactional.id", "the delivery mode decides about transactions"),
     ("delivery.report.only.error", "every acknowledgement counts"),
     ("enable.gapless.guarantee", "it is not needed beside idempotence and stops the producer"),

@@ -6,6 +6,9 @@
 
 use std::time::Duration;
 
+use super::memory::Memory;
+use super::size::Size;
+
 /// What a key takes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
@@ -23,6 +26,11 @@ pub(super) enum Kind {
     Duration {
         min: Duration,
         max: Duration,
+    },
+    /// A number of bytes with its unit.
+    Size {
+        min: Size,
+        max: Size,
     },
     /// The name of a file.
     Path,
@@ -112,9 +120,6 @@ const MASK_MAX: i64 = 10_000;
 const PARTITIONS: Kind = Kind::Integer { min: 1, max: i32::MAX as i64, or: None };
 // Kafka's protocol has 16 bits for it.
 const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1) };
-// One record of Kafka's default size limit (1 MiB) has to fit; librdkafka counts the queue in
-// kilobytes in 31 bits.
-const QUEUE_BYTES: Kind = Kind::Integer { min: 1 << 20, max: (i32::MAX as i64) << 10, or: None };
 
 const TIME_PRECISION_MODES: &[&str] = &[
     "adaptive",
@@ -129,6 +134,7 @@ const BINARY_MODES: &[&str] = &["bytes", "base64", "base64-url-safe", "hex"];
 /// Every key outside of single tables, in the order of the manual.
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Kind::Text(Rule::Name)),
+    key("", "memory", Kind::Size { min: Memory::MIN, max: Memory::MAX }),
     key("postgres", "url", Kind::Secret),
     key("postgres", "password_file", Kind::Path),
     key("postgres", "tables", Kind::Patterns { empty: false }),
@@ -144,7 +150,6 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka", "brokers", Kind::Text(Rule::Brokers)),
     key("kafka", "properties", Kind::Properties),
     key("kafka", "property_files", Kind::PropertyFiles),
-    key("kafka", "queue_bytes", QUEUE_BYTES),
     key("kafka", "drain_timeout", duration(0, 3600)),
     key("topics", "template", Kind::Text(Rule::Template)),
     key("topics", "prefix", Kind::Text(Rule::Name)),

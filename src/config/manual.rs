@@ -62,6 +62,7 @@ fn form(kind: Kind) -> String {
             humantime::format_duration(min),
             humantime::format_duration(max)
         ),
+        Kind::Size { min, max } => format!("size, {min} to {max}"),
         Kind::Path => "file name".to_owned(),
         Kind::OneOf(words) => {
             let words: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();

@@ -20,6 +20,7 @@ pub mod listing;
 pub mod load;
 pub mod log;
 mod mask;
+pub mod memory;
 mod modes;
 pub mod operations;
 pub mod pattern;
@@ -27,6 +28,7 @@ pub mod postgres;
 pub mod resolved;
 mod rule;
 pub mod secret;
+pub mod size;
 pub mod tables;
 mod toml;
 pub mod topics;
@@ -51,22 +53,27 @@ pub use self::format::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueForm
 pub use self::kafka::Kafka;
 pub use self::load::{FlagSetting, Loaded, Origins, Sources, load};
 pub use self::log::{Log, LogFormat};
+pub use self::memory::Memory;
 pub use self::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
 pub use self::operations::Operation;
 pub use self::pattern::{TableFilter, TablePattern};
 pub use self::postgres::Postgres;
 pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;
+pub use self::size::Size;
 pub use self::tables::{Hidden, Table, TableSettings};
 pub use self::topics::Topics;
 
 /// The whole configuration.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The pipeline's name: the topic prefix, Debezium's `source.name`, and the stem of the slot's
     /// and the publication's names. Default: the database's name.
     pub name: Option<String>,
+    /// Bounds the memory that rows on their way take, whatever the size of a transaction and however
+    /// long Kafka is away; the database waits meanwhile. The process needs some 30 MB beside it.
+    pub memory: Size,
     /// The database that is read.
     pub postgres: Postgres,
     /// The brokers that are written to.
@@ -84,4 +91,21 @@ pub struct Config {
     pub admin: Admin,
     /// What is logged, and how.
     pub log: Log,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            name: None,
+            memory: Memory::DEFAULT,
+            postgres: Postgres::default(),
+            kafka: Kafka::default(),
+            topics: Topics::default(),
+            format: Format::default(),
+            errors: Errors::default(),
+            tables: BTreeMap::new(),
+            admin: Admin::default(),
+            log: Log::default(),
+        }
+    }
 }

@@ -12,7 +12,8 @@ use thiserror::Error;
 use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
-    Admin, Config, Errors, Fault, Format, Kafka, Log, Operation, Secret, TableSettings, Topics,
+    Admin, Config, Errors, Fault, Format, Kafka, Log, Memory, Operation, Secret, TableSettings,
+    Topics,
 };
 
 /// What the bridge runs with.
@@ -20,6 +21,8 @@ use super::{
 pub struct Resolved {
     /// The pipeline's name.
     pub name: String,
+    /// Who may hold how much of what is on its way.
+    pub memory: Memory,
     /// What `{prefix}` stands for, and Debezium's `source.name`.
     pub prefix: String,
     /// The replication slot.
@@ -164,6 +167,7 @@ impl Config {
             slot: settled(&self.postgres.slot),
             publication: settled(&self.postgres.publication),
             name,
+            memory: Memory::new(self.memory),
             url: self.postgres.url.clone(),
             password,
             captured: TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?,

@@ -229,8 +229,14 @@ const REFUSED: &[(&str, &str)] = &[
         "2: postgres.tables: expected a list of table patterns, found text",
     ),
     (
-        "[kafka]\nqueue_bytes = 1000",
-        "2: kafka.queue_bytes: 1000 is out of range: 1048576 to 2199023254528",
+        "memory = 64",
+        "1: memory: 64 has no unit; write \"64MB\" for megabytes (units: kB, MB, GB, TB)",
+    ),
+    ("memory = \"1MB\"", "1: memory: 1MB is out of range: 8MB to 64GB"),
+    (
+        "memory = \"64 megs\"",
+        "1: memory: \"64 megs\" is not a size; write a whole number and a unit (kB, MB, GB, TB) \
+         such as \"64MB\"",
     ),
     (
         "[kafka]\nbrokers = \"a:b\"",

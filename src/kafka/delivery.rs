@@ -11,12 +11,13 @@ use std::time::Duration;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::Message as _;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio::sync::watch;
 
 use super::error::Error;
 use super::flight::Flight;
+use super::room::{self, Room};
 use crate::checkpoint::{Ledger, Ticket};
 use crate::metrics::Metrics;
 
@@ -30,6 +31,8 @@ pub(super) struct Delivery {
     batch: Mutex<Vec<Ticket>>,
     /// What is under way.
     pub(super) flight: Flight,
+    /// What is left for more.
+    pub(super) room_left: Room,
     /// Counts the times that room was made, or that waiting for it became pointless.
     rooms_made: Mutex<u64>,
     room: Condvar,
@@ -37,12 +40,13 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    pub(super) fn new(ledger: Arc<Ledger>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(queue_bytes: u64, ledger: Arc<Ledger>, metrics: Arc<Metrics>) -> Self {
         Self {
             ledger,
             metrics,
             batch: Mutex::new(Vec::with_capacity(BATCH)),
             flight: Flight::default(),
+            room_left: Room::new(queue_bytes),
             rooms_made: Mutex::new(0),
             room: Condvar::new(),
             failure: watch::Sender::new(None),
@@ -133,6 +137,8 @@ impl ProducerContext for Delivery {
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
         let ticket = Ticket::from(number as u64);
+        let (Ok(message) | Err((_, message))) = result;
+        self.room_left.give_back(weight(message));
         match result {
             Ok(_) => self.acknowledged(ticket),
             Err((error, message)) => {
@@ -146,4 +152,11 @@ impl ProducerContext for Delivery {
             }
         }
     }
+}
+
+/// The same as when it was sent.
+fn weight(message: &BorrowedMessage<'_>) -> u64 {
+    let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+    let headers = message.headers().map_or(0, |headers| headers.count());
+    room::weight(bytes(message.key()), bytes(message.payload()), headers)
 }

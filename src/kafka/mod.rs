@@ -12,6 +12,7 @@ mod error;
 mod flight;
 mod producer;
 mod properties;
+mod room;
 mod topics;
 
 pub use self::error::Error;

@@ -1,8 +1,8 @@
 //! Hands records to librdkafka, each with its ticket.
 //!
-//! librdkafka copies a record into its own queue, whose size in bytes is bounded; when that is
-//! full, [`Sink::send`] says so and the worker waits, which in turn stops the reader and is felt
-//! by the server as a full socket. Reports are heard on a thread of this producer's own, because
+//! librdkafka copies a record into its own queue, in which there is [`room`](super::room) for so
+//! many bytes; when that is taken, [`Sink::send`] says so and the worker waits, which in turn stops
+//! the reader and is felt by the server as a full socket. Reports are heard on a thread of this producer's own, because
 //! the worker may be waiting for them.
 
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use super::delivery::Delivery;
 use super::error::Error;
 use super::flight::LINGER_MS;
 use super::properties::creation_error;
+use super::room;
 use crate::checkpoint::{Ledger, Ticket};
 use crate::metrics::Metrics;
 
@@ -44,6 +45,12 @@ pub struct Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
+    /// What it takes while it waits for the brokers.
+    fn weight(&self) -> u64 {
+        let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        room::weight(bytes(self.key), bytes(self.value), self.headers.len())
+    }
+
     /// Bytes of key and value together.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -89,16 +96,19 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Makes the client and starts its delivery thread. No broker needs to be there yet.
+    /// Makes the client and starts its delivery thread. No broker needs to be there yet. Records
+    /// that wait for the brokers take at most `queue_bytes`, with all that the client needs for
+    /// them.
     ///
     /// # Errors
     /// When the client library refuses the properties.
     pub fn new(
         config: &ClientConfig,
+        queue_bytes: u64,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Error> {
-        let delivery = Delivery::new(ledger, metrics);
+        let delivery = Delivery::new(queue_bytes, ledger, metrics);
         let inner: BaseProducer<Delivery> =
             config.create_with_context(delivery).map_err(creation_error)?;
         let inner = Arc::new(inner);
@@ -143,6 +153,12 @@ impl Producer {
 
 impl Sink for Producer {
     fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError> {
+        let context = self.inner.context();
+        let rooms_made = context.rooms_made();
+        let weight = record.weight();
+        if !context.room_left.take(weight) {
+            return Err(SendError::Full { rooms_made });
+        }
         // A ticket beyond a pointer's size would need 2^32 records in one session on a 32-bit host.
         let opaque = usize::try_from(ticket.as_u64()).unwrap_or(usize::MAX);
         let mut base: BaseRecord<'_, [u8], [u8], usize> =
@@ -153,11 +169,10 @@ impl Sink for Producer {
         if !record.headers.is_empty() {
             base = base.headers(headers(record.headers));
         }
-        let context = self.inner.context();
-        let rooms_made = context.rooms_made();
         context.flight.sending();
         self.inner.send(base).map_err(|(source, _)| {
             context.flight.not_sent();
+            context.room_left.give_back(weight);
             refusal(source, record, rooms_made)
         })
     }

@@ -26,8 +26,8 @@ const OURS: &[(&str, &str)] = &[
     ("delivery.timeout.ms", "a record that timed out would be a hole in the stream"),
     ("retries", "a record that was given up would be a hole in the stream"),
     ("message.send.max.retries", "a record that was given up would be a hole in the stream"),
-    ("queue.buffering.max.messages", "set kafka.queue_bytes instead"),
-    ("queue.buffering.max.kbytes", "set kafka.queue_bytes instead"),
+    ("queue.buffering.max.messages", "set memory instead"),
+    ("queue.buffering.max.kbytes", "set memory instead"),
     ("transactional.id", "the delivery mode decides about transactions"),
     ("delivery.report.only.error", "every acknowledgement counts"),
     ("enable.gapless.guarantee", "it is not needed beside idempotence and stops the producer"),
@@ -48,6 +48,9 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     // A vendored OpenSSL does not know where this system keeps its roots.
     ("ssl.ca.location", "ssl.ca.location", "probe"),
 ];
+
+/// librdkafka's own `batch.size`.
+const BATCH_BYTES: u64 = 1_000_000;
 
 /// The producer's properties, as librdkafka takes them.
 ///
@@ -73,10 +76,13 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     client.set("enable.idempotence", "true");
     client.set("partitioner", "murmur2_random");
     client.set("message.timeout.ms", "0");
-    // The byte bound is the one that protects memory; a count would only be a second guess at it.
+    // What the client counts is values alone; `room` bounds all that a record takes.
     client.set("queue.buffering.max.messages", "0");
-    client
-        .set("queue.buffering.max.kbytes", (settings.kafka.queue_bytes / 1024).max(1).to_string());
+    client.set("queue.buffering.max.kbytes", i32::MAX.to_string());
+    let batch = settings.memory.batch_bytes();
+    if batch < BATCH_BYTES && !user.contains_key("batch.size") {
+        client.set("batch.size", batch.to_string());
+    }
     client.set_log_level(RDKafkaLogLevel::Info);
     Ok(client)
 }

@@ -93,6 +93,7 @@ impl Topics {
             "message.timeout.ms",
             "queue.buffering.max.messages",
             "queue.buffering.max.kbytes",
+            "batch.size",
             "linger.ms",
             "compression.type",
         ] {

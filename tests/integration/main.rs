@@ -17,6 +17,7 @@ mod identity;
 mod line;
 mod load;
 mod login;
+mod memory;
 mod oracle;
 mod partitions;
 mod scenario;

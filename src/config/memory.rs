@@ -1,0 +1,70 @@
+//! How the one `memory` setting is shared among all that holds rows on their way.
+//!
+//! ```text
+//!  1/16 channel     WAL that was read and waits for the worker; its buffers may be half empty
+//!  3/8  queue       records that wait for the brokers' acknowledgement
+//!  3/8  requests    copies of these records in batches that are under way, whatever the brokers'
+//!                   number: no more than is queued can be under way
+//!  rest             the row that is being written, and what the allocator keeps for itself
+//! ```
+//!
+//! The program itself (its code, threads, connections, the tables it knows) is not in it, and
+//! neither is what a single row needs that is larger than a share: a row has to fit, whatever its
+//! size. `docs/memory.md` gives figures.
+
+use super::size::Size;
+
+/// The bound on the memory that rows on their way take, by who holds them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    total: u64,
+}
+
+impl Memory {
+    /// The least there can be: below it the shares are smaller than what they are made of.
+    pub(super) const MIN: Size = Size::from_mb(8);
+    /// More would be a slip of the pen.
+    pub(super) const MAX: Size = Size::from_mb(64 << 10);
+    /// Holds what Kafka has not acknowledged in some hundred milliseconds at 100,000 rows a second.
+    pub(super) const DEFAULT: Size = Size::from_mb(64);
+
+    /// Shares so much.
+    #[must_use]
+    pub const fn new(total: Size) -> Self {
+        Self { total: total.bytes() }
+    }
+
+    /// WAL that may wait for the worker.
+    #[must_use]
+    pub fn channel_bytes(self) -> usize {
+        usize::try_from(self.total / 16).unwrap_or(usize::MAX)
+    }
+
+    /// Records that may wait for the brokers, with all that the client needs for them.
+    #[must_use]
+    pub const fn queue_bytes(self) -> u64 {
+        self.total / 8 * 3
+    }
+
+    /// The size of a batch at which it is sent. Five may be under way to each broker.
+    #[must_use]
+    pub const fn batch_bytes(self) -> u64 {
+        self.total / 64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shares_leave_room_for_the_row_that_is_written() {
+        for total in [Memory::MIN, Memory::DEFAULT, Memory::MAX] {
+            let memory = Memory::new(total);
+            // Half-empty buffers, and a copy of all that is queued.
+            let shares = 2 * memory.channel_bytes() as u64 + 2 * memory.queue_bytes();
+            assert!(shares <= total.bytes() / 8 * 7, "{total}");
+            assert!(5 * memory.batch_bytes() <= memory.queue_bytes(), "{total}");
+        }
+    }
+}

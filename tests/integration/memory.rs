@@ -1,0 +1,143 @@
+//! The process stays within `memory` and what it needs itself, whatever comes: a transaction of
+//! many rows, one of large rows, a broker that takes nothing while rows pour in.
+//!
+//! Judged is the peak that the kernel keeps for the process, less the pages of the program file
+//! that it has mapped: these are not the process's own, and a debug build has many.
+//!
+//! `ROWCAST_TEST_MEMORY_ROWS` sets the rows of the large transaction: 1,000,000 take a debug build
+//! half a minute, and no more memory than the default.
+
+use std::time::Duration;
+
+use crate::support::bridge::Bridge;
+use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
+use crate::support::postgres::TestDatabase;
+use crate::support::{PATIENCE, eventually, unique};
+
+/// What `docs/memory.md` says that the process needs beside `memory`.
+const PROCESS_KB: u64 = 30 * 1024;
+
+/// Longest that all of this may take on a busy machine.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The peak so far, in kB.
+fn peak_kb(bridge: &Bridge) -> u64 {
+    let pid = bridge.pid().expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let field = |name: &str| -> u64 {
+        let line = status.lines().find(|line| line.starts_with(name)).expect(name);
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse().ok()).expect("a number")
+    };
+    field("VmHWM:") - field("RssFile:")
+}
+
+fn assert_within(bridge: &Bridge, memory_mb: u64, what: &str) {
+    let (peak, bound) = (peak_kb(bridge), memory_mb * 1024 + PROCESS_KB);
+    println!("{what}: peak of {peak} kB, the bound is {bound} kB");
+    assert!(peak <= bound, "{what}: {peak} kB, above {bound} kB");
+}
+
+/// A counter or gauge of the metrics page.
+fn metric(bridge: &Bridge, name: &str) -> Option<u64> {
+    let (_, page) = bridge.get("/metrics")?;
+    let line = page.lines().find(|line| line.split(' ').next() == Some(name))?;
+    line.split(' ').nth(1)?.parse().ok()
+}
+
+async fn acknowledged(bridge: &Bridge, records: u64) {
+    eventually(LIMIT, "all records to be acknowledged", async || {
+        metric(bridge, "rowcast_records_acked_total").filter(|&acked| acked >= records)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_many_rows_takes_no_more_than_the_bound() {
+    let kafka = kafka_or_skip!();
+    let rows = std::env::var("ROWCAST_TEST_MEMORY_ROWS")
+        .map_or(150_000, |rows| rows.parse::<u64>().expect("ROWCAST_TEST_MEMORY_ROWS is a number"));
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let table = "CREATE TABLE rides (id bigint PRIMARY KEY, zone int, note text)";
+    client.batch_execute(table).await.expect("make a table");
+    let name = unique("many");
+    let (url, brokers) = (&database.unix_url, kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, url, &brokers, "memory = \"16MB\"\n", PATIENCE);
+    let insert =
+        format!("INSERT INTO rides SELECT n, n % 7, 'x' FROM generate_series(1, {rows}) n");
+    client.batch_execute(&insert).await.expect("write");
+    acknowledged(&bridge, rows).await;
+    assert_within(&bridge, 16, "many rows");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_large_rows_takes_no_more_than_the_bound() {
+    const CONFIG: &str = "[kafka.properties]\n\"message.max.bytes\" = 2_000_000\n\
+                          [topics.settings]\n\"max.message.bytes\" = \"2000000\"\n";
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    // External: what does not compress here does not compress in a batch either.
+    client
+        .batch_execute(
+            "CREATE TABLE rides (id int PRIMARY KEY, note text);
+             ALTER TABLE rides ALTER note SET STORAGE EXTERNAL",
+        )
+        .await
+        .expect("make a table");
+    let name = unique("large");
+    let (url, brokers) = (&database.unix_url, kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, url, &brokers, CONFIG, PATIENCE);
+    // A megabyte that no compressor makes smaller, and a hundred rows of it that are not alike.
+    client
+        .batch_execute(
+            "INSERT INTO rides
+             SELECT n, (SELECT string_agg(md5(m::text || n), '') FROM generate_series(1, 32000) m)
+             FROM generate_series(1, 100) n",
+        )
+        .await
+        .expect("write");
+    acknowledged(&bridge, 100).await;
+    assert!(metric(&bridge, "rowcast_sent_bytes_total").expect("counted") > 100_000_000);
+    assert_within(&bridge, 64, "large rows");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_takes_nothing_under_full_load_makes_the_database_wait_not_the_memory_grow() {
+    let kafka = private_kafka_or_skip!();
+    for (memory_mb, rows) in [(16, 60_000_u64), (64, 120_000)] {
+        let database = TestDatabase::create().await;
+        let client = database.client().await;
+        let table = "CREATE TABLE rides (id int PRIMARY KEY, zone int, note text)";
+        client.batch_execute(table).await.expect("make a table");
+        let name = unique("stalled");
+        let config = format!("memory = \"{memory_mb}MB\"\n");
+        let (url, brokers) = (&database.unix_url, kafka.brokers());
+        let mut bridge = Bridge::start_ready(&name, url, &brokers, &config, PATIENCE);
+        client.batch_execute("INSERT INTO rides VALUES (0, 0, '')").await.expect("write");
+        acknowledged(&bridge, 1).await;
+
+        kafka.freeze();
+        let insert = format!(
+            "INSERT INTO rides SELECT n, n % 7, md5(n::text) FROM generate_series(1, {rows}) n"
+        );
+        client.batch_execute(&insert).await.expect("the database is not made to wait for long");
+        // Refused at every look for a while: the queue is full and stays so.
+        let full = "rowcast_queue_full_total";
+        eventually(LIMIT, "the queue to be full", async || {
+            metric(&bridge, full).filter(|&times| times >= 20)
+        })
+        .await;
+        let queued = metric(&bridge, "rowcast_records_sent_total").expect("counted");
+        println!("{queued} records wait");
+        assert!(queued < rows, "the rest waits in the database");
+        assert_within(&bridge, memory_mb, "a broker that takes nothing");
+
+        kafka.thaw();
+        acknowledged(&bridge, rows + 1).await;
+        assert_within(&bridge, memory_mb, "a broker that takes all at once");
+        assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+    }
+}
