@@ -83,7 +83,11 @@ fn rowcast_and_debezium_agree_on_places_and_times() {
         let is_same = |(of, other, _): &(u32, &Configuration, &[Record])| {
             (*of, other.name) == (major, configuration.name)
         };
-        let (_, _, expected) = debeziums.find(is_same).expect("both read each server");
+        let Some((_, _, expected)) = debeziums.find(is_same) else {
+            // Held to the golden file, and its twin with schemas to this server's Debezium.
+            assert!(configuration.is_rowcasts_everywhere(), "{} is compared", configuration.name);
+            continue;
+        };
         let normalized = |records: &[Record]| {
             let mut records = records.to_vec();
             records.iter_mut().for_each(Record::forget_publisher);

@@ -4,6 +4,7 @@
 //! or a rowcast of its own. All read the same transactions of the same server, so that even their
 //! places in the WAL can be compared. Each has a topic prefix by which its topics are its own.
 
+use std::collections::HashSet;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio_postgres::Client;
 
-use crate::configurations::{ALL, Configuration, PLAIN};
+use crate::configurations::{ALL, Configuration};
 use crate::connect::{self, Connect};
 use crate::golden;
 use crate::record::Record;
@@ -26,7 +27,7 @@ use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
 use crate::support::process::pause;
 
 /// Longest time until all readers stream, or have published what came before a `-- wait`.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// The table that tells how far a reader is.
 const BARRIER: &str = "barrier";
@@ -104,6 +105,8 @@ fn run_all() -> Run {
     for server in &servers {
         block_on(server.create_topics(&brokers));
     }
+    let names: Vec<String> = servers.iter().flat_map(Server::topics).collect();
+    wait_for_topics(&bootstrap, &names);
     let connectors: Vec<_> = servers.iter().flat_map(Server::connectors).collect();
     let connect = jars.as_ref().ok().map(|jars| Connect::start(jars, &bootstrap, &connectors));
     let connect = connect.map(Mutex::new);
@@ -118,6 +121,29 @@ fn run_all() -> Run {
     let mut published: Vec<Published> = published.into_iter().flatten().collect();
     published.sort_by_key(|published| published.major);
     Run { published, without_debezium: jars.err() }
+}
+
+/// Waits until the broker serves the topics: that they are made is said long before, and who writes
+/// to one meanwhile hears that there is none.
+fn wait_for_topics(bootstrap: &str, names: &[String]) {
+    let client: BaseConsumer = client_config(bootstrap).create().expect("a client");
+    let started = Instant::now();
+    loop {
+        let metadata = client.fetch_metadata(None, LIMIT).expect("metadata");
+        let served: HashSet<&str> = metadata
+            .topics()
+            .iter()
+            .filter(|topic| topic.partitions().iter().all(|partition| partition.leader() >= 0))
+            .map(|topic| topic.name())
+            .collect();
+        let missing = names.iter().filter(|name| !served.contains(name.as_str())).count();
+        if missing == 0 {
+            return;
+        }
+        assert!(started.elapsed() < LIMIT, "{missing} topics are not served after {LIMIT:?}");
+        // Each answer is of thousands of topics, from the broker that is to make them.
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 fn join_all<'scope, T>(threads: impl Iterator<Item = ScopedJoinHandle<'scope, T>>) -> Vec<T> {
@@ -150,18 +176,15 @@ impl Server {
         let database = server.database().await;
         let major = server.major();
         let newest = binaries == Binaries::newest();
-        let configurations = if newest { ALL } else { std::slice::from_ref(PLAIN) };
         let mut readers = Vec::new();
-        for configuration in configurations {
-            for publisher in [Publisher::Debezium, Publisher::Rowcast] {
-                // Golden files are written without regard to what rowcast can do by now.
-                let takes_part = match publisher {
-                    Publisher::Debezium => with_debezium,
-                    Publisher::Rowcast => !golden::is_update(),
-                };
-                if takes_part {
-                    readers.push(Reader::new(publisher, configuration, major));
-                }
+        for configuration in ALL {
+            // Golden files are written without regard to what rowcast can do by now.
+            let of_rowcast = !golden::is_update();
+            if with_debezium && (newest || configuration.is_debeziums_everywhere()) {
+                readers.push(Reader::new(Publisher::Debezium, configuration, major));
+            }
+            if of_rowcast && (newest || configuration.is_rowcasts_everywhere()) {
+                readers.push(Reader::new(Publisher::Rowcast, configuration, major));
             }
         }
         let mut parts = script::parts(major);
@@ -169,14 +192,21 @@ impl Server {
         Self { server, database, readers, setup, parts }
     }
 
-    /// Makes the topics for all readers at once: each would make its own one by one.
-    async fn create_topics(&self, brokers: &Brokers) {
+    /// The topics of all readers.
+    fn topics(&self) -> Vec<String> {
         let mut tables = script::tables(&self.parts);
         tables.extend([BARRIER, HELLO].map(|table| format!("public.{table}")));
+        // Those that are of no table.
+        tables.extend(["message", "transaction"].map(str::to_owned));
         let of_reader = |reader: &Reader| {
             tables.iter().map(|table| format!("{}.{table}", reader.prefix)).collect::<Vec<_>>()
         };
-        let names: Vec<String> = self.readers.iter().flat_map(of_reader).collect();
+        self.readers.iter().flat_map(of_reader).collect()
+    }
+
+    /// Makes the topics for all readers at once: each would make its own one by one.
+    async fn create_topics(&self, brokers: &Brokers) {
+        let names = self.topics();
         if let Brokers::Embedded(_) = brokers {
             for name in &names {
                 brokers.create_topic(name, 1).await;

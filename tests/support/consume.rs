@@ -4,6 +4,7 @@
 //! too. The end of a topic is never guessed from watermarks (transactions leave gaps there): the
 //! test says what it waits for, and a record too many shows by [`RecordReader::until_quiet`].
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
@@ -94,18 +95,19 @@ impl RecordReader {
             complaint: None,
         };
         let started = Instant::now();
+        // One answer tells of all topics; asking once a topic takes minutes where there are thousands.
+        let partitions = loop {
+            let partitions = reader.all_partitions();
+            let missing = reader.topics.iter().find(|topic| !partitions.contains_key(*topic));
+            let Some(missing) = missing else { break partitions };
+            assert!(started.elapsed() < deadline, "no topic {missing} after {deadline:?}");
+            pause();
+        };
         let mut assignment = TopicPartitionList::new();
         for topic in &reader.topics {
-            let partitions = loop {
-                if let Some(partitions) = reader.partitions(topic) {
-                    break partitions;
-                }
-                assert!(started.elapsed() < deadline, "no topic {topic} after {deadline:?}");
-                pause();
-            };
-            for partition in partitions {
+            for partition in &partitions[topic] {
                 assignment
-                    .add_partition_offset(topic, partition, Offset::Beginning)
+                    .add_partition_offset(topic, *partition, Offset::Beginning)
                     .expect("an offset that exists");
             }
         }
@@ -114,10 +116,18 @@ impl RecordReader {
     }
 
     fn partitions(&self, topic: &str) -> Option<Vec<i32>> {
-        let metadata = self.consumer.fetch_metadata(None, Duration::from_secs(1)).ok()?;
-        let found = metadata.topics().iter().find(|found| found.name() == topic)?;
-        let ids: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
-        (!ids.is_empty()).then_some(ids)
+        self.all_partitions().remove(topic)
+    }
+
+    /// The partitions of all topics that have some; none while the broker does not answer.
+    fn all_partitions(&self) -> BTreeMap<String, Vec<i32>> {
+        let metadata = self.consumer.fetch_metadata(None, Duration::from_secs(1));
+        let Ok(metadata) = metadata else { return BTreeMap::new() };
+        let topics = metadata.topics().iter().map(|topic| {
+            let ids = topic.partitions().iter().map(|partition| partition.id()).collect();
+            (topic.name().to_owned(), ids)
+        });
+        topics.filter(|(_, ids): &(_, Vec<i32>)| !ids.is_empty()).collect()
     }
 
     /// Records in a topic now, for a topic that no transaction leaves gaps in.
