@@ -6,6 +6,9 @@
 //!
 //! The mock knows no admin API, no transactions' markers, and keeps 5 MB a partition.
 
+mod cluster;
+mod settings;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -19,7 +22,10 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rustix::process::Signal;
 
-use super::process::{Guarded, free_port};
+pub(crate) use self::cluster::KafkaCluster;
+pub(crate) use self::settings::RelayedPort;
+use self::settings::Settings;
+use super::process::Guarded;
 use super::{PATIENCE, run_script};
 
 /// A JVM and its broker take seconds on an idle machine, and tests compete for cores.
@@ -67,7 +73,7 @@ pub(crate) use private_kafka_or_skip;
 pub(crate) struct KafkaNode {
     process: Guarded,
     jars: &'static Path,
-    port: u16,
+    settings: Settings,
     memory: &'static [&'static str],
 }
 
@@ -85,7 +91,8 @@ impl KafkaNode {
     /// Why there can be no node here; never with `ROWCAST_REQUIRE_KAFKA=1`, which panics.
     pub(crate) fn shared() -> Result<&'static Self, &'static str> {
         static SHARED: OnceLock<Result<KafkaNode, &'static str>> = OnceLock::new();
-        SHARED.get_or_init(Self::start).as_ref().map_err(|reason| *reason)
+        let start = || Self::start_with(SMALL, &Settings::unhurried);
+        SHARED.get_or_init(start).as_ref().map_err(|reason| *reason)
     }
 
     /// A private node.
@@ -94,7 +101,7 @@ impl KafkaNode {
     ///
     /// As for [`KafkaNode::shared`].
     pub(crate) fn start() -> Result<Self, &'static str> {
-        Self::start_with(SMALL)
+        Self::start_with(SMALL, &Settings::lone)
     }
 
     /// A private node for measurements.
@@ -103,19 +110,26 @@ impl KafkaNode {
     ///
     /// As for [`KafkaNode::shared`].
     pub(crate) fn start_for_speed() -> Result<Self, &'static str> {
-        Self::start_with(FAST)
+        Self::start_with(FAST, &Settings::lone)
     }
 
-    fn start_with(memory: &'static [&'static str]) -> Result<Self, &'static str> {
+    /// A private node that listens at one more port, for clients that come through a relay: it
+    /// tells them the relay's port as its own.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaNode::shared`].
+    pub(crate) fn start_behind(relay: RelayedPort) -> Result<Self, &'static str> {
+        Self::start_with(SMALL, &|| Settings { relayed: Some(relay), ..Settings::lone() })
+    }
+
+    fn start_with(
+        memory: &'static [&'static str],
+        settings: &dyn Fn() -> Settings,
+    ) -> Result<Self, &'static str> {
         let jars = jars()?;
         for _ in 0..3 {
-            let mut node = Self {
-                process: Guarded::new("kafka", None, "KILL"),
-                jars,
-                port: free_port(),
-                memory,
-            };
-            node.format();
+            let mut node = Self::prepared(jars, memory, settings());
             node.launch();
             match node.wait_until_ready() {
                 Ok(()) => return Ok(node),
@@ -126,10 +140,17 @@ impl KafkaNode {
         panic!("start Kafka: three free ports were taken before the node had them");
     }
 
+    /// A node that has its storage and was not started.
+    fn prepared(jars: &'static Path, memory: &'static [&'static str], settings: Settings) -> Self {
+        let node = Self { process: Guarded::new("kafka", None, "KILL"), jars, settings, memory };
+        node.format();
+        node
+    }
+
     /// Writes the settings and prepares the storage.
     fn format(&self) {
         let dir = self.process.dir();
-        let settings = settings(&dir.join("data"), self.port, free_port());
+        let settings = self.settings.properties(&dir.join("data"));
         fs::write(dir.join("server.properties"), settings).expect("write the settings");
         fs::write(dir.join("log4j2.properties"), LOGGING).expect("write the log settings");
         let output = self
@@ -209,7 +230,12 @@ impl KafkaNode {
 
     /// Bootstrap brokers.
     pub(crate) fn brokers(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.settings.port)
+    }
+
+    /// What the node logged.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
     }
 
     /// Process id of the node.
@@ -306,32 +332,4 @@ fn jars() -> Result<&'static Path, &'static str> {
 fn java_runs() -> Result<(), String> {
     let output = std::process::Command::new("java").arg("-version").output();
     output.map(drop).map_err(|error| format!("java does not run: {error}"))
-}
-
-/// The broker's session is short because a node that comes back after a kill waits for the end of
-/// its old one: 9 s by default.
-fn settings(data: &Path, port: u16, controller_port: u16) -> String {
-    let data = data.display();
-    format!(
-        "\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs={data}
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=1
-group.initial.rebalance.delay.ms=0
-broker.session.timeout.ms=3000
-broker.heartbeat.interval.ms=500
-auto.create.topics.enable=false
-"
-    )
 }
