@@ -78,6 +78,19 @@ pub enum Error {
         /// Table, column and cause.
         source: encode::EncodeError,
     },
+    /// The slot held more of the server's WAL than it may, and was dropped.
+    #[error(
+        "the slot {slot:?} held {retained_bytes} bytes of WAL, more than postgres.slot_wal_limit \
+         ({limit}), and was dropped: the changes it held are not published"
+    )]
+    SlotGivenUp {
+        /// The slot.
+        slot: String,
+        /// Bytes of WAL that it held.
+        retained_bytes: u64,
+        /// What it may hold.
+        limit: config::Size,
+    },
     /// A thread of ours could not be started, or ended in a panic.
     #[error("the {thread} thread: {reason}")]
     Thread {
@@ -103,6 +116,7 @@ impl Error {
             | Self::Admin(_)
             | Self::Relation(_)
             | Self::Rules(_)
+            | Self::SlotGivenUp { .. }
             | Self::Encode { .. } => Severity::Operator,
             Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
                 Severity::Bug
@@ -136,6 +150,11 @@ impl Error {
             Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
                 Some("please report this, with the log and the server's version".to_owned())
             }
+            Self::SlotGivenUp { .. } => Some(
+                "mend what kept rowcast from publishing, then start it again: the stream begins anew, \
+                 and rows that changed meanwhile have to be brought over from the tables"
+                    .to_owned(),
+            ),
             Self::ConnInfo(_) | Self::Resolve(_) => None,
         }
     }

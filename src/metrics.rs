@@ -6,12 +6,21 @@
 
 use std::sync::atomic::AtomicU64;
 
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::lsn::Lsn;
+
+/// What bounds the slot's WAL, as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct BoundLabel {
+    /// Its name.
+    pub bound: &'static str,
+}
 
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<u64, AtomicU64>;
@@ -54,6 +63,12 @@ pub struct Metrics {
     pub received_lsn: Level,
     /// One while rows stream, else zero.
     pub streaming: Level,
+    /// Bytes of WAL that the slot holds back.
+    pub slot_retained_bytes: Level,
+    /// Bytes that it may hold beside these, by bound; without a value where that is not known.
+    pub slot_room_bytes: Family<BoundLabel, Level>,
+    /// Seconds until that room is filled at the present rate; without a value where it is not.
+    pub slot_room_seconds: Family<BoundLabel, Level>,
 }
 
 impl Default for Metrics {
@@ -77,6 +92,9 @@ impl Default for Metrics {
             confirmed_lsn: Level::default(),
             received_lsn: Level::default(),
             streaming: Level::default(),
+            slot_retained_bytes: Level::default(),
+            slot_room_bytes: Family::default(),
+            slot_room_seconds: Family::default(),
         };
         metrics.register();
         metrics
@@ -97,6 +115,18 @@ impl Metrics {
     pub fn set_lsn(&self, received: Lsn, confirmed: Lsn) {
         self.received_lsn.set(received.as_u64());
         self.confirmed_lsn.set(confirmed.as_u64());
+    }
+
+    /// Says how much more WAL the slot may hold by one bound, and for how long that lasts.
+    pub fn set_slot_room(&self, bound: &'static str, bytes: Option<u64>, seconds: Option<u64>) {
+        let label = BoundLabel { bound };
+        for (family, value) in [(&self.slot_room_bytes, bytes), (&self.slot_room_seconds, seconds)]
+        {
+            match value {
+                Some(value) => drop(family.get_or_create(&label).set(value)),
+                None => drop(family.remove(&label)),
+            }
+        }
     }
 
     fn register(&mut self) {
@@ -139,8 +169,15 @@ impl Metrics {
             ("confirmed_lsn", "Position up to which WAL may be discarded", &self.confirmed_lsn),
             ("received_lsn", "Last position received", &self.received_lsn),
             ("streaming", "One while rows stream, else zero", &self.streaming),
+            ("slot_retained_bytes", "Bytes of WAL the slot holds back", &self.slot_retained_bytes),
         ] {
             registry.register(name, help, gauge.clone());
+        }
+        for (name, help, family) in [
+            ("slot_room_bytes", "Bytes of WAL the slot may hold beside", &self.slot_room_bytes),
+            ("slot_room_seconds", "Seconds until these are written", &self.slot_room_seconds),
+        ] {
+            registry.register(name, help, family.clone());
         }
     }
 }

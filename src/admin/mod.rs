@@ -22,7 +22,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use self::status::{Failure, State, Status};
+pub use self::status::{Failure, SlotRoom, SlotWal, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 

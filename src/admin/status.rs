@@ -50,6 +50,29 @@ pub struct Failure {
     pub fix: Option<String>,
 }
 
+/// What the slot holds back of the server's WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotWal {
+    /// Bytes of WAL since the position that it needs.
+    pub retained_bytes: u64,
+    /// The server's word for it: `reserved`, `extended`, `unreserved` or `lost`.
+    pub status: String,
+    /// How much more it may hold, by each bound that is known.
+    pub room: Vec<SlotRoom>,
+}
+
+/// How much more WAL may be held before something happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRoom {
+    /// `max_slot_wal_keep_size`: the server gives the slot up. `disk`: the disk is full.
+    /// `slot_wal_limit`: rowcast drops the slot.
+    pub bound: String,
+    /// Bytes left.
+    pub bytes: u64,
+    /// Seconds left at the rate of the last minute; none where it does not grow.
+    pub seconds_left: Option<u64>,
+}
+
 /// What `/status` answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
@@ -67,6 +90,8 @@ pub struct Status {
     pub received_lsn: Lsn,
     /// The position up to which Postgres may discard WAL.
     pub confirmed_lsn: Lsn,
+    /// What the slot holds back; none before the first look, and without a slot.
+    pub slot_wal: Option<SlotWal>,
     /// Records handed to the producer and not acknowledged.
     pub records_in_flight: u64,
     /// Row changes decoded since the start.

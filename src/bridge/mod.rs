@@ -9,6 +9,7 @@
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
 
+mod guard;
 mod lookup;
 mod session;
 mod setup;
@@ -78,6 +79,25 @@ impl Bridge {
         for warning in &self.settings.warnings {
             warn(warning);
         }
+        let stop = watch::Sender::new(false);
+        let mut sessions = std::pin::pin!(self.sessions(stop.subscribe()));
+        let overrun = tokio::select! {
+            outcome = &mut sessions => return outcome,
+            overrun = self.guard_slot() => overrun,
+            () = told(&mut shutdown) => {
+                stop.send_replace(true);
+                return sessions.await;
+            }
+        };
+        stop.send_replace(true);
+        if tokio::time::timeout(guard::SESSION_END, sessions).await.is_err() {
+            tracing::warn!("the session does not end; the slot is dropped all the same");
+        }
+        Err(self.give_up_slot(overrun).await)
+    }
+
+    /// One session after the other.
+    async fn sessions(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         loop {
             self.enter(State::Preflight);

@@ -121,6 +121,9 @@ const PARTITIONS: Kind = Kind::Integer { min: 1, max: i32::MAX as i64, or: None 
 // Kafka's protocol has 16 bits for it.
 const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1) };
 
+// A segment of WAL is 16 MB, and one is always held.
+const SLOT_WAL: Kind = Kind::Size { min: Size::from_mb(32), max: Size::from_mb(1 << 30) };
+
 const TIME_PRECISION_MODES: &[&str] = &[
     "adaptive",
     "adaptive_time_microseconds",
@@ -145,6 +148,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "manage", Kind::Boolean),
     key("postgres", "publish_via_partition_root", Kind::Boolean),
     key("postgres", "failover", Kind::Boolean),
+    key("postgres", "slot_wal_limit", SLOT_WAL),
     key("postgres", "status_interval", duration(100, 600)),
     key("postgres", "connect_timeout", duration(100, 600)),
     key("kafka", "brokers", Kind::Text(Rule::Brokers)),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::operations::Operation;
 use super::secret::Secret;
+use super::size::Size;
 
 /// The database that is read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,6 +42,10 @@ pub struct Postgres {
     /// Make the slot a failover slot, which a synchronised standby keeps (PostgreSQL 17 and later;
     /// ignored with a log line before).
     pub failover: bool,
+    /// The most WAL that the slot may hold back. Above it the slot is dropped, so that a bridge that
+    /// does not get on never fills the database's disk; rowcast then ends with exit code 65, and the
+    /// changes that the slot held are not published. Default: no limit.
+    pub slot_wal_limit: Option<Size>,
     /// Longest time between two status updates to the server. Must stay well below the server's
     /// `wal_sender_timeout` (a minute by default).
     #[serde(with = "humantime_serde")]
@@ -64,6 +69,7 @@ impl Default for Postgres {
             manage: true,
             publish_via_partition_root: true,
             failover: false,
+            slot_wal_limit: None,
             // A sixth of wal_sender_timeout's default of 60 s: five may be lost before the server
             // gives up.
             status_interval: Duration::from_secs(10),

@@ -12,8 +12,8 @@ use thiserror::Error;
 use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
-    Admin, Config, Errors, Fault, Format, Kafka, Log, Memory, Operation, Secret, TableSettings,
-    Topics,
+    Admin, Config, Errors, Fault, Format, Kafka, Log, Memory, Operation, Secret, Size,
+    TableSettings, Topics,
 };
 
 /// What the bridge runs with.
@@ -43,6 +43,8 @@ pub struct Resolved {
     pub via_root: bool,
     /// Whether the slot is to be a failover slot.
     pub failover: bool,
+    /// The most WAL that the slot may hold back.
+    pub slot_wal_limit: Option<Size>,
     /// Longest time between two status updates.
     pub status_interval: Duration,
     /// Longest wait for a connection to one host.
@@ -175,6 +177,7 @@ impl Config {
             manage: self.postgres.manage,
             via_root: self.postgres.publish_via_partition_root,
             failover: self.postgres.failover,
+            slot_wal_limit: self.postgres.slot_wal_limit,
             status_interval: self.postgres.status_interval,
             connect_timeout: self.postgres.connect_timeout,
             brokers,

@@ -30,6 +30,7 @@ mod chunks;
 mod live_tests;
 mod pacer;
 mod reselect;
+mod retention;
 mod session;
 mod socket;
 mod startup;
@@ -46,5 +47,6 @@ pub use self::replication::{
     ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions,
     SystemIdentity,
 };
+pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;
 pub use self::stream::{ReaderHandle, ReplicationStream, StreamPhase, spawn_reader};

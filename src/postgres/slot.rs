@@ -10,6 +10,7 @@ use super::Error;
 use crate::lsn::Lsn;
 
 const SLOT: &str = include_str!("../../sql/slot.sql");
+const END_READER: &str = include_str!("../../sql/end_slot_reader.sql");
 
 /// How a slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,16 @@ pub async fn state(client: &Client, name: &str, database: &str) -> Result<SlotSt
         Some(pid) => SlotState::Active { pid, confirmed },
         None => SlotState::Idle { confirmed },
     })
+}
+
+/// Ends whoever reads from a slot; nobody is no error.
+///
+/// # Errors
+/// When the role may not end it, or the query fails.
+pub async fn end_reader(client: &Client, name: &str) -> Result<(), Error> {
+    let failed = |source| Error::Sql { doing: "end the slot's reader", source };
+    client.query(END_READER, &[&name]).await.map_err(failed)?;
+    Ok(())
 }
 
 /// Drops a slot; one that is not there is no error.

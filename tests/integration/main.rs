@@ -22,6 +22,7 @@ mod oracle;
 mod partitions;
 mod scenario;
 mod setup;
+mod slot_guard;
 mod tail;
 mod toast;
 mod topics;

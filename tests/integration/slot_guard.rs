@@ -1,0 +1,142 @@
+//! What the slot holds back is told; above its limit the slot goes, so that the database lives on.
+
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use crate::support::bridge::Bridge;
+use crate::support::kafka::{Brokers, private_kafka_or_skip};
+use crate::support::postgres::{Binaries, PostgresServer, for_each_postgres};
+use crate::support::{PATIENCE, eventually, unique};
+
+/// A little beside a minute: the guard looks every ten seconds, and a session may take its time.
+const LIMIT: std::time::Duration = std::time::Duration::from_secs(90);
+
+async fn retained(client: &Client) -> Option<i64> {
+    let query = "SELECT (pg_current_wal_lsn() - restart_lsn)::bigint FROM pg_replication_slots
+                 WHERE database = current_database()";
+    client.query_opt(query, &[]).await.expect("ask").map(|row| row.get(0))
+}
+
+fn status(bridge: &Bridge) -> Option<Value> {
+    let (_, page) = bridge.get("/status")?;
+    serde_json::from_str(&page).ok()
+}
+
+/// Writes so many megabytes of WAL that no slot of ours decodes.
+async fn write_wal(client: &Client, megabytes: u32) {
+    let write = "SELECT pg_logical_emit_message(false, 'filler', repeat('x', 1024 * 1024))";
+    for _ in 0..megabytes {
+        client.query_one(write, &[]).await.expect("write");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_slot_holds_is_told_with_the_room_that_is_left() {
+    let brokers = Brokers::any();
+    for_each_postgres(async |server| {
+        let database = server.database().await;
+        let name = unique("held");
+        let bootstrap = brokers.bootstrap();
+        let config = "[postgres]\nslot_wal_limit = \"4GB\"\n";
+        let mut bridge =
+            Bridge::start_ready(&name, &database.unix_url, &bootstrap, config, PATIENCE);
+        let wal = eventually(PATIENCE, "the first look after the slot was made", async || {
+            let status = status(&bridge)?;
+            status["slot_wal"].is_object().then(|| status["slot_wal"].clone())
+        })
+        .await;
+        assert_eq!(wal["status"], "reserved");
+        let held = wal["retained_bytes"].as_u64().expect("a number");
+        let rooms = wal["room"].as_array().expect("a list");
+        let limit = rooms.iter().find(|room| room["bound"] == "slot_wal_limit").expect("it is set");
+        assert_eq!(limit["bytes"].as_u64(), Some((4 << 30) - held));
+        // The tests' user may read the folder of the tests' server; `max_slot_wal_keep_size` is not set.
+        assert!(rooms.iter().all(|room| room["bound"] != "max_slot_wal_keep_size"), "{wal}");
+        if rustix::process::geteuid().is_root() {
+            assert!(rooms.iter().any(|room| room["bound"] == "disk"), "{wal}");
+        }
+        let (_, metrics) = bridge.get("/metrics").expect("metrics");
+        for name in
+            ["rowcast_slot_retained_bytes ", "rowcast_slot_room_bytes{bound=\"slot_wal_limit\"} "]
+        {
+            assert!(metrics.contains(name), "{metrics}");
+        }
+        assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_above_its_limit_is_dropped_while_kafka_stands_still_and_the_database_lives_on() {
+    let kafka = private_kafka_or_skip!();
+    let server = PostgresServer::start(
+        Binaries::newest(),
+        &[("max_slot_wal_keep_size", "1GB"), ("min_wal_size", "32MB"), ("max_wal_size", "64MB")],
+    );
+    let database = server.database().await;
+    let client = database.client().await;
+    client.batch_execute("CREATE TABLE rides (id int PRIMARY KEY)").await.expect("make a table");
+    let name = unique("dropped");
+    let config = "memory = \"8MB\"\n[postgres]\nslot_wal_limit = \"64MB\"\n\
+                  [kafka]\ndrain_timeout = \"1s\"\n";
+    let brokers = kafka.brokers();
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    client.batch_execute("INSERT INTO rides VALUES (1)").await.expect("write");
+    kafka.freeze();
+    client.batch_execute("INSERT INTO rides VALUES (2)").await.expect("write");
+    write_wal(&client, 100).await;
+    assert_eq!(bridge.wait(LIMIT).code(), Some(65), "log:\n{}", bridge.log());
+
+    let log = bridge.log();
+    let line = log.lines().find(|line| line.contains("ERROR")).expect("it says so loudly");
+    for text in ["slot_wal_limit", "was dropped", "64MB", "not published"] {
+        assert!(line.contains(text), "{text} in: {line}");
+    }
+    assert_eq!(retained(&client).await, None, "the slot is gone");
+    client.batch_execute("CHECKPOINT; INSERT INTO rides VALUES (3)").await.expect("it lives on");
+    kafka.thaw();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_above_its_limit_is_dropped_while_no_broker_answers() {
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    let name = unique("unreached");
+    let slot = format!("rowcast_{name}");
+    let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
+    client.query_one(make, &[&slot]).await.expect("make a slot");
+    let config = "[postgres]\nslot_wal_limit = \"32MB\"\n";
+    let mut bridge = Bridge::start(&name, &database.unix_url, "127.0.0.1:1", config);
+    eventually(PATIENCE, "the first look", async || {
+        status(&bridge).filter(|status| status["slot_wal"].is_object())
+    })
+    .await;
+    write_wal(&client, 50).await;
+    assert_eq!(bridge.wait(LIMIT).code(), Some(65), "log:\n{}", bridge.log());
+    assert_eq!(retained(&client).await, None, "the slot is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_limit_the_slot_stays_and_what_bounds_it_is_warned_of() {
+    let server = PostgresServer::start(
+        Binaries::newest(),
+        &[("max_slot_wal_keep_size", "128MB"), ("min_wal_size", "32MB")],
+    );
+    let database = server.database().await;
+    let client = database.client().await;
+    let name = unique("warned");
+    let slot = format!("rowcast_{name}");
+    let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
+    client.query_one(make, &[&slot]).await.expect("make a slot");
+    write_wal(&client, 90).await;
+    let mut bridge = Bridge::start(&name, &database.unix_url, "127.0.0.1:1", "");
+    let warning = eventually(PATIENCE, "a warning", async || {
+        let log = bridge.log();
+        log.lines().find(|line| line.contains("holds much WAL back")).map(str::to_owned)
+    })
+    .await;
+    assert!(warning.contains("WARN") && warning.contains("max_slot_wal_keep_size"), "{warning}");
+    assert!(retained(&client).await.is_some(), "it is the server's to give up");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
