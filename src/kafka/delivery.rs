@@ -4,6 +4,12 @@
 //! to the ledger in batches, so that its lock is taken once per batch and not once per record. A
 //! batch is closed when it is full, when nothing more is in flight, and whenever the delivery
 //! thread runs out of reports: so no acknowledgement waits for another that may never come.
+//!
+//! A success without an offset is no acknowledgement. The client reports one for a batch that a
+//! broker has refused, when the batch after it was taken: it concludes that the first had been
+//! written all the same. But a broker that knows nothing yet of this producer in a partition (one
+//! that was just made, or where nothing was written for a day) takes any first sequence number, and
+//! then the first batch is nowhere. What was not confirmed is published again instead.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -139,18 +145,17 @@ impl ProducerContext for Delivery {
         let ticket = Ticket::from(number as u64);
         let (Ok(message) | Err((_, message))) = result;
         self.room_left.give_back(weight(message));
-        match result {
-            Ok(_) => self.acknowledged(ticket),
-            Err((error, message)) => {
-                self.flight.reported();
-                self.ledger.reject(ticket);
-                self.fail(Error::Undelivered {
-                    topic: message.topic().to_owned(),
-                    partition: message.partition(),
-                    source: error.clone(),
-                });
+        let (topic, partition) = (message.topic(), message.partition());
+        let error = match result {
+            Ok(message) if message.offset() >= 0 => return self.acknowledged(ticket),
+            Ok(_) => Error::Unplaced { topic: topic.to_owned(), partition },
+            Err((source, _)) => {
+                Error::Undelivered { topic: topic.to_owned(), partition, source: source.clone() }
             }
-        }
+        };
+        self.flight.reported();
+        self.ledger.reject(ticket);
+        self.fail(error);
     }
 }
 
@@ -159,4 +164,72 @@ fn weight(message: &BorrowedMessage<'_>) -> u64 {
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     let headers = message.headers().map_or(0, |headers| headers.count());
     room::weight(bytes(message.key()), bytes(message.payload()), headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+    use crate::kafka::{Outgoing, Producer, Sink as _};
+    use crate::lsn::Lsn;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// Long enough for more batches to leave before the first is answered.
+    const ROUND_TRIP: Duration = Duration::from_millis(200);
+
+    fn record(value: &[u8]) -> Outgoing<'_> {
+        Outgoing {
+            topic: "rides",
+            key: None,
+            value: Some(value),
+            headers: &[],
+            timestamp_ms: 0,
+            partition: Some(0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_batch_is_not_taken_for_delivered_because_the_next_one_was() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("rides", 1, 1).unwrap();
+        cluster.broker_round_trip_time(1, ROUND_TRIP).unwrap();
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        config.set("enable.idempotence", "true").set("linger.ms", "0");
+        let ledger = Arc::new(Ledger::new(Lsn::from(1)));
+        let producer =
+            Producer::new(&config, 1 << 20, Arc::clone(&ledger), Arc::default()).unwrap();
+
+        let send = |end_lsn: u64| {
+            ledger.begin();
+            producer.send(&record(b"ride"), ledger.issue()).unwrap();
+            ledger.commit(Lsn::from(end_lsn));
+        };
+
+        // Until the producer knows its cluster, records gather to one batch.
+        send(2);
+        let mut confirmed = ledger.subscribe();
+        let first = confirmed.wait_for(|confirmed| *confirmed == Lsn::from(2));
+        tokio::time::timeout(PATIENCE, first).await.expect("in time").unwrap();
+        let refusal = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        cluster.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &[refusal]);
+        let mut failure = producer.failure();
+        let failed = async {
+            loop {
+                send(9);
+                let pause = Duration::from_millis(5);
+                if tokio::time::timeout(pause, failure.changed()).await.is_ok() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, failed).await.expect("a failure is reported");
+        let failure = failure.borrow().clone();
+        assert!(matches!(failure.as_deref(), Some(Error::Unplaced { .. })), "{failure:?}");
+        assert!(failure.unwrap().is_transient(), "publishing again mends it");
+        assert_eq!(ledger.standing().confirmed, Lsn::from(2), "no further than to the refused one");
+    }
 }

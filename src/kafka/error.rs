@@ -83,6 +83,17 @@ pub enum Error {
         /// The broker's answer.
         source: KafkaError,
     },
+    /// The client says that a record was delivered, and does not know where to.
+    #[error(
+        "delivering a record to {topic}[{partition}]: it was reported delivered without an offset, \
+         so it may not be in the log"
+    )]
+    Unplaced {
+        /// The topic.
+        topic: String,
+        /// The partition.
+        partition: i32,
+    },
     /// The producer can't go on and must be made anew.
     #[error("the producer failed: {code}: {reason}")]
     Fatal {
@@ -117,7 +128,7 @@ impl Error {
             }
             Self::TopicRefused { code, .. } => heals_by_itself(code),
             Self::Fatal { code, .. } => *code != RDKafkaErrorCode::Fenced && heals_by_itself(code),
-            Self::Thread { .. } => true,
+            Self::Unplaced { .. } | Self::Thread { .. } => true,
         }
     }
 
@@ -166,7 +177,9 @@ impl Error {
                 format!("raise max.message.bytes of {topic}, or message.max.bytes of the brokers")
             }
             RDKafkaErrorCode::InvalidReplicationFactor => {
-                "set topics.replication_factor to at most the number of brokers".to_owned()
+                "bring up as many brokers as the topic is to have replicas, or set \
+                 topics.replication_factor to at most their number"
+                    .to_owned()
             }
             RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation => {
                 "check topics.settings and the table's own settings".to_owned()
@@ -180,6 +193,9 @@ impl Error {
 }
 
 /// Codes after which the very same request can succeed later.
+///
+/// A replication factor is invalid while fewer brokers are up than it asks for, as in a restart of
+/// the cluster.
 fn heals_by_itself(code: &RDKafkaErrorCode) -> bool {
     !matches!(
         code,
@@ -193,7 +209,6 @@ fn heals_by_itself(code: &RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::InvalidRecord
             | RDKafkaErrorCode::InvalidTopic
             | RDKafkaErrorCode::InvalidPartitions
-            | RDKafkaErrorCode::InvalidReplicationFactor
             | RDKafkaErrorCode::InvalidConfig
             | RDKafkaErrorCode::PolicyViolation
             | RDKafkaErrorCode::UnsupportedForMessageFormat
@@ -236,6 +251,7 @@ mod tests {
             RDKafkaErrorCode::NotEnoughReplicas,
             RDKafkaErrorCode::BrokerTransportFailure,
             RDKafkaErrorCode::PurgeQueue,
+            RDKafkaErrorCode::InvalidReplicationFactor,
         ] {
             assert!(undelivered(code).is_transient(), "{code}");
         }

@@ -93,7 +93,7 @@ async fn ten_thousand_mixed_changes_arrive_once_and_in_commit_order() {
 }
 
 /// A change's place in the stream, from the headers.
-fn position(record: &OwnedRecord) -> (Lsn, u64) {
+pub(crate) fn position(record: &OwnedRecord) -> (Lsn, u64) {
     let header = |name: &str| -> u64 {
         let found = record.headers.iter().find(|(header, _)| header == name);
         let (_, value) = found.unwrap_or_else(|| panic!("no header {name} in {record:?}"));

@@ -4,14 +4,17 @@
 //! Longer than the broker's session, so that the cluster takes the broker for dead and finds it
 //! alive again; shorter than what the server or a client would call the end of a connection.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rowcast::lsn::Lsn;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
 use crate::delivery::{self, CONFIG};
 use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::Bridge;
+use crate::support::consume::OwnedRecord;
 use crate::support::kafka::{KafkaNode, private_kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer};
 use crate::support::witness::Witness;
@@ -56,6 +59,11 @@ async fn walsender(client: &Client) -> Pid {
     Pid::from_raw(pid).expect("not zero")
 }
 
+/// What a record stands for, once or repeated. A delete and its tombstone have one position.
+fn place(record: &OwnedRecord) -> ((Lsn, u64), bool) {
+    (delivery::position(record), record.value.is_none())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_stands_still_for_seconds_costs_nothing() {
     let kafka = private_kafka_or_skip!();
@@ -84,7 +92,14 @@ async fn a_part_that_stands_still_for_seconds_costs_nothing() {
                 move || {
                     let mut reader =
                         reader.unwrap_or_else(|| delivery::open(&brokers, &topics, witness));
-                    reader.until_count(written, LOAD_LIMIT);
+                    let mut places = BTreeSet::new();
+                    let mut seen = 0;
+                    let all_came = |records: &[OwnedRecord]| {
+                        places.extend(records[seen..].iter().map(place));
+                        seen = records.len();
+                        places.len() >= written
+                    };
+                    reader.until(all_came, LOAD_LIMIT);
                     reader
                 }
             })
@@ -99,10 +114,15 @@ async fn a_part_that_stands_still_for_seconds_costs_nothing() {
     })
     .await
     .expect("reading does not panic");
-    assert_eq!(records.len(), written, "nothing is lost and nothing repeated");
+    // A broker that stands still when a topic was just made may refuse a batch and take the next.
+    // The bridge then publishes again what it had not confirmed, at the same positions.
+    let repeats = bridge.log().matches("trying again").count();
+    let changes: BTreeMap<_, _> = records.iter().map(|record| (place(record), record)).collect();
+    assert_eq!(changes.len(), written, "nothing is lost");
+    assert!(repeats > 0 || records.len() == written, "nothing is repeated without a reason");
     for (table, topic) in TABLES.iter().zip(&topics) {
-        let rows = load::rows_of(&client, table).await;
-        assert_eq!(delivery::replayed(&records, topic), rows, "{table}");
+        let in_order = changes.values().copied().filter(|record| record.topic == *topic);
+        assert_eq!(load::replay(in_order), load::rows_of(&client, table).await, "{table}");
     }
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
