@@ -55,6 +55,10 @@ pub struct Metrics {
     pub unchanged_not_found: Count,
     /// Rows that could not be published and went to the dead letter topic.
     pub dead_letters: Count,
+    /// Rows whose record was larger than Kafka takes.
+    pub oversize: Count,
+    /// Rows whose values were cut so that their record fits.
+    pub truncated: Count,
     /// Records handed over and not acknowledged.
     pub in_flight: Level,
     /// The position up to which Postgres was told it may discard WAL.
@@ -88,6 +92,8 @@ impl Default for Metrics {
             unchanged_reselected: Count::default(),
             unchanged_not_found: Count::default(),
             dead_letters: Count::default(),
+            oversize: Count::default(),
+            truncated: Count::default(),
             in_flight: Level::default(),
             confirmed_lsn: Level::default(),
             received_lsn: Level::default(),
@@ -140,6 +146,8 @@ impl Metrics {
             ("records_acked", "Records acknowledged by the brokers", &self.records_acked),
             ("queue_full", "Waits for room in the producer's queue", &self.queue_full),
             ("dead_letters", "Rows sent to the dead letter topic", &self.dead_letters),
+            ("oversize", "Rows larger than Kafka takes", &self.oversize),
+            ("truncated", "Rows cut so that Kafka takes them", &self.truncated),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (
                 "unchanged_omitted",

@@ -10,6 +10,7 @@
 //! Not here: sockets, and what happens after an error.
 
 mod out;
+mod oversize;
 mod report;
 
 use std::collections::{HashMap, HashSet};
@@ -18,14 +19,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use self::out::Out;
+pub use self::oversize::Oversize;
+use self::oversize::{Limit, fit};
 use self::report::{go_on_without, report};
 use crate::change::{
     Assembler, Change, Data, KeyChoice, Op, Relation, RelationFacts, Reselected, Row, Step,
     Transaction,
 };
 use crate::checkpoint::Ledger;
-use crate::config::{OnError, Operation, TableFilter, UnchangedToast};
-use crate::encode::{Encoder, Records};
+use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
+use crate::encode::{EncodeError, Encoder, Records};
 use crate::error::Error;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
@@ -82,11 +85,12 @@ pub trait Lookup {
         columns: &[usize],
     ) -> Result<Option<Reselected>, Error>;
 
-    /// Makes sure that a topic exists.
+    /// Makes sure that a topic exists. Gives the largest record that it takes, in bytes, where that
+    /// is known.
     ///
     /// # Errors
     /// When it can't be made.
-    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<(), Error>;
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error>;
 }
 
 /// Why the worker ended without an error.
@@ -108,11 +112,17 @@ pub struct Worker<S, L> {
     policy: Policy,
     /// Kinds of errors that were logged, by table.
     told: HashSet<(u32, &'static str)>,
-    topics: HashMap<u32, Arc<str>>,
+    topics: HashMap<u32, Destination>,
     message_topic: Option<Arc<str>>,
     transaction_topic: Option<Arc<str>>,
     dead_letter_topic: Option<Arc<str>>,
     out: Out<S>,
+}
+
+/// Where a table's records go.
+struct Destination {
+    topic: Arc<str>,
+    limit: Limit,
 }
 
 /// What is left out.
@@ -122,9 +132,20 @@ pub struct Policy {
     pub skipped: Vec<Operation>,
     /// What to do with a row that can't be published.
     pub on_error: OnError,
+    /// What to do with a row that is larger than Kafka takes.
+    pub oversize: Oversize,
     /// The tables to publish, where the publication has others too: one for all tables, or for
     /// whole schemas.
     pub captured: Option<TableFilter>,
+}
+
+impl Policy {
+    const fn goes_on_after(&self, error: &EncodeError) -> bool {
+        match error {
+            EncodeError::TooLarge { .. } => matches!(self.oversize.action, OnOversize::DeadLetter),
+            _ => matches!(self.on_error, OnError::SkipWithDeadLetter),
+        }
+    }
 }
 
 /// Why a message was not carried through.
@@ -222,12 +243,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             if operation(change.op()).is_some_and(|operation| policy.skipped.contains(&operation)) {
                 return Ok(());
             }
-            let topic = match change.relation() {
-                Some(relation) => topics.get(&relation.oid),
-                None => Some(topic_once(message_topic, || router.message_topic(), lookup)?),
+            let (topic, limit) = match change.relation() {
+                Some(relation) => match topics.get(&relation.oid) {
+                    Some(Destination { topic, limit }) => (topic, Some(*limit)),
+                    // The topic of a relation is found before the relation is known to the assembler.
+                    None => return Ok(()),
+                },
+                None => (topic_once(message_topic, || router.message_topic(), lookup)?, None),
             };
-            // The topic of a relation is found before the relation is known to the assembler.
-            let Some(topic) = topic else { return Ok(()) };
             let read = match encoder.unchanged_toast() {
                 UnchangedToast::Reselect => reselect(change, lookup, &out.stop)?,
                 _ => None,
@@ -235,9 +258,19 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             let change = &read.as_ref().map_or(*change, |read| change.with(read));
             let now_us = now_us();
             out.changes += 1;
-            if let Err(source) = encoder.encode(change, now_us, records) {
-                go_on_without(change, lsn, &source, policy.on_error, told)?;
-                encoder.dead_letter(change, &source, records);
+            let encoded = encoder.encode(change, now_us, records).and_then(|()| match limit {
+                Some(limit) => match records.above(limit.bytes) {
+                    Some(bytes) => {
+                        fit((change, now_us), bytes, limit, encoder, records, &out.metrics)
+                    }
+                    None => Ok(()),
+                },
+                // Of a message nothing could be cut or told elsewhere.
+                None => Ok(()),
+            });
+            if let Err(source) = encoded {
+                go_on_without(change, lsn, &source, policy.goes_on_after(&source), told)?;
+                encoder.dead_letter(change, &source, policy.oversize.client_limit, records);
                 out.metrics.dead_letters.inc();
                 let topic = topic_once(dead_letter_topic, || router.dead_letter_topic(), lookup)?;
                 return out.send_all(topic, change.time_us(now_us) / 1000, None, records);
@@ -303,8 +336,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let plan = self.router.topic(body.schema, body.table)?;
         self.encoder.announce(&relation, &plan.name)?;
         report(before.as_deref(), &relation, &plan);
-        self.lookup.ensure_topic(&plan)?;
-        self.topics.insert(body.oid, plan.name);
+        let limit = self.lookup.ensure_topic(&plan)?;
+        let limit = self.policy.oversize.limit(limit, self.encoder.may_cut(&relation));
+        self.topics.insert(body.oid, Destination { topic: plan.name, limit });
         Ok(())
     }
 }

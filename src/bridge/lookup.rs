@@ -63,11 +63,12 @@ impl Lookup for ServerLookup {
         })
     }
 
-    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<(), Error> {
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            let Err(error) = self.runtime.block_on(self.topics.ensure(topic)) else {
-                return Ok(());
+            let error = match self.runtime.block_on(self.topics.ensure(topic)) {
+                Ok(limit) => return Ok(limit),
+                Err(error) => error,
             };
             if !error.is_transient() || self.stop.is_now() {
                 return Err(error.into());

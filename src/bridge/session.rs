@@ -22,14 +22,14 @@ use crate::admin::State;
 use crate::checkpoint::Ledger;
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
-use crate::kafka::{Producer, Topics, client_config};
+use crate::kafka::{Producer, Topics, client_config, compresses, record_limit};
 use crate::lsn::Lsn;
 use crate::postgres::{
     Catalog, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase, chunk_channel,
     spawn_reader,
 };
 use crate::route::Router;
-use crate::worker::{Ended, Policy, Stop, Worker};
+use crate::worker::{Ended, Oversize, Policy, Stop, Worker};
 
 /// What runs while rows flow.
 struct Running {
@@ -118,6 +118,11 @@ impl Bridge {
             Policy {
                 skipped: settings.skipped.clone(),
                 on_error: settings.errors.on_error,
+                oversize: Oversize {
+                    action: settings.errors.on_oversize,
+                    client_limit: record_limit(&client_config),
+                    is_compressed: compresses(&client_config),
+                },
                 captured,
             },
             last_commit_lsn,

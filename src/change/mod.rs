@@ -27,6 +27,7 @@ pub use crate::types::{TypeFacts, TypeKind};
 use std::sync::Arc;
 
 use crate::lsn::Lsn;
+use crate::pgoutput::Tuple;
 
 /// One change, over the bytes of its message.
 #[derive(Debug, Clone, Copy)]
@@ -130,6 +131,20 @@ impl<'a> Change<'a> {
             | Data::Truncate { relation }
             | Data::Read { relation, .. } => Some(relation),
             Data::Message { .. } => None,
+        }
+    }
+
+    /// The values before and after, as they were sent, as far as there are.
+    #[must_use]
+    pub const fn tuples(&self) -> (Option<Tuple<'a>>, Option<Tuple<'a>>) {
+        match self.data {
+            Data::Insert { after: row, .. } | Data::Read { row, .. } => (None, Some(row.tuple())),
+            Data::Update { before: Some(before), after, .. } => {
+                (Some(before.tuple()), Some(after.tuple()))
+            }
+            Data::Update { before: None, after, .. } => (None, Some(after.tuple())),
+            Data::Delete { before, .. } => (Some(before.tuple()), None),
+            Data::Truncate { .. } | Data::Message { .. } => (None, None),
         }
     }
 

@@ -57,6 +57,8 @@ pub struct ColumnRules {
     pub(super) exclude: Vec<ColumnPattern>,
     /// Rules for values with their numbers, the strictest first.
     pub(super) values: Vec<(ColumnPattern, RuleKey, usize)>,
+    /// Columns that may be cut so that a record fits.
+    pub(super) oversize: Vec<ColumnPattern>,
 }
 
 /// A rule for the values of a column.
@@ -68,6 +70,8 @@ pub enum RuleKey {
     Hash,
     /// At most so many characters.
     Truncate,
+    /// As many characters as fit.
+    TruncateOversize,
 }
 
 impl fmt::Display for RuleKey {
@@ -76,6 +80,7 @@ impl fmt::Display for RuleKey {
             Self::Mask => "mask",
             Self::Hash => "hash",
             Self::Truncate => "truncate",
+            Self::TruncateOversize => "truncate_oversize",
         })
     }
 }
@@ -95,10 +100,19 @@ impl ColumnRules {
         found.map(|&(_, rule, count)| (rule, count))
     }
 
+    /// Whether the values of this column may be cut so that a record fits.
+    #[must_use]
+    pub fn cuts_oversize(&self, column: &str) -> bool {
+        self.oversize.iter().any(|pattern| pattern.matches(column))
+    }
+
     /// Whether it lets every column of every table through as it is.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.include.is_none() && self.exclude.is_empty() && self.values.is_empty()
+        self.include.is_none()
+            && self.exclude.is_empty()
+            && self.values.is_empty()
+            && self.oversize.is_empty()
     }
 
     /// The names without any glob that are none of these columns: slips of the pen, most likely.
@@ -108,6 +122,7 @@ impl ColumnRules {
             .flatten()
             .chain(&self.exclude)
             .chain(self.values.iter().map(|(pattern, ..)| pattern))
+            .chain(&self.oversize)
             .filter(|pattern| pattern.is_exact() && !columns.iter().any(|c| pattern.matches(c)))
             .map(ColumnPattern::as_str)
     }
@@ -123,7 +138,7 @@ mod tests {
 
     fn filter(include: Option<&[&str]>, exclude: &[&str]) -> ColumnRules {
         let include = include.map(patterns);
-        ColumnRules { include, exclude: patterns(exclude), values: Vec::new() }
+        ColumnRules { include, exclude: patterns(exclude), ..ColumnRules::default() }
     }
 
     #[test]

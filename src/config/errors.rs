@@ -9,6 +9,10 @@ pub struct Errors {
     /// What to do with a row whose values or key can't be written: `fail` stops the stream until it
     /// is mended; `skip-with-dead-letter` publishes it to the dead letter topic and goes on.
     pub on_error: OnError,
+    /// What to do with a row whose record is larger than Kafka takes, where
+    /// `tables."...".truncate_oversize` does not make it fit: `fail` stops the stream; `dead-letter`
+    /// publishes its key, position and the sizes of its values to the dead letter topic and goes on.
+    pub on_oversize: OnOversize,
     /// The topic of rows that can't be published. Their values stand in it as the server sent
     /// them. Default: `<prefix>.dead-letter`.
     pub dead_letter_topic: Option<String>,
@@ -23,4 +27,15 @@ pub enum OnError {
     Fail,
     /// Publish what is known of it elsewhere, and go on.
     SkipWithDeadLetter,
+}
+
+/// What to do with a row that is larger than Kafka takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOversize {
+    /// Stop: nothing is left out without somebody's word.
+    #[default]
+    Fail,
+    /// Publish what is known of it elsewhere, without its values, and go on.
+    DeadLetter,
 }

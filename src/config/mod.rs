@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::admin::Admin;
 pub use self::columns::{ColumnRules, RuleKey};
-pub use self::errors::{Errors, OnError};
+pub use self::errors::{Errors, OnError, OnOversize};
 pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
 pub use self::kafka::Kafka;

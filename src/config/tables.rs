@@ -37,6 +37,9 @@ pub struct Table {
     pub hash: Option<Vec<String>>,
     /// Text columns, as globs, whose values are cut to so many characters: `{ notes = 100 }`.
     pub truncate: Option<BTreeMap<String, u32>>,
+    /// Text columns, as globs, whose values are cut when the record is larger than Kafka takes, to the
+    /// length at which it fits.
+    pub truncate_oversize: Option<Vec<String>>,
     /// Partitions of the topic when it is made, instead of `topics.partitions`.
     pub partitions: Option<i32>,
     /// Replicas of the topic when it is made, instead of `topics.replication_factor`.
@@ -81,6 +84,7 @@ impl Table {
             include: self.columns.as_deref().map(patterns).transpose()?,
             exclude: patterns(self.exclude_columns.as_deref().unwrap_or_default())?,
             values,
+            oversize: patterns(self.truncate_oversize.as_deref().unwrap_or_default())?,
         })
     }
 }

@@ -27,21 +27,26 @@ pub const HEADER_TABLE: &str = "rowcast.table";
 /// Header with the kind of change, as Debezium's `op` names it.
 pub const HEADER_OP: &str = "rowcast.op";
 
+/// A longer key is left out: it is no identity that anyone would look for, and might not fit.
+const KEY_BYTES_MAX: usize = 16 * 1024;
+
 /// Writes the record of a change that `error` kept from being published.
 pub(super) fn write(
     plan: &Plan,
     change: &Change<'_>,
     error: &EncodeError,
-    format: KeyFormat,
+    (format, with_values): (KeyFormat, bool),
     out: &mut Records,
 ) {
+    // A key may be what is too large.
     let key = if plan.has_key() { key(plan, change, format, out) } else { None };
+    let key = key.filter(|key| key.len() <= KEY_BYTES_MAX);
     let mut reason = error.to_string();
     if let Some(cause) = error.source() {
         reason = format!("{reason}: {cause}");
     }
     let start = out.buffer.len();
-    value(plan, change, &reason, &mut out.buffer);
+    value(plan, change, (error, &reason), with_values, &mut out.buffer);
     let value = Some(start..out.buffer.len());
 
     let position = change.position;
@@ -77,7 +82,13 @@ fn key(
     written.ok()
 }
 
-fn value(plan: &Plan, change: &Change<'_>, reason: &str, out: &mut Vec<u8>) {
+fn value(
+    plan: &Plan,
+    change: &Change<'_>,
+    (error, reason): (&EncodeError, &str),
+    with_values: bool,
+    out: &mut Vec<u8>,
+) {
     let text = |name: &str, text: &str, out: &mut Vec<u8>| {
         out.extend_from_slice(name.as_bytes());
         write_string(text, out);
@@ -96,6 +107,13 @@ fn value(plan: &Plan, change: &Change<'_>, reason: &str, out: &mut Vec<u8>) {
     match change.transaction {
         Some(transaction) => number(",\"txId\":", transaction.xid.into(), out),
         None => out.extend_from_slice(b",\"txId\":null"),
+    }
+    if let EncodeError::TooLarge { bytes, limit, .. } = error {
+        number(",\"bytes\":", *bytes as u64, out);
+        number(",\"limit\":", *limit as u64, out);
+    }
+    if !with_values {
+        return sizes(plan, change, out);
     }
     let (before, after) = match change.data {
         Data::Insert { after, .. } => (None, Some(after.tuple())),
@@ -131,6 +149,28 @@ fn columns(plan: &Plan, tuple: Tuple<'_>, old: Option<&OldRow<'_>>, out: &mut Ve
         raw(datum, out);
     }
     close_object(start, out);
+}
+
+/// In place of values that are too large, how many bytes the server sent of each column.
+fn sizes(plan: &Plan, change: &Change<'_>, out: &mut Vec<u8>) {
+    let (before, after) = change.tuples();
+    for (name, tuple) in [(",\"before_bytes\":", before), (",\"after_bytes\":", after)] {
+        out.extend_from_slice(name.as_bytes());
+        let Some(tuple) = tuple else {
+            out.extend_from_slice(b"null");
+            continue;
+        };
+        let start = out.len();
+        for (column, datum) in plan.columns.iter().zip(tuple) {
+            let (Datum::Text(bytes) | Datum::Binary(bytes)) = datum else { continue };
+            if !column.rule.leaves_out() {
+                out.extend_from_slice(&column.name);
+                write_number(bytes.len(), out);
+            }
+        }
+        close_object(start, out);
+    }
+    out.push(b'}');
 }
 
 fn raw(datum: Datum<'_>, out: &mut Vec<u8>) {

@@ -57,6 +57,23 @@ pub enum EncodeError {
         /// The column.
         column: String,
     },
+    /// The record is larger than Kafka takes.
+    #[error(
+        "a record of {bytes} bytes of table {table} (key columns: {}) is larger than the {limit} that {bound} allows",
+        list(key_columns)
+    )]
+    TooLarge {
+        /// `schema.table`.
+        table: String,
+        /// Names of the key's columns.
+        key_columns: Vec<String>,
+        /// Bytes on the wire, before compression.
+        bytes: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+        /// What allows them.
+        bound: &'static str,
+    },
     /// The settings of the table do not fit it.
     #[error(transparent)]
     Rules(RuleError),
@@ -84,6 +101,7 @@ impl EncodeError {
             Self::KeyUnchanged { .. } => Some("key-unchanged"),
             Self::Unchanged { .. } => Some("unchanged"),
             Self::KeyOutsideIdentity { .. } => Some("key-outside-identity"),
+            Self::TooLarge { .. } => Some("too-large"),
             Self::Rules(_) => None,
         }
     }
@@ -103,8 +121,17 @@ impl EncodeError {
             Self::KeyNull { table, .. } => Some(format!(
                 "configure a key of NOT NULL columns for {table}; if it is partitioned, give each partition the root's REPLICA IDENTITY"
             )),
+            Self::TooLarge { table, bytes, .. } => Some(format!(
+                "raise kafka.properties.\"message.max.bytes\" and the topic's max.message.bytes above \
+                 {bytes}; or name text columns of {table} in truncate_oversize; or leave large columns \
+                 out by exclude_columns; or set errors.on_oversize = \"dead-letter\""
+            )),
             Self::Rules(error) => Some(error.fix()),
             Self::Value { .. } | Self::Binary { .. } => None,
         }
     }
+}
+
+fn list(columns: &[String]) -> String {
+    if columns.is_empty() { "none".to_owned() } else { columns.join(", ") }
 }

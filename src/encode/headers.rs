@@ -18,6 +18,8 @@ use super::records::{Header, Records};
 pub const HEADER_NEW_KEY: &str = "__debezium.newkey";
 /// Header of the create in a key change: the key before.
 pub const HEADER_OLD_KEY: &str = "__debezium.oldkey";
+/// Header that names the columns whose values were cut so that the record fits.
+pub const HEADER_TRUNCATED: &str = "rowcast.truncated";
 /// Header that names the columns whose TOAST value did not change and is not known: they are left
 /// out, or a placeholder stands for them.
 pub const HEADER_UNCHANGED: &str = "rowcast.unchanged";

@@ -45,6 +45,7 @@ mod error;
 mod flat;
 mod headers;
 mod key;
+mod oversize;
 mod plan;
 mod records;
 mod rules;
@@ -57,7 +58,7 @@ pub use self::error::EncodeError;
 pub use self::headers::{
     HEADER_CONTENT_TYPE, HEADER_CONTEXT_CONNECTOR, HEADER_CONTEXT_NAME, HEADER_CONTEXT_RUN,
     HEADER_CONTEXT_TASK, HEADER_LSN, HEADER_NEW_KEY, HEADER_OLD_KEY, HEADER_ORDINAL,
-    HEADER_RESELECTED, HEADER_UNCHANGED, HEADER_XID,
+    HEADER_RESELECTED, HEADER_TRUNCATED, HEADER_UNCHANGED, HEADER_XID,
 };
 pub use self::records::{RecordRef, Records};
 pub use self::rules::{RuleError, ValueRules};
@@ -119,6 +120,8 @@ pub struct Encoder {
     plans: HashMap<u32, Plan>,
     /// Places of the columns left out of the row that is being written.
     unchanged: Vec<usize>,
+    /// Events counted before the change that was written last.
+    counted: u64,
 }
 
 impl Encoder {
@@ -143,6 +146,7 @@ impl Encoder {
             format: (*format).clone(),
             plans: HashMap::new(),
             unchanged: Vec::new(),
+            counted: 0,
         }
     }
 
@@ -182,25 +186,41 @@ impl Encoder {
         out: &mut Records,
     ) -> Result<(), EncodeError> {
         out.clear();
-        let counted = self.counts.as_ref().map_or(0, Counts::total);
+        self.counted = self.counts.as_ref().map_or(0, Counts::total);
         let result = self.encode_data(change, now_us, out);
         if result.is_err() {
             out.clear();
-            let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
-            if let (Some(counts), Some(plan)) = (&mut self.counts, plan) {
-                counts.take_back(counted, plan.collection);
-            }
+            self.take_back(change);
         }
         result
     }
 
+    /// The change that was written last is not to be counted: it is not sent as it is.
+    fn take_back(&mut self, change: &Change<'_>) {
+        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
+        if let (Some(counts), Some(plan)) = (&mut self.counts, plan) {
+            counts.take_back(self.counted, plan.collection);
+        }
+    }
+
     /// Replaces what is in `out` by the record that tells of a change which
-    /// [`encode`](Self::encode) refused with this error: a dead letter.
-    pub fn dead_letter(&self, change: &Change<'_>, error: &EncodeError, out: &mut Records) {
+    /// [`encode`](Self::encode) refused with this error: a dead letter. It has the change's values
+    /// unless they are what is too large, or would make the letter larger than `limit` bytes.
+    pub fn dead_letter(
+        &self,
+        change: &Change<'_>,
+        error: &EncodeError,
+        limit: usize,
+        out: &mut Records,
+    ) {
         out.clear();
         let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
-        if let Some(plan) = plan {
-            dead_letter::write(plan, change, error, self.format.key, out);
+        let Some(plan) = plan else { return };
+        let is_small = !matches!(error, EncodeError::TooLarge { .. });
+        dead_letter::write(plan, change, error, (self.format.key, is_small), out);
+        if out.above(limit).is_some() {
+            out.clear();
+            dead_letter::write(plan, change, error, (self.format.key, false), out);
         }
     }
 
@@ -310,7 +330,8 @@ impl Encoder {
             let collection = counts.map_or(0, |counts| counts.place(&relation.full_name));
             let (format, forms, prefix) = (&self.format, &self.forms, self.prefix.as_str());
             let shape = Shape { format, forms, prefix, topic };
-            let plan = Plan::new(relation, rules, &shape, collection);
+            let mut plan = Plan::new(relation, rules, &shape, collection);
+            plan.cuttable = self.rules.cuttable(relation)?;
             self.plans.insert(relation.oid, plan);
         }
         Ok(())

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) value_head: Head,
     /// Whether an unchanged TOAST value that nothing stands in for is an error.
     fails_unchanged: bool,
+    /// Places of the columns that may be cut so that a record fits.
+    pub(super) cuttable: Vec<usize>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,7 @@ impl Plan {
             collection,
             key_head: Head::default(),
             value_head: Head::default(),
+            cuttable: Vec::new(),
             fails_unchanged: shape.format.unchanged_toast() == UnchangedToast::Fail,
             relation: Arc::clone(relation),
         };

@@ -209,6 +209,27 @@ impl ValueRules {
         rules.collect()
     }
 
+    /// Places of the columns that may be cut so that a record fits. One that is hidden or left out is
+    /// small already.
+    pub(super) fn cuttable(&self, relation: &Relation) -> Result<Vec<usize>, RuleError> {
+        let Some(columns) = self.tables.columns(&relation.schema, &relation.table) else {
+            return Ok(Vec::new());
+        };
+        let mut places = Vec::new();
+        for (at, column) in relation.columns.iter().enumerate() {
+            let rule = columns.rule(&column.name).map(|(rule, _)| rule);
+            let is_small = matches!(rule, Some(RuleKey::Mask | RuleKey::Hash));
+            if !columns.cuts_oversize(&column.name) || !columns.publishes(&column.name) || is_small
+            {
+                continue;
+            }
+            // Refused where it is not text.
+            self.text_rule(relation, at, column, RuleKey::TruncateOversize, 0)?;
+            places.push(at);
+        }
+        Ok(places)
+    }
+
     fn text_rule(
         &self,
         relation: &Relation,
@@ -223,7 +244,7 @@ impl ValueRules {
             let type_name = type_name(column.type_oid, &relation.types);
             return Err(RuleError::NotText { table: table(), column: name(), rule, type_name });
         };
-        if rule != RuleKey::Truncate && relation.key.contains(&at) {
+        if matches!(rule, RuleKey::Mask | RuleKey::Hash) && relation.key.contains(&at) {
             return Err(RuleError::InKey { table: table(), column: name(), rule });
         }
         Ok(match rule {
@@ -239,7 +260,7 @@ impl ValueRules {
                 let digits_max = length.unwrap_or(usize::MAX);
                 Rule::Hash(Salted { state: Sha256::new_with_prefix(salt), digits_max })
             }
-            RuleKey::Truncate => Rule::Truncate(count),
+            RuleKey::Truncate | RuleKey::TruncateOversize => Rule::Truncate(count),
         })
     }
 }

@@ -150,6 +150,9 @@ impl ProducerContext for Delivery {
             Ok(message) if message.offset() >= 0 => return self.acknowledged(ticket),
             Ok(_) => Error::Unplaced { topic: topic.to_owned(), partition },
             Err((source, _)) => {
+                if source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                    self.metrics.oversize.inc();
+                }
                 Error::Undelivered { topic: topic.to_owned(), partition, source: source.clone() }
             }
         };

@@ -174,7 +174,11 @@ impl Error {
                     .to_owned()
             }
             RDKafkaErrorCode::MessageSizeTooLarge => {
-                format!("raise max.message.bytes of {topic}, or message.max.bytes of the brokers")
+                format!(
+                    "raise max.message.bytes of {topic}, or message.max.bytes of the brokers; or lower \
+                     kafka.properties.\"message.max.bytes\" and \"batch.size\" to it, and \
+                     errors.on_oversize holds for what is larger"
+                )
             }
             RDKafkaErrorCode::InvalidReplicationFactor => {
                 "bring up as many brokers as the topic is to have replicas, or set \

@@ -17,7 +17,7 @@ mod topics;
 
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
-pub use self::properties::client_config;
+pub use self::properties::{client_config, compresses, record_limit};
 pub use self::topics::Topics;
 
 /// librdkafka's own log lines, at their own level.

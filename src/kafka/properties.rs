@@ -50,7 +50,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
 ];
 
 /// librdkafka's own `batch.size`.
-const BATCH_BYTES: u64 = 1_000_000;
+pub(super) const BATCH_BYTES: usize = 1_000_000;
 
 /// The producer's properties, as librdkafka takes them.
 ///
@@ -80,11 +80,26 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     client.set("queue.buffering.max.messages", "0");
     client.set("queue.buffering.max.kbytes", i32::MAX.to_string());
     let batch = settings.memory.batch_bytes();
-    if batch < BATCH_BYTES && !user.contains_key("batch.size") {
+    if batch < BATCH_BYTES as u64 && !user.contains_key("batch.size") {
         client.set("batch.size", batch.to_string());
     }
     client.set_log_level(RDKafkaLogLevel::Info);
     Ok(client)
+}
+
+/// The largest record that the client takes, in bytes before compression.
+#[must_use]
+pub fn record_limit(client: &ClientConfig) -> usize {
+    /// librdkafka's own.
+    const DEFAULT: usize = 1_000_000;
+    client.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT)
+}
+
+/// Whether batches are compressed, so that a broker may take what looks too large here.
+#[must_use]
+pub fn compresses(client: &ClientConfig) -> bool {
+    let names = ["compression.type", "compression.codec"];
+    names.iter().filter_map(|name| client.get(name)).any(|codec| codec != "none")
 }
 
 /// The error for a client that could not be made, without any value that may be a secret.

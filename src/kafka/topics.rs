@@ -6,22 +6,25 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{
-    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
-    TopicReplication,
+    AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication,
 };
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::error::Error;
-use super::properties::creation_error;
+use super::properties::{BATCH_BYTES, creation_error};
+use crate::backoff::Backoff;
 use crate::route::TopicPlan;
 
-/// Longest wait for a description that is only logged; the end of a session waits for it too.
+/// The topic's setting that bounds a batch.
+const LARGEST: &str = "max.message.bytes";
+
+/// Longest wait for a description: rows wait for it, and can do without.
 const DESCRIPTION: Duration = Duration::from_secs(3);
 
 /// Longest wait for one answer of the brokers.
@@ -44,26 +47,49 @@ impl Topics {
         Self { config, create, admin: OnceLock::new(), known: HashMap::new(), listed: false }
     }
 
-    /// Makes sure that the topic exists.
+    /// Makes sure that the topic exists. Gives the largest batch that it takes, in bytes, where the
+    /// brokers tell that.
     ///
     /// # Errors
     /// When the brokers can't be asked, or refuse to make the topic, or it must not be made.
-    pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<(), Error> {
+    pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<Option<usize>, Error> {
         let admin = self.admin()?;
         if !self.listed {
             self.known = list(Arc::clone(&admin), self.brokers()).await?;
             self.listed = true;
         }
         if let Some(&partitions) = self.known.get(&*plan.name) {
-            tokio::spawn(report_differences(admin, plan.clone(), partitions));
-            return Ok(());
+            let described = describe(&admin, &plan.name).await;
+            report_differences(plan, partitions, described.as_ref());
+            return Ok(self.limit(plan, setting(described.as_ref())));
         }
         if !self.create {
             return Err(Error::TopicMissing { topic: plan.name.to_string() });
         }
         create(&admin, plan).await?;
         self.known.insert(plan.name.to_string(), usize::try_from(plan.partitions).unwrap_or(0));
-        Ok(())
+        // A broker that has just made a topic may still tell its own defaults.
+        let limit = match plan.settings.get(LARGEST) {
+            Some(set) => Some(set.clone()),
+            None => setting(describe(&admin, &plan.name).await.as_ref()),
+        };
+        Ok(self.limit(plan, limit))
+    }
+
+    /// The largest batch that the topic takes; warns where the client makes larger ones.
+    fn limit(&self, plan: &TopicPlan, setting: Option<String>) -> Option<usize> {
+        let topic = &*plan.name;
+        let limit: usize = setting?.parse().ok()?;
+        let batch = self.config.get("batch.size").and_then(|bytes| bytes.parse().ok());
+        if limit < batch.unwrap_or(BATCH_BYTES) {
+            tracing::warn!(
+                topic,
+                max_message_bytes = limit,
+                fix = format!("set kafka.properties.\"batch.size\" to {limit} or less"),
+                "the topic takes smaller batches than are made: one that does not compress is refused"
+            );
+        }
+        Some(limit)
     }
 
     /// Asks a broker for anything at all.
@@ -148,39 +174,55 @@ async fn create(admin: &AdminClient<Quiet>, plan: &TopicPlan) -> Result<(), Erro
     Ok(())
 }
 
-/// Logs where an existing topic is not as configured. Best effort: a user without the right to
-/// describe a topic can still write to it.
-async fn report_differences(admin: Arc<AdminClient<Quiet>>, plan: TopicPlan, partitions: usize) {
+/// The largest batch, as a topic's settings have it.
+fn setting(described: Option<&ConfigResource>) -> Option<String> {
+    described?.get(LARGEST)?.value.clone()
+}
+
+/// A topic's settings. Best effort: a user without the right to describe a topic can still write to
+/// it.
+async fn describe(admin: &AdminClient<Quiet>, topic: &str) -> Option<ConfigResource> {
+    let options = AdminOptions::new().request_timeout(Some(DESCRIPTION));
+    let asked = Instant::now();
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+    loop {
+        let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
+        let error = match answer.map(|answers| answers.into_iter().next()) {
+            Ok(Some(Ok(described))) => return Some(described),
+            // A broker hears of a new topic a little later than the controller.
+            Ok(Some(Err(RDKafkaErrorCode::UnknownTopicOrPartition)))
+                if asked.elapsed() < DESCRIPTION =>
+            {
+                tokio::time::sleep(backoff.next_wait()).await;
+                continue;
+            }
+            Ok(Some(Err(code))) => code.to_string(),
+            Ok(None) => "no answer".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::debug!(topic, error, "the topic's settings can't be read");
+        return None;
+    }
+}
+
+/// Logs where an existing topic is not as configured.
+fn report_differences(plan: &TopicPlan, partitions: usize, described: Option<&ConfigResource>) {
     let topic = &*plan.name;
     if usize::try_from(plan.partitions) != Ok(partitions) {
         let configured = plan.partitions;
         tracing::info!(topic, partitions, configured, "topic exists and keeps its partitions");
     }
-    if plan.settings.is_empty() {
-        return;
-    }
-    let options = AdminOptions::new().request_timeout(Some(DESCRIPTION));
-    let answer = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await;
-    let answers = match answer {
-        Ok(answers) => answers,
-        Err(error) => {
-            tracing::debug!(topic, error = %error, "the topic's settings can't be read");
-            return;
-        }
-    };
-    for resource in answers.into_iter().flatten() {
-        debug_assert_eq!(resource.specifier, OwnedResourceSpecifier::Topic(topic.to_owned()));
-        for (name, configured) in &plan.settings {
-            let value = resource.get(name).and_then(|entry| entry.value.as_deref());
-            if value != Some(configured) {
-                tracing::warn!(
-                    topic,
-                    setting = name,
-                    value,
-                    configured,
-                    "topic exists and keeps its setting"
-                );
-            }
+    let Some(described) = described else { return };
+    for (name, configured) in &plan.settings {
+        let value = described.get(name).and_then(|entry| entry.value.as_deref());
+        if value != Some(configured) {
+            tracing::warn!(
+                topic,
+                setting = name,
+                value,
+                configured,
+                "topic exists and keeps its setting"
+            );
         }
     }
 }

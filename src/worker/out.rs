@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 const ROOM: Duration = Duration::from_millis(50);
 
 /// More than any record has: four of Debezium's context, three of the position, one each of a key
-/// change, of the content type, of unchanged and of reselected columns.
+/// change, of the content type, of unchanged, of reselected and of cut columns.
 const HEADERS_MAX: usize = 12;
 
 /// The way out: where a record gets its ticket.
@@ -77,7 +77,12 @@ impl<S: Sink> Out<S> {
                         return Err(Halt::Stopped);
                     }
                 }
-                Err(SendError::Refused(error)) => return Err(Halt::Failed(error.into())),
+                Err(SendError::Refused(error)) => {
+                    if matches!(error, crate::kafka::Error::TooLarge { .. }) {
+                        self.metrics.oversize.inc();
+                    }
+                    return Err(Halt::Failed(error.into()));
+                }
             }
         }
         self.sent += 1;

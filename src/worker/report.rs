@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 
 use crate::change::{Change, Relation};
-use crate::config::OnError;
 use crate::encode::EncodeError;
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -17,13 +16,11 @@ pub(super) fn go_on_without(
     change: &Change<'_>,
     lsn: Lsn,
     source: &EncodeError,
-    on_error: OnError,
+    goes_on: bool,
     told: &mut HashSet<(u32, &'static str)>,
 ) -> Result<(), Error> {
     let error = Error::Encode { lsn, position: change.position, source: source.clone() };
-    let (OnError::SkipWithDeadLetter, Some(reason)) = (on_error, source.reason()) else {
-        return Err(error);
-    };
+    let (true, Some(reason)) = (goes_on, source.reason()) else { return Err(error) };
     let Some(relation) = change.relation() else { return Err(error) };
     if told.insert((relation.oid, reason)) {
         tracing::warn!(

@@ -46,8 +46,8 @@ impl Lookup for Willing {
         Ok(None)
     }
 
-    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<(), Error> {
-        Ok(())
+    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<Option<usize>, Error> {
+        Ok(None)
     }
 }
 

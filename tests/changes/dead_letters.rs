@@ -32,7 +32,7 @@ fn letter(message: &[u8]) -> (Option<Json>, Json) {
     let mut records = Records::default();
     let error = encoder.encode(&change, 1, &mut records).unwrap_err();
     assert!(records.is_empty() && error.reason().is_some());
-    encoder.dead_letter(&change, &error, &mut records);
+    encoder.dead_letter(&change, &error, usize::MAX, &mut records);
     let record = records.iter().next().expect("one record");
     let json = |bytes: &[u8]| serde_json::from_slice(bytes).expect("JSON");
     (record.key.map(json), json(record.value.expect("a value")))

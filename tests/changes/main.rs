@@ -6,6 +6,7 @@ mod golden;
 mod identity;
 mod manual;
 mod metadata;
+mod oversize;
 mod records;
 mod roundtrip;
 mod rules;

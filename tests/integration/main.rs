@@ -19,6 +19,7 @@ mod load;
 mod login;
 mod memory;
 mod oracle;
+mod oversize;
 mod partitions;
 mod scenario;
 mod setup;
