@@ -22,6 +22,13 @@ pub struct BoundLabel {
     pub bound: &'static str,
 }
 
+/// A stage of the line, as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StageLabel {
+    /// Its name.
+    pub stage: &'static str,
+}
+
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<u64, AtomicU64>;
 
@@ -73,6 +80,10 @@ pub struct Metrics {
     pub slot_room_bytes: Family<BoundLabel, Level>,
     /// Seconds until that room is filled at the present rate; without a value where it is not.
     pub slot_room_seconds: Family<BoundLabel, Level>,
+    /// One while another copy reads from the slot, else zero.
+    pub standby: Level,
+    /// One for a stage that makes no progress while there is something to do, else zero.
+    pub stalled: Family<StageLabel, Level>,
 }
 
 impl Default for Metrics {
@@ -101,6 +112,8 @@ impl Default for Metrics {
             slot_retained_bytes: Level::default(),
             slot_room_bytes: Family::default(),
             slot_room_seconds: Family::default(),
+            standby: Level::default(),
+            stalled: Family::default(),
         };
         metrics.register();
         metrics
@@ -133,6 +146,11 @@ impl Metrics {
                 None => drop(family.remove(&label)),
             }
         }
+    }
+
+    /// Says of a stage whether it stands still.
+    pub fn set_stalled(&self, stage: &'static str, stalled: bool) {
+        self.stalled.get_or_create(&StageLabel { stage }).set(u64::from(stalled));
     }
 
     fn register(&mut self) {
@@ -178,6 +196,7 @@ impl Metrics {
             ("received_lsn", "Last position received", &self.received_lsn),
             ("streaming", "One while rows stream, else zero", &self.streaming),
             ("slot_retained_bytes", "Bytes of WAL the slot holds back", &self.slot_retained_bytes),
+            ("standby", "One while another copy reads from the slot", &self.standby),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -187,6 +206,8 @@ impl Metrics {
         ] {
             registry.register(name, help, family.clone());
         }
+        let help = "One for a stage that makes no progress while there is something to do";
+        registry.register("stalled", help, self.stalled.clone());
     }
 }
 

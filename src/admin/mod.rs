@@ -3,7 +3,8 @@
 //! | path | answers |
 //! |---|---|
 //! | `/livez` | 200 as long as the process answers at all |
-//! | `/readyz` | 200 while rows flow, else 503; the body is the state's word |
+//! | `/readyz` | 200 while rows flow, else 503; the body is the state's word and the reason |
+//! | `/readyz?standby` | the same, and 200 for a copy that waits to take over |
 //! | `/status` | the state as JSON |
 //! | `/metrics` | the metrics in Prometheus' text form |
 //!
@@ -14,7 +15,7 @@ mod status;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::State as Extract;
+use axum::extract::{RawQuery, State as Extract};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -22,7 +23,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub use self::status::{Failure, SlotRoom, SlotWal, State, Status};
+pub use self::status::{Failure, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 
@@ -88,13 +89,17 @@ pub async fn serve(listener: TcpListener, observed: Observed) {
     }
 }
 
-async fn readyz(Extract(observed): Extract<Observed>) -> impl IntoResponse {
-    let state = observed.status.borrow().state;
-    let code = match state {
-        State::Streaming => StatusCode::OK,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    (code, format!("{}\n", state.word()))
+/// A rolling update waits for the new copy to be ready before it ends the old one, and the new one
+/// is in standby until then. Whoever updates that way asks with `?standby`.
+async fn readyz(
+    Extract(observed): Extract<Observed>,
+    RawQuery(query): RawQuery,
+) -> impl IntoResponse {
+    let status = observed.status.borrow();
+    let standby_will_do = query.is_some_and(|query| query == "standby");
+    let ready = status.is_ready() || (standby_will_do && status.state == State::Standby);
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, format!("{}\n", status.line()))
 }
 
 async fn metrics(Extract(observed): Extract<Observed>) -> impl IntoResponse {

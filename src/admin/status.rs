@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! Preflight -> Streaming -> Draining -> Stopped
-//!     ^            |
-//!     +- Backoff <-+
+//!  ^  ^            |
+//!  |  +- Backoff <-+
+//!  v
+//! Standby
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ pub enum State {
     /// Reaching the servers, and checking and making what is needed on them.
     #[default]
     Preflight,
+    /// Another reads from the slot: waiting until it is free.
+    Standby,
     /// Rows flow.
     Streaming,
     /// Something failed that may heal: waiting before the next try.
@@ -33,12 +37,22 @@ impl State {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Preflight => "preflight",
+            Self::Standby => "standby",
             Self::Streaming => "streaming",
             Self::Backoff => "backoff",
             Self::Draining => "draining",
             Self::Stopped => "stopped",
         }
     }
+}
+
+/// A stage of the line that makes no progress while there is something to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// `source` or `kafka`.
+    pub stage: String,
+    /// What stands still, since when, and what waits.
+    pub reason: String,
 }
 
 /// The last failure, and what mends it.
@@ -98,6 +112,59 @@ pub struct Status {
     pub changes: u64,
     /// Records acknowledged since the start.
     pub records_acked: u64,
+    /// What is waited for in this state, where that is known.
+    pub reason: Option<String>,
+    /// What stands still although rows should flow.
+    pub stalled: Option<Stall>,
     /// The failure that led to the present backoff or end.
     pub failure: Option<Failure>,
+}
+
+impl Status {
+    /// Whether rows flow.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Streaming && self.stalled.is_none()
+    }
+
+    /// The state's word and, where it is not ready, the reason.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let stalled = self.stalled.as_ref().map(|stall| format!("stalled, {}", stall.reason));
+        let failure = || match self.state {
+            State::Backoff | State::Stopped => self.failure.as_ref().map(|why| why.error.clone()),
+            _ => None,
+        };
+        let word = self.state.word();
+        match stalled.or_else(|| self.reason.clone()).or_else(failure) {
+            Some(reason) => format!("{word}: {reason}"),
+            None => word.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ready_says_why() {
+        let status = |state| Status { state, ..Status::default() };
+        assert!(status(State::Streaming).is_ready());
+        assert_eq!(status(State::Streaming).line(), "streaming");
+
+        let reason = Some("the slot \"s\" is read by server process 7".to_owned());
+        let standby = Status { reason, ..status(State::Standby) };
+        assert!(!standby.is_ready());
+        assert_eq!(standby.line(), "standby: the slot \"s\" is read by server process 7");
+
+        let stall = Stall { stage: "kafka".to_owned(), reason: "nothing is taken".to_owned() };
+        let stalled = Status { stalled: Some(stall), ..status(State::Streaming) };
+        assert!(!stalled.is_ready());
+        assert_eq!(stalled.line(), "streaming: stalled, nothing is taken");
+
+        let failure = Some(Failure { error: "no broker".to_owned(), fix: None });
+        let backoff = Status { failure, ..status(State::Backoff) };
+        assert_eq!(backoff.line(), "backoff: no broker");
+    }
 }

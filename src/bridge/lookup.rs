@@ -4,7 +4,7 @@
 //! exists; the worker can be stopped meanwhile.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -26,6 +26,8 @@ pub(super) struct ServerLookup {
     pub(super) runtime: Handle,
     pub(super) catalog: Catalog,
     pub(super) topics: Topics,
+    /// The topics that every session of this process made sure of.
+    pub(super) topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
     pub(super) stop: Arc<Stop>,
 }
 
@@ -65,9 +67,13 @@ impl Lookup for ServerLookup {
 
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let was_there = self.topics.knows(&topic.name);
         loop {
             let error = match self.runtime.block_on(self.topics.ensure(topic)) {
-                Ok(limit) => return Ok(limit),
+                Ok(limit) => {
+                    self.note_topic(topic, was_there);
+                    return Ok(limit);
+                }
                 Err(error) => error,
             };
             if !error.is_transient() || self.stop.is_now() {
@@ -75,6 +81,20 @@ impl Lookup for ServerLookup {
             }
             tracing::warn!(topic = &*topic.name, error = %error, "the topic is not there yet");
             std::thread::sleep(backoff.next_wait());
+        }
+    }
+}
+
+impl ServerLookup {
+    /// A topic that was here and is made again was deleted meanwhile, and with it what it held.
+    fn note_topic(&self, topic: &TopicPlan, was_there: bool) {
+        let mut seen = self.topics_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !seen.insert(Arc::clone(&topic.name)) && !was_there {
+            tracing::warn!(
+                topic = &*topic.name,
+                "the topic was deleted while it was written to, and is made again: the records \
+                 that it held are gone, and from here on only new changes are in it"
+            );
         }
     }
 }

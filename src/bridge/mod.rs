@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!   Preflight -> Streaming -> Draining -> Stopped
-//!       ^            |
-//!       +- Backoff <-+        a failure that may heal; any other ends the bridge
+//!    ^  ^            |
+//!    |  +- Backoff <-+        a failure that may heal; any other ends the bridge
+//!    v
+//!   Standby                   another reads from the slot: waiting until it is free
 //! ```
 //!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
@@ -13,9 +15,12 @@ mod guard;
 mod lookup;
 mod session;
 mod setup;
+mod standby;
 mod teardown;
+mod watchdog;
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -26,7 +31,7 @@ use crate::backoff::Backoff;
 use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
 use crate::metrics::Metrics;
-use crate::postgres::ConnInfo;
+use crate::postgres::{self, ConnInfo, Walsender};
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -39,6 +44,10 @@ pub struct Bridge {
     conninfo: ConnInfo,
     status: watch::Sender<Status>,
     metrics: Arc<Metrics>,
+    /// The server process of the last stream.
+    walsender: Mutex<Option<Walsender>>,
+    /// The topics that were made sure of.
+    topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
 impl Bridge {
@@ -56,7 +65,15 @@ impl Bridge {
             ..Status::default()
         };
         let status = watch::Sender::new(status);
-        Ok(Self { settings, conninfo, status, metrics: Arc::new(Metrics::default()) })
+        let metrics = Arc::new(Metrics::default());
+        Ok(Self {
+            settings,
+            conninfo,
+            status,
+            metrics,
+            walsender: Mutex::default(),
+            topics_seen: Arc::default(),
+        })
     }
 
     /// What the bridge tells of itself, now and later.
@@ -108,6 +125,13 @@ impl Bridge {
                 Ok(()) => break,
                 Err(error) => error,
             };
+            if is_held(&error) && !*shutdown.borrow() {
+                // Another was faster. The next session waits for it.
+                tokio::select! {
+                    () = tokio::time::sleep(standby::POLL) => continue,
+                    () = told(&mut shutdown) => break,
+                }
+            }
             self.status.send_modify(|status| status.failure = Some(error.failure()));
             if *shutdown.borrow() {
                 self.enter(State::Stopped);
@@ -139,16 +163,37 @@ impl Bridge {
         Ok(())
     }
 
+    fn stand_by(&self, reason: String) {
+        self.enter(State::Standby);
+        self.status.send_modify(|status| status.reason = Some(reason));
+    }
+
+    /// The server process of the last stream, for once.
+    fn take_walsender(&self) -> Option<Walsender> {
+        self.walsender.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set_walsender(&self, walsender: Option<Walsender>) {
+        *self.walsender.lock().unwrap_or_else(PoisonError::into_inner) = walsender;
+    }
+
     fn enter(&self, state: State) {
+        self.metrics.standby.set(u64::from(state == State::Standby));
         self.status.send_if_modified(|status| {
             let changed = status.state != state;
             status.state = state;
+            status.reason = None;
             if state == State::Streaming {
                 status.failure = None;
             }
             changed
         });
     }
+}
+
+/// Whether the slot went to another between the look at it and the start of the stream.
+const fn is_held(error: &Error) -> bool {
+    matches!(error, Error::Postgres(postgres::Error::SlotActive { .. }))
 }
 
 /// Completes once the receiver's value is true; never, when its sender is gone.

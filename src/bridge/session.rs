@@ -2,11 +2,12 @@
 //!
 //! 1. Kafka is reached before anything is made in Postgres: a slot that nobody drains would hold
 //!    the server's WAL.
-//! 2. Publication before slot: a slot made first would decode changes under a publication that
+//! 2. While another reads from the slot nothing is touched: see `standby`.
+//! 3. Publication before slot: a slot made first would decode changes under a publication that
 //!    did not exist for them, which the server refuses.
-//! 3. The stream is opened on the reader's thread, the worker runs on another; this task waits for
+//! 4. The stream is opened on the reader's thread, the worker runs on another; this task waits for
 //!    whichever ends first.
-//! 4. Told to stop, the worker goes on to the next commit, so that no transaction is sent twice;
+//! 5. Told to stop, the worker goes on to the next commit, so that no transaction is sent twice;
 //!    then the brokers get their time to acknowledge, and the server hears the last position.
 
 use std::collections::HashSet;
@@ -25,7 +26,7 @@ use crate::error::Error;
 use crate::kafka::{Producer, Topics, client_config, compresses, record_limit};
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Catalog, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase, chunk_channel,
+    Catalog, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase, Walsender, chunk_channel,
     spawn_reader,
 };
 use crate::route::Router;
@@ -78,6 +79,7 @@ impl Bridge {
         let client_config = client_config(settings)?;
         let mut topics = Topics::new(client_config.clone(), settings.topics.create);
         topics.reach().await?;
+        self.await_slot().await?;
         let Start { lsn: start, last_commit_lsn, captured } =
             setup::prepare(settings, &self.conninfo).await?;
 
@@ -98,6 +100,7 @@ impl Bridge {
             runtime: tokio::runtime::Handle::current(),
             catalog: Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?,
             topics,
+            topics_seen: Arc::clone(&self.topics_seen),
             stop: Arc::clone(&stop),
         };
         let encoder = Encoder::new(&EncodeOptions {
@@ -139,8 +142,9 @@ impl Bridge {
         )?;
         // The reader reports a failure to open as its own result.
         let mut reader = reader;
-        if open_result.await.is_err() {
-            reader.join().await?;
+        match open_result.await {
+            Ok(walsender) => self.set_walsender(walsender),
+            Err(_) => reader.join().await?,
         }
         let worker = spawn_worker(worker, received)?;
         Ok(Running { ledger, producer, stop, phase, reader, worker })
@@ -150,7 +154,7 @@ impl Bridge {
     fn opener(
         &self,
         start: Lsn,
-        opened: oneshot::Sender<()>,
+        opened: oneshot::Sender<Option<Walsender>>,
     ) -> impl AsyncFnOnce() -> Result<crate::postgres::ReplicationStream, crate::postgres::Error>
     + Send
     + 'static {
@@ -158,12 +162,13 @@ impl Bridge {
         let options = setup::connect_options(&self.settings);
         let slot = self.settings.slot.clone();
         let publications = vec![self.settings.publication.clone()];
+        let silent_after = self.settings.watchdog.server_silent_after;
         async move || {
             let client = ReplicationClient::connect(&conninfo, &options).await?;
-            let stream_options = StreamOptions { publications, messages: true };
+            let stream_options = StreamOptions { publications, messages: true, silent_after };
             let stream = client.start_replication(&slot, start, &stream_options).await?;
             // The session may have been told to stop meanwhile.
-            let _ = opened.send(());
+            let _ = opened.send(stream.walsender().cloned());
             Ok(stream)
         }
     }
@@ -175,6 +180,8 @@ impl Bridge {
     ) -> Result<(), Error> {
         let mut failure = running.producer.failure();
         let mut confirmed = running.ledger.subscribe();
+        let ledger = Arc::clone(&running.ledger);
+        let mut watch = std::pin::pin!(self.watch(&ledger));
         let cause = loop {
             tokio::select! {
                 biased;
@@ -191,8 +198,10 @@ impl Bridge {
                     confirmed.mark_unchanged();
                     self.observe_standing(&running.ledger);
                 }
+                never = &mut watch => match never {},
             }
         };
+        self.forget_stalled();
         self.metrics.streaming.set(0);
         self.enter(State::Draining);
         let outcome = self.drain(&mut running, cause).await;

@@ -34,6 +34,7 @@ mod toml;
 pub mod topics;
 mod tree;
 mod walk;
+pub mod watchdog;
 mod yaml;
 
 #[cfg(test)]
@@ -63,6 +64,7 @@ pub use self::secret::Secret;
 pub use self::size::Size;
 pub use self::tables::{Hidden, Table, TableSettings};
 pub use self::topics::Topics;
+pub use self::watchdog::Watchdog;
 
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +89,8 @@ pub struct Config {
     /// Settings of single tables, by `schema.table` or a glob of it; the first pattern that matches
     /// in alphabetical order applies, an exact name before any glob.
     pub tables: BTreeMap<String, Table>,
+    /// When a line that stands still counts as stalled.
+    pub watchdog: Watchdog,
     /// The HTTP endpoint for health and metrics.
     pub admin: Admin,
     /// What is logged, and how.

@@ -13,7 +13,7 @@ use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
     Admin, Config, Errors, Fault, Format, Kafka, Log, Memory, Operation, Secret, Size,
-    TableSettings, Topics,
+    TableSettings, Topics, Watchdog,
 };
 
 /// What the bridge runs with.
@@ -63,6 +63,8 @@ pub struct Resolved {
     pub hash_salt: Option<Secret>,
     /// Settings of single tables.
     pub tables: TableSettings,
+    /// When a line that stands still counts as stalled.
+    pub watchdog: Watchdog,
     /// The HTTP endpoint.
     pub admin: Admin,
     /// What is logged.
@@ -187,6 +189,7 @@ impl Config {
             errors: self.errors.clone(),
             hash_salt: salt,
             tables,
+            watchdog: self.watchdog.clone(),
             admin: self.admin.clone(),
             log: self.log.clone(),
             warnings,

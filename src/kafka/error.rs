@@ -2,6 +2,8 @@
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::condition::{self, passes};
+
 /// A failure of the sink.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,12 +30,14 @@ pub enum Error {
         reason: String,
     },
     /// No broker answers.
-    #[error("asking {brokers} for metadata: {source}")]
+    #[error("asking {brokers} for metadata: {source}{}", because(reason.as_deref()))]
     Unreachable {
         /// The bootstrap brokers.
         brokers: String,
         /// What the client says.
-        source: KafkaError,
+        source: Box<KafkaError>,
+        /// What became of the connections, where that was said.
+        reason: Option<String>,
     },
     /// A topic is missing and must not be made.
     #[error("the topic {topic:?} does not exist, and topics.create is false")]
@@ -120,14 +124,11 @@ impl Error {
             | Self::Client { .. }
             | Self::TopicMissing { .. }
             | Self::TooLarge { .. } => false,
-            Self::Unreachable { source, .. }
-            | Self::TopicRequest { source, .. }
+            Self::Unreachable { source, .. } => source.rdkafka_error_code().is_none_or(passes),
+            Self::TopicRequest { source, .. }
             | Self::Refused { source, .. }
-            | Self::Undelivered { source, .. } => {
-                source.rdkafka_error_code().is_none_or(|code| heals_by_itself(&code))
-            }
-            Self::TopicRefused { code, .. } => heals_by_itself(code),
-            Self::Fatal { code, .. } => *code != RDKafkaErrorCode::Fenced && heals_by_itself(code),
+            | Self::Undelivered { source, .. } => source.rdkafka_error_code().is_none_or(passes),
+            Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => passes(*code),
             Self::Unplaced { .. } | Self::Thread { .. } => true,
         }
     }
@@ -148,14 +149,8 @@ impl Error {
                      max.message.bytes with it"
                 ));
             }
-            Self::Unreachable { .. } => {
-                return Some(
-                    "check kafka.brokers, and that the brokers' advertised listeners can \
-                     be reached from here"
-                        .to_owned(),
-                );
-            }
             Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => *code,
+            Self::Unreachable { source, .. } => source.rdkafka_error_code()?,
             Self::TopicRequest { source, .. }
             | Self::Refused { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code()?,
@@ -165,61 +160,12 @@ impl Error {
             Self::TopicRefused { topic, .. } | Self::Undelivered { topic, .. } => topic.as_str(),
             _ => "the topic",
         };
-        Some(match code {
-            RDKafkaErrorCode::TopicAuthorizationFailed => {
-                format!("grant the principal Create, Describe and Write on {topic}")
-            }
-            RDKafkaErrorCode::ClusterAuthorizationFailed => {
-                "grant the principal IdempotentWrite on the cluster, and Create to make topics"
-                    .to_owned()
-            }
-            RDKafkaErrorCode::MessageSizeTooLarge => {
-                format!(
-                    "raise max.message.bytes of {topic}, or message.max.bytes of the brokers; or lower \
-                     kafka.properties.\"message.max.bytes\" and \"batch.size\" to it, and \
-                     errors.on_oversize holds for what is larger"
-                )
-            }
-            RDKafkaErrorCode::InvalidReplicationFactor => {
-                "bring up as many brokers as the topic is to have replicas, or set \
-                 topics.replication_factor to at most their number"
-                    .to_owned()
-            }
-            RDKafkaErrorCode::InvalidConfig | RDKafkaErrorCode::PolicyViolation => {
-                "check topics.settings and the table's own settings".to_owned()
-            }
-            RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::Authentication => {
-                "check sasl.mechanism, sasl.username and sasl.password".to_owned()
-            }
-            _ => return None,
-        })
+        condition::find(code)?.fix.map(|fix| fix.replace("the topic", topic))
     }
 }
 
-/// Codes after which the very same request can succeed later.
-///
-/// A replication factor is invalid while fewer brokers are up than it asks for, as in a restart of
-/// the cluster.
-fn heals_by_itself(code: &RDKafkaErrorCode) -> bool {
-    !matches!(
-        code,
-        RDKafkaErrorCode::TopicAuthorizationFailed
-            | RDKafkaErrorCode::ClusterAuthorizationFailed
-            | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
-            | RDKafkaErrorCode::SaslAuthenticationFailed
-            | RDKafkaErrorCode::Authentication
-            | RDKafkaErrorCode::MessageSizeTooLarge
-            | RDKafkaErrorCode::InvalidMessageSize
-            | RDKafkaErrorCode::InvalidRecord
-            | RDKafkaErrorCode::InvalidTopic
-            | RDKafkaErrorCode::InvalidPartitions
-            | RDKafkaErrorCode::InvalidConfig
-            | RDKafkaErrorCode::PolicyViolation
-            | RDKafkaErrorCode::UnsupportedForMessageFormat
-            | RDKafkaErrorCode::UnsupportedVersion
-            | RDKafkaErrorCode::UnsupportedFeature
-            | RDKafkaErrorCode::Fenced
-    )
+fn because(reason: Option<&str>) -> String {
+    reason.map_or_else(String::new, |reason| format!(": {reason}"))
 }
 
 #[cfg(test)]

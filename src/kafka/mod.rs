@@ -7,11 +7,13 @@
 //!
 //! Not here: LSNs, tables, and the decision whether to try again after an error.
 
+mod condition;
 mod delivery;
 mod error;
 mod flight;
 mod producer;
 mod properties;
+mod reach;
 mod room;
 mod topics;
 

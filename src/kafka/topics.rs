@@ -18,6 +18,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::error::Error;
 use super::properties::{BATCH_BYTES, creation_error};
+use super::reach;
 use crate::backoff::Backoff;
 use crate::route::TopicPlan;
 
@@ -55,7 +56,7 @@ impl Topics {
     pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<Option<usize>, Error> {
         let admin = self.admin()?;
         if !self.listed {
-            self.known = list(Arc::clone(&admin), self.brokers()).await?;
+            self.known = reach::topics(&self.config).await?;
             self.listed = true;
         }
         if let Some(&partitions) = self.known.get(&*plan.name) {
@@ -92,19 +93,20 @@ impl Topics {
         Some(limit)
     }
 
+    /// Whether the topic was there when it was last looked.
+    #[must_use]
+    pub fn knows(&self, topic: &str) -> bool {
+        self.known.contains_key(topic)
+    }
+
     /// Asks a broker for anything at all.
     ///
     /// # Errors
     /// When none answers.
     pub async fn reach(&mut self) -> Result<(), Error> {
-        let admin = self.admin()?;
-        self.known = list(admin, self.brokers()).await?;
+        self.known = reach::topics(&self.config).await?;
         self.listed = true;
         Ok(())
-    }
-
-    fn brokers(&self) -> String {
-        self.config.get("bootstrap.servers").unwrap_or_default().to_owned()
     }
 
     fn admin(&self) -> Result<Arc<AdminClient<Quiet>>, Error> {
@@ -128,20 +130,6 @@ impl Topics {
         let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(creation_error)?;
         Ok(Arc::clone(self.admin.get_or_init(|| Arc::new(admin))))
     }
-}
-
-async fn list(
-    admin: Arc<AdminClient<Quiet>>,
-    brokers: String,
-) -> Result<HashMap<String, usize>, Error> {
-    let asked = tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(None, ANSWER));
-    // A panic in the client library would be a canceled question, to be asked again.
-    let metadata = asked
-        .await
-        .unwrap_or(Err(KafkaError::Canceled))
-        .map_err(|source| Error::Unreachable { brokers, source })?;
-    let topics = metadata.topics().iter();
-    Ok(topics.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
 }
 
 async fn create(admin: &AdminClient<Quiet>, plan: &TopicPlan) -> Result<(), Error> {

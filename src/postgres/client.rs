@@ -22,6 +22,7 @@ use super::conninfo::{ChannelBinding, ConnInfo, TargetSessionAttrs};
 use super::replication::ConnectOptions;
 use super::session::{self, Attempts, Candidate};
 use super::socket::{self, Socket};
+use crate::lsn::Lsn;
 
 /// Connects to the first host that will do; the connection ends with its client.
 ///
@@ -54,6 +55,18 @@ pub async fn server_version(client: &Client) -> Result<u32, Error> {
     let row = client.query_one("SHOW server_version_num", &[]).await.map_err(failed)?;
     // Digits, by its definition; a server that says otherwise is treated as the oldest.
     Ok(row.get::<_, &str>(0).parse().unwrap_or(0))
+}
+
+/// The end of the WAL that the server could send.
+///
+/// # Errors
+/// When the query fails.
+pub async fn wal_end(client: &Client) -> Result<Lsn, Error> {
+    const WAL_END: &str = include_str!("../../sql/wal_end.sql");
+    let failed = |source| Error::Sql { doing: "ask for the end of the WAL", source };
+    let row = client.query_one(WAL_END, &[]).await.map_err(failed)?;
+    let end = row.get::<_, Option<&str>>(0).and_then(|text| text.parse().ok());
+    end.ok_or(Error::Malformed { what: "the end of the WAL is no position" })
 }
 
 async fn attempt(

@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::condition::{self, passes};
 use super::frame::FrameError;
 use super::preflight::Shortfall;
 use super::server_error::ServerError;
@@ -52,6 +53,12 @@ pub enum Error {
     Timeout {
         /// What was being done.
         doing: &'static str,
+        /// The time waited.
+        after: Duration,
+    },
+    /// The server was asked and said nothing: nobody is there, though nobody said so.
+    #[error("the server sent nothing for {} ms although it was asked: the connection is dead", after.as_millis())]
+    Silent {
         /// The time waited.
         after: Duration,
     },
@@ -257,7 +264,8 @@ impl Error {
         match source.sqlstate.as_str() {
             // The slot is held by then; what can still be undefined is a publication.
             "42704" => Self::PublicationMissing(source),
-            "58P01" => Self::WalRemoved { slot: slot.to_owned(), source },
+            // Invalidated while it is read, or a segment that is no longer there.
+            "55000" | "58P01" => Self::WalRemoved { slot: slot.to_owned(), source },
             _ => Self::Server(source),
         }
     }
@@ -287,8 +295,11 @@ impl Error {
             Self::Connect { .. }
             | Self::Closed
             | Self::Timeout { .. }
+            | Self::Silent { .. }
             | Self::WrongTarget { .. }
             | Self::SlotActive { .. }
+            // Another copy made it meanwhile.
+            | Self::SlotExists { .. }
             | Self::TooManyWalsenders(_) => true,
             Self::Io { source, .. } => !is_refused_by_tls(source),
             Self::Hosts { attempts } => attempts.iter().any(|(_, error)| error.is_transient()),
@@ -356,7 +367,19 @@ impl Error {
                 "drop an unused slot (SELECT slot_name FROM pg_replication_slots WHERE NOT active) \
                  or raise max_replication_slots and restart"
             }
-            Self::Server(error) => return error.hint.clone(),
+            Self::WrongTarget { .. } => {
+                "name all hosts in postgres.url, so that the one of this kind can be found"
+            }
+            Self::SlotMissing { slot, .. } => {
+                return Some(format!(
+                    "the slot {slot:?} was dropped: what was written since can't be read; run \
+                     again to start anew from now"
+                ));
+            }
+            Self::Server(error) => {
+                return error.hint.clone().or_else(|| fix_of(&error.sqlstate));
+            }
+            Self::Sql { source, .. } => return source.code().and_then(|code| fix_of(code.code())),
             _ => return None,
         };
         Some(fix.to_owned())
@@ -381,10 +404,8 @@ fn is_refused_by_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
 }
 
-/// Conditions that pass: the server starts, stops, fails over or is full.
-fn passes(sqlstate: &str) -> bool {
-    let class = sqlstate.get(..2).unwrap_or_default();
-    matches!(class, "08" | "53" | "57" | "40") || sqlstate == "25006"
+fn fix_of(sqlstate: &str) -> Option<String> {
+    condition::find(sqlstate)?.fix.map(str::to_owned)
 }
 
 fn io_cause(error: &tokio_postgres::Error) -> Option<&io::Error> {
@@ -456,15 +477,47 @@ mod tests {
     fn what_passes_by_itself_is_told_from_what_needs_someone() {
         let walsenders = "number of requested standby connections exceeds max_wal_senders";
         for (sqlstate, message, transient) in [
-            ("57P01", "terminating", true),
-            ("57P03", "starting up", true),
+            ("08006", "connection failure", true),
+            ("08P01", "unsupported startup parameter: replication", false),
+            ("25006", "cannot execute CREATE PUBLICATION in a read-only transaction", true),
+            ("28000", "role is not permitted to log in", false),
+            ("28P01", "password authentication failed", false),
+            ("3D000", "database does not exist", false),
+            ("42501", "permission denied", false),
+            ("42704", "undefined object", false),
+            ("53100", "could not extend file: No space left on device", true),
             ("53300", "too many clients", true),
             ("53300", walsenders, true),
-            ("28P01", "password", false),
-            ("42501", "permission", false),
             ("53400", "all replication slots are in use", false),
+            ("55000", "cannot read from logical replication slot", false),
+            ("55006", "replication slot is active", true),
+            ("57014", "canceling statement", true),
+            ("57P01", "terminating connection due to administrator command", true),
+            ("57P02", "terminating connection because of crash of another server process", true),
+            ("57P03", "the database system is starting up", true),
+            ("57P04", "database was dropped", false),
+            ("XX000", "tuple concurrently updated", true),
+            ("XX001", "invalid page in block 0", false),
         ] {
             assert_eq!(server(sqlstate, message).is_transient(), transient, "{sqlstate}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_a_slot_and_a_stream_is_told_by_what_it_means() {
+        let about = |sqlstate| server(sqlstate, "1").about_slot("s");
+        assert!(about("55006").is_transient(), "another reads it: wait");
+        assert!(about("42710").is_transient(), "another made it: look again");
+        for sqlstate in ["42704", "55000", "58P01", "53400"] {
+            let error = about(sqlstate);
+            assert!(!error.is_transient() && error.fix().is_some(), "{error}");
+        }
+        for sqlstate in ["42704", "55000", "58P01", "42501"] {
+            let error = server(sqlstate, "1").in_stream_of("s");
+            assert!(!error.is_transient() && error.fix().is_some(), "{error}");
+        }
+        for sqlstate in ["57P01", "57P02", "53100", "08006"] {
+            assert!(server(sqlstate, "1").in_stream_of("s").is_transient(), "{sqlstate}");
         }
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod catalog;
 pub mod client;
+mod condition;
 pub mod conninfo;
 pub mod error;
 pub mod filters;
@@ -45,7 +46,7 @@ pub use self::error::Error;
 pub use self::frame::{Chunk, Frame, FrameError, Frames};
 pub use self::replication::{
     ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions,
-    SystemIdentity,
+    SystemIdentity, Walsender,
 };
 pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;

@@ -90,6 +90,19 @@ pub struct StreamOptions {
     pub publications: Vec<String>,
     /// Also stream logical messages (`pg_logical_emit_message`); from PostgreSQL 14 on.
     pub messages: bool,
+    /// After how long without a byte the connection counts as dead. Twice the server's
+    /// `wal_sender_timeout` without one.
+    pub silent_after: Option<Duration>,
+}
+
+/// The server process of one connection. The two together name it among all that the server ever
+/// had: ids come again, but not started at the same microsecond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walsender {
+    /// Its process id.
+    pub pid: i32,
+    /// When it was started, as the server writes it.
+    pub started: String,
 }
 
 /// A connection to a walsender.
@@ -222,13 +235,15 @@ impl ReplicationClient {
         start: Lsn,
         options: &StreamOptions,
     ) -> Result<ReplicationStream, Error> {
-        let timeout = self.wal_sender_timeout().await?;
+        let (timeout, walsender) = self.walsender().await?;
         self.take_bytes_as_they_are().await?;
         let command = start_command(slot, start, options, self.server_version());
         let begun = self.begin(&command).await;
         begun.map_err(|error| error.about_slot(slot))?;
         let slot = slot.to_owned();
-        Ok(ReplicationStream::new(self.wire, slot, start, self.status_interval, timeout))
+        let silence = options.silent_after.or_else(|| Some(timeout? * 2));
+        let stream = ReplicationStream::new(self.wire, slot, start, self.status_interval, timeout);
+        Ok(stream.served_by(walsender).with_silence(silence))
     }
 
     async fn begin(&mut self, command: &str) -> Result<(), Error> {
@@ -258,12 +273,15 @@ impl ReplicationClient {
         Ok(())
     }
 
-    /// After how long the server gives up on a silent reader; `None` when never.
-    async fn wal_sender_timeout(&mut self) -> Result<Option<Duration>, Error> {
-        const QUERY: &str = include_str!("../../sql/wal_sender_timeout.sql");
+    /// After how long the server gives up on a silent reader (`None` when never), and which of its
+    /// processes this connection has.
+    async fn walsender(&mut self) -> Result<(Option<Duration>, Walsender), Error> {
+        const QUERY: &str = include_str!("../../sql/walsender.sql");
         let rows = wire::query(&mut self.wire, QUERY).await?;
         let ms: u64 = text(&rows, 0)?.parse().map_err(|_| WRONG_ANSWER)?;
-        Ok((ms > 0).then(|| Duration::from_millis(ms)))
+        let pid = text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?;
+        let walsender = Walsender { pid, started: text(&rows, 2)?.to_owned() };
+        Ok(((ms > 0).then(|| Duration::from_millis(ms)), walsender))
     }
 }
 
@@ -342,8 +360,11 @@ mod tests {
 
     #[test]
     fn names_cannot_break_out_of_a_command() {
-        let options =
-            StreamOptions { publications: vec!["a".into(), "b\"'c".into()], messages: true };
+        let options = StreamOptions {
+            publications: vec!["a".into(), "b\"'c".into()],
+            messages: true,
+            ..StreamOptions::default()
+        };
         assert_eq!(
             start_command("s\"x", Lsn::from(0x1_0000_0002), &options, 150_000),
             "START_REPLICATION SLOT \"s\"\"x\" LOGICAL 1/2 (\"proto_version\" '1', \

@@ -44,6 +44,14 @@ impl ServerError {
         }
         error
     }
+
+    /// Whether this is the warning that a publication does not exist where the stream stands.
+    ///
+    /// `LoadPublications` in `src/backend/replication/pgoutput/pgoutput.c`; it has no other.
+    #[must_use]
+    pub(crate) fn tells_of_missing_publication(&self) -> bool {
+        self.severity == "WARNING" && self.routine.as_deref() == Some("LoadPublications")
+    }
 }
 
 impl From<&tokio_postgres::error::DbError> for ServerError {

@@ -7,10 +7,13 @@
 use tokio_postgres::Client;
 
 use super::Error;
+use super::replication::Walsender;
 use crate::lsn::Lsn;
 
 const SLOT: &str = include_str!("../../sql/slot.sql");
 const END_READER: &str = include_str!("../../sql/end_slot_reader.sql");
+const HOLDER: &str = include_str!("../../sql/slot_holder.sql");
+const END_WALSENDER: &str = include_str!("../../sql/end_walsender.sql");
 
 /// How a slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +75,37 @@ pub async fn end_reader(client: &Client, name: &str) -> Result<(), Error> {
     let failed = |source| Error::Sql { doing: "end the slot's reader", source };
     client.query(END_READER, &[&name]).await.map_err(failed)?;
     Ok(())
+}
+
+/// Says who the reader is that a server process serves, as far as the role may see it.
+///
+/// # Errors
+/// When the query fails.
+pub async fn holder(client: &Client, pid: i32) -> Result<String, Error> {
+    let failed = |source| Error::Sql { doing: "ask who reads from the slot", source };
+    let row = client.query_opt(HOLDER, &[&pid]).await.map_err(failed)?;
+    let (name, address) = row.map_or_else(Default::default, |row| (row.get(0), row.get(1)));
+    Ok(describe(pid, name, address))
+}
+
+fn describe(pid: i32, name: String, address: String) -> String {
+    let name = if name.is_empty() { String::new() } else { format!(", application {name:?}") };
+    let from = if address.is_empty() { String::new() } else { format!(", from {address}") };
+    format!("server process {pid}{name}{from}")
+}
+
+/// Ends a walsender, if that very process still runs. It takes as long as the process needs to
+/// notice.
+///
+/// Returns whether it was told to end.
+///
+/// # Errors
+/// When the role may not end it, or the query fails.
+pub async fn end_walsender(client: &Client, walsender: &Walsender) -> Result<bool, Error> {
+    let Walsender { pid, started } = walsender;
+    let failed = |source| Error::Sql { doing: "end the walsender", source };
+    let row = client.query_opt(END_WALSENDER, &[pid, started]).await.map_err(failed)?;
+    Ok(row.is_some_and(|row| row.get(0)))
 }
 
 /// Drops a slot; one that is not there is no error.

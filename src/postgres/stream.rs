@@ -25,6 +25,7 @@ use super::Error;
 use super::chunks::{ChunkSender, ReceiverGone};
 use super::frame::{POSTGRES_EPOCH_UNIX_US, put_status_update};
 use super::pacer::Pacer;
+use super::replication::Walsender;
 use super::server_error::ServerError;
 use super::socket::Socket;
 use super::wire::{self, HEADER_BYTES, Wire};
@@ -62,6 +63,7 @@ pub enum StreamPhase {
 pub struct ReplicationStream<S = Socket> {
     wire: Wire<S>,
     slot: String,
+    walsender: Option<Walsender>,
     status_interval: Duration,
     silence_limit: Duration,
     pacer: Pacer,
@@ -99,6 +101,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         Self {
             wire,
             slot,
+            walsender: None,
             // Two updates may be lost before the server gives up.
             status_interval: status_interval.min(silence / 3).max(Duration::from_millis(10)),
             silence_limit: silence * 2,
@@ -110,6 +113,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             reported_at: now,
             heard_at: now,
         }
+    }
+
+    /// The server process that serves it, as it named itself.
+    #[must_use]
+    pub const fn walsender(&self) -> Option<&Walsender> {
+        self.walsender.as_ref()
+    }
+
+    pub(crate) fn served_by(self, walsender: Walsender) -> Self {
+        Self { walsender: Some(walsender), ..self }
+    }
+
+    /// Another limit on the server's silence. An idle server is made to speak at least twice in it.
+    pub(crate) fn with_silence(self, limit: Option<Duration>) -> Self {
+        let Some(silence_limit) = limit else { return self };
+        let status_interval = self.status_interval.min(silence_limit / 3);
+        Self { silence_limit, status_interval, ..self }
     }
 
     /// Runs until the phase is [`StreamPhase::Finished`] (or its sender is gone) or the line
@@ -221,15 +241,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                 let error = Error::from(ServerError::parse(&message.body));
                 Err(error.in_stream_of(&self.slot))
             }
-            b'N' => {
-                wire::log_notice(&message.body);
-                Ok(())
-            }
+            b'N' => self.take_notice(&message.body),
             b'S' => Ok(()),
             // A server that shuts down ends the stream once all it sent was confirmed.
             b'c' | b'C' => Err(Error::Closed),
             tag => Err(Error::Unexpected { tag: char::from(tag), doing: "streaming" }),
         }
+    }
+
+    /// From version 18 on, a missing publication is only a warning, and what it would have published
+    /// is left out of the stream.
+    fn take_notice(&self, body: &[u8]) -> Result<(), Error> {
+        let notice = ServerError::parse(body);
+        if notice.tells_of_missing_publication() {
+            return Err(Error::PublicationMissing(Box::new(notice)));
+        }
+        wire::log_notice(body);
+        Ok(())
     }
 
     fn take_whole(&mut self) -> Bytes {
@@ -288,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         if now.duration_since(self.heard_at) <= self.silence_limit {
             return Ok(());
         }
-        Err(Error::Timeout { doing: "status updates", after: self.silence_limit })
+        Err(Error::Silent { after: self.silence_limit })
     }
 
     /// Reports once more, ends the stream and waits for the server to do the same.

@@ -1,0 +1,71 @@
+//! Waiting while another reads from the slot, so that two copies make one bridge that survives the
+//! death of either.
+//!
+//! Postgres is the judge: a slot has one reader, and it is free the moment its reader's connection
+//! is gone. A copy that waits asks once in [`POLL`] over a connection that it keeps, and touches
+//! nothing else: no publication is altered, no producer is opened that could fence the reader's.
+//!
+//! A connection that died without a word leaves its walsender behind, which holds the slot until
+//! `wal_sender_timeout`. Where that walsender served *this* process, nobody can be hurt by its end:
+//! process id and start time are those that the server itself told on our connection, and our end
+//! of it is closed. Any other holder may be alive, so it is waited for, never ended.
+
+use std::time::Duration;
+
+use super::{Bridge, setup};
+use crate::admin::State;
+use crate::error::{self, Error};
+use crate::postgres::slot::{self, SlotState};
+use crate::postgres::{self, Walsender};
+
+/// Time between two looks at the slot: a quarter of the two seconds within which a copy takes over.
+pub(super) const POLL: Duration = Duration::from_millis(500);
+
+impl Bridge {
+    /// Waits until nobody reads from the slot.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub(super) async fn await_slot(&self) -> Result<(), Error> {
+        let options = setup::connect_options(&self.settings);
+        let client = postgres::client::connect(&self.conninfo, &options).await?;
+        let (name, database) = (&self.settings.slot, self.conninfo.database());
+        let mut ours = self.take_walsender();
+        let mut told_of = None;
+        loop {
+            let SlotState::Active { pid, .. } = slot::state(&client, name, database).await? else {
+                break;
+            };
+            if let Some(ours) = ours.take_if(|ours| ours.pid == pid) {
+                end_ours(&client, &ours).await;
+            } else if told_of != Some(pid) {
+                told_of = Some(pid);
+                let holder = slot::holder(&client, pid).await?;
+                tracing::info!(slot = name, holder, "standby: another reads from the slot");
+                self.stand_by(format!("the slot {name:?} is read by {holder}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        if told_of.is_some() {
+            tracing::info!(slot = name, "the slot is free: taking over");
+            self.enter(State::Preflight);
+        }
+        Ok(())
+    }
+}
+
+/// A role that may not do it leaves the server's own timeout, which is waited for in any case.
+async fn end_ours(client: &tokio_postgres::Client, ours: &Walsender) {
+    match slot::end_walsender(client, ours).await {
+        Ok(ended) => tracing::warn!(
+            pid = ours.pid,
+            ended,
+            "the server still serves a connection of ours that is dead: its process is ended"
+        ),
+        Err(error) => tracing::warn!(
+            pid = ours.pid,
+            error = error::told(&error),
+            "the server still serves a connection of ours that is dead: waiting for its timeout"
+        ),
+    }
+}

@@ -1,0 +1,315 @@
+//! Notices a line that stands still while every connection seems well.
+//!
+//! | what stands still | how it is known | what is done |
+//! |---|---|---|
+//! | source | the server's WAL has moved on, and nothing of it was processed | told |
+//! | kafka | records wait, and none is acknowledged | told |
+//! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
+//!
+//! To tell is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
+//! warning, and one line when it is over. Nothing is restarted: both are felt by the next stage as
+//! back-pressure, lose nothing, and end by themselves.
+//!
+//! A healthy line costs nothing: the server is asked for the end of its WAL only when nothing was
+//! processed for half of the limit.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::{Bridge, setup};
+use crate::admin::Stall;
+use crate::checkpoint::Ledger;
+use crate::config::Watchdog;
+use crate::lsn::Lsn;
+use crate::postgres;
+
+/// Longest wait for the end of the WAL; without an answer there is no verdict.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Bytes of WAL that a server may have flushed of a record that is not complete: a page.
+const WAL_PAGE_BYTES: u64 = 8192;
+
+/// More bytes between two looks are more than keepalives.
+const KEEPALIVES_BYTES: u64 = 4096;
+
+/// A stage that can stand still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Source,
+    Kafka,
+}
+
+impl Stage {
+    const ALL: [Self; 2] = [Self::Source, Self::Kafka];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Kafka => "kafka",
+        }
+    }
+}
+
+/// What is seen at one look.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sight {
+    /// The last position processed.
+    received: Lsn,
+    /// Row changes processed.
+    changes: u64,
+    /// Bytes processed, keepalives too.
+    bytes: u64,
+    /// Records that wait for their acknowledgement.
+    in_flight: u64,
+    /// Records acknowledged.
+    acked: u64,
+}
+
+/// What was seen, and since when it is the same.
+#[derive(Debug)]
+struct Watch {
+    limits: Watchdog,
+    last: Sight,
+    /// When something was last processed, or there was nothing to process.
+    processed_at: Instant,
+    /// The end of the server's WAL when it was asked, and when that was.
+    wal_end: Option<(Lsn, Instant)>,
+    /// When a record was last acknowledged, or none waited.
+    acked_at: Instant,
+}
+
+impl Watch {
+    fn new(limits: Watchdog, now: Instant) -> Self {
+        let last = Sight::default();
+        Self { limits, last, processed_at: now, wal_end: None, acked_at: now }
+    }
+
+    /// Time between two looks.
+    fn interval(&self) -> Duration {
+        let limit = self.limits.source_stalled_after.min(self.limits.kafka_stalled_after);
+        (limit / 4).clamp(Duration::from_millis(25), Duration::from_secs(5))
+    }
+
+    /// Takes note of a look.
+    fn look(&mut self, now: Instant, sight: Sight) {
+        let last = std::mem::replace(&mut self.last, sight);
+        let is_processing = sight.received != last.received
+            || sight.changes != last.changes
+            || sight.bytes.saturating_sub(last.bytes) > KEEPALIVES_BYTES;
+        if is_processing {
+            self.processed_at = now;
+            self.wal_end = None;
+        }
+        if sight.in_flight == 0 || sight.acked != last.acked {
+            self.acked_at = now;
+        }
+    }
+
+    /// Whether to ask the server how far its WAL goes.
+    fn wants_wal_end(&self, now: Instant) -> bool {
+        let half = self.limits.source_stalled_after / 2;
+        self.wal_end.is_none() && now.duration_since(self.processed_at) >= half
+    }
+
+    /// Takes note of the end of the server's WAL.
+    fn set_wal_end(&mut self, now: Instant, end: Lsn) {
+        if end.as_u64().saturating_sub(self.last.received.as_u64()) > WAL_PAGE_BYTES {
+            self.wal_end = Some((end, now));
+        } else {
+            self.processed_at = now;
+        }
+    }
+
+    /// What stands still. Kafka comes first: while it does, the source can't but stand still too.
+    fn stalled(&self, now: Instant) -> Option<(Stage, String)> {
+        let unacked = now.duration_since(self.acked_at);
+        if unacked >= self.limits.kafka_stalled_after {
+            let (records, limit) = (self.last.in_flight, told(self.limits.kafka_stalled_after));
+            let reason =
+                format!("kafka has acknowledged none of {records} waiting records for {limit}");
+            return Some((Stage::Kafka, reason));
+        }
+        let (end, asked_at) = self.wal_end?;
+        let limit = self.limits.source_stalled_after;
+        // Half was waited before the server was asked.
+        (now.duration_since(asked_at) >= limit / 2).then(|| {
+            let (received, limit) = (self.last.received, told(limit));
+            let reason = format!(
+                "the server's WAL reaches {end}, and nothing after {received} was processed for \
+                 {limit}"
+            );
+            (Stage::Source, reason)
+        })
+    }
+}
+
+fn told(limit: Duration) -> String {
+    humantime::format_duration(limit).to_string()
+}
+
+impl Bridge {
+    /// Watches one session until it is dropped.
+    pub(super) async fn watch(&self, ledger: &Ledger) -> Infallible {
+        let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
+        let mut client = None;
+        let mut present: Option<Stage> = None;
+        loop {
+            tokio::time::sleep(watch.interval()).await;
+            let metrics = &self.metrics;
+            let sight = Sight {
+                received: Lsn::from(metrics.received_lsn.get()),
+                changes: metrics.changes.get(),
+                bytes: metrics.received_bytes.get(),
+                in_flight: ledger.standing().in_flight,
+                acked: metrics.records_acked.get(),
+            };
+            watch.look(Instant::now(), sight);
+            if watch.wants_wal_end(Instant::now())
+                && let Some(end) = self.wal_end(&mut client).await
+            {
+                watch.set_wal_end(Instant::now(), end);
+            }
+            let stalled = watch.stalled(Instant::now());
+            let stage = stalled.as_ref().map(|(stage, _)| *stage);
+            if stage != present {
+                present = stage;
+                self.tell_stalled(stalled);
+            }
+        }
+    }
+
+    /// Says what stands still, or that nothing does any more.
+    fn tell_stalled(&self, stalled: Option<(Stage, String)>) {
+        match &stalled {
+            Some((stage, reason)) => tracing::warn!(stage = stage.word(), "stalled: {reason}"),
+            None => tracing::info!("no longer stalled"),
+        }
+        self.set_stalled(stalled);
+    }
+
+    /// Forgets what stood still, as the session that it was said of has ended.
+    pub(super) fn forget_stalled(&self) {
+        self.set_stalled(None);
+    }
+
+    fn set_stalled(&self, stalled: Option<(Stage, String)>) {
+        for stage in Stage::ALL {
+            let is_it = stalled.as_ref().is_some_and(|(stalled, _)| *stalled == stage);
+            self.metrics.set_stalled(stage.word(), is_it);
+        }
+        let stalled =
+            stalled.map(|(stage, reason)| Stall { stage: stage.word().to_owned(), reason });
+        self.status.send_modify(|status| status.stalled = stalled);
+    }
+
+    /// The end of the server's WAL; none where it can't be had in time.
+    async fn wal_end(&self, client: &mut Option<Client>) -> Option<Lsn> {
+        let asked = async {
+            if client.as_ref().is_none_or(Client::is_closed) {
+                let options = setup::connect_options(&self.settings);
+                *client = Some(postgres::client::connect(&self.conninfo, &options).await?);
+            }
+            let Some(client) = client else { return Ok(None) };
+            postgres::client::wal_end(client).await.map(Some)
+        };
+        match tokio::time::timeout(ANSWER, asked).await {
+            Ok(Ok(end)) => end,
+            Ok(Err(error)) => {
+                tracing::debug!(error = crate::error::told(&error), "the WAL's end is not known");
+                None
+            }
+            Err(_) => {
+                *client = None;
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch(now: Instant) -> Watch {
+        let limits = Watchdog {
+            kafka_stalled_after: LIMIT,
+            source_stalled_after: LIMIT,
+            ..Watchdog::default()
+        };
+        Watch::new(limits, now)
+    }
+
+    fn sight(received: u64) -> Sight {
+        Sight { received: Lsn::from(received), ..Sight::default() }
+    }
+
+    #[test]
+    fn records_that_wait_are_a_stall_after_the_limit_and_not_before() {
+        let start = Instant::now();
+        let mut watch = watch(start);
+        let waiting = Sight { in_flight: 3, ..Sight::default() };
+        watch.look(start + LIMIT - SECOND, waiting);
+        assert_eq!(watch.stalled(start + LIMIT - SECOND), None);
+        let (stage, reason) = watch.stalled(start + LIMIT).expect("a stall");
+        assert_eq!(stage, Stage::Kafka);
+        assert_eq!(reason, "kafka has acknowledged none of 3 waiting records for 1m");
+        watch.look(start + LIMIT + SECOND, Sight { acked: 1, ..waiting });
+        assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "one was acknowledged");
+    }
+
+    #[test]
+    fn a_line_with_nothing_to_do_is_never_stalled() {
+        let start = Instant::now();
+        let mut watch = watch(start);
+        for second in 0..1000 {
+            let now = start + SECOND * second;
+            watch.look(now, sight(WAL_PAGE_BYTES));
+            if watch.wants_wal_end(now) {
+                // A page that is flushed before its last record is complete.
+                watch.set_wal_end(now, Lsn::from(2 * WAL_PAGE_BYTES));
+            }
+            assert_eq!(watch.stalled(now), None, "after {second} s");
+        }
+    }
+
+    #[test]
+    fn wal_that_nobody_processes_is_a_stall_and_any_step_ends_it() {
+        let start = Instant::now();
+        let end = Lsn::from(1_000_000);
+        for (step, what) in [
+            (Sight { received: Lsn::from(6), ..Sight::default() }, "a position"),
+            (Sight { changes: 1, ..sight(5) }, "a row of a long transaction"),
+            (Sight { bytes: KEEPALIVES_BYTES + 1, ..sight(5) }, "rows that are left out"),
+        ] {
+            let mut watch = watch(start);
+            watch.look(start, sight(5));
+            let half = start + LIMIT / 2;
+            assert!(!watch.wants_wal_end(half - SECOND), "a healthy server is not asked");
+            assert!(watch.wants_wal_end(half));
+            watch.set_wal_end(half, end);
+            assert_eq!(watch.stalled(start + LIMIT - SECOND), None);
+            let (stage, _) = watch.stalled(start + LIMIT).expect("a stall");
+            assert_eq!(stage, Stage::Source);
+            watch.look(start + LIMIT + SECOND, step);
+            assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "{what}");
+        }
+    }
+
+    #[test]
+    fn keepalives_alone_are_no_progress() {
+        let start = Instant::now();
+        let mut watch = watch(start);
+        watch.look(start, sight(5));
+        watch.set_wal_end(start, Lsn::from(1_000_000));
+        for second in 1..=60 {
+            let bytes = u64::from(second) * 100;
+            watch.look(start + SECOND * second, Sight { bytes, ..sight(5) });
+        }
+        assert!(watch.stalled(start + LIMIT).is_some());
+    }
+}
