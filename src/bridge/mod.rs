@@ -20,6 +20,7 @@ mod teardown;
 mod watchdog;
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,7 @@ pub struct Bridge {
     metrics: Arc<Metrics>,
     /// The server process of the last stream.
     walsender: Mutex<Option<Walsender>>,
+    has_streamed: AtomicBool,
     /// The topics that were made sure of.
     topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
 }
@@ -72,6 +74,7 @@ impl Bridge {
             status,
             metrics,
             walsender: Mutex::default(),
+            has_streamed: AtomicBool::new(false),
             topics_seen: Arc::default(),
         })
     }
@@ -173,7 +176,13 @@ impl Bridge {
         self.walsender.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Whether a session of this process has read from the slot.
+    fn has_streamed(&self) -> bool {
+        self.has_streamed.load(Ordering::Acquire)
+    }
+
     fn set_walsender(&self, walsender: Option<Walsender>) {
+        self.has_streamed.store(true, Ordering::Release);
         *self.walsender.lock().unwrap_or_else(PoisonError::into_inner) = walsender;
     }
 

@@ -5,6 +5,9 @@
 //! is gone. A copy that waits asks once in [`POLL`] over a connection that it keeps, and touches
 //! nothing else: no publication is altered, no producer is opened that could fence the reader's.
 //!
+//! A slot that this process has read from and that is gone is not made again: the stream would have
+//! a hole, and nobody would know.
+//!
 //! A connection that died without a word leaves its walsender behind, which holds the slot until
 //! `wal_sender_timeout`. Where that walsender served *this* process, nobody can be hurt by its end:
 //! process id and start time are those that the server itself told on our connection, and our end
@@ -33,8 +36,12 @@ impl Bridge {
         let mut ours = self.take_walsender();
         let mut told_of = None;
         loop {
-            let SlotState::Active { pid, .. } = slot::state(&client, name, database).await? else {
-                break;
+            let pid = match slot::state(&client, name, database).await? {
+                SlotState::Active { pid, .. } => pid,
+                SlotState::Absent if self.has_streamed() => {
+                    return Err(postgres::Error::SlotGone { slot: name.clone() }.into());
+                }
+                _ => break,
             };
             if let Some(ours) = ours.take_if(|ours| ours.pid == pid) {
                 end_ours(&client, &ours).await;

@@ -152,6 +152,7 @@ fn told(limit: Duration) -> String {
 impl Bridge {
     /// Watches one session until it is dropped.
     pub(super) async fn watch(&self, ledger: &Ledger) -> Infallible {
+        self.set_stalled(None);
         let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
         let mut client = None;
         let mut present: Option<Stage> = None;

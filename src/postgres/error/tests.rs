@@ -1,0 +1,75 @@
+//! What each refusal means where it comes, and whether it heals.
+
+use super::*;
+
+fn server(sqlstate: &str, message: &str) -> Error {
+    Error::from(ServerError {
+        sqlstate: sqlstate.to_owned(),
+        message: message.to_owned(),
+        ..ServerError::default()
+    })
+}
+
+#[test]
+fn a_slot_in_use_names_its_holder_in_any_language() {
+    for message in ["slot \"a1\" is active for PID 4711", "Slot »a1« ist aktiv für PID 4711"] {
+        let error = server("55006", message).about_slot("a1");
+        assert!(matches!(error, Error::SlotActive { pid: Some(4711), .. }), "{error}");
+        assert!(error.is_transient());
+    }
+}
+
+#[test]
+fn the_same_condition_means_the_slot_at_start_and_the_publication_later() {
+    let error = |text| server("42704", text);
+    assert!(matches!(error("x").about_slot("s"), Error::SlotMissing { .. }));
+    assert!(matches!(error("x").in_stream_of("s"), Error::PublicationMissing(_)));
+}
+
+#[test]
+fn what_passes_by_itself_is_told_from_what_needs_someone() {
+    let walsenders = "number of requested standby connections exceeds max_wal_senders";
+    for (sqlstate, message, transient) in [
+        ("08006", "connection failure", true),
+        ("08P01", "unsupported startup parameter: replication", false),
+        ("25006", "cannot execute CREATE PUBLICATION in a read-only transaction", true),
+        ("28000", "role is not permitted to log in", false),
+        ("28P01", "password authentication failed", false),
+        ("3D000", "database does not exist", false),
+        ("42501", "permission denied", false),
+        ("42704", "undefined object", false),
+        ("53100", "could not extend file: No space left on device", true),
+        ("53300", "too many clients", true),
+        ("53300", walsenders, true),
+        ("53400", "all replication slots are in use", false),
+        ("55000", "cannot read from logical replication slot", false),
+        ("55006", "replication slot is active", true),
+        ("57014", "canceling statement", true),
+        ("57P01", "terminating connection due to administrator command", true),
+        ("57P02", "terminating connection because of crash of another server process", true),
+        ("57P03", "the database system is starting up", true),
+        ("57P04", "database was dropped", false),
+        ("XX000", "tuple concurrently updated", true),
+        ("XX001", "invalid page in block 0", false),
+    ] {
+        assert_eq!(server(sqlstate, message).is_transient(), transient, "{sqlstate}");
+    }
+}
+
+#[test]
+fn what_is_said_of_a_slot_and_a_stream_is_told_by_what_it_means() {
+    let about = |sqlstate| server(sqlstate, "1").about_slot("s");
+    assert!(about("55006").is_transient(), "another reads it: wait");
+    assert!(about("42710").is_transient(), "another made it: look again");
+    for sqlstate in ["42704", "55000", "58P01", "53400"] {
+        let error = about(sqlstate);
+        assert!(!error.is_transient() && error.fix().is_some(), "{error}");
+    }
+    for sqlstate in ["42704", "55000", "58P01", "42501"] {
+        let error = server(sqlstate, "1").in_stream_of("s");
+        assert!(!error.is_transient() && error.fix().is_some(), "{error}");
+    }
+    for sqlstate in ["57P01", "57P02", "53100", "08006"] {
+        assert!(server(sqlstate, "1").in_stream_of("s").is_transient(), "{sqlstate}");
+    }
+}

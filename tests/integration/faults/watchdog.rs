@@ -1,0 +1,68 @@
+//! A line that stands still is told of: by `/readyz`, by a metric, by one warning.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{all_arrive, create_table, metric, readyz, stop, walsender, write};
+use crate::support::bridge::Bridge;
+use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::{PATIENCE, unique};
+
+fn stalls_logged(bridge: &Bridge) -> usize {
+    bridge.log().matches(" stalled: ").count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_takes_nothing_while_records_wait_is_told_of_until_it_does() {
+    let kafka = private_kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("unacked"), kafka.brokers());
+    let config = "[watchdog]\nkafka_stalled_after = \"1s\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    write(&client, 1..=100).await;
+    all_arrive(&brokers, &name, &client).await;
+    // A node that was started just now may have taken its time for the first records.
+    readyz(&bridge, 200, "streaming").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 0);
+    let before = stalls_logged(&bridge);
+
+    kafka.freeze();
+    write(&client, 101..=200).await;
+    readyz(&bridge, 503, "streaming: stalled, kafka has acknowledged none of ").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 1);
+    assert_eq!(bridge.get("/livez").map(|(code, _)| code), Some(200));
+    kafka.thaw();
+    readyz(&bridge, 200, "streaming").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 0);
+    all_arrive(&brokers, &name, &client).await;
+    assert_eq!(stalls_logged(&bridge), before + 1, "log:\n{}", bridge.log());
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_stands_still_while_the_server_writes_is_told_of_until_it_moves() {
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("stuck"), kafka.brokers());
+    let config = "[watchdog]\nsource_stalled_after = \"1s\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    write(&client, 1..=100).await;
+    all_arrive(&brokers, &name, &client).await;
+
+    let pid = walsender(&client, &name).await.and_then(Pid::from_raw).expect("it streams");
+    kill_process(pid, Signal::STOP).expect("a process of our server");
+    write(&client, 101..=1_000).await;
+    readyz(&bridge, 503, "streaming: stalled, the server's WAL reaches ").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"source\"}"), 1);
+    kill_process(pid, Signal::CONT).expect("a process of our server");
+    readyz(&bridge, 200, "streaming").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"source\"}"), 0);
+    all_arrive(&brokers, &name, &client).await;
+    assert_eq!(stalls_logged(&bridge), 1, "log:\n{}", bridge.log());
+    stop(&mut bridge);
+}
