@@ -108,6 +108,7 @@ impl Default for Config {
             format: Format::default(),
             errors: Errors::default(),
             tables: BTreeMap::new(),
+            watchdog: Watchdog::default(),
             admin: Admin::default(),
             log: Log::default(),
         }
