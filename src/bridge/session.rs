@@ -202,6 +202,11 @@ impl Bridge {
             }
         };
         self.forget_stalled();
+        let cause = match cause {
+            // Nothing more comes because the reader has ended: it knows why.
+            Cause::Worker(Ok(Ended::SourceClosed)) => Cause::Reader(running.reader.join().await),
+            cause => cause,
+        };
         self.metrics.streaming.set(0);
         self.enter(State::Draining);
         let outcome = self.drain(&mut running, cause).await;

@@ -5,6 +5,8 @@
 //! are. Not here: logins (`login`), lines that break (`line`), parts that stand still (`frozen`),
 //! kills of the bridge (`delivery`), tables that change (`ddl`).
 
+mod postgres;
+mod slot;
 mod standby;
 mod watchdog;
 
