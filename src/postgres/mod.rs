@@ -37,6 +37,7 @@ mod socket;
 mod startup;
 #[cfg(test)]
 mod testing;
+mod walsender;
 mod wire;
 
 pub use self::catalog::Catalog;
@@ -46,8 +47,9 @@ pub use self::error::Error;
 pub use self::frame::{Chunk, Frame, FrameError, Frames};
 pub use self::replication::{
     ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions,
-    SystemIdentity, Walsender,
+    SystemIdentity,
 };
 pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;
 pub use self::stream::{ReaderHandle, ReplicationStream, StreamPhase, spawn_reader};
+pub use self::walsender::Walsender;

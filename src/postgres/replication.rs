@@ -15,6 +15,7 @@ use super::session::{self, Attempts, Candidate};
 use super::socket::{self, Socket};
 use super::startup::{self, Login, Parameters};
 use super::stream::ReplicationStream;
+use super::walsender::Walsender;
 use super::wire::{self, Wire};
 use crate::lsn::Lsn;
 
@@ -93,16 +94,6 @@ pub struct StreamOptions {
     /// After how long without a byte the connection counts as dead. Twice the server's
     /// `wal_sender_timeout` without one.
     pub silent_after: Option<Duration>,
-}
-
-/// The server process of one connection. The two together name it among all that the server ever
-/// had: ids come again, but not started at the same microsecond.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Walsender {
-    /// Its process id.
-    pub pid: i32,
-    /// When it was started, as the server writes it.
-    pub started: String,
 }
 
 /// A connection to a walsender.

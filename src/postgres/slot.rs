@@ -7,7 +7,7 @@
 use tokio_postgres::Client;
 
 use super::Error;
-use super::replication::Walsender;
+use super::walsender::Walsender;
 use crate::lsn::Lsn;
 
 const SLOT: &str = include_str!("../../sql/slot.sql");

@@ -25,9 +25,9 @@ use super::Error;
 use super::chunks::{ChunkSender, ReceiverGone};
 use super::frame::{POSTGRES_EPOCH_UNIX_US, put_status_update};
 use super::pacer::Pacer;
-use super::replication::Walsender;
 use super::server_error::ServerError;
 use super::socket::Socket;
+use super::walsender::Walsender;
 use super::wire::{self, HEADER_BYTES, Wire};
 use crate::lsn::Lsn;
 
