@@ -149,6 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     ) -> Result<(), Error> {
         let mut chunks = Some(chunks);
         let mut confirmed_open = true;
+        // What came with the answer to the command, which may be all that ever comes.
+        self.scan()?;
         loop {
             match *phase.borrow_and_update() {
                 StreamPhase::Streaming => {}
