@@ -8,6 +8,8 @@
 //!   Standby                   another reads from the slot: waiting until it is free
 //! ```
 //!
+//! Beside all of that runs the guard of the slot (`guard`).
+//!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
 

@@ -118,7 +118,7 @@ pub(super) fn creation_error(error: KafkaError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Kafka};
+    use crate::config::{Config, Kafka, Memory, Size};
 
     fn with(properties: &[(&str, &str)]) -> Resolved {
         let properties = properties.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned().into()));
@@ -144,6 +144,29 @@ mod tests {
             let other =
                 if name == "compression.type" { "compression.codec" } else { "compression.type" };
             assert_eq!(client.get(other), None);
+        }
+    }
+
+    #[test]
+    fn batches_are_as_small_as_the_memory_unless_the_user_says_otherwise() {
+        let with = |memory, properties: &[(&str, &str)]| {
+            let mut settings = with(properties);
+            settings.memory = Memory::new(Size::from_mb(memory));
+            client_config(&settings).unwrap().get("batch.size").map(str::to_owned)
+        };
+        assert_eq!(with(16, &[]).as_deref(), Some("262144"));
+        assert_eq!(with(64, &[]), None);
+        assert_eq!(with(16, &[("batch.size", "500000")]).as_deref(), Some("500000"));
+    }
+
+    #[test]
+    fn what_may_be_too_large_is_known_from_the_properties() {
+        let client = |properties: &[(&str, &str)]| client_config(&with(properties)).unwrap();
+        assert_eq!(record_limit(&client(&[])), 1_000_000);
+        assert_eq!(record_limit(&client(&[("message.max.bytes", "5")])), 5);
+        assert!(compresses(&client(&[])), "lz4 is the default");
+        for name in ["compression.type", "compression.codec"] {
+            assert!(!compresses(&client(&[(name, "none")])));
         }
     }
 

@@ -14,8 +14,9 @@ use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::TestDatabase;
 use crate::support::{PATIENCE, eventually, unique};
 
-/// What `docs/memory.md` says that the process needs beside `memory`.
-const PROCESS_KB: u64 = 30 * 1024;
+/// Of the 30 MB that `docs/memory.md` gives the process beside `memory`, what is not the program's
+/// file: stacks, connections, descriptions of tables.
+const PROCESS_KB: u64 = 8 * 1024;
 
 /// Longest that all of this may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -107,13 +108,15 @@ async fn a_transaction_of_large_rows_takes_no_more_than_the_bound() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_takes_nothing_under_full_load_makes_the_database_wait_not_the_memory_grow() {
     let kafka = private_kafka_or_skip!();
-    for (memory_mb, rows) in [(16, 60_000_u64), (64, 120_000)] {
+    // The values of the first are a tenth of what their records take in the client.
+    let small = "[format]\nvalue = \"flat\"\nposition_headers = true\n";
+    for (memory_mb, rows, format) in [(16, 60_000_u64, small), (64, 120_000, "")] {
         let database = TestDatabase::create().await;
         let client = database.client().await;
         let table = "CREATE TABLE rides (id int PRIMARY KEY, zone int, note text)";
         client.batch_execute(table).await.expect("make a table");
         let name = unique("stalled");
-        let config = format!("memory = \"{memory_mb}MB\"\n");
+        let config = format!("memory = \"{memory_mb}MB\"\n{format}");
         let (url, brokers) = (&database.unix_url, kafka.brokers());
         let mut bridge = Bridge::start_ready(&name, url, &brokers, &config, PATIENCE);
         client.batch_execute("INSERT INTO rides VALUES (0, 0, '')").await.expect("write");
