@@ -4,11 +4,14 @@ RIDES ?=
 BROKER ?= embedded
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
+# The chaos run: how many faults in each mode, and the seed of an earlier run to see it again.
+FAULTS ?= 200
+SEED ?=
 
 demo_args := --broker $(BROKER) $(if $(RIDES),--rides $(RIDES))
 demo_setup := $(if $(filter kafka,$(BROKER)),demo-kafka,demo)
 
-.PHONY: help demo build test bench test-compose fuzz fmt clippy doc clean
+.PHONY: help demo build test chaos bench test-compose fuzz fmt clippy doc clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -25,6 +28,10 @@ build: ## Compile the release binary, target/release/rowcast
 test: ## Run all tests, on real Postgres and Kafka servers
 	scripts/setup test
 	scripts/test
+
+chaos: ## Break everything around the bridge, and prove that nothing is lost (FAULTS=200 a mode, SEED=N)
+	scripts/setup test
+	CHAOS_FAULTS=$(FAULTS) $(if $(SEED),CHAOS_SEED=$(SEED)) cargo test --locked --test chaos -- --nocapture
 
 bench: ## Measure throughput, memory and latency
 	scripts/setup test

@@ -180,6 +180,11 @@ impl Bridge {
     pub(crate) fn log(&self) -> String {
         self.process.log()
     }
+
+    /// The last lines of that.
+    pub(crate) fn log_tail(&self) -> String {
+        self.process.log_tail()
+    }
 }
 
 /// Status and body of a page of the admin endpoint at a port of this machine.

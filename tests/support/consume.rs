@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::kafka::client_config;
 use super::process::pause;
@@ -79,16 +79,12 @@ impl RecordReader {
     ///
     /// When one of them does not exist after `deadline`.
     pub(crate) fn open(brokers: &str, topics: &[&str], deadline: Duration) -> Self {
-        let consumer: BaseConsumer = client_config(brokers)
-            // Needed to make a consumer at all; nothing is ever committed under it.
-            .set("group.id", "rowcast-test")
-            .set("enable.auto.commit", "false")
-            .set("auto.offset.reset", "earliest")
-            .set("fetch.wait.max.ms", "20")
-            .create()
-            .expect("a consumer");
+        Self::open_with(&mut reader_config(brokers), topics, deadline)
+    }
+
+    fn open_with(config: &mut ClientConfig, topics: &[&str], deadline: Duration) -> Self {
         let reader = Self {
-            consumer,
+            consumer: config.create().expect("a consumer"),
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             records: Vec::new(),
             witness: None,
@@ -238,6 +234,39 @@ impl RecordReader {
             None => false,
         }
     }
+}
+
+fn reader_config(brokers: &str) -> ClientConfig {
+    let mut config = client_config(brokers);
+    // Needed to make a consumer at all; nothing is ever committed under it.
+    config.set("group.id", "rowcast-test");
+    config.set("enable.auto.commit", "false");
+    config.set("auto.offset.reset", "earliest");
+    config.set("fetch.wait.max.ms", "20");
+    config
+}
+
+/// All that a topic holds now, to the end that the broker tells: of transactions, what was
+/// committed before the first that is open.
+///
+/// # Panics
+///
+/// When the end has not come after `deadline`.
+pub(crate) fn read_whole(brokers: &str, topic: &str, deadline: Duration) -> Vec<OwnedRecord> {
+    let started = Instant::now();
+    let config = &mut reader_config(brokers);
+    let mut reader =
+        RecordReader::open_with(config.set("enable.partition.eof", "true"), &[topic], deadline);
+    let mut open = reader.partitions(topic).expect("a topic that was opened");
+    while !open.is_empty() {
+        assert!(started.elapsed() < deadline, "{topic}: no end of {open:?} after {deadline:?}");
+        match reader.consumer.poll(Duration::from_millis(50)) {
+            Some(Ok(message)) => reader.records.push(OwnedRecord::from_message(&message)),
+            Some(Err(KafkaError::PartitionEOF(partition))) => open.retain(|id| *id != partition),
+            Some(Err(_)) | None => {}
+        }
+    }
+    reader.records
 }
 
 /// Reads topics from their beginning until `enough` says so, and gives what has come until then.

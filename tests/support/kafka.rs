@@ -233,6 +233,11 @@ impl KafkaNode {
         format!("127.0.0.1:{}", self.settings.port)
     }
 
+    /// The folder of its settings, data and log.
+    pub(crate) fn dir(&self) -> &Path {
+        self.process.dir()
+    }
+
     /// What the node logged.
     pub(crate) fn log(&self) -> String {
         self.process.log()
