@@ -13,15 +13,17 @@ use std::task::{Context, Poll};
 
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::JoinHandle;
 use tokio_postgres::config::{ChannelBinding as SqlChannelBinding, SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding as Binding, NoTls, TlsConnect, TlsStream};
 use tokio_postgres::{Client, Config};
 
 use super::Error;
-use super::conninfo::{ChannelBinding, ConnInfo, TargetSessionAttrs};
+use super::conninfo::{ChannelBinding, ConnInfo, Host, TargetSessionAttrs};
 use super::replication::ConnectOptions;
 use super::session::{self, Attempts, Candidate};
-use super::socket::{self, Socket};
+use super::silence::{self, Question};
+use super::socket::{self, Encryption, Socket};
 use crate::lsn::Lsn;
 
 /// Connects to the first host that will do; the connection ends with its client.
@@ -75,42 +77,22 @@ async fn attempt(
     candidate: &Candidate<'_>,
     tls: &Arc<ClientConfig>,
 ) -> Result<Client, Error> {
-    let socket = socket::connect(info, candidate.host, candidate.encryption, tls).await?;
-    let mut config = Config::new();
-    config
-        .user(info.user())
-        .dbname(info.database())
-        .application_name(info.application_name.as_deref().unwrap_or(&options.application_name));
-    if let Some(options) = &info.options {
-        config.options(options);
-    }
-    if let Some(password) = info.password_for(candidate.host) {
-        config.password(password.expose());
-    }
-    config.channel_binding(match info.channel_binding {
-        ChannelBinding::Disable => SqlChannelBinding::Disable,
-        ChannelBinding::Prefer => SqlChannelBinding::Prefer,
-        ChannelBinding::Require => SqlChannelBinding::Require,
-    });
-    let refused = |source| {
-        let must_bind = info.channel_binding == ChannelBinding::Require;
-        let has_password = info.password_for(candidate.host).is_some();
-        Error::logging_in(source, info.user(), has_password, must_bind)
+    let way = Way {
+        info: info.clone(),
+        options: options.clone(),
+        host: candidate.host.clone(),
+        encryption: candidate.encryption,
+        tls: Arc::clone(tls),
     };
-    let is_tls = socket.is_tls();
-    let socket = SqlSocket::new(socket);
-    let client = if is_tls {
-        config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
-        let (client, connection) =
-            config.connect_raw(socket, AlreadySecure).await.map_err(refused)?;
-        tokio::spawn(connection);
-        client
-    } else {
-        config.ssl_mode(SslMode::Disable);
-        let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(refused)?;
-        tokio::spawn(connection);
-        client
-    };
+    let (client, connection, question) = way.log_in().await?;
+    // Until the server has told which of its sessions this is, the limit of the attempt holds.
+    let running = tokio::spawn(connection);
+    let pid: i32 = client
+        .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
+        .await
+        .map_err(|source| Error::Sql { doing: "ask which session this is", source })?
+        .get(0);
+    tokio::spawn(way.watch(running, question, pid));
     if candidate.target != TargetSessionAttrs::Any {
         let row = client
             .query_one(session::TARGET_QUERY, &[])
@@ -120,6 +102,95 @@ async fn attempt(
         session::check_target(candidate, is(0), is(1))?;
     }
     Ok(client)
+}
+
+/// How a server was reached, to reach it again.
+struct Way {
+    info: ConnInfo,
+    options: ConnectOptions,
+    host: Host,
+    encryption: Encryption,
+    tls: Arc<ClientConfig>,
+}
+
+/// The part of a connection that moves bytes, until its client is dropped.
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Way {
+    async fn log_in(&self) -> Result<(Client, Running, Arc<Question>), Error> {
+        let Self { info, options, host, encryption, tls } = self;
+        let socket = socket::connect(info, host, *encryption, tls).await?;
+        let mut config = Config::new();
+        config.user(info.user()).dbname(info.database()).application_name(
+            info.application_name.as_deref().unwrap_or(&options.application_name),
+        );
+        if let Some(options) = &info.options {
+            config.options(options);
+        }
+        if let Some(password) = info.password_for(host) {
+            config.password(password.expose());
+        }
+        config.channel_binding(match info.channel_binding {
+            ChannelBinding::Disable => SqlChannelBinding::Disable,
+            ChannelBinding::Prefer => SqlChannelBinding::Prefer,
+            ChannelBinding::Require => SqlChannelBinding::Require,
+        });
+        let refused = |source| {
+            let must_bind = info.channel_binding == ChannelBinding::Require;
+            let has_password = info.password_for(host).is_some();
+            Error::logging_in(source, info.user(), has_password, must_bind)
+        };
+        let is_tls = socket.is_tls();
+        let socket = SqlSocket::new(socket);
+        let question = Arc::clone(&socket.question);
+        // What a connection has to say at its end, its client says too.
+        if is_tls {
+            config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
+            let (client, connection) =
+                config.connect_raw(socket, AlreadySecure).await.map_err(refused)?;
+            Ok((client, Box::pin(async { drop(connection.await) }), question))
+        } else {
+            config.ssl_mode(SslMode::Disable);
+            let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(refused)?;
+            Ok((client, Box::pin(async { drop(connection.await) }), question))
+        }
+    }
+
+    /// Ends the connection when the server has nothing to do for it while an answer is missing.
+    async fn watch(self, mut running: JoinHandle<()>, question: Arc<Question>, pid: i32) {
+        tokio::select! {
+            _ = &mut running => {}
+            () = silence::lost(&question, silence::PATIENCE, || self.is_worked_on(pid)) => {
+                let after = silence::PATIENCE.unanswered.as_millis();
+                tracing::warn!(
+                    host = %self.host,
+                    after_ms = u64::try_from(after).unwrap_or(u64::MAX),
+                    "the server has answered, or was never asked, and the line between has lost \
+                     it: closing the connection"
+                );
+                running.abort();
+            }
+        }
+    }
+
+    /// Whether the server works for a session of its. One that can't be asked does not.
+    async fn is_worked_on(&self, pid: i32) -> bool {
+        const AT_WORK: &str = include_str!("../../sql/session_at_work.sql");
+        let asked = async {
+            let (client, connection, _) = self.log_in().await?;
+            let running = tokio::spawn(connection);
+            let found = client.query_opt(AT_WORK, &[&pid]).await;
+            running.abort();
+            found.map_err(|source| Error::Sql { doing: "ask whether a session works", source })
+        };
+        let limit = session::connect_timeout(&self.info, self.options.connect_timeout);
+        match tokio::time::timeout(limit, asked).await {
+            Ok(Ok(found)) => found.is_some(),
+            // It is there, and has no room for one more.
+            Ok(Err(Error::Server(_) | Error::AuthFailed(_) | Error::TooManyWalsenders(_))) => true,
+            Ok(Err(_)) | Err(_) => false,
+        }
+    }
 }
 
 /// Stands where `tokio-postgres` would make the connection secure.
@@ -144,6 +215,7 @@ struct SqlSocket {
     end_point: Option<Vec<u8>>,
     /// The first bytes from the server, until its request for a login is known; `None` after.
     request: Option<Vec<u8>>,
+    question: Arc<Question>,
 }
 
 /// An authentication request for the password as it is: tag, length, code 3.
@@ -152,7 +224,7 @@ const CLEARTEXT_REQUEST: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 3];
 impl SqlSocket {
     fn new(mut socket: Socket) -> Self {
         let request = (!socket.is_private()).then(Vec::new);
-        Self { end_point: socket.end_point.take(), socket, request }
+        Self { end_point: socket.end_point.take(), socket, request, question: Arc::default() }
     }
 
     fn look_at(&mut self, received: &[u8]) -> std::io::Result<()> {
@@ -186,6 +258,7 @@ impl AsyncRead for SqlSocket {
     ) -> Poll<std::io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
+        self.question.heard();
         let received = buffer.filled().get(before..).unwrap_or_default();
         Poll::Ready(self.look_at(received))
     }
@@ -197,6 +270,7 @@ impl AsyncWrite for SqlSocket {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        self.question.sent();
         Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 

@@ -33,6 +33,7 @@ mod pacer;
 mod reselect;
 mod retention;
 mod session;
+mod silence;
 mod socket;
 mod startup;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rowcast::postgres::{ConnInfo, ConnectOptions};
 use tokio_postgres::Client;
 
 use crate::delivery::{self, CONFIG};
@@ -174,4 +175,32 @@ async fn the_server_is_answered_while_kafka_stands_still_for_longer_than_it_wait
     let reader = until_row(reader, 20_000).await;
     assert_eq!(reader.records.len(), 20_000, "nothing came twice");
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_the_line_swallowed_is_given_up_and_one_that_takes_long_is_not() {
+    let server = PostgresServer::shared();
+    let database = server.database().await;
+    let relay = Relay::to(server.port()).await;
+    let open = async |url: &str| {
+        let info = ConnInfo::parse(url, &|_| None).expect("a connection string");
+        let options = ConnectOptions::default();
+        rowcast::postgres::client::connect(&info, &options).await.expect("connect")
+    };
+    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let (swallowed, slow) = (open(&url).await, open(&database.tcp_url).await);
+    relay.set(Line::BlackHole);
+    let asked = tokio::spawn(async move { swallowed.query_one("SELECT 1", &[]).await });
+    // The connection that stands stays lost; the server can be asked on another.
+    eventually(PATIENCE, "the question to be on its way", async || {
+        (relay.swallowed() > 0).then_some(())
+    })
+    .await;
+    relay.set(Line::Open);
+    let sleep = slow.query_one("SELECT 1 FROM pg_sleep(18)", &[]);
+    let limit = tokio::time::timeout(PATIENCE, asked);
+    let (sleep, lost) = tokio::join!(sleep, limit);
+    let lost = lost.expect("it does not wait for ever").expect("no panic").map(drop);
+    assert!(lost.is_err_and(|error| error.is_closed()), "the connection was closed");
+    sleep.expect("the server worked on it all the time");
 }

@@ -36,6 +36,7 @@ pub(crate) struct Relay {
     port: u16,
     line: watch::Sender<Line>,
     accepted: Arc<AtomicUsize>,
+    swallowed: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -46,10 +47,12 @@ impl Relay {
         let own = listener.local_addr().expect("it is bound").port();
         let line = watch::Sender::new(Line::Open);
         let accepted = Arc::<AtomicUsize>::default();
+        let swallowed = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        tasks.spawn(accept(listener, server, line.clone(), Arc::clone(&accepted)));
-        Self { port: own, line, accepted, _tasks: tasks }
+        let counts = (Arc::clone(&accepted), Arc::clone(&swallowed));
+        tasks.spawn(accept(listener, server, line.clone(), counts));
+        Self { port: own, line, accepted, swallowed, _tasks: tasks }
     }
 
     /// Where it listens.
@@ -68,19 +71,25 @@ impl Relay {
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Acquire)
     }
+
+    /// Bytes that went into a black hole so far.
+    pub(crate) fn swallowed(&self) -> usize {
+        self.swallowed.load(Ordering::Acquire)
+    }
 }
 
 async fn accept(
     listener: TcpListener,
     server: SocketAddr,
     line: watch::Sender<Line>,
-    accepted: Arc<AtomicUsize>,
+    (accepted, swallowed): (Arc<AtomicUsize>, Arc<AtomicUsize>),
 ) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
         accepted.fetch_add(1, Ordering::AcqRel);
         let (to_server, to_client) = (line.subscribe(), line.subscribe());
+        let swallowed = Arc::clone(&swallowed);
         connections.spawn(async move {
             if *to_server.borrow() == Line::Cut {
                 return;
@@ -90,8 +99,8 @@ async fn accept(
             let (server_read, server_write) = server.into_split();
             // Either end's end is both's, so that a cut is felt by both.
             tokio::select! {
-                () = pass(client_read, server_write, to_server, false) => {}
-                () = pass(server_read, client_write, to_client, true) => {}
+                () = pass(client_read, server_write, to_server, false, &swallowed) => {}
+                () = pass(server_read, client_write, to_client, true, &swallowed) => {}
             }
         });
     }
@@ -103,6 +112,7 @@ async fn pass(
     mut to: OwnedWriteHalf,
     mut line: watch::Receiver<Line>,
     is_to_client: bool,
+    swallowed: &AtomicUsize,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     let mut lost = false;
@@ -125,6 +135,9 @@ async fn pass(
             read = from.read(&mut buffer) => read.unwrap_or(0),
         };
         lost |= state == Line::BlackHole;
+        if lost {
+            swallowed.fetch_add(count, Ordering::AcqRel);
+        }
         match (count, state) {
             // What is lost includes the word that it is over.
             _ if lost && count == 0 => return std::future::pending().await,
