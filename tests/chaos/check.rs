@@ -343,6 +343,11 @@ fn lasting(record: &OwnedRecord) -> Lasting<'_> {
         for clock in ["ts_ms", "ts_us", "ts_ns"] {
             value.remove(clock);
         }
+        // It tells of the commit before, which nobody knows at a new slot's first transaction; at a
+        // restart it is the slot's position.
+        if let Some(source) = value.get_mut("source").and_then(Value::as_object_mut) {
+            source.remove("sequence");
+        }
     }
     let headers = record.headers.iter().map(|(name, value)| (name.as_str(), value.as_deref()));
     let headers = headers.filter(|(name, _)| *name != "__debezium.context.runId").collect();

@@ -13,6 +13,8 @@
 //! | `CHAOS_MODE` | one mode only, as `delivery` names it | each has its test |
 //! | `CHAOS_EVIDENCE` | the folder that keeps all logs of a run that failed | in `target/tmp` |
 //!
+//! Beside it, [`cluster`]: three brokers that die one after the other.
+//!
 //! Not here: what a fault looks like from inside, and how fast it is noticed: `tests/integration`.
 
 #[path = "../support/mod.rs"]
@@ -20,11 +22,13 @@ mod support;
 
 mod check;
 mod check_tests;
+mod cluster;
 mod evidence;
 mod load;
 mod run;
 mod schedule;
 mod truth;
+mod verdict;
 mod watch;
 mod world;
 

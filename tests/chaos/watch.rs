@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rowcast::lsn::Lsn;
 
@@ -21,6 +21,8 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 struct Shared {
     newest: AtomicU64,
     count: AtomicUsize,
+    /// Milliseconds.
+    longest_delay: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -44,6 +46,8 @@ impl Watcher {
                     let seen = told.count.swap(records.len(), Ordering::Relaxed);
                     let newest = records[seen..].iter().filter_map(commit_lsn).max();
                     told.newest.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
+                    let delay = records[seen..].iter().map(age).max().unwrap_or_default();
+                    told.longest_delay.fetch_max(delay, Ordering::Relaxed);
                     told.stop.load(Ordering::Relaxed)
                 },
                 FOREVER,
@@ -58,6 +62,11 @@ impl Watcher {
         Lsn::from(self.shared.newest.load(Ordering::Relaxed))
     }
 
+    /// The longest time from a commit to the sight of its record, since it was last asked for.
+    pub(crate) fn take_longest_delay(&self) -> Duration {
+        Duration::from_millis(self.shared.longest_delay.swap(0, Ordering::Relaxed))
+    }
+
     /// Records seen so far.
     pub(crate) fn count(&self) -> usize {
         self.shared.count.load(Ordering::Relaxed)
@@ -68,4 +77,11 @@ impl Watcher {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
+
+/// Milliseconds since the record's change was committed, by the clock that the server has too.
+fn age(record: &OwnedRecord) -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let committed = record.timestamp_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(committed)
 }

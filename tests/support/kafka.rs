@@ -22,7 +22,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rustix::process::Signal;
 
-pub(crate) use self::cluster::KafkaCluster;
+pub(crate) use self::cluster::{KafkaCluster, Roles};
 pub(crate) use self::settings::RelayedPort;
 use self::settings::Settings;
 use super::process::Guarded;
@@ -250,14 +250,18 @@ impl KafkaNode {
 
     /// Makes a topic with these settings.
     pub(crate) async fn create_topic(&self, name: &str, partitions: i32, set: &[(&str, &str)]) {
-        let admin: AdminClient<DefaultClientContext> =
-            client_config(&self.brokers()).create().expect("an admin client");
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let topic = set.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
-        let made = admin.create_topics([&topic], &AdminOptions::new()).await.expect("ask for it");
-        for result in made {
-            result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
-        }
+        create_topic(&self.brokers(), &topic).await;
+    }
+}
+
+async fn create_topic(brokers: &str, topic: &NewTopic<'_>) {
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(brokers).create().expect("an admin client");
+    let made = admin.create_topics([topic], &AdminOptions::new()).await.expect("ask for it");
+    for result in made {
+        result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
     }
 }
 

@@ -6,10 +6,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::settings::Settings;
-use super::{KafkaNode, PATIENCE, SMALL, START_PATIENCE, client_config, jars};
+use super::{KafkaNode, PATIENCE, SMALL, START_PATIENCE, client_config, create_topic, jars};
 use crate::support::process::pause;
 
 /// How many nodes there are.
@@ -86,6 +87,17 @@ impl KafkaCluster {
     /// Bootstrap brokers, all of them.
     pub(crate) fn brokers(&self) -> String {
         self.nodes.iter().map(KafkaNode::brokers).collect::<Vec<_>>().join(",")
+    }
+
+    /// Makes a topic, with a copy on each node.
+    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) {
+        let replicas = TopicReplication::Fixed(i32::try_from(NODES).expect("few nodes"));
+        create_topic(&self.brokers(), &NewTopic::new(name, partitions, replicas)).await;
+    }
+
+    /// The folders of the nodes: settings, data, log.
+    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.nodes.iter().map(KafkaNode::dir)
     }
 
     /// SIGKILL to a node, counted from 0.
