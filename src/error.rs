@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::lsn::Lsn;
-use crate::{admin, change, config, encode, kafka, pgoutput, postgres, route};
+use crate::{admin, change, checkpoint, config, encode, kafka, pgoutput, postgres, route};
 
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub enum Error {
     /// A failure that the producer heard of, shared with whoever else heard.
     #[error(transparent)]
     Delivery(Arc<kafka::Error>),
+    /// Changes that were never published can't be read any more.
+    #[error(transparent)]
+    Gap(Box<checkpoint::Gap>),
     /// A topic's name.
     #[error(transparent)]
     Route(#[from] route::RouteError),
@@ -112,6 +115,7 @@ impl Error {
             Self::Delivery(error) => retry_if(error.is_transient()),
             Self::ConnInfo(_)
             | Self::Resolve(_)
+            | Self::Gap(_)
             | Self::Route(_)
             | Self::Admin(_)
             | Self::Relation(_)
@@ -131,6 +135,7 @@ impl Error {
             Self::Postgres(error) => error.fix(),
             Self::Kafka(error) => error.fix(),
             Self::Delivery(error) => error.fix(),
+            Self::Gap(gap) => Some(gap.fix()),
             Self::Route(route::RouteError::Collision { second, .. }) => {
                 Some(format!("give one a topic of its own: [tables.\"{second}\"] topic = \"...\""))
             }
@@ -151,11 +156,22 @@ impl Error {
                 Some("please report this, with the log and the server's version".to_owned())
             }
             Self::SlotGivenUp { .. } => Some(
-                "mend what kept rowcast from publishing, then start it again: the stream begins anew, \
-                 and rows that changed meanwhile have to be brought over from the tables"
+                "mend what kept rowcast from publishing, then rowcast run --accept-gap: the stream begins \
+                 anew, and rows that changed meanwhile have to be brought over from the tables"
                     .to_owned(),
             ),
             Self::ConnInfo(_) | Self::Resolve(_) => None,
+        }
+    }
+
+    /// Whether another copy of the bridge has taken over.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        let is = |error: &kafka::Error| matches!(error, kafka::Error::Fenced { .. });
+        match self {
+            Self::Kafka(error) => is(error),
+            Self::Delivery(error) => is(error),
+            _ => false,
         }
     }
 

@@ -66,6 +66,8 @@ pub struct Metrics {
     pub oversize: Count,
     /// Rows whose values were cut so that their record fits.
     pub truncated: Count,
+    /// Changes that were left out because they were published before a restart.
+    pub covered: Count,
     /// Records handed over and not acknowledged.
     pub in_flight: Level,
     /// The position up to which Postgres was told it may discard WAL.
@@ -105,6 +107,7 @@ impl Default for Metrics {
             dead_letters: Count::default(),
             oversize: Count::default(),
             truncated: Count::default(),
+            covered: Count::default(),
             in_flight: Level::default(),
             confirmed_lsn: Level::default(),
             received_lsn: Level::default(),
@@ -166,6 +169,7 @@ impl Metrics {
             ("dead_letters", "Rows sent to the dead letter topic", &self.dead_letters),
             ("oversize", "Rows larger than Kafka takes", &self.oversize),
             ("truncated", "Rows cut so that Kafka takes them", &self.truncated),
+            ("changes_covered", "Changes left out, as they were published before", &self.covered),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (
                 "unchanged_omitted",

@@ -9,6 +9,8 @@
 //!
 //! Not here: sockets, and what happens after an error.
 
+mod checkpoints;
+mod commit;
 mod out;
 mod oversize;
 mod report;
@@ -16,15 +18,16 @@ mod report;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use self::checkpoints::{Checkpointing, HEADER_SPLIT, Mode};
 use self::out::Out;
 pub use self::oversize::Oversize;
 use self::oversize::{Limit, fit};
 use self::report::{go_on_without, report};
 use crate::change::{
-    Assembler, Change, Data, KeyChoice, Op, Relation, RelationFacts, Reselected, Row, Step,
-    Transaction,
+    Assembler, Change, Data, KeyChoice, Op, Position, Relation, RelationFacts, Reselected, Row,
+    Step, Transaction,
 };
 use crate::checkpoint::Ledger;
 use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
@@ -34,8 +37,11 @@ use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput::{self, Message, RelationBody};
-use crate::postgres::{Chunk, ChunkReceiver, Frame};
+use crate::postgres::{Chunk, ChunkReceiver, Frame, Received};
 use crate::route::{Router, TopicPlan};
+
+/// How long to wait for room before looking whether to stop.
+const ROOM: Duration = Duration::from_millis(50);
 
 /// Tells the worker to end, from another thread.
 #[derive(Debug, Default)]
@@ -171,6 +177,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         encoder: Encoder,
         policy: Policy,
         last_commit_lsn: Option<Lsn>,
+        checkpointing: Checkpointing,
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         stop: Arc<Stop>,
@@ -187,7 +194,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             message_topic: None,
             transaction_topic: None,
             dead_letter_topic: None,
-            out: Out::new(sink, ledger, metrics, stop),
+            out: Out::new(sink, ledger, metrics, stop, checkpointing),
         }
     }
 
@@ -196,19 +203,38 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     /// # Errors
     /// The first failure; nothing after it was sent.
     pub fn run(mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Error> {
-        while let Some(chunk) = chunks.blocking_recv() {
-            let outcome = self.carry(&chunk);
-            self.out.count();
-            if !chunk.is_backlog() && chunks.is_empty() {
-                self.out.sink.send_queued();
-            }
-            match outcome {
-                Ok(()) => {}
-                Err(Halt::Stopped) => return Ok(Ended::Stopped),
-                Err(Halt::Failed(error)) => return Err(error),
-            }
+        let ended = self.carry_all(chunks);
+        // What can't be brought to its end comes again.
+        if let Err(Halt::Failed(error)) = self.out.finish(self.assembler.is_in_transaction()) {
+            tracing::debug!(error = error.told(), "the last checkpoint is missing");
         }
-        Ok(Ended::SourceClosed)
+        match ended {
+            Ok(ended) => Ok(ended),
+            Err(Halt::Stopped) => Ok(Ended::Stopped),
+            Err(Halt::Failed(error)) => Err(error),
+        }
+    }
+
+    fn carry_all(&mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Halt> {
+        self.out.begin()?;
+        loop {
+            let wake_at = self.out.wake_at(self.assembler.is_in_transaction());
+            match chunks.recv_until(wake_at) {
+                Received::Chunk(chunk) => {
+                    let is_backlog = chunk.is_backlog() && !chunks.is_empty();
+                    self.out.checkpoints.chunk_begins(is_backlog);
+                    let outcome = self.carry(&chunk);
+                    self.out.count();
+                    if !chunk.is_backlog() && chunks.is_empty() {
+                        self.out.sink.send_queued();
+                    }
+                    outcome?;
+                }
+                Received::Closed => return Ok(Ended::SourceClosed),
+                Received::Nothing => self.out.checkpoints.chunk_begins(false),
+            }
+            self.out.tick(self.assembler.is_in_transaction())?;
+        }
     }
 
     fn carry(&mut self, chunk: &Chunk) -> Result<(), Halt> {
@@ -220,7 +246,10 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             }
             match frame? {
                 Frame::XLogData { wal_start, data, .. } => self.message(wal_start, data)?,
-                Frame::Keepalive { wal_end, .. } => {
+                Frame::Keepalive { wal_end, reply_requested, .. } => {
+                    if reply_requested {
+                        self.out.checkpoints.ask();
+                    }
                     self.out.ledger.keepalive(wal_end);
                     self.out.metrics.received_lsn.set(wal_end.as_u64());
                 }
@@ -238,6 +267,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let Self { lookup, router, assembler, encoder, records, policy, topics, .. } = self;
         let (message_topic, out) = (&mut self.message_topic, &mut self.out);
         let (told, dead_letter_topic) = (&mut self.told, &mut self.dead_letter_topic);
+        let resumed = out.checkpoints.resumed_from();
         let step = assembler.apply(message, lsn)?;
         let mut publish = |change: &Change<'_>| -> Result<(), Halt> {
             if operation(change.op()).is_some_and(|operation| policy.skipped.contains(&operation)) {
@@ -251,6 +281,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                 },
                 None => (topic_once(message_topic, || router.message_topic(), lookup)?, None),
             };
+            if resumed.covers(change.position) {
+                out.metrics.covered.inc();
+                // It still has its place in the counts of a transaction that was cut.
+                if encoder.counts_events() {
+                    let _ = encoder.encode(change, now_us(), records);
+                }
+                return Ok(());
+            }
             let read = match encoder.unchanged_toast() {
                 UnchangedToast::Reselect => reselect(change, lookup, &out.stop)?,
                 _ => None,
@@ -273,12 +311,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                 encoder.dead_letter(change, &source, policy.oversize.client_limit, records);
                 out.metrics.dead_letters.inc();
                 let topic = topic_once(dead_letter_topic, || router.dead_letter_topic(), lookup)?;
-                return out.send_all(topic, change.time_us(now_us) / 1000, None, records);
+                let at_ms = change.time_us(now_us) / 1000;
+                return out.send_change(change.position, topic, at_ms, None, records);
             }
             out.count_unchanged(encoder.unchanged_toast(), records);
             // A truncate has no key; readers of partition 0 are told for all.
             let partition = (change.op() == Op::Truncate).then_some(0);
-            out.send_all(topic, change.time_us(now_us) / 1000, partition, records)
+            let at_ms = change.time_us(now_us) / 1000;
+            out.send_change(change.position, topic, at_ms, partition, records)
         };
         match step {
             Step::Change(change) => publish(&change)?,
@@ -289,17 +329,28 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             }
             Step::Begin(transaction) => {
                 out.ledger.begin();
+                out.checkpoints.source_began(transaction.commit_lsn);
                 encoder.begin(&transaction, lsn, records);
-                self.send_around(&transaction)?;
+                let position = Position { commit_lsn: transaction.commit_lsn, ordinal: 0 };
+                if !resumed.covers(position) {
+                    self.send_around(&transaction)?;
+                }
             }
-            Step::Commit { transaction, end_lsn, .. } => {
+            Step::Commit { transaction, end_lsn, changes } => {
                 encoder.end(&transaction, lsn, records);
-                self.send_around(&transaction)?;
-                self.out.ledger.commit(end_lsn);
+                let commit_lsn = transaction.commit_lsn;
+                if !resumed.covers_commit(commit_lsn) {
+                    self.send_around(&transaction)?;
+                }
+                self.out.ledger.commit(end_lsn, Position { commit_lsn, ordinal: changes });
+                self.out.source_ended()?;
                 self.out.metrics.transactions.inc();
                 self.out.metrics.received_lsn.set(end_lsn.as_u64());
             }
             Step::Nothing => {}
+        }
+        if !self.assembler.is_in_transaction() {
+            self.out.message_ended()?;
         }
         Ok(())
     }
@@ -312,7 +363,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
         let topic = || self.router.transaction_topic();
         let topic = topic_once(&mut self.transaction_topic, topic, &mut self.lookup)?;
-        self.out.send_all(topic, transaction.commit_time_us / 1000, None, &self.records)
+        self.out.send_all(topic, transaction.commit_time_us / 1000, None, &self.records, None)
     }
 
     /// A table is described for the first time, or anew after it changed.

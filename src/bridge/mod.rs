@@ -18,6 +18,7 @@ mod lookup;
 mod session;
 mod setup;
 mod standby;
+mod start;
 mod teardown;
 mod watchdog;
 

@@ -3,6 +3,8 @@
 //! 1. Kafka is reached before anything is made in Postgres: a slot that nobody drains would hold
 //!    the server's WAL.
 //! 2. While another reads from the slot nothing is touched: see `standby`.
+//! 3. With transactions, the producer takes the transactional id over before the checkpoint is
+//!    read: from then on nobody else can write under it, so what is read is the last word.
 //! 3. Publication before slot: a slot made first would decode changes under a publication that
 //!    did not exist for them, which the server refuses.
 //! 4. The stream is opened on the reader's thread, the worker runs on another; this task waits for
@@ -20,17 +22,24 @@ use super::lookup::ServerLookup;
 use super::setup::Start;
 use super::{Bridge, setup, told};
 use crate::admin::State;
-use crate::checkpoint::Ledger;
+use crate::checkpoint::{Checkpoint, Ledger};
+use crate::config::Delivery;
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
-use crate::kafka::{Producer, Topics, client_config, compresses, record_limit};
+use crate::kafka::{
+    Checkpoints, Producer, Topics, checkpoint_topic, client_config, compresses, record_limit,
+};
 use crate::lsn::Lsn;
 use crate::postgres::{
     Catalog, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase, Walsender, chunk_channel,
     spawn_reader,
 };
 use crate::route::Router;
-use crate::worker::{Ended, Oversize, Policy, Stop, Worker};
+use crate::worker::{Checkpointing, Ended, Mode, Oversize, Policy, Stop, Worker};
+
+/// Longest wait for the brokers to take the transactional id over, or to abort a transaction.
+const INIT: Duration = Duration::from_secs(30);
+const ABORT: Duration = Duration::from_secs(2);
 
 /// What runs while rows flow.
 struct Running {
@@ -80,17 +89,19 @@ impl Bridge {
         let mut topics = Topics::new(client_config.clone(), settings.topics.create);
         topics.reach().await?;
         self.await_slot().await?;
-        let Start { lsn: start, last_commit_lsn, captured } =
-            setup::prepare(settings, &self.conninfo).await?;
-
-        let ledger = Arc::new(Ledger::new(start));
-        let metrics = Arc::clone(&self.metrics);
+        topics.ensure_compacted(&checkpoint_topic(settings)).await?;
+        let (ledger, metrics) = (Arc::<Ledger>::default(), Arc::clone(&self.metrics));
         let producer = Arc::new(Producer::new(
             &client_config,
             settings.memory.queue_bytes(),
             Arc::clone(&ledger),
             Arc::clone(&metrics),
         )?);
+        let found = read_checkpoint(&producer, Checkpoints::new(&client_config, settings)).await?;
+        let start = setup::prepare(settings, &self.conninfo, found.as_ref()).await?;
+        let checkpointing = self.checkpointing(&start);
+        let Start { lsn: start, checkpoint, last_commit_lsn, captured, .. } = start;
+        ledger.start_at(checkpoint.progress);
         let stop = Arc::new(Stop::default());
         let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
         let phase = watch::Sender::new(StreamPhase::Streaming);
@@ -129,6 +140,7 @@ impl Bridge {
                 captured,
             },
             last_commit_lsn,
+            checkpointing,
             Arc::clone(&ledger),
             metrics,
             Arc::clone(&stop),
@@ -148,6 +160,27 @@ impl Bridge {
         }
         let worker = spawn_worker(worker, received)?;
         Ok(Running { ledger, producer, stop, phase, reader, worker })
+    }
+
+    /// How the worker is to say how far it is.
+    fn checkpointing(&self, start: &Start) -> Checkpointing {
+        let settings = &self.settings;
+        let kafka = &settings.kafka;
+        Checkpointing {
+            topic: settings.topics.checkpoints.as_str().into(),
+            pipeline: settings.name.clone(),
+            start: start.checkpoint.clone(),
+            is_new: start.is_new,
+            mode: match settings.delivery {
+                Delivery::AtLeastOnce => Mode::AtLeastOnce,
+                Delivery::ExactlyOnce => Mode::ExactlyOnce {
+                    commit_interval: kafka.commit_interval,
+                    max_transaction_bytes: kafka.max_transaction_bytes,
+                },
+            },
+            idle_limit: settings.status_interval,
+            drain_limit: kafka.drain_timeout / 2,
+        }
     }
 
     /// Opens the stream, on the reader's thread.
@@ -242,7 +275,12 @@ impl Bridge {
         running.join_worker().await;
         let left = limit.saturating_sub(started.elapsed());
         let producer = Arc::clone(&running.producer);
-        let flushed = tokio::task::spawn_blocking(move || producer.flush(left)).await;
+        let flushed = tokio::task::spawn_blocking(move || {
+            let flushed = producer.flush(left);
+            producer.abort(ABORT);
+            flushed
+        });
+        let flushed = flushed.await;
         let standing = running.ledger.standing();
         if !flushed.unwrap_or(false) {
             tracing::warn!(
@@ -289,6 +327,21 @@ impl Running {
             tracing::debug!(error = error.told(), "the worker ended");
         }
     }
+}
+
+/// The last word on what is published.
+async fn read_checkpoint(
+    producer: &Arc<Producer>,
+    checkpoints: Checkpoints,
+) -> Result<Option<Checkpoint>, Error> {
+    let producer = Arc::clone(producer);
+    let read = tokio::task::spawn_blocking(move || {
+        producer.init_transactions(INIT)?;
+        checkpoints.read()
+    });
+    let thread = "checkpoint";
+    let read = read.await.map_err(|error| Error::Thread { thread, reason: error.to_string() })?;
+    Ok(read?)
 }
 
 fn worker_result(

@@ -5,6 +5,8 @@
 
 use tokio_postgres::Client;
 
+use super::start;
+use crate::checkpoint::Checkpoint;
 use crate::config::{Resolved, TableFilter};
 use crate::error::{self, Error};
 use crate::lsn::Lsn;
@@ -23,14 +25,22 @@ const FAILOVER_SINCE: u32 = 170_000;
 pub(super) struct Start {
     /// The position to ask the server for.
     pub(super) lsn: Lsn,
+    /// What is published so far.
+    pub(super) checkpoint: Checkpoint,
+    /// Whether the checkpoint is not in its topic yet.
+    pub(super) is_new: bool,
     /// Up to where commits were streamed from this slot before; none from one that was just made.
     pub(super) last_commit_lsn: Option<Lsn>,
     /// The tables to publish, where the publication can't be limited to them.
     pub(super) captured: Option<TableFilter>,
 }
 
-/// Finds or makes what the stream needs.
-pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Start, Error> {
+/// Finds or makes what the stream needs, given the checkpoint of the pipeline.
+pub(super) async fn prepare(
+    settings: &Resolved,
+    info: &ConnInfo,
+    checkpoint: Option<&Checkpoint>,
+) -> Result<Start, Error> {
     let client = postgres::client::connect(info, &connect_options(settings)).await?;
     let version = postgres::client::server_version(&client).await?;
     let name = &settings.publication;
@@ -57,18 +67,21 @@ pub(super) async fn prepare(settings: &Resolved, info: &ConnInfo) -> Result<Star
     for note in &filters.notes {
         tracing::warn!("{note}");
     }
+    let course =
+        start::course(settings, info, &connect_options(settings), &client, &slot, checkpoint)
+            .await?;
     publish(&client, settings, present.as_ref(), &change).await?;
     let is_whole = present.as_ref().is_some_and(|publication| !publication.is_by_table);
     let captured = is_whole.then(|| settings.captured.clone());
-    match slot {
-        SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => {
-            Ok(Start { lsn: confirmed, last_commit_lsn: Some(confirmed), captured })
-        }
-        _ => {
-            let lsn = create_slot(settings, info, version).await?;
-            Ok(Start { lsn, last_commit_lsn: None, captured })
-        }
-    }
+    let made_at = match course.makes_slot {
+        true => Some(create_slot(settings, info, version).await?),
+        false => None,
+    };
+    let checkpoint = course.checkpoint(made_at);
+    // The slot itself may stand before it; the server leaves out what lies between.
+    let lsn = checkpoint.progress.through_lsn;
+    let last_commit_lsn = made_at.is_none().then_some(lsn);
+    Ok(Start { lsn, checkpoint, is_new: course.is_new, last_commit_lsn, captured })
 }
 
 const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> {
@@ -127,18 +140,7 @@ async fn altered(
 }
 
 fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
-    let anew = format!(
-        "rowcast teardown, then rowcast run: the stream starts anew. Or set postgres.slot to \
-         another name than {name:?}"
-    );
     match state {
-        SlotState::Lost => Some(Shortfall {
-            cause: format!(
-                "the server has removed WAL that the slot {name:?} still needed: changes since \
-                 its last confirmed position can't be read any more"
-            ),
-            fix: format!("{anew}; and raise max_slot_wal_keep_size"),
-        }),
         SlotState::Foreign { plugin, database } => Some(Shortfall {
             cause: format!(
                 "the slot {name:?} is for the plugin {} in database {}, not for pgoutput here",
@@ -147,7 +149,7 @@ fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
             ),
             fix: "set postgres.slot to another name".to_owned(),
         }),
-        SlotState::Absent | SlotState::Idle { .. } | SlotState::Active { .. } => None,
+        _ => None,
     }
 }
 

@@ -1,21 +1,36 @@
 //! The tracker, shared between the thread that issues tickets and the one that hears of deliveries.
 //!
 //! The confirmed LSN leaves here on a `watch`: one number, which the source connection reports to
-//! Postgres. It is published under the tracker's lock, so that it can't be seen to go back.
-//! A rejected record leaves as a notice that ends the session.
+//! Postgres. It is published under the tracker's lock, so that it can't be seen to go back. It
+//! moves when a checkpoint is durable, and by nothing else.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use super::progress::Progress;
 use super::tracker::{Ticket, Tracker};
+use crate::change::Position;
 use crate::lsn::Lsn;
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(Progress::default())
+    }
+}
 
 /// Shares a [`Tracker`] and publishes its confirmed LSN.
 #[derive(Debug)]
 pub struct Ledger {
-    tracker: Mutex<Tracker>,
+    state: Mutex<State>,
     confirmed: watch::Sender<Lsn>,
+}
+
+#[derive(Debug)]
+struct State {
+    tracker: Tracker,
+    /// What the checkpoint says that is under way to the broker.
+    under_way: Option<Progress>,
 }
 
 /// How things stand, for status and metrics.
@@ -23,18 +38,32 @@ pub struct Ledger {
 pub struct Standing {
     /// Up to here Postgres may discard its WAL.
     pub confirmed: Lsn,
+    /// What is acknowledged without a hole.
+    pub delivered: Progress,
+    /// What was handed over.
+    pub sent: Progress,
     /// Records handed over and not acknowledged.
     pub in_flight: u64,
 }
 
 impl Ledger {
-    /// Starts with everything up to `confirmed` delivered.
+    /// Starts with everything that `progress` covers delivered and confirmed.
     #[must_use]
-    pub fn new(confirmed: Lsn) -> Self {
+    pub fn new(progress: Progress) -> Self {
+        let tracker = Tracker::new(progress);
         Self {
-            tracker: Mutex::new(Tracker::new(confirmed)),
-            confirmed: watch::Sender::new(confirmed),
+            confirmed: watch::Sender::new(tracker.confirmed()),
+            state: Mutex::new(State { tracker, under_way: None }),
         }
+    }
+
+    /// Begins, with everything that `progress` covers delivered and confirmed; before anything is
+    /// issued.
+    pub fn start_at(&self, progress: Progress) {
+        let mut state = self.lock();
+        debug_assert_eq!(state.tracker.issued(), 0, "the ledger is in use");
+        state.tracker = Tracker::new(progress);
+        self.confirm_in(&mut state, progress);
     }
 
     /// Hears of every move of the confirmed LSN.
@@ -45,61 +74,98 @@ impl Ledger {
 
     /// See [`Tracker::begin`].
     pub fn begin(&self) {
-        self.lock().begin();
+        self.lock().tracker.begin();
     }
 
     /// See [`Tracker::issue`].
     pub fn issue(&self) -> Ticket {
-        self.lock().issue()
+        self.lock().tracker.issue()
+    }
+
+    /// See [`Tracker::mark`].
+    pub fn mark(&self, position: Position) {
+        self.lock().tracker.mark(position);
     }
 
     /// See [`Tracker::commit`].
-    pub fn commit(&self, end_lsn: Lsn) {
-        self.change(|tracker| tracker.commit(end_lsn));
+    pub fn commit(&self, end_lsn: Lsn, position: Position) {
+        self.lock().tracker.commit(end_lsn, position);
     }
 
     /// Acknowledges a batch of tickets in one step.
     pub fn ack_all(&self, tickets: &[Ticket]) {
-        self.change(|tracker| {
-            for &ticket in tickets {
-                tracker.ack(ticket);
-            }
-        });
+        let mut state = self.lock();
+        for &ticket in tickets {
+            state.tracker.ack(ticket);
+        }
     }
 
     /// See [`Tracker::reject`].
     pub fn reject(&self, ticket: Ticket) {
-        self.lock().reject(ticket);
+        self.lock().tracker.reject(ticket);
     }
 
     /// See [`Tracker::keepalive`].
     pub fn keepalive(&self, wal_end: Lsn) {
-        self.change(|tracker| tracker.keepalive(wal_end));
+        self.lock().tracker.keepalive(wal_end);
+    }
+
+    /// A checkpoint is handed to the producer; its acknowledgement makes it durable.
+    pub fn checkpoint_sent(&self, progress: Progress) {
+        self.lock().under_way = Some(progress);
+    }
+
+    /// The producer had no room for it after all.
+    pub fn checkpoint_not_sent(&self) {
+        self.lock().under_way = None;
+    }
+
+    /// Whether a checkpoint is under way.
+    #[must_use]
+    pub fn is_checkpoint_under_way(&self) -> bool {
+        self.lock().under_way.is_some()
+    }
+
+    /// The broker has the checkpoint that is under way, if one is.
+    pub fn checkpoint_acknowledged(&self) {
+        let mut state = self.lock();
+        if let Some(progress) = state.under_way.take() {
+            self.confirm_in(&mut state, progress);
+        }
+    }
+
+    /// A checkpoint is durable: see [`Tracker::confirm`].
+    pub fn confirm(&self, progress: Progress) {
+        self.confirm_in(&mut self.lock(), progress);
     }
 
     /// Whether a transaction was begun and not committed.
     #[must_use]
     pub fn in_transaction(&self) -> bool {
-        self.lock().in_transaction()
+        self.lock().tracker.in_transaction()
     }
 
     /// Records issued so far.
     #[must_use]
     pub fn issued(&self) -> u64 {
-        self.lock().issued()
+        self.lock().tracker.issued()
     }
 
     /// How things stand now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let tracker = self.lock();
-        Standing { confirmed: tracker.confirmed(), in_flight: tracker.in_flight() }
+        let State { tracker, .. } = &*self.lock();
+        Standing {
+            confirmed: tracker.confirmed(),
+            delivered: tracker.delivered(),
+            sent: tracker.sent(),
+            in_flight: tracker.in_flight(),
+        }
     }
 
-    fn change(&self, change: impl FnOnce(&mut Tracker)) {
-        let mut tracker = self.lock();
-        change(&mut tracker);
-        let confirmed = tracker.confirmed();
+    fn confirm_in(&self, state: &mut State, progress: Progress) {
+        state.tracker.confirm(progress);
+        let confirmed = state.tracker.confirmed();
         self.confirmed.send_if_modified(|seen| {
             let moved = *seen != confirmed;
             *seen = confirmed;
@@ -107,9 +173,9 @@ impl Ledger {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Tracker> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         // The tracker's methods don't panic halfway through a change, so its state stands.
-        self.tracker.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -118,18 +184,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_move_of_the_confirmed_lsn_is_heard_once() {
-        let ledger = Ledger::new(Lsn::from(1));
+    fn a_move_of_the_confirmed_lsn_is_heard_once_and_only_by_a_durable_checkpoint() {
+        let ledger = Ledger::new(Progress::at(Lsn::from(1)));
         let mut heard = ledger.subscribe();
         ledger.begin();
         let ticket = ledger.issue();
-        ledger.commit(Lsn::from(9));
-        assert!(!heard.has_changed().unwrap());
+        ledger.commit(Lsn::from(9), Position { commit_lsn: Lsn::from(8), ordinal: 1 });
         ledger.ack_all(&[ticket]);
-        assert!(heard.has_changed().unwrap());
+        let delivered = ledger.standing().delivered;
+        assert_eq!(delivered.through_lsn, Lsn::from(9));
+        ledger.checkpoint_sent(delivered);
+        assert!(ledger.is_checkpoint_under_way() && !heard.has_changed().unwrap());
+        ledger.checkpoint_acknowledged();
+        assert!(!ledger.is_checkpoint_under_way() && heard.has_changed().unwrap());
         assert_eq!(*heard.borrow_and_update(), Lsn::from(9));
-        ledger.keepalive(Lsn::from(9));
+        ledger.checkpoint_acknowledged();
+        ledger.confirm(delivered);
         assert!(!heard.has_changed().unwrap());
-        assert_eq!(ledger.standing(), Standing { confirmed: Lsn::from(9), in_flight: 0 });
+        let standing = ledger.standing();
+        assert_eq!((standing.confirmed, standing.in_flight), (Lsn::from(9), 0));
     }
 }

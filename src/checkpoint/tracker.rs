@@ -1,15 +1,19 @@
-//! The highest LSN that is safe to confirm to Postgres, as a pure structure.
+//! How far everything is acknowledged, and what of it is safe to confirm to Postgres, as a pure
+//! structure.
 //!
-//! A ticket stands for one record, a commit marker for one transaction. Acknowledged tickets are
-//! bits in a ring, so a record in flight costs one bit and an acknowledgement out of order costs
-//! nothing more. The confirmed LSN is the end of the last transaction whose marker lies within the
-//! unbroken run of acknowledged tickets.
+//! A ticket stands for one record, a marker for a progress that the records before it amount to:
+//! the end of a transaction, a part of one, idle WAL. Acknowledged tickets are bits in a ring, so a
+//! record in flight costs one bit and an acknowledgement out of order costs nothing more. What is
+//! delivered is the last marker within the unbroken run of acknowledged tickets; what is confirmed
+//! is what a durable checkpoint says.
 //!
 //! The invariants are listed in the parent module; the property test at the end holds this
 //! structure against a model that is too slow to be wrong.
 
 use std::collections::VecDeque;
 
+use super::progress::Progress;
+use crate::change::Position;
 use crate::lsn::Lsn;
 
 /// Stands for one record on its way to the broker.
@@ -32,12 +36,12 @@ impl From<u64> for Ticket {
     }
 }
 
-/// A transaction that ended, waiting for its records.
+/// What is delivered once all records before it are acknowledged.
 #[derive(Debug)]
 struct Marker {
-    /// The first ticket after this transaction.
+    /// The first ticket after it.
     tickets_end: u64,
-    end_lsn: Lsn,
+    progress: Progress,
 }
 
 /// Keeps account of tickets, commits and acknowledgements.
@@ -56,13 +60,16 @@ pub struct Tracker {
     in_transaction: bool,
     /// The first record that the broker refused. Never acknowledged, so nothing passes it.
     rejected: Option<Ticket>,
+    sent: Progress,
+    delivered: Progress,
     confirmed: Lsn,
 }
 
 impl Tracker {
-    /// Starts with everything up to `confirmed` delivered and nothing in flight.
+    /// Starts with everything that `progress` covers delivered and confirmed, and nothing in
+    /// flight.
     #[must_use]
-    pub fn new(confirmed: Lsn) -> Self {
+    pub fn new(progress: Progress) -> Self {
         Self {
             issued: 0,
             acked_run: 0,
@@ -72,7 +79,9 @@ impl Tracker {
             markers: VecDeque::new(),
             in_transaction: false,
             rejected: None,
-            confirmed,
+            sent: progress,
+            delivered: progress,
+            confirmed: progress.through_lsn,
         }
     }
 
@@ -91,11 +100,17 @@ impl Tracker {
         ticket
     }
 
-    /// The transaction whose last record was just issued ends at `end_lsn`.
-    pub fn commit(&mut self, end_lsn: Lsn) {
+    /// All records of the changes up to this one were issued; of its transaction more may come.
+    pub fn mark(&mut self, position: Position) {
+        self.sent.position = self.sent.position.max(position);
+        self.push_marker();
+    }
+
+    /// The transaction whose last record was just issued ends at `end_lsn`, with this position.
+    pub fn commit(&mut self, end_lsn: Lsn, position: Position) {
         self.in_transaction = false;
-        self.markers.push_back(Marker { tickets_end: self.issued, end_lsn });
-        self.advance();
+        self.sent = self.sent.max(Progress { through_lsn: end_lsn, position });
+        self.push_marker();
     }
 
     /// The broker has the record. An acknowledgement that was heard before, or of a ticket never
@@ -123,13 +138,31 @@ impl Tracker {
         self.rejected = Some(self.rejected.map_or(ticket, |first| first.min(ticket)));
     }
 
-    /// The server has sent everything before `wal_end`.
+    /// The server has sent everything before `wal_end`. Within a transaction this changes nothing.
     ///
     /// The caller must have seen all that the server sent before this keepalive.
     pub fn keepalive(&mut self, wal_end: Lsn) {
-        if self.is_idle() {
-            self.confirm(wal_end);
+        if !self.in_transaction {
+            self.sent.through_lsn = self.sent.through_lsn.max(wal_end);
+            self.push_marker();
         }
+    }
+
+    /// A checkpoint with this progress is durable, so Postgres need not remember what it covers.
+    pub fn confirm(&mut self, progress: Progress) {
+        self.confirmed = self.confirmed.max(progress.through_lsn);
+    }
+
+    /// What the records issued so far amount to.
+    #[must_use]
+    pub const fn sent(&self) -> Progress {
+        self.sent
+    }
+
+    /// What the records amount to that are acknowledged without a hole.
+    #[must_use]
+    pub const fn delivered(&self) -> Progress {
+        self.delivered
     }
 
     /// Up to here Postgres may discard its WAL.
@@ -156,8 +189,14 @@ impl Tracker {
         self.in_transaction
     }
 
-    fn is_idle(&self) -> bool {
-        !self.in_transaction && self.in_flight() == 0
+    fn push_marker(&mut self) {
+        let (tickets_end, progress) = (self.issued, self.sent);
+        match self.markers.back_mut() {
+            // Nothing was issued between the two, so the later one says all.
+            Some(last) if last.tickets_end == tickets_end => last.progress = progress,
+            _ => self.markers.push_back(Marker { tickets_end, progress }),
+        }
+        self.advance();
     }
 
     fn words_end(&self) -> u64 {
@@ -192,14 +231,9 @@ impl Tracker {
             if marker.tickets_end > self.acked_run {
                 break;
             }
-            let end_lsn = marker.end_lsn;
+            self.delivered = marker.progress;
             self.markers.pop_front();
-            self.confirm(end_lsn);
         }
-    }
-
-    fn confirm(&mut self, lsn: Lsn) {
-        self.confirmed = self.confirmed.max(lsn);
     }
 }
 
@@ -213,109 +247,168 @@ mod tests {
         Lsn::from(value)
     }
 
+    fn tracker(start: u64) -> Tracker {
+        Tracker::new(Progress::at(lsn(start)))
+    }
+
+    /// The first change of the transaction whose commit stands just before its end.
+    fn end(end_lsn: u64) -> (Lsn, Position) {
+        (lsn(end_lsn), Position { commit_lsn: lsn(end_lsn - 1), ordinal: 1 })
+    }
+
+    fn commit(tracker: &mut Tracker, end_lsn: u64) {
+        let (end_lsn, position) = end(end_lsn);
+        tracker.commit(end_lsn, position);
+    }
+
+    fn delivered(tracker: &Tracker) -> Lsn {
+        tracker.delivered().through_lsn
+    }
+
     #[test]
-    fn a_commit_is_confirmed_only_when_its_last_record_is_acknowledged() {
-        let mut tracker = Tracker::new(lsn(10));
+    fn a_commit_is_delivered_only_when_its_last_record_is_acknowledged() {
+        let mut tracker = tracker(10);
         tracker.begin();
         let first = tracker.issue();
         let second = tracker.issue();
         tracker.ack(first);
         tracker.ack(second);
-        assert_eq!(tracker.confirmed(), lsn(10), "no commit was seen yet");
-        tracker.commit(lsn(20));
-        assert_eq!(tracker.confirmed(), lsn(20));
+        assert_eq!(delivered(&tracker), lsn(10), "no commit was seen yet");
+        commit(&mut tracker, 20);
+        assert_eq!(delivered(&tracker), lsn(20));
     }
 
     #[test]
     fn a_later_transaction_waits_for_an_earlier_one() {
-        let mut tracker = Tracker::new(lsn(10));
+        let mut tracker = tracker(10);
         tracker.begin();
         let early = tracker.issue();
-        tracker.commit(lsn(20));
+        commit(&mut tracker, 20);
         tracker.begin();
         let late = tracker.issue();
-        tracker.commit(lsn(30));
+        commit(&mut tracker, 30);
         tracker.ack(late);
-        assert_eq!(tracker.confirmed(), lsn(10));
+        assert_eq!(delivered(&tracker), lsn(10));
         tracker.ack(early);
-        assert_eq!(tracker.confirmed(), lsn(30));
+        assert_eq!(delivered(&tracker), lsn(30));
     }
 
     #[test]
     fn a_keepalive_moves_nothing_while_a_record_is_in_flight_or_a_transaction_is_open() {
-        let mut tracker = Tracker::new(lsn(10));
+        let mut tracker = tracker(10);
         tracker.begin();
         tracker.keepalive(lsn(50));
-        assert_eq!(tracker.confirmed(), lsn(10));
+        assert_eq!(delivered(&tracker), lsn(10));
         let ticket = tracker.issue();
-        tracker.commit(lsn(20));
+        commit(&mut tracker, 20);
         tracker.keepalive(lsn(50));
-        assert_eq!(tracker.confirmed(), lsn(10));
+        assert_eq!(delivered(&tracker), lsn(10));
         tracker.ack(ticket);
-        tracker.keepalive(lsn(50));
-        assert_eq!(tracker.confirmed(), lsn(50));
+        assert_eq!(delivered(&tracker), lsn(50), "it was heard after the transaction");
     }
 
     #[test]
     fn a_keepalive_from_the_past_moves_nothing_back() {
-        let mut tracker = Tracker::new(lsn(10));
+        let mut tracker = tracker(10);
         tracker.keepalive(lsn(5));
-        assert_eq!(tracker.confirmed(), lsn(10));
+        assert_eq!(delivered(&tracker), lsn(10));
     }
 
     #[test]
     fn a_rejected_record_stops_the_line_for_good() {
-        let mut tracker = Tracker::new(lsn(10));
+        let mut tracker = tracker(10);
         tracker.begin();
         let bad = tracker.issue();
-        tracker.commit(lsn(20));
+        commit(&mut tracker, 20);
         tracker.begin();
         let good = tracker.issue();
-        tracker.commit(lsn(30));
+        commit(&mut tracker, 30);
         tracker.reject(bad);
         tracker.ack(good);
         tracker.ack(bad);
         tracker.keepalive(lsn(90));
-        assert_eq!(tracker.confirmed(), lsn(10));
+        assert_eq!(delivered(&tracker), lsn(10));
     }
 
     #[test]
-    fn a_transaction_without_records_is_confirmed_at_once() {
-        let mut tracker = Tracker::new(lsn(10));
+    fn a_transaction_without_records_is_delivered_at_once() {
+        let mut tracker = tracker(10);
         tracker.begin();
-        tracker.commit(lsn(20));
-        assert_eq!(tracker.confirmed(), lsn(20));
+        commit(&mut tracker, 20);
+        assert_eq!(delivered(&tracker), lsn(20));
     }
 
     #[test]
     fn a_million_tickets_acknowledged_in_order_keep_no_memory() {
-        let mut tracker = Tracker::new(Lsn::ZERO);
+        let mut tracker = tracker(0);
         for step in 0..1_000_000_u64 {
             tracker.begin();
             let ticket = tracker.issue();
-            tracker.commit(lsn(step + 1));
+            commit(&mut tracker, step + 2);
             tracker.ack(ticket);
         }
-        assert_eq!(tracker.confirmed(), lsn(1_000_000));
+        assert_eq!(delivered(&tracker), lsn(1_000_001));
         assert!(tracker.words.len() <= 1 && tracker.markers.is_empty());
+    }
+
+    #[test]
+    fn a_part_of_a_transaction_is_delivered_but_not_its_end() {
+        let mut tracker = tracker(10);
+        tracker.begin();
+        let first = tracker.issue();
+        let part = Position { commit_lsn: lsn(19), ordinal: 1 };
+        tracker.mark(part);
+        let second = tracker.issue();
+        tracker.mark(Position { ordinal: 2, ..part });
+        assert_eq!(tracker.delivered(), Progress::at(lsn(10)));
+        tracker.ack(first);
+        assert_eq!(tracker.delivered(), Progress { through_lsn: lsn(10), position: part });
+        assert_eq!(tracker.sent().position.ordinal, 2);
+        tracker.ack(second);
+        assert_eq!(tracker.delivered(), tracker.sent());
+    }
+
+    #[test]
+    fn only_a_durable_checkpoint_confirms() {
+        let mut tracker = tracker(10);
+        tracker.begin();
+        commit(&mut tracker, 20);
+        assert_eq!(tracker.confirmed(), lsn(10));
+        tracker.confirm(tracker.delivered());
+        assert_eq!(tracker.confirmed(), lsn(20));
+        tracker.confirm(Progress::at(lsn(15)));
+        assert_eq!(tracker.confirmed(), lsn(20), "it never goes back");
+    }
+
+    #[test]
+    fn a_replay_of_what_is_delivered_moves_nothing_back() {
+        let part = Position { commit_lsn: lsn(39), ordinal: 5 };
+        let start = Progress { through_lsn: lsn(30), position: part };
+        let mut tracker = Tracker::new(start);
+        tracker.begin();
+        commit(&mut tracker, 20);
+        assert_eq!((tracker.sent(), tracker.delivered()), (start, start));
+        tracker.begin();
+        tracker.mark(Position { ordinal: 2, ..part });
+        assert_eq!(tracker.delivered(), start);
     }
 
     /// What the tracker must do, said as plainly as it can be.
     #[derive(Default)]
     struct Model {
         records: Vec<bool>,
-        /// (number of records before the end, end LSN)
+        /// Of transactions and keepalives: (number of records before the end, end LSN)
         commits: Vec<(usize, u64)>,
         open: bool,
         rejected: Option<usize>,
-        confirmed: u64,
+        delivered: u64,
     }
 
     impl Model {
         fn settle(&mut self) {
             for &(end, lsn) in &self.commits {
                 if self.records.iter().take(end).all(|acked| *acked) {
-                    self.confirmed = self.confirmed.max(lsn);
+                    self.delivered = self.delivered.max(lsn);
                 } else {
                     break;
                 }
@@ -353,13 +446,13 @@ mod tests {
     proptest! {
         #[test]
         fn it_does_what_the_model_does(steps in steps(), in_order: bool) {
-            let mut tracker = Tracker::new(Lsn::ZERO);
+            let mut tracker = tracker(0);
             let mut model = Model::default();
             let mut wal = 0_u64;
             let mut next_in_order = 0;
             for step in steps {
                 wal += 1;
-                let before = tracker.confirmed();
+                let before = delivered(&tracker);
                 match step {
                     Step::Transaction { records, commits } => {
                         if !model.open {
@@ -372,7 +465,7 @@ mod tests {
                             model.records.push(false);
                         }
                         if commits {
-                            tracker.commit(lsn(wal));
+                            commit(&mut tracker, wal);
                             model.commits.push((model.records.len(), wal));
                             model.open = false;
                         }
@@ -399,15 +492,15 @@ mod tests {
                     }
                     Step::Keepalive => {
                         tracker.keepalive(lsn(wal));
-                        if !model.open && model.records.iter().all(|acked| *acked) {
-                            model.confirmed = wal;
+                        if !model.open {
+                            model.commits.push((model.records.len(), wal));
                         }
                     }
                     Step::Ack { .. } | Step::Reject { .. } => {}
                 }
                 model.settle();
-                prop_assert_eq!(tracker.confirmed(), lsn(model.confirmed));
-                prop_assert!(tracker.confirmed() >= before, "the confirmed LSN went back");
+                prop_assert_eq!(delivered(&tracker), lsn(model.delivered));
+                prop_assert!(delivered(&tracker) >= before, "what is delivered went back");
                 let waiting = model.records.iter().filter(|acked| !**acked).count();
                 prop_assert_eq!(tracker.in_flight(), waiting as u64);
             }

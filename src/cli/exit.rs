@@ -1,7 +1,7 @@
 //! How a command ends, in the one number that a supervisor sees.
 //!
 //! The codes above 1 are those of BSD's `sysexits.h`, so that a supervisor can tell "try again"
-//! from "someone must act": systemd's `RestartPreventExitStatus=64 65 69 70 78` does exactly that.
+//! from "someone must act": systemd's `RestartPreventExitStatus=64 65 69 70 77 78` does exactly that.
 
 use std::process::ExitCode;
 
@@ -20,9 +20,10 @@ Exit codes:
    0  all went well
    1  it failed, and may succeed when tried again
   64  the command line is wrong
-  65  the slot held more WAL than postgres.slot_wal_limit and was dropped: changes are missing
+  65  changes are missing that were never published: rowcast run --accept-gap goes on without them
   69  Postgres or Kafka can't be used as they are set up: someone must act
   70  a bug in rowcast: please report it
+  77  another copy of the pipeline has taken over
   78  the configuration is wrong";
 
 /// An exit code.
@@ -35,12 +36,14 @@ pub enum Exit {
     Retry = 1,
     /// The command line is wrong (`EX_USAGE`).
     Usage = 64,
-    /// Changes are missing, as the slot was given up (`EX_DATAERR`).
+    /// Changes are missing that were never published (`EX_DATAERR`).
     Gap = 65,
     /// Postgres or Kafka can't be used as they are set up (`EX_UNAVAILABLE`).
     Operator = 69,
     /// A bug in rowcast (`EX_SOFTWARE`).
     Bug = 70,
+    /// Another copy of the pipeline has taken over (`EX_NOPERM`).
+    Fenced = 77,
     /// The configuration is wrong (`EX_CONFIG`).
     Config = 78,
 }
@@ -116,7 +119,8 @@ impl CliError {
             Self::Load(_) | Self::Resolve(_) | Self::AdminDisabled => Exit::Config,
             Self::Bridge(error) => match (error.as_ref(), error.severity()) {
                 (Error::Resolve(_) | Error::ConnInfo(_), _) => Exit::Config,
-                (Error::SlotGivenUp { .. }, _) => Exit::Gap,
+                (Error::Gap(_) | Error::SlotGivenUp { .. }, _) => Exit::Gap,
+                (error, _) if error.is_fenced() => Exit::Fenced,
                 (_, Severity::Retry) => Exit::Retry,
                 (_, Severity::Operator) => Exit::Operator,
                 (_, Severity::Bug) => Exit::Bug,

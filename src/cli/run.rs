@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::{CliError, Exit, GlobalArgs, SettingArgs};
 use crate::bridge::Bridge;
+use crate::config::OnGap;
 use crate::error::Error;
 use crate::{admin, telemetry};
 
@@ -19,12 +20,19 @@ Examples:
   DATABASE_URL=postgres:///taxi KAFKA_BROKERS=localhost:9092 rowcast run
   rowcast run --tables 'public.*' --name taxi")]
 pub(super) struct RunArgs {
+    /// Go on although changes are missing that were never published and can't be read any more; what
+    /// they are is logged
+    #[arg(long)]
+    accept_gap: bool,
     #[command(flatten)]
     settings: SettingArgs,
 }
 
 pub(super) async fn run(args: RunArgs, global: &GlobalArgs) -> Result<(), CliError> {
-    let loaded = global.load(&args.settings)?;
+    let mut loaded = global.load(&args.settings)?;
+    if args.accept_gap {
+        loaded.config.postgres.on_gap = OnGap::Accept;
+    }
     telemetry::init(&loaded.config.log)?;
     let bridge = Bridge::new(&loaded.config)?;
     let _admin = serve_admin(&bridge).await?;

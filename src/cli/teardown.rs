@@ -1,4 +1,4 @@
-//! `rowcast teardown`: removes what the bridge made in the database.
+//! `rowcast teardown`: removes what the bridge made in the database, and its checkpoint.
 
 use clap::Args;
 
@@ -6,10 +6,11 @@ use super::{CliError, GlobalArgs, SettingArgs};
 use crate::bridge::{Teardown, teardown};
 use crate::telemetry;
 
-/// Drop the replication slot and the publication; asks first
+/// Drop the replication slot, the publication and the checkpoint; asks first
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Changes that were not published yet are lost to Kafka: a later run starts anew. Topics stay.
+Changes that were not published yet are lost to Kafka: a later run starts anew. Topics stay. With
+--keep-checkpoint a later run stops, and says what is missing.
 
 Examples:
   rowcast teardown
@@ -18,6 +19,9 @@ pub(super) struct TeardownArgs {
     /// Do not ask
     #[arg(long)]
     yes: bool,
+    /// Leave the checkpoint in its topic
+    #[arg(long)]
+    keep_checkpoint: bool,
     #[command(flatten)]
     settings: SettingArgs,
 }
@@ -26,25 +30,35 @@ pub(super) async fn run(args: TeardownArgs, global: &GlobalArgs) -> Result<(), C
     let loaded = global.load(&args.settings)?;
     telemetry::init(&loaded.config.log)?;
     let planned = Teardown::planned(&loaded.config)?;
-    if !args.yes && !confirmed(&planned)? {
+    if !args.yes && !confirmed(&planned, args.keep_checkpoint)? {
         return Err(CliError::NotConfirmed);
     }
-    let done = teardown(&loaded.config).await?;
+    let done = teardown(&loaded.config, args.keep_checkpoint).await?;
     let said = |dropped| if dropped { "dropped" } else { "was not there" };
+    let checkpoint = match (args.keep_checkpoint, done.checkpoint_removed) {
+        (true, _) => "kept",
+        (false, true) => "removed",
+        (false, false) => "was not there",
+    };
     super::print(&format!(
-        "replication slot {}: {}\npublication {}: {}\n",
+        "replication slot {}: {}\npublication {}: {}\ncheckpoint in {}: {checkpoint}\n",
         done.slot,
         said(done.slot_dropped),
         done.publication,
-        said(done.publication_dropped)
+        said(done.publication_dropped),
+        done.checkpoints
     ))
 }
 
 /// Asks on the terminal; where there is none, nobody says yes.
-fn confirmed(planned: &Teardown) -> Result<bool, CliError> {
+fn confirmed(planned: &Teardown, keep_checkpoint: bool) -> Result<bool, CliError> {
+    let checkpoint = match keep_checkpoint {
+        true => String::new(),
+        false => format!(", and the checkpoint in the topic {}", planned.checkpoints),
+    };
     super::print(&format!(
-        "Drop the replication slot {} and the publication {} in database {}?\nChanges that were \
-         not published yet are lost to Kafka. [y/N] ",
+        "Drop the replication slot {} and the publication {} in database {}{checkpoint}?\nChanges \
+         that were not published yet are lost to Kafka. [y/N] ",
         planned.slot, planned.publication, planned.database
     ))?;
     let mut answer = String::new();

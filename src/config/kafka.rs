@@ -24,6 +24,14 @@ pub struct Kafka {
     /// On shutdown, longest wait for the broker to acknowledge what is in flight.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// With `delivery = "exactly-once"`: the least time between the commits of two Kafka
+    /// transactions, and so about the longest that a change waits to be readable. Under a backlog up
+    /// to ten times as long.
+    #[serde(with = "humantime_serde")]
+    pub commit_interval: Duration,
+    /// With `delivery = "exactly-once"`: bytes of records in one Kafka transaction. A source
+    /// transaction that is larger is published in several, see [delivery](delivery.md).
+    pub max_transaction_bytes: u64,
 }
 
 impl Default for Kafka {
@@ -33,6 +41,8 @@ impl Default for Kafka {
             properties: BTreeMap::new(),
             property_files: BTreeMap::new(),
             drain_timeout: Duration::from_secs(10),
+            commit_interval: Duration::from_millis(100),
+            max_transaction_bytes: 64 * 1024 * 1024,
         }
     }
 }

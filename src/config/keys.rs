@@ -123,6 +123,8 @@ const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1
 
 // A segment of WAL is 16 MB, and one is always held.
 const SLOT_WAL: Kind = Kind::Size { min: Size::from_mb(32), max: Size::from_mb(1 << 30) };
+// Less than one batch would make a transaction of each; librdkafka's queue bounds what is useful.
+const TRANSACTION_BYTES: Kind = Kind::Integer { min: 1 << 16, max: 1 << 34, or: None };
 
 const TIME_PRECISION_MODES: &[&str] = &[
     "adaptive",
@@ -137,6 +139,7 @@ const BINARY_MODES: &[&str] = &["bytes", "base64", "base64-url-safe", "hex"];
 /// Every key outside of single tables, in the order of the manual.
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Kind::Text(Rule::Name)),
+    key("", "delivery", Kind::OneOf(&["at-least-once", "exactly-once"])),
     key("", "memory", Kind::Size { min: Memory::MIN, max: Memory::MAX }),
     key("postgres", "url", Kind::Secret),
     key("postgres", "password_file", Kind::Path),
@@ -149,18 +152,22 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "publish_via_partition_root", Kind::Boolean),
     key("postgres", "failover", Kind::Boolean),
     key("postgres", "slot_wal_limit", SLOT_WAL),
+    key("postgres", "on_gap", Kind::OneOf(&["stop", "accept"])),
     key("postgres", "status_interval", duration(100, 600)),
     key("postgres", "connect_timeout", duration(100, 600)),
     key("kafka", "brokers", Kind::Text(Rule::Brokers)),
     key("kafka", "properties", Kind::Properties),
     key("kafka", "property_files", Kind::PropertyFiles),
     key("kafka", "drain_timeout", duration(0, 3600)),
+    key("kafka", "commit_interval", duration(0, 10)),
+    key("kafka", "max_transaction_bytes", TRANSACTION_BYTES),
     key("topics", "template", Kind::Text(Rule::Template)),
     key("topics", "prefix", Kind::Text(Rule::Name)),
     key("topics", "create", Kind::Boolean),
     key("topics", "partitions", PARTITIONS),
     key("topics", "replication_factor", REPLICAS),
     key("topics", "settings", Kind::Texts),
+    key("topics", "checkpoints", Kind::Text(Rule::Topic)),
     key("format", "value", Kind::OneOf(&["debezium", "debezium-schema", "cloudevents", "flat"])),
     key("format", "types", Kind::OneOf(&["readable", "debezium"])),
     key("format", "decimal_handling_mode", Kind::OneOf(&["precise", "double", "string"])),

@@ -10,6 +10,7 @@
 pub mod admin;
 mod check;
 pub mod columns;
+pub mod delivery;
 mod environment;
 pub mod errors;
 pub mod fault;
@@ -48,6 +49,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::admin::Admin;
 pub use self::columns::{ColumnRules, RuleKey};
+pub use self::delivery::{Delivery, OnGap};
 pub use self::errors::{Errors, OnError, OnOversize};
 pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
@@ -73,6 +75,10 @@ pub struct Config {
     /// The pipeline's name: the topic prefix, Debezium's `source.name`, and the stem of the slot's
     /// and the publication's names. Default: the database's name.
     pub name: Option<String>,
+    /// What is promised. `at-least-once`: nothing is lost, and after a crash at most the last second
+    /// comes again. `exactly-once`: records are written in Kafka transactions, and readers with
+    /// `isolation.level=read_committed` see each change once. See [delivery](delivery.md).
+    pub delivery: Delivery,
     /// Bounds the memory that rows on their way take, whatever the size of a transaction and however
     /// long Kafka is away; the database waits meanwhile. The process needs some 30 MB beside it.
     pub memory: Size,
@@ -100,6 +106,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            delivery: Delivery::default(),
             name: None,
             memory: Memory::DEFAULT,
             postgres: Postgres::default(),

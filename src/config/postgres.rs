@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::delivery::OnGap;
 use super::operations::Operation;
 use super::secret::Secret;
 use super::size::Size;
@@ -46,6 +47,10 @@ pub struct Postgres {
     /// does not get on never fills the database's disk; rowcast then ends with exit code 65, and the
     /// changes that the slot held are not published. Default: no limit.
     pub slot_wal_limit: Option<Size>,
+    /// What to do when changes were never published and can't be read any more (the slot was dropped
+    /// or moved, another server stands in its place): `stop` and say which, or `accept`: say which
+    /// and go on without them. `rowcast run --accept-gap` accepts it once.
+    pub on_gap: OnGap,
     /// Longest time between two status updates to the server. Must stay well below the server's
     /// `wal_sender_timeout` (a minute by default).
     #[serde(with = "humantime_serde")]
@@ -70,6 +75,7 @@ impl Default for Postgres {
             publish_via_partition_root: true,
             failover: false,
             slot_wal_limit: None,
+            on_gap: OnGap::Stop,
             // A sixth of wal_sender_timeout's default of 60 s: five may be lost before the server
             // gives up.
             status_interval: Duration::from_secs(10),

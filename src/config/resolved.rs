@@ -12,8 +12,8 @@ use thiserror::Error;
 use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
-    Admin, Config, Errors, Fault, Format, Kafka, Log, Memory, Operation, Secret, Size,
-    TableSettings, Topics, Watchdog,
+    Admin, Config, Delivery, Errors, Fault, Format, Kafka, Log, Memory, OnGap, Operation, Secret,
+    Size, TableSettings, Topics, Watchdog,
 };
 
 /// What the bridge runs with.
@@ -25,6 +25,8 @@ pub struct Resolved {
     pub memory: Memory,
     /// What `{prefix}` stands for, and Debezium's `source.name`.
     pub prefix: String,
+    /// What is promised of delivery.
+    pub delivery: Delivery,
     /// The replication slot.
     pub slot: String,
     /// The publication.
@@ -45,6 +47,8 @@ pub struct Resolved {
     pub failover: bool,
     /// The most WAL that the slot may hold back.
     pub slot_wal_limit: Option<Size>,
+    /// What to do when changes are missing.
+    pub on_gap: OnGap,
     /// Longest time between two status updates.
     pub status_interval: Duration,
     /// Longest wait for a connection to one host.
@@ -171,6 +175,7 @@ impl Config {
             slot: settled(&self.postgres.slot),
             publication: settled(&self.postgres.publication),
             name,
+            delivery: self.delivery,
             memory: Memory::new(self.memory),
             url: self.postgres.url.clone(),
             password,
@@ -180,6 +185,7 @@ impl Config {
             via_root: self.postgres.publish_via_partition_root,
             failover: self.postgres.failover,
             slot_wal_limit: self.postgres.slot_wal_limit,
+            on_gap: self.postgres.on_gap,
             status_interval: self.postgres.status_interval,
             connect_timeout: self.postgres.connect_timeout,
             brokers,

@@ -21,6 +21,9 @@ pub struct Topics {
     pub replication_factor: i32,
     /// Any topic setting (`retention.ms`, `cleanup.policy`, ...) for topics that are made.
     pub settings: BTreeMap<String, String>,
+    /// The topic of the checkpoints: one record a pipeline, which says what is published. It must be
+    /// compacted and is made so; several pipelines may share it.
+    pub checkpoints: String,
 }
 
 impl Default for Topics {
@@ -33,6 +36,7 @@ impl Default for Topics {
             partitions: 1,
             replication_factor: -1,
             settings: BTreeMap::new(),
+            checkpoints: "rowcast.checkpoints".to_owned(),
         }
     }
 }

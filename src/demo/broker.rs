@@ -20,6 +20,8 @@ use super::programs::Places;
 pub(super) const TOPIC: &str = "rides";
 /// Its partitions.
 const PARTITIONS: i32 = 2;
+/// The topic of the checkpoints, as the bridge names it by default.
+const CHECKPOINTS: &str = "rowcast.checkpoints";
 
 /// Longest wait for Kafka; a JVM and its broker take some seconds.
 const START: Duration = Duration::from_secs(90);
@@ -53,6 +55,9 @@ impl RunningBroker {
         cluster
             .create_topic(TOPIC, PARTITIONS, 1)
             .map_err(failed("make topic rides in the embedded broker"))?;
+        cluster
+            .create_topic(CHECKPOINTS, 1, 1)
+            .map_err(failed("make the topic of checkpoints in the embedded broker"))?;
         Ok(Self::Embedded(Box::new(cluster)))
     }
 

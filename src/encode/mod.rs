@@ -224,6 +224,12 @@ impl Encoder {
         }
     }
 
+    /// Whether the events of a transaction are counted.
+    #[must_use]
+    pub const fn counts_events(&self) -> bool {
+        self.counts.is_some()
+    }
+
     /// Replaces what is in `out` by the record that a transaction began, if transaction metadata
     /// is wanted. `lsn` is the position that the message's frame carries.
     pub fn begin(&mut self, transaction: &Transaction, lsn: Lsn, out: &mut Records) {

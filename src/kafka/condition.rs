@@ -77,6 +77,12 @@ pub(super) const CONDITIONS: &[Condition] = &[
         Code::TransactionalIdAuthorizationFailed,
         "grant the principal Describe and Write on the transactional id",
     ),
+    stays(Code::GroupAuthorizationFailed, "grant the principal Read on the group rowcast"),
+    stays(
+        Code::InvalidTransactionTimeout,
+        "set transaction.timeout.ms in kafka.properties to at most the brokers' \
+         transaction.max.timeout.ms",
+    ),
     stays(Code::SaslAuthenticationFailed, FIX_LOGIN),
     stays(Code::Authentication, FIX_LOGIN),
     stays(Code::UnsupportedSASLMechanism, FIX_LOGIN),

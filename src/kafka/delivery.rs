@@ -11,6 +11,7 @@
 //! that was just made, or where nothing was written for a day) takes any first sequence number, and
 //! then the first batch is nowhere. What was not confirmed is published again instead.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ use crate::metrics::Metrics;
 /// Acknowledgements that are gathered before the ledger hears of them.
 const BATCH: usize = 256;
 
+/// Stands for a checkpoint, which has no ticket.
+pub(super) const CHECKPOINT: usize = usize::MAX;
+
 /// Hears of deliveries on behalf of one producer.
 pub(super) struct Delivery {
     ledger: Arc<Ledger>,
@@ -43,6 +47,8 @@ pub(super) struct Delivery {
     rooms_made: Mutex<u64>,
     room: Condvar,
     failure: watch::Sender<Option<Arc<Error>>>,
+    /// Whether the client says that it can't go on; it is asked why outside of its call.
+    is_fatal: AtomicBool,
 }
 
 impl Delivery {
@@ -56,6 +62,7 @@ impl Delivery {
             rooms_made: Mutex::new(0),
             room: Condvar::new(),
             failure: watch::Sender::new(None),
+            is_fatal: AtomicBool::new(false),
         }
     }
 
@@ -90,6 +97,12 @@ impl Delivery {
         self.make_room();
     }
 
+    fn checkpoint_acknowledged(&self) {
+        self.close_batch();
+        self.ledger.checkpoint_acknowledged();
+        self.flight.reported();
+    }
+
     fn make_room(&self) {
         *self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.room.notify_all();
@@ -104,7 +117,18 @@ impl Delivery {
         }
     }
 
-    fn fail(&self, error: Error) {
+    /// Whether the session has failed.
+    pub(super) fn is_failed(&self) -> bool {
+        self.failure.borrow().is_some()
+    }
+
+    /// Whether the client said that it can't go on.
+    pub(super) fn is_fatal(&self) -> bool {
+        self.is_fatal.load(Ordering::Acquire)
+    }
+
+    /// A failure that ends the session; only the first counts.
+    pub(super) fn fail(&self, error: Error) {
         self.failure.send_if_modified(|failure| {
             let first = failure.is_none();
             if first {
@@ -123,8 +147,8 @@ impl ClientContext for Delivery {
 
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
-            Some(code @ RDKafkaErrorCode::Fatal) => {
-                self.fail(Error::Fatal { code, reason: reason.to_owned() });
+            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced) => {
+                self.is_fatal.store(true, Ordering::Release)
             }
             Some(
                 code @ (RDKafkaErrorCode::Authentication
@@ -147,7 +171,12 @@ impl ProducerContext for Delivery {
         self.room_left.give_back(weight(message));
         let (topic, partition) = (message.topic(), message.partition());
         let error = match result {
-            Ok(message) if message.offset() >= 0 => return self.acknowledged(ticket),
+            Ok(message) if message.offset() >= 0 => {
+                return match number {
+                    CHECKPOINT => self.checkpoint_acknowledged(),
+                    _ => self.acknowledged(ticket),
+                };
+            }
             Ok(_) => Error::Unplaced { topic: topic.to_owned(), partition },
             Err((source, _)) => {
                 if source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
@@ -157,8 +186,13 @@ impl ProducerContext for Delivery {
             }
         };
         self.flight.reported();
-        self.ledger.reject(ticket);
-        self.fail(error);
+        if number != CHECKPOINT {
+            self.ledger.reject(ticket);
+        }
+        // What failed the client itself also fails its records; the cause is the better word.
+        if !self.is_fatal() {
+            self.fail(error);
+        }
     }
 }
 
@@ -176,6 +210,8 @@ mod tests {
     use rdkafka::mocking::MockCluster;
 
     use super::*;
+    use crate::change::Position;
+    use crate::checkpoint::Progress;
     use crate::kafka::{Outgoing, Producer, Sink as _};
     use crate::lsn::Lsn;
 
@@ -202,21 +238,25 @@ mod tests {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", cluster.bootstrap_servers());
         config.set("enable.idempotence", "true").set("linger.ms", "0");
-        let ledger = Arc::new(Ledger::new(Lsn::from(1)));
+        let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(1))));
         let producer =
             Producer::new(&config, 1 << 20, Arc::clone(&ledger), Arc::default()).unwrap();
 
         let send = |end_lsn: u64| {
             ledger.begin();
             producer.send(&record(b"ride"), ledger.issue()).unwrap();
-            ledger.commit(Lsn::from(end_lsn));
+            ledger.commit(Lsn::from(end_lsn), Position::default());
         };
 
         // Until the producer knows its cluster, records gather to one batch.
         send(2);
-        let mut confirmed = ledger.subscribe();
-        let first = confirmed.wait_for(|confirmed| *confirmed == Lsn::from(2));
-        tokio::time::timeout(PATIENCE, first).await.expect("in time").unwrap();
+        let delivered = || ledger.standing().delivered.through_lsn;
+        let first = async {
+            while delivered() < Lsn::from(2) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, first).await.expect("in time");
         let refusal = RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
         cluster.request_errors(rdkafka::types::RDKafkaApiKey::Produce, &[refusal]);
         let mut failure = producer.failure();
@@ -233,6 +273,6 @@ mod tests {
         let failure = failure.borrow().clone();
         assert!(matches!(failure.as_deref(), Some(Error::Unplaced { .. })), "{failure:?}");
         assert!(failure.unwrap().is_transient(), "publishing again mends it");
-        assert_eq!(ledger.standing().confirmed, Lsn::from(2), "no further than to the refused one");
+        assert_eq!(delivered(), Lsn::from(2), "no further than to the refused one");
     }
 }

@@ -1,8 +1,11 @@
 //! What can go wrong between here and the broker, and what mends it.
 
+use std::time::Duration;
+
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::condition::{self, passes};
+use crate::checkpoint::RecordError;
 
 /// A failure of the sink.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +109,60 @@ pub enum Error {
         /// Its words.
         reason: String,
     },
+    /// A step of a Kafka transaction failed.
+    #[error("{doing} a kafka transaction: {source}")]
+    Transaction {
+        /// The step.
+        doing: &'static str,
+        /// What the client says.
+        source: KafkaError,
+    },
+    /// A producer with the same transactional id was started after this one.
+    #[error("another copy of this pipeline has started and taken over the transactional id {id:?}")]
+    Fenced {
+        /// The transactional id.
+        id: String,
+    },
+    /// The brokers gave up on a transaction that was open for too long.
+    #[error("the brokers aborted a kafka transaction that was open for {open:?}")]
+    Expired {
+        /// How long it was open.
+        open: Duration,
+    },
+    /// The checkpoint topic would lose checkpoints.
+    #[error("the topic {topic:?} has cleanup.policy={policy:?}, which lets checkpoints expire")]
+    NotCompacted {
+        /// The topic.
+        topic: String,
+        /// Its policy.
+        policy: String,
+    },
+    /// The checkpoint topic can't be read.
+    #[error("reading the checkpoint from the topic {topic:?}: {source}")]
+    CheckpointRead {
+        /// The topic.
+        topic: String,
+        /// What the client says.
+        source: KafkaError,
+    },
+    /// The checkpoint topic can't be read to its end in time.
+    #[error("reading the checkpoint from the topic {topic:?}: not at its end after {after:?}")]
+    CheckpointSlow {
+        /// The topic.
+        topic: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The checkpoint can't be used.
+    #[error("the checkpoint at offset {offset} of the topic {topic:?} can't be used: {source}")]
+    CheckpointRecord {
+        /// The topic.
+        topic: String,
+        /// Its offset.
+        offset: i64,
+        /// What is wrong with it.
+        source: RecordError,
+    },
     /// The thread that hears of deliveries could not be started.
     #[error("starting the delivery thread: {source}")]
     Thread {
@@ -123,10 +180,16 @@ impl Error {
             | Self::Property { .. }
             | Self::Client { .. }
             | Self::TopicMissing { .. }
-            | Self::TooLarge { .. } => false,
+            | Self::TooLarge { .. }
+            | Self::Fenced { .. }
+            | Self::NotCompacted { .. }
+            | Self::CheckpointRecord { .. } => false,
+            Self::Expired { .. } | Self::CheckpointSlow { .. } => true,
             Self::Unreachable { source, .. } => source.rdkafka_error_code().is_none_or(passes),
             Self::TopicRequest { source, .. }
             | Self::Refused { source, .. }
+            | Self::Transaction { source, .. }
+            | Self::CheckpointRead { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code().is_none_or(passes),
             Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => passes(*code),
             Self::Unplaced { .. } | Self::Thread { .. } => true,
@@ -149,17 +212,46 @@ impl Error {
                      max.message.bytes with it"
                 ));
             }
+            Self::Fenced { .. } => {
+                return Some(
+                    "stop the other copy, or leave this one stopped; a pipeline of its own needs \
+                     another `name`"
+                        .to_owned(),
+                );
+            }
+            Self::NotCompacted { topic, .. } => {
+                return Some(format!(
+                    "kafka-configs.sh --alter --topic {topic} --add-config cleanup.policy=compact, \
+                     or set topics.checkpoints to another name"
+                ));
+            }
+            Self::CheckpointRecord { .. } => {
+                return Some(
+                    "run the newest rowcast that ran here before; or begin anew: rowcast teardown, \
+                     then rowcast run"
+                        .to_owned(),
+                );
+            }
             Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => *code,
             Self::Unreachable { source, .. } => source.rdkafka_error_code()?,
             Self::TopicRequest { source, .. }
+            | Self::Transaction { source, .. }
+            | Self::CheckpointRead { source, .. }
             | Self::Refused { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code()?,
             _ => return None,
         };
         let topic = match self {
-            Self::TopicRefused { topic, .. } | Self::Undelivered { topic, .. } => topic.as_str(),
+            Self::TopicRefused { topic, .. }
+            | Self::CheckpointRead { topic, .. }
+            | Self::Undelivered { topic, .. } => topic.as_str(),
             _ => "the topic",
         };
+        if matches!(self, Self::CheckpointRead { .. })
+            && code == RDKafkaErrorCode::TopicAuthorizationFailed
+        {
+            return Some(format!("grant the principal Read and Describe on {topic}"));
+        }
         condition::find(code)?.fix.map(|fix| fix.replace("the topic", topic))
     }
 }

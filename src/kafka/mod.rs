@@ -7,6 +7,7 @@
 //!
 //! Not here: LSNs, tables, and the decision whether to try again after an error.
 
+mod checkpoints;
 mod condition;
 mod delivery;
 mod error;
@@ -16,7 +17,9 @@ mod properties;
 mod reach;
 mod room;
 mod topics;
+mod transaction;
 
+pub use self::checkpoints::{Checkpoints, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic};
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
 pub use self::properties::{client_config, compresses, record_limit};

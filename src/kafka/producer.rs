@@ -4,6 +4,8 @@
 //! many bytes; when that is taken, [`Sink::send`] says so and the worker waits, which in turn stops
 //! the reader and is felt by the server as a full socket. Reports are heard on a thread of this producer's own, because
 //! the worker may be waiting for them.
+//!
+//! With a transactional id, records go out in transactions: see `transaction`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,11 +18,12 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::watch;
 
-use super::delivery::Delivery;
+use super::delivery::{CHECKPOINT, Delivery};
 use super::error::Error;
 use super::flight::LINGER_MS;
 use super::properties::creation_error;
 use super::room;
+use super::transaction::Transactions;
 use crate::checkpoint::{Ledger, Ticket};
 use crate::metrics::Metrics;
 
@@ -81,6 +84,25 @@ pub trait Sink {
     /// [`SendError::Full`] when it must be sent again later.
     fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError>;
 
+    /// Takes a checkpoint as a record; its acknowledgement goes to the ledger as one.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    fn checkpoint(&self, record: &Outgoing<'_>) -> Result<(), SendError>;
+
+    /// Opens a Kafka transaction for what is sent from here on.
+    ///
+    /// # Errors
+    /// When the producer can't go on.
+    fn begin(&self) -> Result<(), Error>;
+
+    /// Commits the open transaction. Returns whether it is committed; if not, after `limit`, it is
+    /// to be called again.
+    ///
+    /// # Errors
+    /// When it can't be committed any more: nothing of it counts.
+    fn commit(&self, limit: Duration) -> Result<bool, Error>;
+
     /// Nothing more comes for now: what was taken need not wait for company. Does not block.
     fn send_queued(&self);
 
@@ -93,6 +115,8 @@ pub struct Producer {
     inner: Arc<BaseProducer<Delivery>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// None without a transactional id.
+    transactions: Option<Arc<Transactions>>,
 }
 
 impl Producer {
@@ -113,16 +137,21 @@ impl Producer {
             config.create_with_context(delivery).map_err(creation_error)?;
         let inner = Arc::new(inner);
         let stop = Arc::new(AtomicBool::new(false));
-        let mut producer = Self { inner: Arc::clone(&inner), stop, threads: Vec::new() };
+        let transactions = Transactions::of(config).map(Arc::new);
+        let mut producer =
+            Self { inner: Arc::clone(&inner), stop, threads: Vec::new(), transactions };
         let stop = Arc::clone(&producer.stop);
         producer.spawn("kafka-delivery", {
-            let inner = Arc::clone(&inner);
-            move || hear(&inner, &stop)
+            let (inner, transactions) = (Arc::clone(&inner), producer.transactions.clone());
+            move || hear(&inner, transactions.as_deref(), &stop)
         })?;
         // Who sets another `linger.ms` wants records to wait for it.
         if config.get("linger.ms") == Some(LINGER_MS) {
             producer.spawn("kafka-send", move || {
-                inner.context().flight.run(|| flush_for_a_moment(&inner));
+                inner.context().flight.run(|| {
+                    // What is not sent by then goes out as it would have.
+                    let _ = flush(&inner, MOMENT);
+                });
             })?;
         }
         Ok(producer)
@@ -140,6 +169,50 @@ impl Producer {
         self.inner.context().failure()
     }
 
+    /// With a transactional id: takes it over from whoever had it, and aborts what that left open.
+    /// To be called before anything is sent, and before the checkpoint is read. Blocks, at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// When the brokers do not answer, or refuse.
+    pub fn init_transactions(&self, limit: Duration) -> Result<(), Error> {
+        self.transactions.as_ref().map_or(Ok(()), |all| all.init(&self.inner, limit))
+    }
+
+    /// Aborts the transaction that is open, if one is, as far as that can be. Blocks, at most
+    /// `limit`.
+    pub fn abort(&self, limit: Duration) {
+        if let Some(transactions) = &self.transactions {
+            transactions.abort(&self.inner, limit);
+        }
+    }
+
+    fn produce(&self, record: &Outgoing<'_>, opaque: usize) -> Result<(), SendError> {
+        let context = self.inner.context();
+        let rooms_made = context.rooms_made();
+        let weight = record.weight();
+        if !context.room_left.take(weight) {
+            return Err(SendError::Full { rooms_made });
+        }
+        let mut base: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(record.topic, opaque).timestamp(record.timestamp_ms);
+        base.key = record.key;
+        base.payload = record.value;
+        base.partition = record.partition;
+        if !record.headers.is_empty() {
+            base = base.headers(headers(record.headers));
+        }
+        context.flight.sending();
+        self.inner.send(base).map_err(|(source, _)| {
+            context.flight.not_sent();
+            context.room_left.give_back(weight);
+            match fatal(&self.inner, self.transactions.as_deref()) {
+                Some(error) => SendError::Refused(error),
+                None => refusal(source, record, rooms_made),
+            }
+        })
+    }
+
     /// Waits until every record has its report, at most `limit`. Blocks the thread.
     ///
     /// Returns whether all were reported.
@@ -153,28 +226,30 @@ impl Producer {
 
 impl Sink for Producer {
     fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError> {
-        let context = self.inner.context();
-        let rooms_made = context.rooms_made();
-        let weight = record.weight();
-        if !context.room_left.take(weight) {
-            return Err(SendError::Full { rooms_made });
-        }
         // A ticket beyond a pointer's size would need 2^32 records in one session on a 32-bit host.
-        let opaque = usize::try_from(ticket.as_u64()).unwrap_or(usize::MAX);
-        let mut base: BaseRecord<'_, [u8], [u8], usize> =
-            BaseRecord::with_opaque_to(record.topic, opaque).timestamp(record.timestamp_ms);
-        base.key = record.key;
-        base.payload = record.value;
-        base.partition = record.partition;
-        if !record.headers.is_empty() {
-            base = base.headers(headers(record.headers));
+        self.produce(record, usize::try_from(ticket.as_u64()).unwrap_or(CHECKPOINT - 1))
+    }
+
+    fn checkpoint(&self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        self.produce(record, CHECKPOINT)
+    }
+
+    fn begin(&self) -> Result<(), Error> {
+        self.transactions.as_ref().map_or(Ok(()), |all| all.begin(&self.inner))
+    }
+
+    fn commit(&self, limit: Duration) -> Result<bool, Error> {
+        // The client's own commit flushes too, but the wrapper then polls in steps of 100 ms.
+        if !flush(&self.inner, limit) {
+            return Ok(false);
         }
-        context.flight.sending();
-        self.inner.send(base).map_err(|(source, _)| {
-            context.flight.not_sent();
-            context.room_left.give_back(weight);
-            refusal(source, record, rooms_made)
-        })
+        // A record that is not where it should be is no reason for the client, but for us. Whoever
+        // hears of the failure ends the session.
+        if self.inner.context().is_failed() {
+            std::thread::sleep(POLL.min(limit));
+            return Ok(false);
+        }
+        self.transactions.as_ref().map_or(Ok(true), |all| all.commit(&self.inner, limit))
     }
 
     fn send_queued(&self) {
@@ -197,26 +272,44 @@ impl Drop for Producer {
     }
 }
 
-fn hear(producer: &BaseProducer<Delivery>, stop: &AtomicBool) {
+fn hear(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>, stop: &AtomicBool) {
+    let context = producer.context();
     while !stop.load(Ordering::Acquire) {
         producer.poll(POLL);
-        producer.context().close_batch();
+        context.close_batch();
+        if context.is_fatal()
+            && let Some(error) = fatal(producer, transactions)
+        {
+            context.fail(error);
+        }
     }
 }
 
-/// Makes librdkafka send what is queued without lingering.
+/// Why the client can't go on, if it can't.
+fn fatal(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>) -> Option<Error> {
+    let (code, reason) = producer.client().fatal_error()?;
+    Some(match (code, transactions) {
+        (RDKafkaErrorCode::Fenced, Some(transactions)) => transactions.fenced(),
+        _ => Error::Fatal { code, reason },
+    })
+}
+
+/// The shortest wait there is, and some ten times what librdkafka's thread needs to wake up.
+const MOMENT: Duration = Duration::from_millis(1);
+
+/// Makes librdkafka send what is queued without lingering, and waits for the reports, at most
+/// `limit`. Returns whether all came.
 ///
-/// Its flush does that while it waits, and waits for all that is queued; the wrapper's waits for
-/// nothing, and is over before the sending thread has looked. A millisecond is the shortest wait
-/// there is, and some ten times what that thread needs to wake up.
+/// Its flush does that while it waits. The safe wrapper's waits for nothing when asked for a moment,
+/// and is over before the sending thread has looked; asked for longer, it waits in steps of 100 ms.
 #[expect(unsafe_code, reason = "the safe wrapper calls it with a wait of zero")]
-fn flush_for_a_moment(producer: &BaseProducer<Delivery>) {
-    const MOMENT_MS: i32 = 1;
+fn flush(producer: &BaseProducer<Delivery>, limit: Duration) -> bool {
+    let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the pointer is that of a live producer, which the reference keeps alive; the function
-    // may be called from any thread. That it times out is expected.
-    unsafe {
-        rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), MOMENT_MS);
-    }
+    // may be called from any thread. The reports are heard on the delivery thread meanwhile.
+    let outcome =
+        unsafe { rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), limit_ms) };
+    outcome == rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
 }
 
 fn headers(pairs: &[(&str, Option<&[u8]>)]) -> OwnedHeaders {

@@ -11,8 +11,9 @@ use rdkafka::error::KafkaError;
 
 use super::error::Error;
 use super::flight::LINGER_MS;
-use crate::config::Resolved;
+use super::transaction::TIMEOUT_MS;
 use crate::config::secret::MASK;
+use crate::config::{Delivery, Resolved};
 
 /// Properties that only rowcast sets, with what depends on them.
 const OURS: &[(&str, &str)] = &[
@@ -83,6 +84,12 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     if batch < BATCH_BYTES as u64 && !user.contains_key("batch.size") {
         client.set("batch.size", batch.to_string());
     }
+    if settings.delivery == Delivery::ExactlyOnce {
+        client.set("transactional.id", format!("rowcast.{}", settings.name));
+        if !user.contains_key("transaction.timeout.ms") {
+            client.set("transaction.timeout.ms", TIMEOUT_MS);
+        }
+    }
     client.set_log_level(RDKafkaLogLevel::Info);
     Ok(client)
 }
@@ -100,6 +107,26 @@ pub fn record_limit(client: &ClientConfig) -> usize {
 pub fn compresses(client: &ClientConfig) -> bool {
     let names = ["compression.type", "compression.codec"];
     names.iter().filter_map(|name| client.get(name)).any(|codec| codec != "none")
+}
+
+/// The properties without those of the producer alone, which another client warns about.
+pub(super) fn without_producer(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    for property in [
+        "enable.idempotence",
+        "partitioner",
+        "message.timeout.ms",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.kbytes",
+        "batch.size",
+        "linger.ms",
+        "compression.type",
+        "transactional.id",
+        "transaction.timeout.ms",
+    ] {
+        config.remove(property);
+    }
+    config
 }
 
 /// The error for a client that could not be made, without any value that may be a secret.

@@ -17,7 +17,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::error::Error;
-use super::properties::{BATCH_BYTES, creation_error};
+use super::properties::{BATCH_BYTES, creation_error, without_producer};
 use super::reach;
 use crate::backoff::Backoff;
 use crate::route::TopicPlan;
@@ -93,6 +93,24 @@ impl Topics {
         Some(limit)
     }
 
+    /// Makes sure that the topic of the checkpoints exists and keeps them.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure); and when it has a cleanup policy that lets checkpoints expire.
+    pub async fn ensure_compacted(&mut self, plan: &TopicPlan) -> Result<(), Error> {
+        self.ensure(plan).await?;
+        let described = describe(&*self.admin()?, &plan.name).await;
+        let entry = described.as_ref().and_then(|topic| topic.get("cleanup.policy"));
+        match entry.and_then(|entry| entry.value.clone()) {
+            Some(policy) if policy != "compact" => {
+                return Err(Error::NotCompacted { topic: plan.name.to_string(), policy });
+            }
+            // Who may not ask is taken at their word.
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// Whether the topic was there when it was last looked.
     #[must_use]
     pub fn knows(&self, topic: &str) -> bool {
@@ -113,20 +131,7 @@ impl Topics {
         if let Some(admin) = self.admin.get() {
             return Ok(Arc::clone(admin));
         }
-        let mut config = self.config.clone();
-        // Properties of the producer alone, which a bare client warns about.
-        for property in [
-            "enable.idempotence",
-            "partitioner",
-            "message.timeout.ms",
-            "queue.buffering.max.messages",
-            "queue.buffering.max.kbytes",
-            "batch.size",
-            "linger.ms",
-            "compression.type",
-        ] {
-            config.remove(property);
-        }
+        let config = without_producer(&self.config);
         let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(creation_error)?;
         Ok(Arc::clone(self.admin.get_or_init(|| Arc::new(admin))))
     }

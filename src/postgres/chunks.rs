@@ -9,6 +9,9 @@
 //! than the whole budget passes once the channel is empty.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -76,6 +79,28 @@ impl ChunkReceiver {
         self.receiver.blocking_recv()
     }
 
+    /// The next chunk, waited for until `deadline`; without one, for ever. Blocks the thread, as
+    /// above.
+    pub fn recv_until(&mut self, deadline: Option<Instant>) -> Received {
+        let received = |chunk: Option<Chunk>| chunk.map_or(Received::Closed, Received::Chunk);
+        if let Ok(chunk) = self.receiver.try_recv() {
+            return Received::Chunk(chunk);
+        }
+        let Some(deadline) = deadline else { return received(self.blocking_recv()) };
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(chunk) = self.receiver.poll_recv(&mut context) {
+                return received(chunk);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Received::Nothing;
+            }
+            std::thread::park_timeout(left);
+        }
+    }
+
     /// The next chunk, for async callers; `None` as with [`ChunkReceiver::blocking_recv`].
     pub async fn recv(&mut self) -> Option<Chunk> {
         self.receiver.recv().await
@@ -90,6 +115,26 @@ impl ChunkReceiver {
     /// The next chunk if one is there already.
     pub fn try_recv(&mut self) -> Option<Chunk> {
         self.receiver.try_recv().ok()
+    }
+}
+
+/// What came in time.
+#[derive(Debug)]
+pub enum Received {
+    /// A chunk.
+    Chunk(Chunk),
+    /// Nothing, nor will anything: the reader has stopped and all chunks were received.
+    Closed,
+    /// Nothing yet.
+    Nothing,
+}
+
+/// Wakes a thread that is parked.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 

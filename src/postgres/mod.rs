@@ -42,7 +42,7 @@ mod walsender;
 mod wire;
 
 pub use self::catalog::Catalog;
-pub use self::chunks::{ChunkReceiver, ChunkSender, chunk_channel};
+pub use self::chunks::{ChunkReceiver, ChunkSender, Received, chunk_channel};
 pub use self::conninfo::{ConnInfo, ConnInfoError};
 pub use self::error::Error;
 pub use self::frame::{Chunk, Frame, FrameError, Frames};

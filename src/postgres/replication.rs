@@ -187,6 +187,16 @@ impl ReplicationClient {
         })
     }
 
+    /// The timelines before this one, each with where it was left.
+    ///
+    /// # Errors
+    /// When the server no longer has the history, or the answer is malformed.
+    pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, Error> {
+        let command = format!("TIMELINE_HISTORY {timeline}");
+        let rows = wire::query(&mut self.wire, &command).await?;
+        history(text(&rows, 1)?).ok_or(WRONG_ANSWER)
+    }
+
     /// Makes a logical slot for pgoutput.
     ///
     /// # Errors
@@ -282,6 +292,18 @@ fn text(rows: &[Vec<Option<String>>], column: usize) -> Result<&str, Error> {
     rows.first().and_then(|row| row.get(column)?.as_deref()).ok_or(WRONG_ANSWER)
 }
 
+/// A history file: lines of a timeline, where it was left, and why, with comments between.
+fn history(file: &str) -> Option<Vec<(u32, Lsn)>> {
+    let lines =
+        file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
+        })
+        .collect()
+}
+
 /// `17.10 (Debian 17.10-1)` is 170010, `18beta1` is 180000, `9.6.24` is 90624.
 fn version_number(text: &str) -> u32 {
     let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
@@ -347,6 +369,15 @@ mod tests {
         ] {
             assert_eq!(version_number(text), number, "{text}");
         }
+    }
+
+    #[test]
+    fn a_history_file_is_read_as_servers_write_it() {
+        let file = "1\t0/3000148\tno recovery target specified\n\n# by hand\n2\t16/B3000000\t\n";
+        let expected = vec![(1, Lsn::from(0x300_0148)), (2, Lsn::from(0x16_B300_0000))];
+        assert_eq!(history(file), Some(expected));
+        assert_eq!(history(""), Some(Vec::new()));
+        assert_eq!(history("1 of nothing"), None);
     }
 
     #[test]

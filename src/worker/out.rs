@@ -3,21 +3,20 @@
 //! Counts are kept between chunks and given to the metrics once a chunk. Not here: what is sent.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::{Halt, Stop};
+use super::checkpoints::{Checkpointing, Split, State};
+use super::{Halt, ROOM, Stop};
+use crate::change::Position;
 use crate::checkpoint::Ledger;
 use crate::config::UnchangedToast;
 use crate::encode::Records;
 use crate::kafka::{Outgoing, SendError, Sink};
 use crate::metrics::Metrics;
 
-/// How long to wait for room before looking whether to stop.
-const ROOM: Duration = Duration::from_millis(50);
-
 /// More than any record has: four of Debezium's context, three of the position, one each of a key
-/// change, of the content type, of unchanged, of reselected and of cut columns.
-const HEADERS_MAX: usize = 12;
+/// change, of the content type, of unchanged, of reselected and of cut columns, of a transaction that
+/// is cut.
+const HEADERS_MAX: usize = 13;
 
 /// The way out: where a record gets its ticket.
 pub(super) struct Out<S> {
@@ -25,6 +24,7 @@ pub(super) struct Out<S> {
     pub(super) ledger: Arc<Ledger>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) stop: Arc<Stop>,
+    pub(super) checkpoints: State,
     /// Since the last chunk; added to the metrics once a chunk.
     sent: u64,
     sent_bytes: u64,
@@ -37,22 +37,41 @@ impl<S: Sink> Out<S> {
         ledger: Arc<Ledger>,
         metrics: Arc<Metrics>,
         stop: Arc<Stop>,
+        checkpointing: Checkpointing,
     ) -> Self {
-        Self { sink, ledger, metrics, stop, sent: 0, sent_bytes: 0, changes: 0 }
+        let checkpoints = State::new(checkpointing);
+        Self { sink, ledger, metrics, stop, checkpoints, sent: 0, sent_bytes: 0, changes: 0 }
     }
 
-    /// Sends all records of one change.
+    /// Sends all records of one change, and ends the Kafka transaction behind it where that holds
+    /// enough.
+    pub(super) fn send_change(
+        &mut self,
+        position: Position,
+        topic: &str,
+        timestamp_ms: i64,
+        partition: Option<i32>,
+        records: &Records,
+    ) -> Result<(), Halt> {
+        let split = self.checkpoints.split(records);
+        self.send_all(topic, timestamp_ms, partition, records, split)?;
+        self.checkpoints.sent_change(position);
+        if split == Some(Split::Continues) { self.cut() } else { Ok(()) }
+    }
+
+    /// Sends all records of one change, or of a transaction's begin or end.
     pub(super) fn send_all(
         &mut self,
         topic: &str,
         timestamp_ms: i64,
         partition: Option<i32>,
         records: &Records,
+        split: Option<Split>,
     ) -> Result<(), Halt> {
         for record in records.iter() {
             let mut headers = [("", None); HEADERS_MAX];
-            let count = headers.iter_mut().zip(record.headers()).map(|(at, header)| *at = header);
-            let count = count.count();
+            let all = record.headers().chain(split.map(Split::header));
+            let count = headers.iter_mut().zip(all).map(|(at, header)| *at = header).count();
             self.send(&Outgoing {
                 topic,
                 key: record.key,
@@ -66,6 +85,7 @@ impl<S: Sink> Out<S> {
     }
 
     fn send(&mut self, record: &Outgoing<'_>) -> Result<(), Halt> {
+        self.open_transaction()?;
         let ticket = self.ledger.issue();
         loop {
             match self.sink.send(record, ticket) {
@@ -87,6 +107,7 @@ impl<S: Sink> Out<S> {
         }
         self.sent += 1;
         self.sent_bytes += record.bytes() as u64;
+        self.checkpoints.sent_bytes(record.bytes() as u64);
         Ok(())
     }
 

@@ -6,10 +6,10 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::*;
-use crate::checkpoint::Ticket;
+use crate::checkpoint::{Checkpoint, Progress, Source, Ticket};
 use crate::config::{Config, Format, Kafka};
 use crate::encode::{EncodeOptions, SourceIdentity};
-use crate::kafka::{Outgoing, SendError};
+use crate::kafka::{self, Outgoing, SendError};
 
 #[path = "../../tests/changes/wire.rs"]
 #[allow(dead_code, reason = "this test needs a few of its messages")]
@@ -23,6 +23,18 @@ impl Sink for Held {
     fn send(&self, record: &Outgoing<'_>, ticket: Ticket) -> Result<(), SendError> {
         self.0.lock().unwrap().push((record.topic.to_owned(), ticket));
         Ok(())
+    }
+
+    fn checkpoint(&self, _: &Outgoing<'_>) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<(), kafka::Error> {
+        Ok(())
+    }
+
+    fn commit(&self, _: Duration) -> Result<bool, kafka::Error> {
+        Ok(true)
     }
 
     fn send_queued(&self) {}
@@ -51,6 +63,18 @@ impl Lookup for Willing {
     }
 }
 
+fn checkpointing(progress: Progress, mode: Mode) -> Checkpointing {
+    Checkpointing {
+        topic: "checkpoints".into(),
+        pipeline: "nyc".to_owned(),
+        start: Checkpoint { source: Source::default(), generation: 1, progress },
+        is_new: false,
+        mode,
+        idle_limit: Duration::from_secs(10),
+        drain_limit: Duration::from_secs(10),
+    }
+}
+
 fn worker(format: Format, ledger: &Arc<Ledger>) -> (Worker<Held, Willing>, Arc<Held>) {
     let kafka = Kafka { brokers: Some("b:9092".to_owned()), ..Kafka::default() };
     let config = Config { name: Some("nyc".to_owned()), kafka, format, ..Config::default() };
@@ -64,6 +88,7 @@ fn worker(format: Format, ledger: &Arc<Ledger>) -> (Worker<Held, Willing>, Arc<H
         Encoder::new(&EncodeOptions { format: &settings.format, source }),
         Policy::default(),
         None,
+        checkpointing(ledger.standing().delivered, Mode::AtLeastOnce),
         Arc::clone(ledger),
         Arc::new(Metrics::default()),
         Arc::new(Stop::default()),
@@ -83,7 +108,7 @@ fn a_transaction_is_confirmed_with_the_records_around_it_and_not_before() {
     let frames = [wire::begin(900, 0, 771), trips, insert, wire::commit(900, 910, 0)];
     // Whichever of the three records is acknowledged last.
     for last in 0..3 {
-        let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+        let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
         let format = Format { transaction_metadata: true, ..Format::default() };
         let (mut worker, sink) = worker(format, &ledger);
         carry(&mut worker, &frames);
@@ -94,33 +119,32 @@ fn a_transaction_is_confirmed_with_the_records_around_it_and_not_before() {
         for (_, ticket) in sent {
             ledger.ack_all(&[ticket]);
         }
-        ledger.keepalive(Lsn::from(990));
-        assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+        assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(800));
         ledger.ack_all(&[last]);
-        assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+        assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(910));
     }
 }
 
 #[test]
 fn a_transaction_without_changes_is_held_by_the_records_around_it_too() {
-    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
     let format = Format { transaction_metadata: true, ..Format::default() };
     let (mut worker, sink) = worker(format, &ledger);
     carry(&mut worker, &[wire::begin(900, 0, 771), wire::commit(900, 910, 0)]);
     let sent: Vec<Ticket> = sink.0.lock().unwrap().iter().map(|(_, ticket)| *ticket).collect();
     assert_eq!(sent.len(), 2);
-    assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+    assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(800));
     ledger.ack_all(&sent);
-    assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+    assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(910));
 }
 
 #[test]
 fn without_transaction_metadata_nothing_but_changes_is_sent() {
-    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
     let (mut worker, sink) = worker(Format::default(), &ledger);
     carry(&mut worker, &[wire::begin(900, 0, 771), wire::commit(900, 910, 0)]);
     assert!(sink.0.lock().unwrap().is_empty());
-    assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+    assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(910));
 }
 
 #[test]
@@ -132,7 +156,7 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
     };
     let described = wire::relation(7, "rides", b'd', &columns);
     let frames = [wire::begin(900, 0, 771), described, insert(b"a"), insert(b"\xff"), insert(b"b")];
-    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
     let (mut worker, sink) = worker(Format::default(), &ledger);
     worker.policy.on_error = OnError::SkipWithDeadLetter;
     carry(&mut worker, &frames);
@@ -141,9 +165,9 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
     let topics: Vec<&str> = sent.iter().map(|(topic, _)| topic.as_str()).collect();
     assert_eq!(topics, ["nyc.public.rides", "nyc.dead-letter", "nyc.public.rides"]);
     ledger.ack_all(&[sent[0].1, sent[2].1]);
-    assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+    assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(800));
     ledger.ack_all(&[sent[1].1]);
-    assert_eq!(ledger.standing().confirmed, Lsn::from(910));
+    assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(910));
     assert_eq!(worker.out.metrics.dead_letters.get(), 1);
 
     // Told nothing, it stops there.

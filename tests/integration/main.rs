@@ -9,6 +9,7 @@ mod catalog;
 mod ddl;
 mod dead_letters;
 mod delivery;
+mod exactly_once;
 mod faults;
 mod filters;
 mod frozen;

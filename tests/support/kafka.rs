@@ -281,7 +281,10 @@ impl Brokers {
 
     /// A mock of its own, for tests that inject errors.
     pub(crate) fn embedded() -> Self {
-        Self::Embedded(Box::new(MockCluster::new(1).expect("start the embedded broker")))
+        let mock = MockCluster::new(1).expect("start the embedded broker");
+        // Nobody can make topics in it from outside, and every bridge needs this one.
+        mock.create_topic("rowcast.checkpoints", 1, 1).expect("create a topic in the mock");
+        Self::Embedded(Box::new(mock))
     }
 
     /// Bootstrap brokers.

@@ -1,0 +1,178 @@
+//! The checkpoint as it stands in its topic: a JSON object under the pipeline's name.
+//!
+//! A reader takes what it knows and leaves out the rest, so fields can be added under the same
+//! version; a version that is newer than ours says that something would be misread, and is refused.
+
+use serde::{Deserialize, Serialize};
+
+use super::progress::Progress;
+use crate::change::Position;
+use crate::lsn::Lsn;
+
+/// The version that is written. Readers take it and all before it.
+pub const VERSION: u32 = 1;
+
+/// What a pipeline published, of which source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Where the changes come from.
+    pub source: Source,
+    /// Counts the times that the stream began anew instead of going on. Of two checkpoints the one
+    /// with the higher generation is newer, then the one that is further.
+    pub generation: u64,
+    /// Up to here everything is published.
+    pub progress: Progress,
+}
+
+/// Where changes come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The cluster's own number, the same on its standbys.
+    pub system_identifier: String,
+    /// Counts the cluster's failovers.
+    pub timeline: u32,
+    /// The database.
+    pub database: String,
+    /// The replication slot.
+    pub slot: String,
+}
+
+/// The fields of the JSON object, in their order.
+#[derive(Serialize, Deserialize)]
+struct Fields<S> {
+    version: u32,
+    #[serde(flatten)]
+    source: S,
+    generation: u64,
+    through_lsn: Lsn,
+    commit_lsn: Lsn,
+    ordinal: u64,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+/// A checkpoint that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It was written by a newer rowcast, which means something by it that we don't know.
+    #[error("it has version {found}, and this rowcast reads versions up to {VERSION}")]
+    Newer {
+        /// Its version.
+        found: u32,
+    },
+    /// It is no checkpoint.
+    #[error("it is not a checkpoint: {source}")]
+    Malformed {
+        /// What the JSON reader has against it.
+        source: serde_json::Error,
+    },
+}
+
+impl Checkpoint {
+    /// Whether this one is to be believed rather than `other`, wherever they stand in the topic: a
+    /// copy that was replaced may still have written after the one that replaced it.
+    #[must_use]
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        (self.generation, self.progress) >= (other.generation, other.progress)
+    }
+
+    /// Replaces what is in `out` by the JSON object.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.clear();
+        let Progress { through_lsn, position } = self.progress;
+        let fields = Fields {
+            version: VERSION,
+            source: &self.source,
+            generation: self.generation,
+            through_lsn,
+            commit_lsn: position.commit_lsn,
+            ordinal: position.ordinal,
+        };
+        // Numbers and texts always have a form in JSON, and a Vec takes every byte.
+        let _ = serde_json::to_writer(out, &fields);
+    }
+
+    /// Reads one back.
+    ///
+    /// # Errors
+    /// When it is newer than we are, or none.
+    pub fn read(json: &[u8]) -> Result<Self, RecordError> {
+        let malformed = |source| RecordError::Malformed { source };
+        let VersionOnly { version: found } = serde_json::from_slice(json).map_err(malformed)?;
+        if found > VERSION {
+            return Err(RecordError::Newer { found });
+        }
+        let fields: Fields<Source> = serde_json::from_slice(json).map_err(malformed)?;
+        let position = Position { commit_lsn: fields.commit_lsn, ordinal: fields.ordinal };
+        Ok(Self {
+            source: fields.source,
+            generation: fields.generation,
+            progress: Progress { through_lsn: fields.through_lsn, position },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is in the topics of users: it must be read for ever.
+    const GOLDEN: &str = r#"{"version":1,"system_identifier":"7448211963417423982","timeline":3,"database":"taxi","slot":"rowcast_taxi","generation":2,"through_lsn":"16/B374D900","commit_lsn":"16/B374D8A8","ordinal":42}"#;
+
+    fn checkpoint() -> Checkpoint {
+        Checkpoint {
+            source: Source {
+                system_identifier: "7448211963417423982".to_owned(),
+                timeline: 3,
+                database: "taxi".to_owned(),
+                slot: "rowcast_taxi".to_owned(),
+            },
+            generation: 2,
+            progress: Progress {
+                through_lsn: Lsn::from(0x16_B374_D900),
+                position: Position { commit_lsn: Lsn::from(0x16_B374_D8A8), ordinal: 42 },
+            },
+        }
+    }
+
+    #[test]
+    fn it_is_written_and_read_as_documented() {
+        let mut json = b"left over".to_vec();
+        checkpoint().write(&mut json);
+        assert_eq!(std::str::from_utf8(&json).unwrap(), GOLDEN);
+        assert_eq!(Checkpoint::read(GOLDEN.as_bytes()).unwrap(), checkpoint());
+    }
+
+    #[test]
+    fn fields_that_a_later_rowcast_adds_are_left_out() {
+        let later = GOLDEN.replace("\"ordinal\"", "\"snapshot\":{\"tables\":[1]},\"ordinal\"");
+        assert_eq!(Checkpoint::read(later.as_bytes()).unwrap(), checkpoint());
+    }
+
+    #[test]
+    fn a_newer_version_is_refused_whatever_else_it_holds() {
+        let error = Checkpoint::read(br#"{"version":2,"moved":{}}"#).unwrap_err();
+        assert_eq!(error.to_string(), "it has version 2, and this rowcast reads versions up to 1");
+    }
+
+    #[test]
+    fn what_is_no_checkpoint_is_refused() {
+        for text in ["", "null", "{}", r#"{"version":1}"#, r#"{"version":"1"}"#] {
+            let error = Checkpoint::read(text.as_bytes()).unwrap_err();
+            assert!(matches!(error, RecordError::Malformed { .. }), "{text}: {error}");
+        }
+        assert!(Checkpoint::read(GOLDEN.replace("16/", "16-").as_bytes()).is_err());
+    }
+
+    #[test]
+    fn the_further_of_a_generation_counts_and_a_new_generation_before_all() {
+        let (old, mut further) = (checkpoint(), checkpoint());
+        further.progress.position.ordinal += 1;
+        assert!(further.is_newer_than(&old) && !old.is_newer_than(&further));
+        let anew = Checkpoint { generation: 3, progress: Progress::default(), ..checkpoint() };
+        assert!(anew.is_newer_than(&further) && !further.is_newer_than(&anew));
+    }
+}

@@ -1,0 +1,251 @@
+//! The topic of the checkpoints: made compacted, read to its end at a start, cleared by a teardown.
+//!
+//! Reading must not miss the newest checkpoint, or changes would come again. A reader of committed
+//! records stops at the first transaction that is open, which may be another pipeline's: so it is
+//! waited for until everything that stood in the topic can be read. With transactions, ours are
+//! settled before: whoever takes over a transactional id ends what is open under it.
+//!
+//! Written by the worker's way out, as any record. Not here: what a checkpoint says.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message as _;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::condition::passes;
+use super::error::Error;
+use super::properties::{creation_error, without_producer};
+use crate::checkpoint::Checkpoint;
+use crate::config::Resolved;
+use crate::route::TopicPlan;
+
+/// The only partition: one order for all checkpoints.
+pub const PARTITION: i32 = 0;
+
+/// Longest wait for one answer of the brokers.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Longest wait for the end: more than a transaction may be open.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// After how long a wait for somebody's transaction is told of.
+const TELL: Duration = Duration::from_secs(2);
+
+/// How the topic is made. Small segments, so that compaction, which leaves the newest one alone,
+/// keeps the rest short; a lag, so that what a copy wrote after it was replaced is seen beside what
+/// replaced it.
+#[must_use]
+pub fn checkpoint_topic(settings: &Resolved) -> TopicPlan {
+    let set = [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "4194304"),
+        ("segment.ms", "600000"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+        ("min.compaction.lag.ms", "600000"),
+    ];
+    let settings_of_topic: BTreeMap<String, String> =
+        set.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+    TopicPlan {
+        name: settings.topics.checkpoints.as_str().into(),
+        partitions: 1,
+        replication_factor: settings.topics.replication_factor,
+        settings: settings_of_topic,
+    }
+}
+
+/// Reads and clears the checkpoint of one pipeline.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    config: ClientConfig,
+    topic: Arc<str>,
+    pipeline: String,
+}
+
+impl Checkpoints {
+    /// The checkpoint of this pipeline; `config` is the producer's.
+    #[must_use]
+    pub fn new(config: &ClientConfig, settings: &Resolved) -> Self {
+        Self {
+            config: without_producer(config),
+            topic: settings.topics.checkpoints.as_str().into(),
+            pipeline: settings.name.clone(),
+        }
+    }
+
+    /// The newest checkpoint, if there is one. Blocks.
+    ///
+    /// # Errors
+    /// When the topic can't be read to its end, or the checkpoint is not one of ours.
+    pub fn read(&self) -> Result<Option<Checkpoint>, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        let end = self.range(&self.consumer("read_uncommitted")?)?.1;
+        let consumer = self.consumer("read_committed")?;
+        if !self.wait_until_committed(&consumer, end, deadline)? {
+            return Ok(None);
+        }
+        let mut at_beginning = TopicPartitionList::new();
+        at_beginning
+            .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
+            .and_then(|()| consumer.assign(&at_beginning))
+            .map_err(|source| self.failed(source))?;
+        let mut newest = Ok(None);
+        loop {
+            match consumer.poll(ANSWER.min(deadline.saturating_duration_since(Instant::now()))) {
+                Some(Ok(message)) => {
+                    if message.key() == Some(self.pipeline.as_bytes()) {
+                        newest = self.newer(newest, message.payload(), message.offset());
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return newest,
+                Some(Err(error)) if !is_passing(&error) => return Err(self.failed(error)),
+                Some(Err(_)) | None if Instant::now() < deadline => {}
+                Some(Err(_)) | None => return Err(self.too_slow()),
+            }
+        }
+    }
+
+    /// Whether there is a checkpoint, readable or not; none where there is no topic. Blocks.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn is_there(&self) -> Result<bool, Error> {
+        match self.read() {
+            Ok(found) => Ok(found.is_some()),
+            Err(Error::CheckpointRecord { .. }) => Ok(true),
+            Err(Error::CheckpointRead { source, .. }) if is_missing(&source) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the checkpoint away, so that a later start begins anew.
+    ///
+    /// # Errors
+    /// When the brokers do not take the tombstone.
+    pub async fn remove(&self) -> Result<(), Error> {
+        let mut config = self.config.clone();
+        config.set("enable.idempotence", "true");
+        let producer: FutureProducer = config.create().map_err(creation_error)?;
+        let record: FutureRecord<'_, str, [u8]> =
+            FutureRecord::to(&self.topic).key(self.pipeline.as_str()).partition(PARTITION);
+        let sent = producer.send(record, ANSWER).await;
+        sent.map(drop).map_err(|(source, _)| Error::Undelivered {
+            topic: self.topic.to_string(),
+            partition: PARTITION,
+            source,
+        })
+    }
+
+    fn consumer(&self, isolation: &str) -> Result<BaseConsumer<Quiet>, Error> {
+        let mut config = self.config.clone();
+        config
+            // Needed for an assignment, but never joined and never committed to.
+            .set("group.id", "rowcast")
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("enable.partition.eof", "true")
+            .set("isolation.level", isolation);
+        config.create_with_context(Quiet).map_err(creation_error)
+    }
+
+    /// First and last offset that the consumer can read.
+    fn range(&self, consumer: &BaseConsumer<Quiet>) -> Result<(i64, i64), Error> {
+        let range = consumer.fetch_watermarks(&self.topic, PARTITION, ANSWER);
+        range.map_err(|source| self.failed(source))
+    }
+
+    /// Waits until what stands before `end` is committed or aborted. Returns whether there is
+    /// anything to read.
+    fn wait_until_committed(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        end: i64,
+        deadline: Instant,
+    ) -> Result<bool, Error> {
+        let started = Instant::now();
+        let mut told = false;
+        loop {
+            let (first, readable) = self.range(consumer)?;
+            if readable >= end {
+                return Ok(readable > first);
+            }
+            if Instant::now() >= deadline {
+                return Err(self.too_slow());
+            }
+            if !told && started.elapsed() >= TELL {
+                told = true;
+                let topic = &*self.topic;
+                tracing::info!(topic, "waiting for another pipeline's transaction to end");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn newer(
+        &self,
+        before: Result<Option<Checkpoint>, Error>,
+        value: Option<&[u8]>,
+        offset: i64,
+    ) -> Result<Option<Checkpoint>, Error> {
+        // A tombstone also ends what could not be read.
+        let Some(value) = value else { return Ok(None) };
+        let before = before?;
+        let read = Checkpoint::read(value).map_err(|source| Error::CheckpointRecord {
+            topic: self.topic.to_string(),
+            offset,
+            source,
+        })?;
+        Ok(match before {
+            Some(before) if !read.is_newer_than(&before) => Some(before),
+            _ => Some(read),
+        })
+    }
+
+    fn failed(&self, source: KafkaError) -> Error {
+        Error::CheckpointRead { topic: self.topic.to_string(), source }
+    }
+
+    fn too_slow(&self) -> Error {
+        Error::CheckpointSlow { topic: self.topic.to_string(), after: PATIENCE }
+    }
+}
+
+/// A client context that logs as the producer's does. What fails is told by the reading itself; an
+/// end of a partition is no failure.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(error = %error, reason, "kafka checkpoint connection");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+/// Whether the client goes on by itself after this.
+fn is_passing(error: &KafkaError) -> bool {
+    is_missing(error) || error.rdkafka_error_code().is_some_and(passes)
+}
+
+/// Whether the brokers do not know the topic (yet).
+fn is_missing(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+        )
+    )
+}

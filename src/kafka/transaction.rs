@@ -1,0 +1,117 @@
+//! Kafka transactions, as far as the producer's client leaves them to us.
+//!
+//! ```text
+//!   (init) -> Ready --begin--> Open --commit--> Ready
+//!                               |  ^----+ not yet: call again
+//!                               +--abort, or the session ends: the next init aborts what is open
+//! ```
+//!
+//! Must hold: nothing of a transaction counts before [`Transactions::commit`] said so. A failure
+//! that only ends the transaction ends the session too: the next one begins at the checkpoint, so
+//! there is one way to recover and not two.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer as _};
+
+use super::delivery::Delivery;
+use super::error::Error;
+
+/// librdkafka's `transaction.timeout.ms` where none is set.
+pub(super) const TIMEOUT_MS: &str = "60000";
+
+/// What is known of the transaction of one producer.
+#[derive(Debug)]
+pub(super) struct Transactions {
+    id: String,
+    timeout: Duration,
+    open_since: Mutex<Option<Instant>>,
+}
+
+impl Transactions {
+    /// None for a producer without a transactional id.
+    pub(super) fn of(config: &ClientConfig) -> Option<Self> {
+        let id = config.get("transactional.id")?.to_owned();
+        let timeout = config.get("transaction.timeout.ms").unwrap_or(TIMEOUT_MS);
+        let timeout = Duration::from_millis(timeout.parse().unwrap_or(u64::MAX));
+        Some(Self { id, timeout, open_since: Mutex::new(None) })
+    }
+
+    /// Takes the transactional id over: whoever had it is fenced, what it left open is aborted.
+    /// Blocks.
+    pub(super) fn init(
+        &self,
+        producer: &BaseProducer<Delivery>,
+        limit: Duration,
+    ) -> Result<(), Error> {
+        producer.init_transactions(limit).map_err(|source| self.failed("preparing", source))
+    }
+
+    pub(super) fn begin(&self, producer: &BaseProducer<Delivery>) -> Result<(), Error> {
+        producer.begin_transaction().map_err(|source| self.failed("beginning", source))?;
+        self.set_open(Some(Instant::now()));
+        Ok(())
+    }
+
+    /// Commits, with everything delivered. Returns whether that is done; else it is to be called
+    /// again. Blocks, at most `limit`.
+    pub(super) fn commit(
+        &self,
+        producer: &BaseProducer<Delivery>,
+        limit: Duration,
+    ) -> Result<bool, Error> {
+        match producer.commit_transaction(limit) {
+            Ok(()) => {
+                self.set_open(None);
+                Ok(true)
+            }
+            Err(KafkaError::Flush(_)) => Ok(false),
+            Err(KafkaError::Transaction(error)) if error.is_retriable() => Ok(false),
+            Err(source) => Err(self.failed("committing", source)),
+        }
+    }
+
+    /// Aborts what is open, so that readers need not wait for its timeout. Best effort; blocks.
+    pub(super) fn abort(&self, producer: &BaseProducer<Delivery>, limit: Duration) {
+        if self.open_for().is_none() {
+            return;
+        }
+        match producer.abort_transaction(limit) {
+            Ok(()) => self.set_open(None),
+            Err(error) => {
+                tracing::debug!(error = %error, "the open kafka transaction is left to its timeout");
+            }
+        }
+    }
+
+    /// Being fenced, told as what it comes from: brokers that aborted a transaction themselves fence
+    /// its producer too.
+    pub(super) fn fenced(&self) -> Error {
+        match self.open_for() {
+            Some(open) if open >= self.timeout => Error::Expired { open },
+            _ => Error::Fenced { id: self.id.clone() },
+        }
+    }
+
+    fn failed(&self, doing: &'static str, source: KafkaError) -> Error {
+        match source.rdkafka_error_code() {
+            Some(
+                RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch,
+            ) => self.fenced(),
+            _ => Error::Transaction { doing, source },
+        }
+    }
+
+    fn open_for(&self) -> Option<Duration> {
+        self.open_since.lock().unwrap_or_else(PoisonError::into_inner).map(|since| since.elapsed())
+    }
+
+    fn set_open(&self, since: Option<Instant>) {
+        *self.open_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+}

@@ -1,0 +1,200 @@
+//! How the worker stands with its word of how far it is: the pace of its checkpoints, and the Kafka
+//! transaction that is open.
+//!
+//! Kafka transactions are rated, not timed from their beginning: a lone change after a rest is
+//! committed at once, the next ones once the interval is over. Under a backlog the interval is
+//! longer, since each commit costs a pause of some round trips and nobody waits for single rows.
+//!
+//! Not here: what is sent when (`commit`).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::change::Position;
+use crate::checkpoint::{Checkpoint, Pace, Progress};
+use crate::encode::Records;
+use crate::lsn::Lsn;
+
+/// Header of a change whose transaction does not lie in one Kafka transaction: `continues` on the
+/// last change before a cut, `continued` on all that follow in the source transaction.
+pub const HEADER_SPLIT: &str = "rowcast.split";
+
+/// With `at-least-once`, the least time between two checkpoints, and so what may come again.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much longer Kafka transactions may be under a backlog.
+const BACKLOG_FACTOR: u32 = 10;
+
+/// A transaction that is open this long is cut at the next change: the brokers give up on it after
+/// `transaction.timeout.ms`, a minute.
+const SLOW: Duration = Duration::from_secs(20);
+
+/// What the worker needs to say how far it is.
+#[derive(Debug, Clone)]
+pub struct Checkpointing {
+    /// The topic of checkpoints.
+    pub topic: Arc<str>,
+    /// The pipeline's name, under which the checkpoint stands.
+    pub pipeline: String,
+    /// The checkpoint that holds at the start: what it covers is not sent again.
+    pub start: Checkpoint,
+    /// Whether that one is not in the topic yet.
+    pub is_new: bool,
+    /// With or without Kafka transactions.
+    pub mode: Mode,
+    /// Longest time between two checkpoints that tell of idle WAL.
+    pub idle_limit: Duration,
+    /// At the end, longest wait for the brokers.
+    pub drain_limit: Duration,
+}
+
+/// With or without Kafka transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Records first, then, once they are acknowledged, the checkpoint.
+    AtLeastOnce,
+    /// Records and the checkpoint in one transaction.
+    ExactlyOnce {
+        /// Least time between two commits.
+        commit_interval: Duration,
+        /// Bytes of records above which a source transaction is cut.
+        max_transaction_bytes: u64,
+    },
+}
+
+/// How the checkpoints stand.
+pub(super) struct State {
+    pub(super) told: Checkpointing,
+    pub(super) pace: Pace,
+    /// The Kafka transaction that is open.
+    pub(super) open: Option<Open>,
+    /// Whether parts of the source transaction that is open stand in an earlier Kafka transaction.
+    pub(super) is_continued: bool,
+    is_backlog: bool,
+    /// The last change whose records were all sent, and that the ledger does not know of.
+    pub(super) last_change: Option<Position>,
+    /// The last checkpoint as a record's value.
+    pub(super) json: Vec<u8>,
+    /// A recent time, taken once a chunk.
+    now: Instant,
+}
+
+/// A Kafka transaction that is open.
+pub(super) struct Open {
+    pub(super) since: Instant,
+    pub(super) bytes: u64,
+}
+
+impl State {
+    pub(super) fn new(told: Checkpointing) -> Self {
+        let now = Instant::now();
+        let interval = match told.mode {
+            Mode::AtLeastOnce => INTERVAL,
+            Mode::ExactlyOnce { commit_interval, .. } => commit_interval,
+        };
+        let pace = Pace::new(told.start.progress, interval, told.idle_limit, now);
+        Self {
+            told,
+            pace,
+            open: None,
+            is_continued: false,
+            is_backlog: false,
+            last_change: None,
+            json: Vec::new(),
+            now,
+        }
+    }
+
+    /// What was published before the start.
+    pub(super) const fn resumed_from(&self) -> Progress {
+        self.told.start.progress
+    }
+
+    /// The server wants to hear how far we are.
+    pub(super) const fn ask(&mut self) {
+        self.pace.ask();
+    }
+
+    /// A source transaction begins; the ledger knows all that came before.
+    pub(super) fn source_began(&mut self, commit_lsn: Lsn) {
+        let start = self.told.start.progress;
+        self.is_continued = self.is_transactional()
+            && start.position.commit_lsn == commit_lsn
+            && !start.covers_commit(commit_lsn);
+    }
+
+    /// A chunk comes; more of them wait behind it.
+    pub(super) fn chunk_begins(&mut self, is_backlog: bool) {
+        self.now = Instant::now();
+        self.is_backlog = is_backlog;
+    }
+
+    /// All records of a change were sent.
+    pub(super) const fn sent_change(&mut self, position: Position) {
+        self.last_change = Some(position);
+    }
+
+    /// Bytes of a record were sent.
+    pub(super) const fn sent_bytes(&mut self, bytes: u64) {
+        if let Some(open) = &mut self.open {
+            open.bytes += bytes;
+        }
+    }
+
+    /// What the change about to be sent says of the Kafka transaction it stands in; none where its
+    /// source transaction is whole so far.
+    pub(super) fn split(&self, records: &Records) -> Option<Split> {
+        let Mode::ExactlyOnce { max_transaction_bytes, .. } = self.told.mode else { return None };
+        let too_much = self.open.as_ref().is_some_and(|open| {
+            let bytes: usize = records
+                .iter()
+                .map(|record| {
+                    record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)
+                })
+                .sum();
+            open.bytes + bytes as u64 >= max_transaction_bytes || self.now - open.since >= SLOW
+        });
+        match (too_much, self.is_continued) {
+            (true, _) => Some(Split::Continues),
+            (false, true) => Some(Split::Continued),
+            (false, false) => None,
+        }
+    }
+
+    pub(super) const fn is_transactional(&self) -> bool {
+        matches!(self.told.mode, Mode::ExactlyOnce { .. })
+    }
+
+    /// Whether a checkpoint with this progress is due.
+    pub(super) fn is_due(&self, progress: Progress) -> bool {
+        let stretch = match self.told.mode {
+            Mode::ExactlyOnce { commit_interval, .. } if self.is_backlog => {
+                commit_interval * (BACKLOG_FACTOR - 1)
+            }
+            _ => Duration::ZERO,
+        };
+        let due = self.pace.due_at(progress, self.open.is_some());
+        due.is_some_and(|due| due + stretch <= Instant::now())
+    }
+}
+
+/// What a change says of the Kafka transaction it stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Split {
+    /// Its source transaction goes on in the next one.
+    Continues,
+    /// Its source transaction began in an earlier one.
+    Continued,
+}
+
+impl Split {
+    pub(super) const fn header(self) -> (&'static str, Option<&'static [u8]>) {
+        (
+            HEADER_SPLIT,
+            Some(match self {
+                Self::Continues => b"continues",
+                Self::Continued => b"continued",
+            }),
+        )
+    }
+}

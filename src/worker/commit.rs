@@ -1,0 +1,213 @@
+//! What the worker says of how far it is: the checkpoint as a record, and with `exactly-once` the
+//! Kafka transaction that holds it together with what it covers.
+//!
+//! ```text
+//! at least once    record record record ... acknowledged --> checkpoint --> acknowledged: confirm
+//! exactly once     begin, record record ... checkpoint, commit ------------------------> confirm
+//! ```
+//!
+//! Must hold: a Kafka transaction ends where a transaction of the source does, or behind a whole
+//! change of one that is too large or too slow. While a commit is under way nothing else is sent;
+//! the reader goes on filling its channel meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::checkpoints::{Mode, Open, State};
+use super::out::Out;
+use super::{Halt, ROOM};
+use crate::checkpoint::{Checkpoint, Progress};
+use crate::kafka::{CHECKPOINT_PARTITION, Outgoing, SendError, Sink};
+
+/// How often acknowledgements that are due are looked for.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// One that is open this long without a next change is cut as it is.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// Longest wait for one step of a commit before looking whether to stop.
+const COMMIT: Duration = Duration::from_secs(1);
+
+impl<S: Sink> Out<S> {
+    /// A record is about to be sent.
+    pub(super) fn open_transaction(&mut self) -> Result<(), Halt> {
+        let state = &mut self.checkpoints;
+        if state.open.is_none() && state.is_transactional() {
+            self.sink.begin()?;
+            state.open = Some(Open { since: Instant::now(), bytes: 0 });
+        }
+        Ok(())
+    }
+
+    /// Ends the Kafka transaction behind a whole change, inside of a source transaction.
+    pub(super) fn cut(&mut self) -> Result<(), Halt> {
+        self.mark();
+        self.checkpoints.is_continued = true;
+        self.commit()
+    }
+
+    /// A source transaction has ended, and the ledger knows of it.
+    pub(super) fn source_ended(&mut self) -> Result<(), Halt> {
+        self.checkpoints.last_change = None;
+        if self.checkpoints.open.is_some() && self.checkpoints.is_due(self.ledger.standing().sent) {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    /// A change outside of transactions may have been sent: it is one of its own.
+    pub(super) fn message_ended(&mut self) -> Result<(), Halt> {
+        if self.checkpoints.last_change.is_none() {
+            return Ok(());
+        }
+        self.mark();
+        self.source_ended()
+    }
+
+    /// Writes the checkpoint that holds at the start, where that is a new one: from then on a slot
+    /// that is lost is noticed.
+    pub(super) fn begin(&mut self) -> Result<(), Halt> {
+        match (self.checkpoints.told.is_new, self.checkpoints.is_transactional()) {
+            (false, _) => Ok(()),
+            (true, true) => self.commit(),
+            (true, false) => self.offer(self.ledger.standing().delivered).map(drop),
+        }
+    }
+
+    /// Writes the checkpoint if one is due. Called behind each chunk, and at
+    /// [`wake_at`](Self::wake_at).
+    pub(super) fn tick(&mut self, in_transaction: bool) -> Result<(), Halt> {
+        if !self.checkpoints.is_transactional() {
+            self.mark();
+            return self.checkpoint_delivered();
+        }
+        let since = self.checkpoints.open.as_ref().map(|open| open.since);
+        if in_transaction {
+            let stalled = since.is_some_and(|since| since.elapsed() >= STALLED);
+            return if stalled && self.checkpoints.last_change.is_some() {
+                self.cut()
+            } else {
+                Ok(())
+            };
+        }
+        if self.checkpoints.is_due(self.ledger.standing().sent) { self.commit() } else { Ok(()) }
+    }
+
+    /// When to [`tick`](Self::tick) if no chunk comes before.
+    pub(super) fn wake_at(&self, in_transaction: bool) -> Option<Instant> {
+        let state = &self.checkpoints;
+        let sent = self.ledger.standing().sent;
+        if !state.is_transactional() {
+            return Some(state.pace.due_at(sent, false)?.max(Instant::now() + LOOK));
+        }
+        match &state.open {
+            Some(open) if in_transaction => Some((open.since + STALLED).max(Instant::now() + LOOK)),
+            None if in_transaction => None,
+            open => state.pace.due_at(sent, open.is_some()),
+        }
+    }
+
+    /// Brings what was sent to its end, as far as the brokers do so in time. What is open inside of
+    /// a source transaction stays so: it will be aborted.
+    pub(super) fn finish(&mut self, in_transaction: bool) -> Result<(), Halt> {
+        let limit = self.checkpoints.told.drain_limit;
+        if !self.checkpoints.is_transactional() {
+            self.mark();
+            if !self.sink.commit(limit)? {
+                return Ok(());
+            }
+            let delivered = self.ledger.standing().delivered;
+            if self.checkpoints.pace.due_at(delivered, false).is_some() && self.offer(delivered)? {
+                self.sink.commit(limit)?;
+            }
+            return Ok(());
+        }
+        let sent = self.ledger.standing().sent;
+        let is_news = self.checkpoints.pace.due_at(sent, self.checkpoints.open.is_some()).is_some();
+        if in_transaction || !is_news {
+            return Ok(());
+        }
+        self.open_transaction()?;
+        if self.offer(sent)? && self.sink.commit(limit)? {
+            self.committed(sent);
+        }
+        Ok(())
+    }
+
+    /// Tells the ledger of the last change that was sent.
+    fn mark(&mut self) {
+        if let Some(position) = self.checkpoints.last_change.take() {
+            self.ledger.mark(position);
+        }
+    }
+
+    /// Says how far everything is acknowledged, when that is due.
+    fn checkpoint_delivered(&mut self) -> Result<(), Halt> {
+        let delivered = self.ledger.standing().delivered;
+        if !self.checkpoints.is_due(delivered) || self.ledger.is_checkpoint_under_way() {
+            return Ok(());
+        }
+        // Where there is no room, the next tick tries again.
+        self.offer(delivered)?;
+        Ok(())
+    }
+
+    /// Ends the Kafka transaction with a checkpoint of all that was sent.
+    fn commit(&mut self) -> Result<(), Halt> {
+        self.open_transaction()?;
+        let sent = self.ledger.standing().sent;
+        while !self.offer(sent)? {
+            if self.stop.is_now() {
+                return Err(Halt::Stopped);
+            }
+        }
+        while !self.sink.commit(COMMIT)? {
+            if self.stop.is_now() {
+                return Err(Halt::Stopped);
+            }
+        }
+        self.committed(sent);
+        Ok(())
+    }
+
+    fn committed(&mut self, progress: Progress) {
+        self.ledger.confirm(progress);
+        self.checkpoints.open = None;
+        // What the commit took does not count for the interval.
+        self.checkpoints.pace.written(progress, Instant::now());
+    }
+
+    /// Hands a checkpoint to the producer. Returns whether there was room for it.
+    fn offer(&mut self, progress: Progress) -> Result<bool, Halt> {
+        let State { told, json, pace, .. } = &mut self.checkpoints;
+        let checkpoint = Checkpoint { progress, ..told.start.clone() };
+        checkpoint.write(json);
+        let record = Outgoing {
+            topic: &told.topic,
+            key: Some(told.pipeline.as_bytes()),
+            value: Some(json),
+            headers: &[],
+            timestamp_ms: super::now_us() / 1000,
+            partition: Some(CHECKPOINT_PARTITION),
+        };
+        let is_transactional = matches!(told.mode, Mode::ExactlyOnce { .. });
+        if !is_transactional {
+            // Before it is sent: its acknowledgement may be faster than the next line.
+            self.ledger.checkpoint_sent(progress);
+        }
+        match self.sink.checkpoint(&record) {
+            Ok(()) => {
+                if !is_transactional {
+                    pace.written(progress, Instant::now());
+                    self.sink.send_queued();
+                }
+                Ok(true)
+            }
+            Err(SendError::Full { rooms_made }) => {
+                self.ledger.checkpoint_not_sent();
+                self.sink.wait_for_room(rooms_made, ROOM);
+                Ok(false)
+            }
+            Err(SendError::Refused(error)) => Err(Halt::Failed(error.into())),
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! `delivery = "exactly-once"`, on a real Kafka: a reader of what is committed sees every change
+//! once and in order, and transactions of the source whole, whatever becomes of the bridge.
+//!
+//! The reader's client reads what is committed, as librdkafka does by default.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rand::RngExt as _;
+use tokio_postgres::Client;
+
+use crate::delivery::{open, position, replayed, topics};
+use crate::load::{self, LOAD_LIMIT, TABLES};
+use crate::support::bridge::{Bridge, EndedEarly};
+use crate::support::consume::{OwnedRecord, RecordReader};
+use crate::support::kafka::kafka_or_skip;
+use crate::support::postgres::TestDatabase;
+use crate::support::witness::Witness;
+use crate::support::{PATIENCE, eventually, unique};
+
+const CONFIG: &str = "delivery = \"exactly-once\"\n[format]\nposition_headers = true\n\
+                      [topics]\npartitions = 3\n";
+
+/// Runs a reader's blocking part.
+async fn reading(
+    mut reader: RecordReader,
+    read: impl FnOnce(&mut RecordReader) + Send + 'static,
+) -> RecordReader {
+    let read = move || {
+        read(&mut reader);
+        reader
+    };
+    tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+}
+
+/// Reads on until there are so many records.
+async fn counted(reader: RecordReader, count: usize) -> RecordReader {
+    reading(reader, move |reader| {
+        reader.until_count(count, PATIENCE);
+    })
+    .await
+}
+
+async fn opened(brokers: &str, topics: &[String], witness: Witness) -> RecordReader {
+    let (brokers, topics) = (brokers.to_owned(), topics.to_owned());
+    let opening = move || open(&brokers, &topics, witness);
+    tokio::task::spawn_blocking(opening).await.expect("opening does not panic")
+}
+
+/// A place in the stream; of a delete and its tombstone each its own.
+type Place = (rowcast::lsn::Lsn, u64, bool);
+
+fn place(record: &OwnedRecord) -> Place {
+    let (lsn, ordinal) = position(record);
+    (lsn, ordinal, record.value.is_none())
+}
+
+/// Panics unless every change is there once, and the changes of each partition in order.
+fn assert_once_and_in_order(records: &[OwnedRecord]) {
+    let mut last: BTreeMap<(&str, i32), Place> = BTreeMap::new();
+    for record in records {
+        let at = place(record);
+        if let Some(before) = last.insert((&record.topic, record.partition), at) {
+            assert!(before < at, "{at:?} comes after {before:?} in {}", record.topic);
+        }
+    }
+}
+
+/// Panics unless the records so far are whole transactions: of each, as many changes as `all` has.
+fn assert_whole(so_far: &[OwnedRecord], all: &[OwnedRecord]) {
+    let count = |records: &[OwnedRecord]| {
+        let mut counts: BTreeMap<rowcast::lsn::Lsn, usize> = BTreeMap::new();
+        for record in records {
+            *counts.entry(position(record).0).or_default() += 1;
+        }
+        counts
+    };
+    let all = count(all);
+    for (commit_lsn, changes) in count(so_far) {
+        assert_eq!(changes, all[&commit_lsn], "the transaction that commits at {commit_lsn}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_again_and_again_every_change_is_committed_once_in_order_and_whole() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("once");
+    let brokers = kafka.brokers();
+    let topics = topics(&name);
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    let witness = Witness::of(&bridge, &database);
+    let writing = tokio::spawn(async move {
+        let written = load::write(&database, 10_000, rand::random()).await;
+        (database, written)
+    });
+    let mut reader = opened(&brokers, &topics, witness).await;
+    let mut seen_at_kills = Vec::new();
+    for round in 1..=5 {
+        let enough = round * rand::rng().random_range(1_000..1_400);
+        reader = reading(reader, move |reader| {
+            reader.until_count(enough, LOAD_LIMIT);
+        })
+        .await;
+        bridge.kill();
+        // Nothing more is committed by it, and what is open is aborted by the next.
+        reader = reading(reader, |reader| {
+            reader.until_quiet(Duration::from_millis(500));
+        })
+        .await;
+        seen_at_kills.push(reader.records.len());
+        bridge.start_again();
+    }
+    let (_database, written) = writing.await.expect("writing does not panic");
+    reader = reading(reader, move |reader| {
+        reader.until_count(written.records(), LOAD_LIMIT);
+        reader.until_quiet(Duration::from_millis(500));
+    })
+    .await;
+    let records = reader.records;
+    assert_eq!(records.len(), written.records(), "{written:?}");
+    assert_once_and_in_order(&records);
+    for seen in seen_at_kills {
+        assert_whole(&records[..seen], &records);
+    }
+    for (table, topic) in TABLES.iter().zip(&topics) {
+        assert_eq!(replayed(&records, topic), load::rows_of(&client, table).await, "{table}");
+    }
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+async fn insert(client: &Client, from: i32, to: i32) {
+    let insert = "INSERT INTO rides SELECT n, 1, 'x' FROM generate_series($1::int, $2::int) n";
+    client.execute(insert, &[&from, &to]).await.expect("insert");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lone_change_is_committed_soon_and_an_idle_stream_holds_nothing_open() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("lone");
+    let brokers = kafka.brokers();
+    let bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    insert(&client, 1, 1).await;
+    let topic = vec![topics(&name)[0].clone()];
+    let mut reader = opened(&brokers, &topic, Witness::of(&bridge, &database)).await;
+    reader = counted(reader, 1).await;
+    let mut slowest = Duration::ZERO;
+    for n in 2..12_usize {
+        let started = Instant::now();
+        let id = i32::try_from(n).expect("few");
+        insert(&client, id, id).await;
+        reader = counted(reader, n).await;
+        slowest = slowest.max(started.elapsed());
+    }
+    println!("the slowest of ten took {slowest:?}");
+    // The interval is 100 ms; the rest is for a busy machine.
+    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_above_the_limit_is_cut_and_says_so_and_is_resumed_where_it_was_cut() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("cut");
+    let brokers = kafka.brokers();
+    let config = format!("{CONFIG}[kafka]\nmax_transaction_bytes = 65536\n");
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
+    insert(&client, 1, 3_000).await;
+    let topic = vec![topics(&name)[0].clone()];
+    let mut reader = opened(&brokers, &topic, Witness::of(&bridge, &database)).await;
+    // Killed within the transaction, it goes on behind the last cut.
+    reader = counted(reader, 300).await;
+    bridge.kill();
+    bridge.start_again();
+    insert(&client, 3_001, 3_001).await;
+    reader = reading(reader, |reader| {
+        reader.until_count(3_001, LOAD_LIMIT);
+        reader.until_quiet(Duration::from_millis(500));
+    })
+    .await;
+    let mut records = reader.records;
+    assert_eq!(records.len(), 3_001);
+    assert_once_and_in_order(&records);
+    records.sort_by_key(place);
+    let split = |record: &OwnedRecord| {
+        let found = record.headers.iter().find(|(name, _)| name == "rowcast.split");
+        found.and_then(|(_, value)| value.clone()).map(|v| String::from_utf8(v).expect("text"))
+    };
+    let splits: Vec<Option<String>> = records.iter().map(split).collect();
+    let first_cut = splits.iter().position(Option::is_some).expect("it was cut");
+    assert_eq!(splits[first_cut].as_deref(), Some("continues"));
+    assert!(splits[..first_cut].iter().all(Option::is_none));
+    assert!(splits[first_cut + 1..3_000].iter().all(Option::is_some), "all that follow say so");
+    assert_eq!(splits[3_000], None, "the next transaction is whole");
+    let cuts = splits.iter().filter(|split| split.as_deref() == Some("continues")).count();
+    println!("{cuts} cuts, the first after {first_cut}");
+    assert!(cuts > 5, "{cuts} cuts");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_twin_that_takes_over_fences_the_one_before_and_nothing_is_published_twice() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("twin");
+    let brokers = kafka.brokers();
+    let first = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    insert(&client, 1, 100).await;
+    let topic = vec![topics(&name)[0].clone()];
+    let mut reader = opened(&brokers, &topic, Witness::of(&first, &database)).await;
+    reader = counted(reader, 100).await;
+
+    // The first stands still, and the server ends its connection: as after a partition.
+    first.freeze();
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+               WHERE slot_name = $1 AND active_pid IS NOT NULL";
+    client.query(end, &[&format!("rowcast_{name}")]).await.expect("end the walsender");
+    let mut second = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    insert(&client, 101, 200).await;
+    reader = counted(reader, 200).await;
+
+    first.thaw();
+    insert(&client, 201, 300).await;
+    reader = reading(reader, |reader| {
+        reader.until_count(300, PATIENCE);
+        reader.until_quiet(Duration::from_secs(1));
+    })
+    .await;
+    assert_eq!(reader.records.len(), 300);
+    assert_once_and_in_order(&reader.records);
+    assert!(second.exited().is_none(), "log:\n{}", second.log());
+    assert!(second.terminate(PATIENCE).success(), "log:\n{}", second.log());
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_was_fenced_ends_with_its_own_exit_code() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let name = unique("fenced");
+    let brokers = kafka.brokers();
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    // Who uses the same transactional id, whatever it is.
+    let config = format!("delivery = \"exactly-once\"\n[postgres]\nslot = \"{name}_other\"\n");
+    let other = TestDatabase::create().await;
+    let mut twin = Bridge::start(&name, &other.unix_url, &brokers, &config);
+    let EndedEarly { status, log } = twin.wait_until_ready(PATIENCE).expect_err("another source");
+    assert_eq!(status.code(), Some(65), "the checkpoint is of another database; log:\n{log}");
+
+    insert(&client, 1, 1).await;
+    let status = bridge.wait(PATIENCE);
+    assert_eq!(status.code(), Some(77), "log:\n{}", bridge.log());
+    assert!(bridge.log().contains("another copy"), "log:\n{}", bridge.log());
+
+    // Started again, it goes on with nothing lost.
+    bridge.start_again();
+    bridge.wait_until_ready(PATIENCE).expect("it streams");
+    let topic = vec![topics(&name)[0].clone()];
+    let reader = opened(&brokers, &topic, Witness::of(&bridge, &database)).await;
+    let reader = reading(reader, |reader| {
+        reader.until_count(1, PATIENCE);
+        reader.until_quiet(Duration::from_millis(500));
+    })
+    .await;
+    assert_eq!(reader.records.len(), 1);
+    eventually(PATIENCE, "the change to be confirmed", async || {
+        let query = "SELECT count(*) FROM pg_replication_slots
+                     WHERE slot_name = $1 AND confirmed_flush_lsn >= pg_current_wal_lsn()";
+        let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
+        (row.get::<_, i64>(0) == 1).then_some(())
+    })
+    .await;
+}
