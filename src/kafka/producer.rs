@@ -243,13 +243,14 @@ impl Sink for Producer {
         if !flush(&self.inner, limit) {
             return Ok(false);
         }
+        let Some(transactions) = &self.transactions else { return Ok(true) };
         // A record that is not where it should be is no reason for the client, but for us. Whoever
         // hears of the failure ends the session.
         if self.inner.context().is_failed() {
             std::thread::sleep(POLL.min(limit));
             return Ok(false);
         }
-        self.transactions.as_ref().map_or(Ok(true), |all| all.commit(&self.inner, limit))
+        transactions.commit(&self.inner, limit)
     }
 
     fn send_queued(&self) {
