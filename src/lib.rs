@@ -20,8 +20,9 @@
 //!
 //! - Postgres is told that it may forget a change only after the brokers acknowledged it.
 //! - Changes of a key arrive in commit order, in one partition.
-//! - After a crash the stream goes on from the last confirmed commit; what came after it and was
-//!   published already is published again.
+//! - After a crash the stream goes on behind the last [`checkpoint`]; what came after it and was
+//!   published already is published again. With `delivery = "exactly-once"` records and checkpoint
+//!   stand in one Kafka transaction, and nothing committed comes again.
 //! - Memory is bounded in bytes, whatever the size of a transaction.
 //!
 //! # Modules, from the bottom up
@@ -62,6 +63,7 @@
 //! | record | what goes to Kafka: key, value, headers |
 //! | ticket | stands for a record until it is acknowledged |
 //! | confirmed LSN | up to here Postgres may discard its WAL |
+//! | checkpoint | the durable word of what is published, in a topic; not Postgres' CHECKPOINT |
 //! | position | `(commit_lsn, ordinal)`, the only order of changes |
 //! | drain | after the word to stop: finish the transaction, wait for acknowledgements, confirm |
 
