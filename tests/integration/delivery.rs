@@ -237,6 +237,8 @@ async fn sigterm_drains_and_confirms_so_that_a_restart_repeats_nothing() {
         let status = bridge.terminate(PATIENCE);
         assert!(status.success(), "{status}; log:\n{}", bridge.log());
         bridge.start_again();
+        // Before it listens for signals, one ends it without a drain.
+        bridge.wait_until_ready(PATIENCE).expect("it streams");
     }
     let (_database, written) = writing.await.expect("writing does not panic");
     let records = tokio::task::spawn_blocking(move || {
