@@ -48,6 +48,11 @@ async fn at_least_once_brokers_of_a_cluster_die_and_rows_flow_on() {
     run(Mode::AtLeastOnce).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn exactly_once_brokers_of_a_cluster_die_and_rows_flow_on() {
+    run(Mode::ExactlyOnce).await;
+}
+
 async fn run(mode: Mode) {
     if !is_asked_for(mode) {
         return;

@@ -38,3 +38,8 @@ use crate::check::Mode;
 async fn at_least_once_nothing_is_lost_and_only_positions_repeat() {
     run::run(Mode::AtLeastOnce).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn exactly_once_every_change_is_seen_once_and_transactions_are_whole() {
+    run::run(Mode::ExactlyOnce).await;
+}

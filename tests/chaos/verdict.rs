@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rowcast::lsn::Lsn;
 use tokio_postgres::Client;
 
-use crate::check::{Kind, Mode, Problem, check, check_state};
+use crate::check::{Checkpoint, Kind, Mode, Problem, check, check_state};
 use crate::evidence;
 use crate::load::{self, TABLES};
 use crate::support::consume::{OwnedRecord, read_whole};
@@ -15,6 +16,9 @@ use crate::watch::Watcher;
 
 /// Problems that are printed of those that were found.
 const PRINTED: usize = 20;
+
+/// The topic in which the bridge says how far it is.
+const CHECKPOINTS: &str = "rowcast.checkpoints";
 
 /// What was found, and what it was found in.
 pub(crate) struct Verdict {
@@ -44,7 +48,17 @@ impl Verdict {
         .await;
         let watched = watcher.stop();
         let expected = truth::tell(client).await;
-        let findings = check(mode, &expected, &records, &[]);
+        let checkpoints = match mode {
+            Mode::AtLeastOnce => Vec::new(),
+            Mode::ExactlyOnce => tokio::task::block_in_place(|| {
+                read_whole(brokers, CHECKPOINTS, PATIENCE).iter().filter_map(checkpoint).collect()
+            }),
+        };
+        assert!(
+            mode == Mode::AtLeastOnce || !checkpoints.is_empty(),
+            "each Kafka transaction holds a checkpoint"
+        );
+        let findings = check(mode, &expected, &records, &checkpoints);
         let mut problems = findings.problems;
         for table in &TABLES {
             let rows = load::rows(client, table).await;
@@ -89,6 +103,14 @@ impl Verdict {
         let problems = self.problems.iter().map(|problem| format!("{problem}\n"));
         evidence::keep(folder, "problems", &problems.collect::<String>());
     }
+}
+
+/// What a record of [`CHECKPOINTS`] says; `None` for one before any change.
+fn checkpoint(record: &OwnedRecord) -> Option<Checkpoint> {
+    let json = record.json()?;
+    let lsn: Lsn = json["commit_lsn"].as_str()?.parse().expect("an LSN");
+    let ordinal = json["ordinal"].as_u64().expect("a count");
+    (ordinal > 0).then_some(Checkpoint { commit_lsn: lsn.as_u64(), ordinal })
 }
 
 /// A partition's records, with what a reader sees of them.

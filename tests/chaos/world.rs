@@ -28,6 +28,9 @@ const RECOVERY: Duration = Duration::from_secs(90);
 /// How long a bridge takes to end when it is told to: it drains before.
 const END: Duration = Duration::from_secs(45);
 
+/// Exit code of a bridge that another copy has taken over from.
+const FENCED: i32 = 77;
+
 /// Timeouts, so that what stands still is noticed in seconds instead of minutes.
 const CONFIG: &str = "
 [format]
@@ -229,6 +232,12 @@ impl World {
 
     fn assert_bridge_runs(&mut self) {
         if let Some(status) = self.bridge.exited() {
+            // A copy that was ended may have been the one that had taken over; whoever supervises
+            // the other starts it again.
+            if status.code() == Some(FENCED) {
+                self.tell("the bridge was fenced by its twin, and starts again");
+                return self.bridge.start_again();
+            }
             panic!("the bridge ended by itself: {status}; log:\n{}", self.bridge.log());
         }
     }
