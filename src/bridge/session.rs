@@ -231,7 +231,7 @@ impl Bridge {
                     confirmed.mark_unchanged();
                     self.observe_standing(&running.ledger);
                 }
-                never = &mut watch => match never {},
+                error = &mut watch => break Cause::Delivery(error),
             }
         };
         self.forget_stalled();

@@ -4,16 +4,17 @@
 //! |---|---|---|
 //! | source | the server's WAL has moved on, and nothing of it was processed | told |
 //! | kafka | records wait, and none is acknowledged | told |
+//! | the producer | the same, although the brokers answer a new client all along | the session ends, a new one begins |
 //! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
 //!
 //! To tell is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
-//! warning, and one line when it is over. Nothing is restarted: both are felt by the next stage as
-//! back-pressure, lose nothing, and end by themselves.
+//! warning, and one line when it is over. Nothing is restarted for that: both are felt by the next
+//! stage as back-pressure, lose nothing, and end by themselves. A client that sits on a dead
+//! connection, or has lost its way after all brokers were away, may not: it is replaced.
 //!
 //! A healthy line costs nothing: the server is asked for the end of its WAL only when nothing was
 //! processed for half of the limit.
 
-use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -22,6 +23,8 @@ use super::{Bridge, setup};
 use crate::admin::Stall;
 use crate::checkpoint::Ledger;
 use crate::config::Watchdog;
+use crate::error::Error;
+use crate::kafka;
 use crate::lsn::Lsn;
 use crate::postgres;
 
@@ -78,12 +81,14 @@ struct Watch {
     wal_end: Option<(Lsn, Instant)>,
     /// When a record was last acknowledged, or none waited.
     acked_at: Instant,
+    /// When the brokers answered somebody else during the present stall.
+    answered_at: Option<Instant>,
 }
 
 impl Watch {
     fn new(limits: Watchdog, now: Instant) -> Self {
         let last = Sight::default();
-        Self { limits, last, processed_at: now, wal_end: None, acked_at: now }
+        Self { limits, last, processed_at: now, wal_end: None, acked_at: now, answered_at: None }
     }
 
     /// Time between two looks.
@@ -104,7 +109,20 @@ impl Watch {
         }
         if sight.in_flight == 0 || sight.acked != last.acked {
             self.acked_at = now;
+            self.answered_at = None;
         }
+    }
+
+    /// Whether to ask the brokers if they are there at all.
+    fn wants_answer(&self, now: Instant) -> bool {
+        self.answered_at.is_none()
+            && now.duration_since(self.acked_at) >= self.limits.kafka_stalled_after
+    }
+
+    /// Whether the brokers are there, and none of the records that wait has reached them since.
+    fn is_producer_stuck(&self, now: Instant) -> bool {
+        let limit = self.limits.kafka_stalled_after;
+        self.answered_at.is_some_and(|answered| now.duration_since(answered) >= limit)
     }
 
     /// Whether to ask the server how far its WAL goes.
@@ -150,8 +168,8 @@ fn told(limit: Duration) -> String {
 }
 
 impl Bridge {
-    /// Watches one session until it is dropped.
-    pub(super) async fn watch(&self, ledger: &Ledger) -> Infallible {
+    /// Watches one session until it is dropped, or must end.
+    pub(super) async fn watch(&self, ledger: &Ledger) -> Error {
         self.set_stalled(None);
         let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
         let mut client = None;
@@ -178,7 +196,19 @@ impl Bridge {
                 present = stage;
                 self.tell_stalled(stalled);
             }
+            if watch.is_producer_stuck(Instant::now()) {
+                return kafka::Error::Stuck { records: watch.last.in_flight }.into();
+            }
+            if watch.wants_answer(Instant::now()) && self.brokers_answer().await {
+                watch.answered_at = Some(Instant::now());
+            }
         }
+    }
+
+    /// Whether a broker answers a client of its own. Takes seconds where none does.
+    async fn brokers_answer(&self) -> bool {
+        let Ok(config) = kafka::client_config(&self.settings) else { return false };
+        kafka::answers(&config).await.is_ok()
     }
 
     /// Says what stands still, or that nothing does any more.
@@ -261,6 +291,26 @@ mod tests {
         assert_eq!(reason, "kafka has acknowledged none of 3 waiting records for 1m");
         watch.look(start + LIMIT + SECOND, Sight { acked: 1, ..waiting });
         assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "one was acknowledged");
+    }
+
+    #[test]
+    fn a_producer_is_stuck_only_while_the_brokers_answer_and_take_nothing() {
+        let start = Instant::now();
+        let mut watch = watch(start);
+        let waiting = Sight { in_flight: 3, ..Sight::default() };
+        let mut now = start + LIMIT;
+        watch.look(now, waiting);
+        assert!(watch.wants_answer(now));
+        now += LIMIT * 10;
+        watch.look(now, waiting);
+        assert!(!watch.is_producer_stuck(now), "nobody answers");
+        watch.answered_at = Some(now);
+        assert!(!watch.is_producer_stuck(now), "they may have come back just now");
+        now += LIMIT;
+        watch.look(now, waiting);
+        assert!(watch.is_producer_stuck(now));
+        watch.look(now, Sight { acked: 1, ..waiting });
+        assert!(!watch.is_producer_stuck(now), "one was acknowledged");
     }
 
     #[test]

@@ -101,6 +101,15 @@ pub enum Error {
         /// The partition.
         partition: i32,
     },
+    /// The brokers are there, and the producer does not reach them.
+    #[error(
+        "the producer is stuck: none of {records} waiting records was acknowledged, although the \
+         brokers answer others"
+    )]
+    Stuck {
+        /// Records that wait.
+        records: u64,
+    },
     /// The producer can't go on and must be made anew.
     #[error("the producer failed: {code}: {reason}")]
     Fatal {
@@ -192,7 +201,7 @@ impl Error {
             | Self::CheckpointRead { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code().is_none_or(passes),
             Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => passes(*code),
-            Self::Unplaced { .. } | Self::Thread { .. } => true,
+            Self::Unplaced { .. } | Self::Stuck { .. } | Self::Thread { .. } => true,
         }
     }
 

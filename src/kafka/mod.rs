@@ -23,6 +23,7 @@ pub use self::checkpoints::{Checkpoints, PARTITION as CHECKPOINT_PARTITION, chec
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
 pub use self::properties::{client_config, compresses, record_limit};
+pub use self::reach::answers;
 pub use self::topics::Topics;
 
 /// librdkafka's own log lines, at their own level.

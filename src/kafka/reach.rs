@@ -43,6 +43,14 @@ pub(super) async fn topics(config: &ClientConfig) -> Result<HashMap<String, usiz
     asked.await.unwrap_or_else(|_| Err(canceled()))
 }
 
+/// Whether a broker answers at all.
+///
+/// # Errors
+/// When none does.
+pub async fn answers(config: &ClientConfig) -> Result<(), Error> {
+    topics(config).await.map(drop)
+}
+
 fn ask(config: &ClientConfig) -> Result<HashMap<String, usize>, Error> {
     let client: BaseProducer<Hearing> =
         config.create_with_context(Hearing::default()).map_err(creation_error)?;

@@ -4,9 +4,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{all_arrive, create_table, metric, readyz, stop, walsender, write};
 use crate::support::bridge::Bridge;
-use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
+use crate::support::kafka::{KafkaNode, RelayedPort, kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
-use crate::support::{PATIENCE, unique};
+use crate::support::process::free_port;
+use crate::support::relay::{Line, Relay};
+use crate::support::{PATIENCE, eventually, report_skipped, unique};
 
 fn stalls_logged(bridge: &Bridge) -> usize {
     bridge.log().matches(" stalled: ").count()
@@ -38,6 +40,38 @@ async fn a_kafka_that_takes_nothing_while_records_wait_is_told_of_until_it_does(
     assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 0);
     all_arrive(&brokers, &name, &client).await;
     assert_eq!(stalls_logged(&bridge), before + 1, "log:\n{}", bridge.log());
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_whose_connections_are_dead_is_replaced_once_others_are_answered() {
+    let port = free_port();
+    let relay = Relay::to(port).await;
+    let kafka = match KafkaNode::start_behind(RelayedPort { port, advertised: relay.port() }) {
+        Ok(node) => node,
+        Err(reason) => return report_skipped(module_path!(), reason),
+    };
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("swallowed"), format!("127.0.0.1:{}", relay.port()));
+    // Without the watchdog, the client holds on to its connections for a minute.
+    let config = "[watchdog]\nkafka_stalled_after = \"2s\"\n[kafka]\ndrain_timeout = \"1s\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    write(&client, 1..=100).await;
+    all_arrive(&kafka.brokers(), &name, &client).await;
+
+    relay.set(Line::BlackHole);
+    write(&client, 101..=200).await;
+    readyz(&bridge, 503, "streaming: stalled, kafka has acknowledged none of ").await;
+    assert!(!bridge.log().contains("the producer is stuck"), "nobody is answered");
+    relay.set(Line::Open);
+    eventually(PATIENCE, "a new producer", async || {
+        bridge.log().contains("the producer is stuck").then_some(())
+    })
+    .await;
+    readyz(&bridge, 200, "streaming").await;
+    all_arrive(&kafka.brokers(), &name, &client).await;
     stop(&mut bridge);
 }
 
