@@ -64,7 +64,13 @@ async fn a_slot_that_the_server_invalidates_while_it_is_read_ends_the_bridge_wit
     })
     .await;
     bridge.thaw();
-    ends_with(&mut bridge, &format!("rowcast_{name}"), "raise max_slot_wal_keep_size").await;
+    // What is missing is told by the checkpoint, with the exit code of its own.
+    let status = bridge.wait(PATIENCE);
+    let log = bridge.log();
+    assert_eq!(status.code(), Some(65), "log:\n{log}");
+    for text in ["were never published", "raise max_slot_wal_keep_size", "--accept-gap"] {
+        assert!(log.contains(text), "no {text:?}; log:\n{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
