@@ -137,7 +137,7 @@ impl Topics {
     }
 }
 
-async fn create(admin: &AdminClient<Quiet>, plan: &TopicPlan) -> Result<(), Error> {
+async fn create(admin: &Arc<AdminClient<Quiet>>, plan: &TopicPlan) -> Result<(), Error> {
     let mut topic = NewTopic::new(
         &plan.name,
         plan.partitions,
@@ -164,7 +164,26 @@ async fn create(admin: &AdminClient<Quiet>, plan: &TopicPlan) -> Result<(), Erro
             Err((topic, code)) => return Err(Error::TopicRefused { topic, code }),
         }
     }
+    let (admin, topic, partitions) = (Arc::clone(admin), plan.name.to_string(), plan.partitions);
+    let waited = tokio::task::spawn_blocking(move || await_logs(&admin, &topic, partitions));
+    // Only a panic in the client library keeps it from ending, and records can do without.
+    let _ = waited.await;
     Ok(())
+}
+
+/// Waits until every partition of a topic that was just made has its log, at most [`ANSWER`]. Blocks.
+///
+/// A topic is told of before its leaders have made their logs. Until then they refuse records, one
+/// batch perhaps and not the next, and what `delivery` does about that repeats records.
+fn await_logs(admin: &AdminClient<Quiet>, topic: &str, partitions: i32) {
+    let until = Instant::now() + ANSWER;
+    for partition in 0..partitions {
+        let left = until.saturating_duration_since(Instant::now());
+        if let Err(error) = admin.inner().fetch_watermarks(topic, partition, left) {
+            tracing::debug!(topic, partition, error = %error, "a partition's log is not seen");
+            return;
+        }
+    }
 }
 
 /// The largest batch, as a topic's settings have it.
