@@ -123,6 +123,47 @@ impl KafkaNode {
         Self::start_with(SMALL, &|| Settings { relayed: Some(relay), ..Settings::lone() })
     }
 
+    /// A private node that has a second port, for clients that log in as `bridge` with the password
+    /// `secret` and may do what [`KafkaNode::allow`] gave them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaNode::shared`].
+    pub(crate) fn start_guarded() -> Result<Self, &'static str> {
+        Self::start_with(SMALL, &|| Settings::guarded())
+    }
+
+    /// Where clients come that must log in.
+    pub(crate) fn guarded_brokers(&self) -> String {
+        format!("127.0.0.1:{}", self.settings.guarded.expect("a guarded node"))
+    }
+
+    /// Gives `bridge` what these arguments of Kafka's own tool say, or with `--remove` takes it.
+    pub(crate) fn allow(&self, args: &[&str]) {
+        let output = self
+            .process
+            .command(Path::new("java"))
+            .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
+            .arg(self.class_path())
+            .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.brokers()])
+            .args(["--allow-principal", "User:bridge"])
+            .args(args)
+            .output()
+            .expect("run java");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "change rights: {said}");
+    }
+
+    /// Deletes a topic.
+    pub(crate) async fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(&self.brokers()).create().expect("an admin client");
+        let deleted = admin.delete_topics(&[name], &AdminOptions::new()).await.expect("ask for it");
+        for result in deleted {
+            result.unwrap_or_else(|(topic, code)| panic!("delete topic {topic}: {code}"));
+        }
+    }
+
     fn start_with(
         memory: &'static [&'static str],
         settings: &dyn Fn() -> Settings,

@@ -177,6 +177,41 @@ impl PostgresServer {
         fs::write(&conf, text).expect("write the settings");
     }
 
+    /// A standby of this server, which must have a physical slot of this name for it. It keeps the
+    /// logical slots that are made for failover. The server is stopped for the time of a copy.
+    pub(crate) fn standby(&mut self, slot: &str) -> Self {
+        self.stop();
+        let process = Guarded::new("standby", User::for_servers(), "QUIT");
+        let mut standby = Self { binaries: self.binaries.clone(), process, port: free_port() };
+        let copied = standby
+            .process
+            .command(Path::new("cp"))
+            .arg("-a")
+            .args([self.data_dir(), standby.data_dir()])
+            .status()
+            .expect("run cp");
+        assert!(copied.success(), "copy the data: {copied}");
+        let socket_dir = standby.socket_dir().display();
+        let settings = format!(
+            "unix_socket_directories = '{socket_dir}'
+             primary_conninfo = 'host=127.0.0.1 port={} user=postgres dbname=postgres'
+             primary_slot_name = '{slot}'
+             hot_standby_feedback = on
+             sync_replication_slots = on
+             wal_receiver_status_interval = 1s\n",
+            self.port
+        );
+        let conf = standby.data_dir().join("postgresql.conf");
+        let text = fs::read_to_string(&conf).expect("read the settings") + &settings;
+        fs::write(&conf, text).expect("write the settings");
+        standby.put_file("standby.signal", "");
+        self.start_again();
+        // A physical slot is copied too, and would hold the standby's WAL.
+        drop(fs::remove_dir_all(standby.data_dir().join("pg_replslot").join(slot)));
+        standby.start_again();
+        standby
+    }
+
     /// Starts the process and waits until it takes connections.
     fn launch(&mut self) -> Result<(), String> {
         let postgres = self.binaries.program("postgres");

@@ -5,12 +5,14 @@
 //! are. Not here: logins (`login`), lines that break (`line`), parts that stand still (`frozen`),
 //! kills of the bridge (`delivery`), tables that change (`ddl`).
 
+mod failover;
+mod kafka;
 mod postgres;
 mod slot;
 mod standby;
 mod watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -131,4 +133,29 @@ pub(super) async fn walsender(client: &Client, name: &str) -> Option<i32> {
 /// A pause that is the fault itself: something must last for this long.
 pub(super) async fn last(duration: Duration) {
     tokio::time::sleep(duration).await;
+}
+
+#[test]
+fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manual = include_str!("../../../docs/faults.md");
+    let named: BTreeSet<&str> =
+        manual.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
+    for test in &named {
+        let (module, name) = test.rsplit_once("::").expect("it was looked for");
+        let file = root.join("tests/integration").join(module.replace("::", "/"));
+        let text = std::fs::read_to_string(file.with_extension("rs")).unwrap_or_default();
+        assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
+    }
+    for module in ["failover", "kafka", "postgres", "slot", "standby", "watchdog"] {
+        let file = root.join("tests/integration/faults").join(module).with_extension("rs");
+        let text = std::fs::read_to_string(file).expect("a module of these");
+        let tests = text.split("#[tokio::test(flavor = \"multi_thread\")]").skip(1);
+        for test in tests {
+            let name = test.trim().strip_prefix("async fn ").expect("a test");
+            let name = name.split('(').next().expect("a name");
+            let test = format!("faults::{module}::{name}");
+            assert!(named.contains(test.as_str()), "docs/faults.md does not name {test}");
+        }
+    }
 }

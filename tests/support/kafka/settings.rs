@@ -15,6 +15,8 @@ pub(super) struct Settings {
     /// Where each node's controller listens, this one's among them.
     pub(super) controllers: Vec<u16>,
     pub(super) relayed: Option<RelayedPort>,
+    /// Where clients come that must log in, and may only do what they were given.
+    pub(super) guarded: Option<u16>,
     /// How long the controller takes a silent broker for alive.
     pub(super) session: Duration,
 }
@@ -28,6 +30,15 @@ pub(crate) struct RelayedPort {
     pub(crate) advertised: u16,
 }
 
+/// Who comes without a login may do everything; `bridge` is known and may do nothing.
+const GUARDED: &str = "\
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+sasl.enabled.mechanisms=PLAIN
+listener.name.guarded.plain.sasl.jaas.config=\
+org.apache.kafka.common.security.plain.PlainLoginModule required user_bridge=\"secret\";
+";
+
 impl Settings {
     /// One node, on free ports. Its session is short, because a node that comes back after a kill
     /// waits for the end of its old one: 9 s by default.
@@ -37,6 +48,7 @@ impl Settings {
             port: free_port(),
             controllers: vec![free_port()],
             relayed: None,
+            guarded: None,
             session: Duration::from_secs(3),
         }
     }
@@ -45,6 +57,11 @@ impl Settings {
     /// short session, and while it is taken for dead no topic can be made.
     pub(super) fn unhurried() -> Self {
         Self { session: Duration::from_secs(30), ..Self::lone() }
+    }
+
+    /// One node with a second port, where clients must log in.
+    pub(super) fn guarded() -> Self {
+        Self { guarded: Some(free_port()), ..Self::lone() }
     }
 
     /// The nodes of a cluster, on free ports.
@@ -57,7 +74,7 @@ impl Settings {
     /// The text of `server.properties`. Of all that is kept, each node of a cluster holds a copy,
     /// and all but one must have what is acknowledged.
     pub(super) fn properties(&self, data: &Path) -> String {
-        let Self { id, port, controllers, relayed, session } = self;
+        let Self { id, port, controllers, relayed, guarded, session } = self;
         let (nodes, data, session) = (controllers.len(), data.display(), session.as_millis());
         let in_sync = nodes.saturating_sub(1).max(1);
         let controller = controllers[id - 1];
@@ -72,6 +89,12 @@ impl Settings {
             listeners += &format!(",RELAYED://127.0.0.1:{port}");
             advertised += &format!(",RELAYED://127.0.0.1:{relay}");
         }
+        let mut rights = String::new();
+        if let Some(port) = guarded {
+            listeners += &format!(",GUARDED://127.0.0.1:{port}");
+            advertised += &format!(",GUARDED://127.0.0.1:{port}");
+            rights.push_str(GUARDED);
+        }
         format!(
             "\
 process.roles=broker,controller
@@ -81,7 +104,8 @@ listeners={listeners}
 advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,RELAYED:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,RELAYED:PLAINTEXT,\
+GUARDED:SASL_PLAINTEXT
 log.dirs={data}
 default.replication.factor={nodes}
 min.insync.replicas={in_sync}
@@ -95,7 +119,7 @@ broker.session.timeout.ms={session}
 broker.heartbeat.interval.ms=500
 auto.create.topics.enable=false
 log.index.size.max.bytes=1048576
-"
+{rights}"
         )
     }
 }

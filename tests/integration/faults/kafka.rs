@@ -1,0 +1,89 @@
+//! Brokers that are not there, that lost a topic, or that let nobody in.
+
+use super::{all_arrive, create_table, ends_with, metric, readyz, start_again, stop, write};
+use crate::support::bridge::Bridge;
+use crate::support::kafka::{KafkaNode, private_kafka_or_skip};
+use crate::support::postgres::TestDatabase;
+use crate::support::{PATIENCE, eventually, report_skipped, unique};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kafka_that_is_down_at_the_start_is_waited_for_and_a_topic_that_is_deleted_is_made_again() {
+    let mut kafka = private_kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("down"), kafka.brokers());
+    kafka.stop();
+    let config = "[kafka.properties]\n\"topic.metadata.propagation.max.ms\" = \"1000\"\n\
+                  \"reconnect.backoff.max.ms\" = \"500\"\n";
+    let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, config);
+    readyz(&bridge, 503, "").await;
+    // A slot that nobody drains would hold the server's WAL.
+    let slots =
+        client.query("SELECT FROM pg_replication_slots WHERE database = current_database()", &[]);
+    assert_eq!(slots.await.expect("ask").len(), 0);
+    kafka.start_again();
+    readyz(&bridge, 200, "streaming").await;
+    write(&client, 1..=100).await;
+    all_arrive(&brokers, &name, &client).await;
+
+    // What is in flight when the topic goes may be anywhere, so nothing is.
+    eventually(PATIENCE, "everything to be acknowledged", async || {
+        (metric(&bridge, "rowcast_records_in_flight") == 0).then_some(())
+    })
+    .await;
+    client.batch_execute("TRUNCATE rides").await.expect("empty the table");
+    kafka.delete_topic(&format!("{name}.public.rides")).await;
+    write(&client, 101..=200).await;
+    eventually(PATIENCE, "the topic to be made again", async || {
+        bridge.log().contains("the topic was deleted while it was written to").then_some(())
+    })
+    .await;
+    all_arrive(&brokers, &name, &client).await;
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant() {
+    let kafka = match KafkaNode::start_guarded() {
+        Ok(node) => node,
+        Err(reason) => return report_skipped(module_path!(), reason),
+    };
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("guarded"), kafka.guarded_brokers());
+    let config = |password: &str| {
+        format!(
+            "[kafka.properties]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
+             \"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"bridge\"\n\
+             \"sasl.password\" = \"{password}\"\n"
+        )
+    };
+    let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, &config("wrong"));
+    ends_with(&mut bridge, "uthentication", "sasl.password").await;
+
+    bridge.configure(&config("secret"));
+    bridge.start_again();
+    ends_with(&mut bridge, "Cluster authorization failed", "grant the principal IdempotentWrite")
+        .await;
+    kafka.allow(&["--add", "--operation", "IdempotentWrite", "--cluster"]);
+    start_again(&mut bridge);
+    write(&client, 1..=100).await;
+    let topic = format!("{name}.public.rides");
+    ends_with(&mut bridge, &topic, &format!("Create, Describe and Write on {topic}")).await;
+
+    let rights = ["--operation", "Create", "--operation", "Describe", "--operation", "Write"];
+    let on_topic = ["--topic", &topic];
+    kafka.allow(&[&["--add"], &rights[..], &on_topic[..]].concat());
+    start_again(&mut bridge);
+    all_arrive(&kafka.brokers(), &name, &client).await;
+
+    kafka.allow(&[&["--remove", "--force"], &rights[..], &on_topic[..]].concat());
+    write(&client, 101..=200).await;
+    ends_with(&mut bridge, &topic, &format!("Create, Describe and Write on {topic}")).await;
+    kafka.allow(&[&["--add"], &rights[..], &on_topic[..]].concat());
+    start_again(&mut bridge);
+    all_arrive(&kafka.brokers(), &name, &client).await;
+    stop(&mut bridge);
+}
