@@ -143,8 +143,12 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         manual.split('`').skip(1).step_by(2).filter(|code| code.contains("::")).collect();
     for test in &named {
         let (module, name) = test.rsplit_once("::").expect("it was looked for");
-        let file = root.join("tests/integration").join(module.replace("::", "/"));
-        let text = std::fs::read_to_string(file.with_extension("rs")).unwrap_or_default();
+        let file = module.replace("::", "/");
+        let in_folder = |folder: &str| {
+            let file = root.join(folder).join(&file).with_extension("rs");
+            std::fs::read_to_string(file).unwrap_or_default()
+        };
+        let text = in_folder("tests/integration") + &in_folder("src");
         assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
     }
     for module in ["failover", "kafka", "postgres", "slot", "standby", "watchdog"] {
