@@ -361,13 +361,13 @@ impl Error {
             Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
             Self::WalRemoved { slot, .. } => {
                 return Some(format!(
-                    "the changes since are lost to the slot {slot:?}: rowcast teardown, then rowcast \
-                     run, starts anew; and raise max_slot_wal_keep_size"
+                    "the changes since are lost to the slot {slot:?}: rowcast run --accept-gap goes on \
+                     without them; raise max_slot_wal_keep_size"
                 ));
             }
             Self::PublicationMissing(_) => {
                 "what was written since is in no stream, whatever is made later: rowcast teardown, \
-                 then rowcast run, starts anew"
+                 then rowcast run --accept-gap, goes on without it"
             }
             Self::TooManyWalsenders(_) => "raise max_wal_senders in postgresql.conf and restart",
             Self::TooManySlots(_) => {
@@ -380,7 +380,7 @@ impl Error {
             Self::SlotMissing { slot, .. } | Self::SlotGone { slot } => {
                 return Some(format!(
                     "what was written since the slot {slot:?} was dropped can't be read any more: \
-                     rowcast teardown, then rowcast run, starts anew"
+                     rowcast run --accept-gap goes on without it"
                 ));
             }
             Self::Server(error) => {

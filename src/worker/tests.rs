@@ -182,7 +182,7 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
 fn commit_times_that_jump_change_neither_order_nor_what_is_confirmed() {
     const TEN_YEARS_US: i64 = 10 * 365 * 24 * 3600 * 1_000_000;
     let (trips, insert) = wire::taxi(7);
-    let ledger = Arc::new(Ledger::new(Lsn::from(800)));
+    let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
     let (mut worker, sink) = worker(Format::default(), &ledger);
     carry(&mut worker, &[trips]);
     for (lsn, time_us) in [(900, 0), (920, TEN_YEARS_US), (940, -TEN_YEARS_US), (960, 1)] {
@@ -190,6 +190,6 @@ fn commit_times_that_jump_change_neither_order_nor_what_is_confirmed() {
         carry(&mut worker, &[wire::commit(lsn, lsn + 10, time_us)]);
         let (_, ticket) = sink.0.lock().unwrap().pop().expect("a record");
         ledger.ack_all(&[ticket]);
-        assert_eq!(ledger.standing().confirmed, Lsn::from(lsn + 10), "{time_us}");
+        assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(lsn + 10), "{time_us}");
     }
 }

@@ -65,13 +65,15 @@ async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant()
 
     bridge.configure(&config("secret"));
     bridge.start_again();
-    ends_with(&mut bridge, "Cluster authorization failed", "grant the principal IdempotentWrite")
-        .await;
-    kafka.allow(&["--add", "--operation", "IdempotentWrite", "--cluster"]);
+    let checkpoints = "rowcast.checkpoints";
+    let grant = |topic: &str| format!("Create, Describe and Write on {topic}");
+    ends_with(&mut bridge, checkpoints, &grant(checkpoints)).await;
+    let rights = ["--topic", checkpoints, "--group", "rowcast"];
+    kafka.allow(&[&["--add", "--operation", "All"], &rights[..]].concat());
     start_again(&mut bridge);
     write(&client, 1..=100).await;
     let topic = format!("{name}.public.rides");
-    ends_with(&mut bridge, &topic, &format!("Create, Describe and Write on {topic}")).await;
+    ends_with(&mut bridge, &topic, &grant(&topic)).await;
 
     let rights = ["--operation", "Create", "--operation", "Describe", "--operation", "Write"];
     let on_topic = ["--topic", &topic];
@@ -81,7 +83,7 @@ async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant()
 
     kafka.allow(&[&["--remove", "--force"], &rights[..], &on_topic[..]].concat());
     write(&client, 101..=200).await;
-    ends_with(&mut bridge, &topic, &format!("Create, Describe and Write on {topic}")).await;
+    ends_with(&mut bridge, &topic, &grant(&topic)).await;
     kafka.allow(&[&["--add"], &rights[..], &on_topic[..]].concat());
     start_again(&mut bridge);
     all_arrive(&kafka.brokers(), &name, &client).await;
