@@ -1,13 +1,15 @@
 //! A backlog of taxi rows, drained by each contestant from its own copy of one slot.
 //!
 //! The time runs from the start of the process to its last row: for `pg_recvlogical` its exit at
-//! the end position, for rowcast the moment when the topic holds as many records as there were
-//! rows, seen from outside.
+//! the end position, for rowcast the moment when a consumer of committed records could see as many
+//! as there were rows.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset, TopicPartitionList};
 use tokio_postgres::Client;
 
 use crate::sample::{Sampler, Usage, median, usage};
@@ -25,11 +27,17 @@ enum Contestant {
     RecvlogicalUnix,
     RowcastTcp,
     RowcastUnix,
+    RowcastExactlyOnce,
 }
 
 impl Contestant {
-    const ALL: [Self; 4] =
-        [Self::RecvlogicalTcp, Self::RowcastTcp, Self::RecvlogicalUnix, Self::RowcastUnix];
+    const ALL: [Self; 5] = [
+        Self::RecvlogicalTcp,
+        Self::RowcastTcp,
+        Self::RowcastExactlyOnce,
+        Self::RecvlogicalUnix,
+        Self::RowcastUnix,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -37,6 +45,7 @@ impl Contestant {
             Self::RecvlogicalUnix => "pg_recvlogical to /dev/null, Unix socket",
             Self::RowcastTcp => "rowcast to Kafka, TCP",
             Self::RowcastUnix => "rowcast to Kafka, Unix socket",
+            Self::RowcastExactlyOnce => "rowcast to Kafka, TCP, exactly once",
         }
     }
 }
@@ -113,7 +122,7 @@ impl Backlog<'_> {
             Contestant::RecvlogicalTcp | Contestant::RecvlogicalUnix => {
                 self.recvlogical(contestant, &slot).await
             }
-            Contestant::RowcastTcp | Contestant::RowcastUnix => {
+            Contestant::RowcastTcp | Contestant::RowcastUnix | Contestant::RowcastExactlyOnce => {
                 self.rowcast(contestant, &slot).await
             }
         };
@@ -154,14 +163,22 @@ impl Backlog<'_> {
         };
         let topic = unique("w1k");
         self.kafka.create_topic(&topic, 1, &[]).await;
+        let delivery = match contestant {
+            Contestant::RowcastExactlyOnce => "exactly-once",
+            _ => "at-least-once",
+        };
         let config = format!(
-            "[postgres]\nslot = \"{slot}\"\npublication = \"pub_w1k\"\nmanage = false\n\
+            "delivery = \"{delivery}\"\n[postgres]\nslot = \"{slot}\"\npublication = \"pub_w1k\"\nmanage = false\n\
              tables = [\"public.w1k\"]\n[tables.\"public.w1k\"]\ntopic = \"{topic}\"\n"
         );
-        let watermarks: BaseConsumer =
-            client_config(&self.kafka.brokers()).create().expect("a consumer");
+        // What a consumer can see: a Kafka transaction counts when it is committed.
+        let watermarks: BaseConsumer = client_config(&self.kafka.brokers())
+            .set("isolation.level", "read_committed")
+            .create()
+            .expect("a consumer");
         let started = Instant::now();
-        let mut bridge = Bridge::start("bench", &url, &self.kafka.brokers(), &config);
+        // A name of its own, or it would go on where the last one stopped.
+        let mut bridge = Bridge::start(slot, &url, &self.kafka.brokers(), &config);
         let pid = bridge.pid().expect("the bridge runs");
         let walsender = Sampler::watch(self.walsender(slot).await);
         loop {
@@ -176,11 +193,12 @@ impl Backlog<'_> {
         let elapsed = started.elapsed();
         let own = usage(pid).expect("the bridge runs");
         let walsender = walsender.finish();
-        let (_, high) =
-            watermarks.fetch_watermarks(&topic, 0, Duration::from_secs(5)).expect("watermarks");
-        assert_eq!(u64::try_from(high), Ok(self.rows), "each row must be there exactly once");
         let status = bridge.terminate(Duration::from_secs(30));
         assert!(status.success(), "{status}; log:\n{}", bridge.log());
+        let topic = topic.clone();
+        let brokers = self.kafka.brokers();
+        let counted = tokio::task::spawn_blocking(move || count(&brokers, &topic)).await;
+        assert_eq!(counted.expect("no panic"), self.rows, "each row is there exactly once");
         self.measured(contestant, elapsed, own, walsender)
     }
 
@@ -221,6 +239,30 @@ impl Backlog<'_> {
     }
 }
 
+/// Records in the only partition of a topic, without the markers of transactions. Blocks.
+fn count(brokers: &str, topic: &str) -> u64 {
+    let consumer: BaseConsumer = client_config(brokers)
+        .set("group.id", "bench")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let mut from_start = TopicPartitionList::new();
+    from_start.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+    consumer.assign(&from_start).expect("assign the partition");
+    let started = Instant::now();
+    let mut records = 0;
+    loop {
+        match consumer.poll(Duration::from_secs(1)) {
+            Some(Ok(_)) => records += 1,
+            Some(Err(KafkaError::PartitionEOF(_))) => return records,
+            Some(Err(error)) => println!("counting: {error}"),
+            None => {}
+        }
+        assert!(started.elapsed() < LIMIT, "{records} records counted so far");
+    }
+}
+
 /// Only the machine's own PostgreSQL has the client programs; any version reads any server.
 fn recvlogical_program() -> String {
     let found = std::fs::read_dir("/usr/lib/postgresql").ok().and_then(|versions| {
@@ -256,6 +298,7 @@ fn print(runs: &[Run], rows: u64) {
         (Contestant::RowcastTcp, Contestant::RecvlogicalTcp),
         (Contestant::RowcastUnix, Contestant::RecvlogicalUnix),
         (Contestant::RowcastUnix, Contestant::RowcastTcp),
+        (Contestant::RowcastExactlyOnce, Contestant::RowcastTcp),
     ] {
         println!("{} / {}: {:.2}", a.name(), b.name(), ratio(a, b));
     }
