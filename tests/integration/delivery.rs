@@ -1,16 +1,18 @@
 //! What was promised of delivery, on a real Kafka: nothing lost, order per key, and repeats only
-//! of what was never confirmed.
+//! of what no checkpoint tells of.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::RngExt as _;
+use rowcast::change::Position;
+use rowcast::checkpoint::Progress;
 use rowcast::lsn::Lsn;
 use tokio_postgres::Client;
 
 use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::Bridge;
-use crate::support::consume::{OwnedRecord, RecordReader};
+use crate::support::consume::{OwnedRecord, RecordReader, checkpoint};
 use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
 use crate::support::witness::Witness;
@@ -109,10 +111,12 @@ struct Kill {
     ends: BTreeMap<(String, i32), i64>,
     /// What was confirmed by then.
     confirmed: Lsn,
+    /// What the checkpoint in the topic said.
+    published: Progress,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
+async fn after_kill_9_nothing_is_lost_and_only_what_is_in_no_checkpoint_comes_again() {
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;
     let client = database.client().await;
@@ -154,7 +158,13 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
         for record in &records.records {
             ends.insert((record.topic.clone(), record.partition), record.offset);
         }
-        kills.push(Kill { ends, confirmed: confirmed(&client, &name).await });
+        let published = tokio::task::spawn_blocking({
+            let (brokers, name) = (brokers.clone(), name.clone());
+            move || checkpoint(&brokers, &name).expect("a start writes one").progress
+        })
+        .await
+        .expect("reading does not panic");
+        kills.push(Kill { ends, confirmed: confirmed(&client, &name).await, published });
         bridge.start_again();
     }
     let (_database, written) = writing.await.expect("writing does not panic");
@@ -183,17 +193,19 @@ async fn after_kill_9_nothing_is_lost_and_only_the_unconfirmed_comes_again() {
             assert_eq!(event(first), event(record), "{place:?}");
         }
     }
-    println!("{} records, {repeats} of them repeats", records.len());
+    let at_kills: Vec<&Progress> = kills.iter().map(|kill| &kill.published).collect();
+    println!("{} records, {repeats} of them repeats; {at_kills:?}", records.len());
     assert_eq!(changes.len(), written.records(), "nothing is lost, nothing is invented");
 
-    // What came after a kill was not confirmed at the kill.
-    for Kill { ends, confirmed } in &kills {
+    // What came after a kill was neither confirmed nor in the checkpoint at the kill.
+    for Kill { ends, confirmed, published } in &kills {
+        assert!(*confirmed <= published.through_lsn, "{confirmed} is confirmed, of {published:?}");
         for record in &records {
             let end = ends.get(&(record.topic.clone(), record.partition)).copied().unwrap_or(-1);
-            let (commit_lsn, _) = position(record);
+            let (commit_lsn, ordinal) = position(record);
             assert!(
-                record.offset <= end || commit_lsn >= *confirmed,
-                "{commit_lsn} came again although {confirmed} was confirmed"
+                record.offset <= end || !published.covers(Position { commit_lsn, ordinal }),
+                "{commit_lsn}, {ordinal} came again although {published:?} was published"
             );
         }
     }

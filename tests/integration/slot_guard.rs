@@ -4,6 +4,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use crate::support::bridge::Bridge;
+use crate::support::consume::{OwnedRecord, at_least, consume};
 use crate::support::kafka::{Brokers, private_kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer, for_each_postgres};
 use crate::support::{PATIENCE, eventually, unique};
@@ -80,6 +81,7 @@ async fn a_slot_above_its_limit_is_dropped_while_kafka_stands_still_and_the_data
     let brokers = kafka.brokers();
     let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
     client.batch_execute("INSERT INTO rides VALUES (1)").await.expect("write");
+    consume(&brokers, &[&format!("{name}.public.rides")], at_least(1), PATIENCE).await;
     kafka.freeze();
     client.batch_execute("INSERT INTO rides VALUES (2)").await.expect("write");
     write_wal(&client, 100).await;
@@ -93,6 +95,23 @@ async fn a_slot_above_its_limit_is_dropped_while_kafka_stands_still_and_the_data
     assert_eq!(retained(&client).await, None, "the slot is gone");
     client.batch_execute("CHECKPOINT; INSERT INTO rides VALUES (3)").await.expect("it lives on");
     kafka.thaw();
+
+    // Nobody can overlook it: the next start says what is missing, as often as it is tried.
+    bridge.start_again();
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(65), "log:\n{}", bridge.log());
+    let log = bridge.log();
+    for text in ["were never published and can't be read any more", "rowcast run --accept-gap"] {
+        assert!(log.contains(text), "no {text:?}; log:\n{log}");
+    }
+    assert_eq!(retained(&client).await, None, "no slot is made in its place");
+    bridge.start_again_accepting_the_gap();
+    bridge.wait_until_ready(PATIENCE).expect("it streams");
+    client.batch_execute("INSERT INTO rides VALUES (4)").await.expect("write");
+    let is_last = |records: &[OwnedRecord]| {
+        records.iter().any(|record| record.key_text().is_some_and(|key| key.contains('4')))
+    };
+    consume(&brokers, &[&format!("{name}.public.rides")], is_last, PATIENCE).await;
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

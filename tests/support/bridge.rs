@@ -46,7 +46,7 @@ impl Bridge {
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         fs::write(process.dir().join("rowcast.toml"), toml).expect("write the configuration");
         let mut bridge = Self { process, admin_port, env };
-        bridge.launch();
+        bridge.launch(&[]);
         bridge
     }
 
@@ -69,11 +69,12 @@ impl Bridge {
         bridge
     }
 
-    fn launch(&mut self) {
+    fn launch(&mut self, flags: &[&str]) {
         let config = self.process.dir().join("rowcast.toml").display().to_string();
         let env = self.env.clone();
         let program = Path::new(env!("CARGO_BIN_EXE_rowcast"));
-        self.process.spawn(program, &["run", "--config", &config], |command: &mut Command| {
+        let args = [&["run", "--config", &config], flags].concat();
+        self.process.spawn(program, &args, |command: &mut Command| {
             // What the developer has set for other purposes is not what this test is about.
             for (name, _) in std::env::vars_os() {
                 let text = name.to_string_lossy();
@@ -92,7 +93,12 @@ impl Bridge {
 
     /// Starts it again after it ended; everything is as before, the log goes on.
     pub(crate) fn start_again(&mut self) {
-        self.launch();
+        self.launch(&[]);
+    }
+
+    /// As [`Bridge::start_again`], this once with `--accept-gap`.
+    pub(crate) fn start_again_accepting_the_gap(&mut self) {
+        self.launch(&["--accept-gap"]);
     }
 
     /// Waits until it streams: `/readyz` says so, or its log.

@@ -12,7 +12,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rowcast::checkpoint::Checkpoint;
 
+use super::PATIENCE;
 use super::kafka::client_config;
 use super::process::pause;
 use super::witness::{Clocks, Witness};
@@ -267,6 +269,18 @@ pub(crate) fn read_whole(brokers: &str, topic: &str, deadline: Duration) -> Vec<
         }
     }
     reader.records
+}
+
+/// The checkpoint of a pipeline that is in the topic now, if there is one; blocks.
+///
+/// # Panics
+///
+/// As [`read_whole`]; and when what is there is no checkpoint.
+pub(crate) fn checkpoint(brokers: &str, pipeline: &str) -> Option<Checkpoint> {
+    let records = read_whole(brokers, "rowcast.checkpoints", PATIENCE);
+    let is_own = |record: &&OwnedRecord| record.key.as_deref() == Some(pipeline.as_bytes());
+    let value = records.iter().rfind(is_own)?.value.as_deref()?;
+    Some(Checkpoint::read(value).expect("a checkpoint"))
 }
 
 /// Reads topics from their beginning until `enough` says so, and gives what has come until then.

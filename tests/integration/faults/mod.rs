@@ -10,6 +10,7 @@ mod kafka;
 mod postgres;
 mod slot;
 mod standby;
+mod start;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
