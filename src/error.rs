@@ -142,6 +142,9 @@ impl Error {
             Self::Route(
                 route::RouteError::Name { table, .. } | route::RouteError::Reserved { table, .. },
             ) => Some(format!("set [tables.\"{table}\"] topic, or topics.template")),
+            Self::Route(route::RouteError::Checkpoints { table, .. }) => {
+                Some(format!("set topics.checkpoints, or [tables.\"{table}\"] topic, to another name"))
+            }
             Self::Admin(_) => {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }

@@ -51,6 +51,17 @@ pub enum RouteError {
         /// The topic.
         topic: String,
     },
+    /// A table's name becomes that of the topic of the checkpoints.
+    #[error(
+        "topics.template gives table {table} the topic {topic:?}, which topics.checkpoints names \
+         for the checkpoints"
+    )]
+    Checkpoints {
+        /// The table.
+        table: String,
+        /// The topic.
+        topic: String,
+    },
     /// Kafka would refuse the name.
     #[error("table {table} has the topic name {topic:?}, which Kafka does not take: {reason}")]
     Name {
@@ -120,6 +131,9 @@ impl Router {
         })?;
         if self.reserved.as_ref() == Some(&name) {
             return Err(RouteError::Reserved { table: full_name, topic: name.to_string() });
+        }
+        if *name == self.topics.checkpoints {
+            return Err(RouteError::Checkpoints { table: full_name, topic: name.to_string() });
         }
         if own.topic.is_none() {
             let holder = self.derived.entry(Arc::clone(&name)).or_insert_with(|| full_name.clone());
@@ -274,6 +288,19 @@ mod tests {
         assert!(matches!(error, RouteError::Reserved { .. }), "{error}");
         router(true).topic("public", "trips").unwrap();
         router(false).topic("public", "transaction").unwrap();
+    }
+
+    #[test]
+    fn a_table_does_not_get_the_topic_of_the_checkpoints() {
+        let topics = Topics { checkpoints: "nyc.public.state".to_owned(), ..Topics::default() };
+        let mut router = router_of(Config { topics, ..Config::default() });
+        let error = router.topic("public", "state").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "topics.template gives table public.state the topic \"nyc.public.state\", which \
+             topics.checkpoints names for the checkpoints"
+        );
+        router.topic("public", "rides").unwrap();
     }
 
     #[test]

@@ -114,6 +114,17 @@ pub enum ResolveError {
         /// The key that asks for the hash.
         key: String,
     },
+    /// Rows in the topic of the checkpoints, which Kafka compacts.
+    #[error(
+        "{key} and topics.checkpoints are the same topic, {topic:?}, and checkpoints need one of \
+         their own; set either to another name"
+    )]
+    CheckpointTopic {
+        /// The key that names the topic too.
+        key: String,
+        /// The topic.
+        topic: String,
+    },
     /// A pattern that is wrong; only in configurations that were not loaded from a source.
     #[error("reading the table patterns: {0}")]
     Pattern(#[from] Fault),
@@ -143,7 +154,8 @@ impl Config {
     /// Settles what is still open, given the name of the database of the connection string.
     ///
     /// # Errors
-    /// When no broker is named or a secret's file can't be read.
+    /// When no broker is named, a secret's file can't be read, or rows would go to the topic of the
+    /// checkpoints.
     pub fn resolve(&self, database: &str) -> Result<Resolved, ResolveError> {
         let brokers = self.kafka.brokers.clone().ok_or(ResolveError::NoBrokers)?;
         let name = self.name.clone().unwrap_or_else(|| database.to_owned());
@@ -168,6 +180,12 @@ impl Config {
         let tables = TableSettings::parse(&self.tables)?;
         if let (Some(key), None) = (tables.hash_key(), &salt) {
             return Err(ResolveError::NoSalt { key });
+        }
+        let checkpoints = &self.topics.checkpoints;
+        let is_dead_letter = self.errors.dead_letter_topic.as_ref() == Some(checkpoints);
+        let dead_letter = is_dead_letter.then(|| "errors.dead_letter_topic".to_owned());
+        if let Some(key) = tables.topic_key(checkpoints).or(dead_letter) {
+            return Err(ResolveError::CheckpointTopic { key, topic: checkpoints.clone() });
         }
         let settled = |set: &Option<String>| set.clone().unwrap_or_else(|| identifier(&name));
         Ok(Resolved {
@@ -247,6 +265,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::Table;
 
     fn config() -> Config {
         let mut config = Config::default();
@@ -280,6 +299,28 @@ mod tests {
             "no Kafka broker is named; set kafka.brokers in the file, KAFKA_BROKERS in the \
              environment, or --brokers"
         );
+    }
+
+    #[test]
+    fn rows_are_not_given_the_topic_of_the_checkpoints() {
+        let text = |config: &Config| config.resolve("taxi").unwrap_err().to_string();
+        let topic = Some("rowcast.checkpoints".to_owned());
+        let mut by_table = config();
+        let table = Table { topic: topic.clone(), ..Table::default() };
+        by_table.tables.insert("public.*".to_owned(), table);
+        assert_eq!(
+            text(&by_table),
+            "tables.\"public.*\".topic and topics.checkpoints are the same topic, \
+             \"rowcast.checkpoints\", and checkpoints need one of their own; set either to another \
+             name"
+        );
+        let mut dead_letter = config();
+        dead_letter.errors.dead_letter_topic = topic;
+        assert!(text(&dead_letter).starts_with("errors.dead_letter_topic and topics.checkpoints"));
+        for config in [&mut by_table, &mut dead_letter] {
+            "taxi.checkpoints".clone_into(&mut config.topics.checkpoints);
+            config.resolve("taxi").unwrap();
+        }
     }
 
     #[test]

@@ -185,6 +185,14 @@ impl TableSettings {
         Some(format!("tables.\"{}\".hash", found.pattern.as_str()))
     }
 
+    /// The key that gives a table this topic, if one does.
+    #[must_use]
+    pub fn topic_key(&self, topic: &str) -> Option<String> {
+        let gives = |compiled: &&Compiled| compiled.table.topic.as_deref() == Some(topic);
+        let found = self.patterns.iter().find(gives)?;
+        Some(format!("tables.\"{}\".topic", found.pattern.as_str()))
+    }
+
     /// A setting that would keep something of this table back, were it not for the pattern that
     /// applies before it.
     #[must_use]
