@@ -86,7 +86,7 @@ impl Bridge {
     async fn start(&self) -> Result<Running, Error> {
         let settings = &self.settings;
         let client_config = client_config(settings)?;
-        let mut topics = Topics::new(client_config.clone(), settings.topics.create);
+        let mut topics = Topics::new(client_config.clone(), &settings.topics);
         topics.reach().await?;
         self.await_slot().await?;
         topics.ensure_compacted(&checkpoint_topic(settings)).await?;

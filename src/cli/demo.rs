@@ -88,6 +88,8 @@ async fn bridge(
     config.postgres.tables = vec!["public.rides".to_owned()];
     config.kafka.brokers = Some(brokers);
     config.topics.create = create_topics;
+    // The broker that has topics already is the embedded one, which answers no such questions.
+    config.topics.describe = create_topics;
     let mut rides =
         Table { topic: Some("rides".to_owned()), partitions: Some(2), ..Table::default() };
     if create_topics {

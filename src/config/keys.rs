@@ -164,6 +164,7 @@ pub(super) const KEYS: &[Key] = &[
     key("topics", "template", Kind::Text(Rule::Template)),
     key("topics", "prefix", Kind::Text(Rule::Name)),
     key("topics", "create", Kind::Boolean),
+    key("topics", "describe", Kind::Boolean),
     key("topics", "partitions", PARTITIONS),
     key("topics", "replication_factor", REPLICAS),
     key("topics", "settings", Kind::Texts),

@@ -15,6 +15,9 @@ pub struct Topics {
     pub prefix: Option<String>,
     /// Make missing topics. When false, a missing topic is an error.
     pub create: bool,
+    /// Ask the brokers for the settings of topics, to tell of differences and to know the largest
+    /// record. Set it to false where they do not answer such questions: each costs seconds then.
+    pub describe: bool,
     /// Partitions of topics that are made. An existing topic is never altered.
     pub partitions: i32,
     /// Replicas of topics that are made; -1 leaves it to the broker's `default.replication.factor`.
@@ -33,6 +36,7 @@ impl Default for Topics {
             template: "{prefix}.{schema}.{table}".to_owned(),
             prefix: None,
             create: true,
+            describe: true,
             partitions: 1,
             replication_factor: -1,
             settings: BTreeMap::new(),

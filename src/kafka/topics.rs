@@ -20,6 +20,7 @@ use super::error::Error;
 use super::properties::{BATCH_BYTES, creation_error, without_producer};
 use super::reach;
 use crate::backoff::Backoff;
+use crate::config;
 use crate::route::TopicPlan;
 
 /// The topic's setting that bounds a batch.
@@ -35,6 +36,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub struct Topics {
     config: ClientConfig,
     create: bool,
+    describe: bool,
     admin: OnceLock<Arc<AdminClient<Quiet>>>,
     /// Partitions of each topic that is known to exist.
     known: HashMap<String, usize>,
@@ -44,8 +46,15 @@ pub struct Topics {
 impl Topics {
     /// Knows nothing yet, and asks when it must.
     #[must_use]
-    pub fn new(config: ClientConfig, create: bool) -> Self {
-        Self { config, create, admin: OnceLock::new(), known: HashMap::new(), listed: false }
+    pub fn new(config: ClientConfig, settings: &config::Topics) -> Self {
+        Self {
+            config,
+            create: settings.create,
+            describe: settings.describe,
+            admin: OnceLock::new(),
+            known: HashMap::new(),
+            listed: false,
+        }
     }
 
     /// Makes sure that the topic exists. Gives the largest batch that it takes, in bytes, where the
@@ -60,7 +69,7 @@ impl Topics {
             self.listed = true;
         }
         if let Some(&partitions) = self.known.get(&*plan.name) {
-            let described = describe(&admin, &plan.name).await;
+            let described = self.described(&plan.name).await?;
             report_differences(plan, partitions, described.as_ref());
             return Ok(self.limit(plan, setting(described.as_ref())));
         }
@@ -72,7 +81,7 @@ impl Topics {
         // A broker that has just made a topic may still tell its own defaults.
         let limit = match plan.settings.get(LARGEST) {
             Some(set) => Some(set.clone()),
-            None => setting(describe(&admin, &plan.name).await.as_ref()),
+            None => setting(self.described(&plan.name).await?.as_ref()),
         };
         Ok(self.limit(plan, limit))
     }
@@ -99,7 +108,7 @@ impl Topics {
     /// As [`ensure`](Self::ensure); and when it has a cleanup policy that lets checkpoints expire.
     pub async fn ensure_compacted(&mut self, plan: &TopicPlan) -> Result<(), Error> {
         self.ensure(plan).await?;
-        let described = describe(&*self.admin()?, &plan.name).await;
+        let described = self.described(&plan.name).await?;
         let entry = described.as_ref().and_then(|topic| topic.get("cleanup.policy"));
         match entry.and_then(|entry| entry.value.clone()) {
             Some(policy) if policy != "compact" => {
@@ -109,6 +118,14 @@ impl Topics {
             _ => {}
         }
         Ok(())
+    }
+
+    /// A topic's settings; none where they are not asked for, or not told.
+    async fn described(&self, topic: &str) -> Result<Option<ConfigResource>, Error> {
+        if !self.describe {
+            return Ok(None);
+        }
+        Ok(describe(&*self.admin()?, topic).await)
     }
 
     /// Whether the topic was there when it was last looked.
