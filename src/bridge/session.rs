@@ -5,11 +5,11 @@
 //! 2. While another reads from the slot nothing is touched: see `standby`.
 //! 3. With transactions, the producer takes the transactional id over before the checkpoint is
 //!    read: from then on nobody else can write under it, so what is read is the last word.
-//! 3. Publication before slot: a slot made first would decode changes under a publication that
+//! 4. Publication before slot: a slot made first would decode changes under a publication that
 //!    did not exist for them, which the server refuses.
-//! 4. The stream is opened on the reader's thread, the worker runs on another; this task waits for
+//! 5. The stream is opened on the reader's thread, the worker runs on another; this task waits for
 //!    whichever ends first.
-//! 5. Told to stop, the worker goes on to the next commit, so that no transaction is sent twice;
+//! 6. Told to stop, the worker goes on to the next commit, so that no transaction is sent twice;
 //!    then the brokers get their time to acknowledge, and the server hears the last position.
 
 use std::collections::HashSet;

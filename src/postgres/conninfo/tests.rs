@@ -1,3 +1,5 @@
+//! Connection strings mean what libpq takes them to mean, and what it refuses is refused by name.
+
 use std::os::unix::fs::PermissionsExt;
 
 use proptest::prelude::*;
