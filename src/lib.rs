@@ -31,7 +31,7 @@
 //! |---|---|
 //! | 0, settings and numbers | [`lsn`], [`backoff`], [`metrics`], [`config`] |
 //! | 1, pure | [`pgoutput`] ← [`types`] ← [`change`] ← [`encode`], [`route`]; [`checkpoint`] |
-//! | 2, servers | [`postgres`], [`kafka`], [`admin`], [`generate`], [`tail`] |
+//! | 2, servers | [`postgres`], [`kafka`] ← [`snapshot`] ← [`admin`], [`generate`], [`tail`] |
 //! | 3, wiring | [`error`], [`telemetry`], [`worker`], [`bridge`], [`demo`], [`cli`] |
 //!
 //! Imports only go down; `tests/layers.rs` holds that.
@@ -84,6 +84,7 @@ pub mod metrics;
 pub mod pgoutput;
 pub mod postgres;
 pub mod route;
+pub mod snapshot;
 pub mod tail;
 pub mod telemetry;
 pub mod types;

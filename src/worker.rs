@@ -4,18 +4,15 @@
 //! in the producer's queue and, once per relation version, for the catalog and the topic. Both
 //! waits can be cut short by [`Stop`], so a shutdown never hangs on a broker that is down.
 //!
-//! Per row nothing is allocated here: the buffers belong to the encoder and are reused, the topic
-//! was found when the relation was announced.
-//!
-//! Not here: sockets, and what happens after an error.
+//! Not here: what becomes of a change (`publish`), sockets, and what happens after an error.
 
 mod checkpoints;
 mod commit;
 mod out;
 mod oversize;
+mod publish;
 mod report;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -23,15 +20,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use self::checkpoints::{Checkpointing, HEADER_SPLIT, Mode};
 use self::out::Out;
 pub use self::oversize::Oversize;
-use self::oversize::{Limit, fit};
-use self::report::{go_on_without, report};
+pub use self::publish::Policy;
+use self::publish::{Prepared, Publisher};
 use crate::change::{
-    Assembler, Change, Data, KeyChoice, Op, Position, Relation, RelationFacts, Reselected, Row,
-    Step, Transaction,
+    Assembler, Change, KeyChoice, Position, Relation, RelationFacts, Reselected, Row, Step,
+    Transaction,
 };
 use crate::checkpoint::Ledger;
-use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
-use crate::encode::{EncodeError, Encoder, Records};
+use crate::encode::Encoder;
 use crate::error::Error;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
@@ -110,48 +106,9 @@ pub enum Ended {
 
 /// Turns chunks into records.
 pub struct Worker<S, L> {
-    lookup: L,
-    router: Router,
     assembler: Assembler,
-    encoder: Encoder,
-    records: Records,
-    policy: Policy,
-    /// Kinds of errors that were logged, by table.
-    told: HashSet<(u32, &'static str)>,
-    topics: HashMap<u32, Destination>,
-    message_topic: Option<Arc<str>>,
-    transaction_topic: Option<Arc<str>>,
-    dead_letter_topic: Option<Arc<str>>,
+    publisher: Publisher<L>,
     out: Out<S>,
-}
-
-/// Where a table's records go.
-struct Destination {
-    topic: Arc<str>,
-    limit: Limit,
-}
-
-/// What is left out.
-#[derive(Debug, Clone, Default)]
-pub struct Policy {
-    /// Operations to leave out even where the server sends them.
-    pub skipped: Vec<Operation>,
-    /// What to do with a row that can't be published.
-    pub on_error: OnError,
-    /// What to do with a row that is larger than Kafka takes.
-    pub oversize: Oversize,
-    /// The tables to publish, where the publication has others too: one for all tables, or for
-    /// whole schemas.
-    pub captured: Option<TableFilter>,
-}
-
-impl Policy {
-    const fn goes_on_after(&self, error: &EncodeError) -> bool {
-        match error {
-            EncodeError::TooLarge { .. } => matches!(self.oversize.action, OnOversize::DeadLetter),
-            _ => matches!(self.on_error, OnError::SkipWithDeadLetter),
-        }
-    }
 }
 
 /// Why a message was not carried through.
@@ -183,17 +140,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         stop: Arc<Stop>,
     ) -> Self {
         Self {
-            lookup,
-            router,
             assembler: Assembler::new(last_commit_lsn),
-            encoder,
-            records: Records::default(),
-            policy,
-            told: HashSet::new(),
-            topics: HashMap::new(),
-            message_topic: None,
-            transaction_topic: None,
-            dead_letter_topic: None,
+            publisher: Publisher::new(lookup, router, encoder, policy),
             out: Out::new(sink, ledger, metrics, stop, checkpointing),
         }
     }
@@ -264,80 +212,39 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if let Message::Relation(body) = message {
             return self.relation(&body);
         }
-        let Self { lookup, router, assembler, encoder, records, policy, topics, .. } = self;
-        let (message_topic, out) = (&mut self.message_topic, &mut self.out);
-        let (told, dead_letter_topic) = (&mut self.told, &mut self.dead_letter_topic);
+        let Self { assembler, publisher, out } = self;
         let resumed = out.checkpoints.resumed_from();
-        let step = assembler.apply(message, lsn)?;
-        let mut publish = |change: &Change<'_>| -> Result<(), Halt> {
-            if operation(change.op()).is_some_and(|operation| policy.skipped.contains(&operation)) {
-                return Ok(());
-            }
-            let (topic, limit) = match change.relation() {
-                Some(relation) => match topics.get(&relation.oid) {
-                    Some(Destination { topic, limit }) => (topic, Some(*limit)),
-                    // The topic of a relation is found before the relation is known to the assembler.
-                    None => return Ok(()),
-                },
-                None => (topic_once(message_topic, || router.message_topic(), lookup)?, None),
-            };
+        let mut publish = |change: &Change<'_>, out: &mut Out<S>| -> Result<(), Halt> {
             if resumed.covers(change.position) {
-                out.metrics.covered.inc();
-                // It still has its place in the counts of a transaction that was cut.
-                if encoder.counts_events() {
-                    let _ = encoder.encode(change, now_us(), records);
-                }
+                publisher.pass_over(change, &out.metrics);
                 return Ok(());
             }
-            let read = match encoder.unchanged_toast() {
-                UnchangedToast::Reselect => reselect(change, lookup, &out.stop)?,
-                _ => None,
-            };
-            let change = &read.as_ref().map_or(*change, |read| change.with(read));
-            let now_us = now_us();
-            out.changes += 1;
-            let encoded = encoder.encode(change, now_us, records).and_then(|()| match limit {
-                Some(limit) => match records.above(limit.bytes) {
-                    Some(bytes) => {
-                        fit((change, now_us), bytes, limit, encoder, records, &out.metrics)
-                    }
-                    None => Ok(()),
-                },
-                // Of a message nothing could be cut or told elsewhere.
+            match publisher.prepare(change, lsn, &out.metrics, &out.stop)? {
+                Some(Prepared { topic, at_ms, partition, records }) => {
+                    out.changes += 1;
+                    out.send_change(change.position, topic, at_ms, partition, records)
+                }
                 None => Ok(()),
-            });
-            if let Err(source) = encoded {
-                go_on_without(change, lsn, &source, policy.goes_on_after(&source), told)?;
-                encoder.dead_letter(change, &source, policy.oversize.client_limit, records);
-                out.metrics.dead_letters.inc();
-                let topic = topic_once(dead_letter_topic, || router.dead_letter_topic(), lookup)?;
-                let at_ms = change.time_us(now_us) / 1000;
-                return out.send_change(change.position, topic, at_ms, None, records);
             }
-            out.count_unchanged(encoder.unchanged_toast(), records);
-            // A truncate has no key; readers of partition 0 are told for all.
-            let partition = (change.op() == Op::Truncate).then_some(0);
-            let at_ms = change.time_us(now_us) / 1000;
-            out.send_change(change.position, topic, at_ms, partition, records)
         };
-        match step {
-            Step::Change(change) => publish(&change)?,
+        match assembler.apply(message, lsn)? {
+            Step::Change(change) => publish(&change, out)?,
             Step::Truncated(changes) => {
                 for change in changes {
-                    publish(&change)?;
+                    publish(&change, out)?;
                 }
             }
             Step::Begin(transaction) => {
                 out.ledger.begin();
                 out.checkpoints.source_began(transaction.commit_lsn);
-                encoder.begin(&transaction, lsn, records);
+                publisher.begin(&transaction, lsn);
                 let position = Position { commit_lsn: transaction.commit_lsn, ordinal: 0 };
                 if !resumed.covers(position) {
                     self.send_around(&transaction)?;
                 }
             }
             Step::Commit { transaction, end_lsn, changes } => {
-                encoder.end(&transaction, lsn, records);
+                publisher.end(&transaction, lsn);
                 let commit_lsn = transaction.commit_lsn;
                 if !resumed.covers_commit(commit_lsn) {
                     self.send_around(&transaction)?;
@@ -358,82 +265,26 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     /// Sends what the encoder has to say of a transaction's begin or end, if anything. It gets a
     /// ticket as every record does, so no transaction is confirmed before it.
     fn send_around(&mut self, transaction: &Transaction) -> Result<(), Halt> {
-        if self.records.is_empty() {
-            return Ok(());
+        match self.publisher.around(transaction)? {
+            Some(Prepared { topic, at_ms, records, .. }) => {
+                self.out.send_all(topic, at_ms, None, records, None)
+            }
+            None => Ok(()),
         }
-        let topic = || self.router.transaction_topic();
-        let topic = topic_once(&mut self.transaction_topic, topic, &mut self.lookup)?;
-        self.out.send_all(topic, transaction.commit_time_us / 1000, None, &self.records, None)
     }
 
     /// A table is described for the first time, or anew after it changed.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
+        let Self { assembler, publisher, out } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
-        let facts = self.lookup.relation_facts(body.oid, &types)?;
-        if self.out.stop.is_now() {
+        let facts = publisher.lookup.relation_facts(body.oid, &types)?;
+        if out.stop.is_now() {
             return Err(Halt::Stopped);
         }
-        let choice = KeyChoice { configured: self.router.key_columns(body.schema, body.table) };
-        let before = self.assembler.relations.by_oid(body.oid).cloned();
-        let relation = self.assembler.relations.insert(body, facts, &choice)?;
-        let captured = self.policy.captured.as_ref();
-        if captured.is_some_and(|tables| !tables.matches(body.schema, body.table)) {
-            // Without a topic, nothing of it is published.
-            self.topics.remove(&body.oid);
-            let table = relation.full_name.as_str();
-            tracing::info!(table, "left out: in the publication, but not in postgres.tables");
-            return Ok(());
-        }
-        let plan = self.router.topic(body.schema, body.table)?;
-        self.encoder.announce(&relation, &plan.name)?;
-        report(before.as_deref(), &relation, &plan);
-        let limit = self.lookup.ensure_topic(&plan)?;
-        let limit = self.policy.oversize.limit(limit, self.encoder.may_cut(&relation));
-        self.topics.insert(body.oid, Destination { topic: plan.name, limit });
-        Ok(())
-    }
-}
-
-/// Reads back what the stream does not have of a row; none where it has everything, or the row is
-/// not found. Blocks.
-fn reselect(
-    change: &Change<'_>,
-    lookup: &mut impl Lookup,
-    stop: &Stop,
-) -> Result<Option<Reselected>, Halt> {
-    let Data::Update { relation, after, .. } = change.data else { return Ok(None) };
-    let unknown: Vec<usize> = after.unknown(relation).collect();
-    if unknown.is_empty() {
-        return Ok(None);
-    }
-    let read = lookup.reselect(relation, &after, &unknown)?;
-    if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
-}
-
-/// A topic that is not a table's, made sure of on its first record.
-fn topic_once<'a>(
-    known: &'a mut Option<Arc<str>>,
-    plan: impl FnOnce() -> TopicPlan,
-    lookup: &mut impl Lookup,
-) -> Result<&'a Arc<str>, Error> {
-    match known {
-        Some(topic) => Ok(topic),
-        None => {
-            let plan = plan();
-            lookup.ensure_topic(&plan)?;
-            Ok(known.insert(plan.name))
-        }
-    }
-}
-
-/// The operation as the configuration names it, if it is one that can be skipped.
-const fn operation(op: Op) -> Option<Operation> {
-    match op {
-        Op::Create => Some(Operation::Insert),
-        Op::Update => Some(Operation::Update),
-        Op::Delete => Some(Operation::Delete),
-        Op::Truncate => Some(Operation::Truncate),
-        Op::Read | Op::Message => None,
+        let configured = publisher.router.key_columns(body.schema, body.table);
+        let before = assembler.relations.by_oid(body.oid).cloned();
+        let relation = assembler.relations.insert(body, facts, &KeyChoice { configured })?;
+        publisher.announce(&relation, before.as_deref())
     }
 }
 

@@ -1,9 +1,9 @@
 //! What the bridge says of itself, in the same words everywhere.
 //!
 //! ```text
-//! Preflight -> Streaming -> Draining -> Stopped
-//!  ^  ^            |
-//!  |  +- Backoff <-+
+//! Preflight -> Snapshot -> Streaming -> Draining -> Stopped
+//!  ^  ^           |            |
+//!  |  +- Backoff <-------------+
 //!  v
 //! Standby
 //! ```
@@ -21,6 +21,8 @@ pub enum State {
     Preflight,
     /// Another reads from the slot: waiting until it is free.
     Standby,
+    /// The rows that were there before are read.
+    Snapshot,
     /// Rows flow.
     Streaming,
     /// Something failed that may heal: waiting before the next try.
@@ -38,6 +40,7 @@ impl State {
         match self {
             Self::Preflight => "preflight",
             Self::Standby => "standby",
+            Self::Snapshot => "snapshot",
             Self::Streaming => "streaming",
             Self::Backoff => "backoff",
             Self::Draining => "draining",

@@ -36,6 +36,7 @@ use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
 use crate::metrics::Metrics;
 use crate::postgres::{self, ConnInfo, Walsender};
+use crate::snapshot::Control;
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -53,6 +54,7 @@ pub struct Bridge {
     has_streamed: AtomicBool,
     /// The topics that were made sure of.
     topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
+    control: Arc<Control>,
 }
 
 impl Bridge {
@@ -79,6 +81,7 @@ impl Bridge {
             walsender: Mutex::default(),
             has_streamed: AtomicBool::new(false),
             topics_seen: Arc::default(),
+            control: Arc::default(),
         })
     }
 
@@ -86,6 +89,12 @@ impl Bridge {
     #[must_use]
     pub fn observe(&self) -> Observed {
         Observed { status: self.status.subscribe(), metrics: Arc::clone(&self.metrics) }
+    }
+
+    /// Where snapshots are asked for.
+    #[must_use]
+    pub fn control(&self) -> Arc<Control> {
+        Arc::clone(&self.control)
     }
 
     /// The settled configuration.

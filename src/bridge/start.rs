@@ -3,9 +3,13 @@
 //! The decision itself is pure ([`decide`]); here it is asked for, told of, and what it calls for
 //! is prepared: a slot that can't be read any more makes room for a new one where a gap is accepted.
 
+use std::sync::Arc;
+
 use tokio_postgres::Client;
 
-use crate::checkpoint::{Checkpoint, Decision, Gap, Progress, Server, SlotFound, Source, decide};
+use crate::checkpoint::{
+    Checkpoint, Decision, Gap, Progress, Server, SlotFound, Snapshots, Source, decide,
+};
 use crate::config::{OnGap, Resolved};
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -22,6 +26,8 @@ pub(super) struct Course {
     pub(super) generation: u64,
     /// What is published; of a slot that is to be made, nothing yet.
     pub(super) progress: Progress,
+    /// The snapshots that are not finished.
+    pub(super) snapshots: Arc<Snapshots>,
     /// Whether this says more than the checkpoint in the topic.
     pub(super) is_new: bool,
 }
@@ -33,6 +39,7 @@ impl Course {
             source: self.source.clone(),
             generation: self.generation,
             progress: made_at.map_or(self.progress, Progress::at),
+            snapshots: Arc::clone(&self.snapshots),
         }
     }
 }
@@ -67,6 +74,8 @@ pub(super) async fn course(
             SlotFound::Present { confirmed } => Progress::at(confirmed),
             SlotFound::Absent | SlotFound::Lost => Progress::default(),
         },
+        // What was under way is of no use without the changes that are missing.
+        snapshots: Arc::default(),
         is_new: true,
     };
     Ok(match decide(found, checkpoint, &server) {
@@ -87,7 +96,9 @@ pub(super) async fn course(
                 tracing::info!(timeline, now, "failover: the server has all that was published");
             }
             let is_new = checkpoint.is_none_or(|before| before.source != source);
-            Course { makes_slot: false, source, generation, progress, is_new }
+            let snapshots = checkpoint.map(|before| Arc::clone(&before.snapshots));
+            let snapshots = snapshots.unwrap_or_default();
+            Course { makes_slot: false, source, generation, progress, snapshots, is_new }
         }
         Decision::Gap(gap) if settings.on_gap == OnGap::Accept => {
             tracing::warn!(gap = %gap, "accepted: going on without what is missing");

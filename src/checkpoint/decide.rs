@@ -274,7 +274,12 @@ mod tests {
     fn checkpoint() -> Checkpoint {
         let position = Position { commit_lsn: lsn(990), ordinal: 3 };
         let progress = Progress { through_lsn: lsn(1_000), position };
-        Checkpoint { source: source(), generation: 1, progress }
+        Checkpoint {
+            source: source(),
+            generation: 1,
+            progress,
+            snapshots: std::sync::Arc::default(),
+        }
     }
 
     const BEFORE: SlotFound = SlotFound::Present { confirmed: Lsn::ZERO };

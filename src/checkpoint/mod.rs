@@ -31,6 +31,7 @@ mod ledger;
 mod pace;
 mod progress;
 mod record;
+mod snapshots;
 mod tracker;
 
 #[cfg(test)]
@@ -41,4 +42,8 @@ pub use self::ledger::{Ledger, Standing};
 pub use self::pace::Pace;
 pub use self::progress::Progress;
 pub use self::record::{Checkpoint, RecordError, Source, VERSION};
+pub use self::snapshots::{
+    KeyProgress, LeafProgress, PageProgress, SnapshotReason, Snapshots, TableProgress,
+    TableSnapshot,
+};
 pub use self::tracker::{Ticket, Tracker};

@@ -3,9 +3,12 @@
 //! A reader takes what it knows and leaves out the rest, so fields can be added under the same
 //! version; a version that is newer than ours says that something would be misread, and is refused.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::progress::Progress;
+use super::snapshots::Snapshots;
 use crate::change::Position;
 use crate::lsn::Lsn;
 
@@ -22,6 +25,8 @@ pub struct Checkpoint {
     pub generation: u64,
     /// Up to here everything is published.
     pub progress: Progress,
+    /// The snapshots that are not finished.
+    pub snapshots: Arc<Snapshots>,
 }
 
 /// Where changes come from.
@@ -39,7 +44,7 @@ pub struct Source {
 
 /// The fields of the JSON object, in their order.
 #[derive(Serialize, Deserialize)]
-struct Fields<S> {
+struct Fields<S, T> {
     version: u32,
     #[serde(flatten)]
     source: S,
@@ -47,6 +52,8 @@ struct Fields<S> {
     through_lsn: Lsn,
     commit_lsn: Lsn,
     ordinal: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snapshot: Option<T>,
 }
 
 #[derive(Deserialize)]
@@ -90,6 +97,7 @@ impl Checkpoint {
             through_lsn,
             commit_lsn: position.commit_lsn,
             ordinal: position.ordinal,
+            snapshot: (!self.snapshots.tables.is_empty()).then_some(self.snapshots.as_ref()),
         };
         // Numbers and texts always have a form in JSON, and a Vec takes every byte.
         let _ = serde_json::to_writer(out, &fields);
@@ -105,12 +113,13 @@ impl Checkpoint {
         if found > VERSION {
             return Err(RecordError::Newer { found });
         }
-        let fields: Fields<Source> = serde_json::from_slice(json).map_err(malformed)?;
+        let fields: Fields<Source, Snapshots> = serde_json::from_slice(json).map_err(malformed)?;
         let position = Position { commit_lsn: fields.commit_lsn, ordinal: fields.ordinal };
         Ok(Self {
             source: fields.source,
             generation: fields.generation,
             progress: Progress { through_lsn: fields.through_lsn, position },
+            snapshots: Arc::new(fields.snapshot.unwrap_or_default()),
         })
     }
 }
@@ -118,9 +127,22 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::snapshots::{
+        KeyProgress, LeafProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot,
+    };
 
     /// What is in the topics of users: it must be read for ever.
     const GOLDEN: &str = r#"{"version":1,"system_identifier":"7448211963417423982","timeline":3,"database":"taxi","slot":"rowcast_taxi","generation":2,"through_lsn":"16/B374D900","commit_lsn":"16/B374D8A8","ordinal":42}"#;
+
+    const SNAPSHOTS: &str = concat!(
+        r#"{"tables":[{"id":"first","schema":"public","table":"zones","reason":"first","#,
+        r#""progress":"waiting"},{"id":"first","schema":"public","table":"rides","#,
+        r#""reason":"first","progress":{"pages":{"lsn":"16/B374D900","xmin":771,"leaves":["#,
+        r#"{"oid":16400,"filenode":16404,"done":[[0,256],[512,768]]}]}}},"#,
+        r#"{"id":"b1","schema":"public","table":"trips","reason":"asked","#,
+        r#""condition":"fare > 5","is_paused":true,"#,
+        r#""progress":{"keys":{"columns":["id"],"after":["7"],"last":["9000"]}}}]}"#,
+    );
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
@@ -135,6 +157,7 @@ mod tests {
                 through_lsn: Lsn::from(0x16_B374_D900),
                 position: Position { commit_lsn: Lsn::from(0x16_B374_D8A8), ordinal: 42 },
             },
+            snapshots: Arc::default(),
         }
     }
 
@@ -148,8 +171,43 @@ mod tests {
 
     #[test]
     fn fields_that_a_later_rowcast_adds_are_left_out() {
-        let later = GOLDEN.replace("\"ordinal\"", "\"snapshot\":{\"tables\":[1]},\"ordinal\"");
+        let later = GOLDEN.replace("\"ordinal\"", "\"moon\":{\"phase\":[1]},\"ordinal\"");
         assert_eq!(Checkpoint::read(later.as_bytes()).unwrap(), checkpoint());
+    }
+
+    #[test]
+    fn snapshots_are_written_and_read_as_documented() {
+        let json = format!("{},\"snapshot\":{SNAPSHOTS}}}", GOLDEN.trim_end_matches('}'));
+        let table = |name: &str, progress| TableSnapshot {
+            id: "first".to_owned(),
+            schema: "public".to_owned(),
+            table: name.to_owned(),
+            reason: SnapshotReason::First,
+            condition: None,
+            is_paused: false,
+            progress,
+        };
+        let leaf = LeafProgress { oid: 16_400, filenode: 16_404, done: vec![(0, 256), (512, 768)] };
+        let pages = PageProgress { lsn: Lsn::from(0x16_B374_D900), xmin: 771, leaves: vec![leaf] };
+        let keys = KeyProgress {
+            columns: vec!["id".to_owned()],
+            after: Some(vec!["7".to_owned()]),
+            last: Some(vec!["9000".to_owned()]),
+        };
+        let asked = TableSnapshot {
+            id: "b1".to_owned(),
+            reason: SnapshotReason::Asked,
+            condition: Some("fare > 5".to_owned()),
+            is_paused: true,
+            ..table("trips", TableProgress::Keys(keys))
+        };
+        let waiting = table("zones", TableProgress::Waiting);
+        let tables = vec![waiting, table("rides", TableProgress::Pages(pages)), asked];
+        let written = Checkpoint { snapshots: Arc::new(Snapshots { tables }), ..checkpoint() };
+        let mut out = Vec::new();
+        written.write(&mut out);
+        assert_eq!(std::str::from_utf8(&out).unwrap(), json);
+        assert_eq!(Checkpoint::read(json.as_bytes()).unwrap(), written);
     }
 
     #[test]

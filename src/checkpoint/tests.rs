@@ -7,6 +7,8 @@
 //! disk. In the end the log holds each change: exactly once in order, as a reader of committed
 //! records sees it, or at least once without a hole.
 
+use std::sync::Arc;
+
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -134,7 +136,8 @@ impl World {
             Entry::Checkpoint(progress) => Some(*progress),
             Entry::Change(_) => None,
         })?;
-        Some(Checkpoint { source: Self::source(), generation: 1, progress })
+        let snapshots = Arc::default();
+        Some(Checkpoint { source: Self::source(), generation: 1, progress, snapshots })
     }
 
     fn begin(&self) -> Life {

@@ -126,6 +126,8 @@ const SLOT_WAL: Kind = Kind::Size { min: Size::from_mb(32), max: Size::from_mb(1
 // Less than one batch would make a transaction of each; librdkafka's queue bounds what is useful.
 const TRANSACTION_BYTES: Kind = Kind::Integer { min: 1 << 16, max: 1 << 34, or: None };
 
+const SNAPSHOT_MODES: &[&str] = &["initial", "always", "never", "only", "when-needed"];
+
 const TIME_PRECISION_MODES: &[&str] = &[
     "adaptive",
     "adaptive_time_microseconds",
@@ -191,6 +193,8 @@ pub(super) const KEYS: &[Key] = &[
     key("errors", "on_oversize", Kind::OneOf(&["fail", "dead-letter"])),
     key("errors", "dead_letter_topic", Kind::Text(Rule::Topic)),
     key("", "tables", Kind::Tables),
+    key("snapshot", "mode", Kind::OneOf(SNAPSHOT_MODES)),
+    key("snapshot", "connections", Kind::Integer { min: 1, max: 64, or: None }),
     key("watchdog", "source_stalled_after", duration(100, 86_400)),
     key("watchdog", "kafka_stalled_after", duration(100, 86_400)),
     key("watchdog", "server_silent_after", duration(100, 86_400)),

@@ -22,6 +22,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("format", include_str!("format.rs")),
     ("errors", include_str!("errors.rs")),
     ("tables", include_str!("tables.rs")),
+    ("snapshot", include_str!("snapshot.rs")),
     ("watchdog", include_str!("watchdog.rs")),
     ("admin", include_str!("admin.rs")),
     ("log", include_str!("log.rs")),

@@ -30,6 +30,7 @@ pub mod resolved;
 mod rule;
 pub mod secret;
 pub mod size;
+pub mod snapshot;
 pub mod tables;
 mod toml;
 pub mod topics;
@@ -64,6 +65,7 @@ pub use self::postgres::Postgres;
 pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;
 pub use self::size::Size;
+pub use self::snapshot::{Snapshot, SnapshotMode};
 pub use self::tables::{Hidden, Table, TableSettings};
 pub use self::topics::Topics;
 pub use self::watchdog::Watchdog;
@@ -95,6 +97,8 @@ pub struct Config {
     /// Settings of single tables, by `schema.table` or a glob of it; the first pattern that matches
     /// in alphabetical order applies, an exact name before any glob.
     pub tables: BTreeMap<String, Table>,
+    /// How the rows are read that were there before the stream.
+    pub snapshot: Snapshot,
     /// When a line that stands still counts as stalled.
     pub watchdog: Watchdog,
     /// The HTTP endpoint for health and metrics.
@@ -115,6 +119,7 @@ impl Default for Config {
             format: Format::default(),
             errors: Errors::default(),
             tables: BTreeMap::new(),
+            snapshot: Snapshot::default(),
             watchdog: Watchdog::default(),
             admin: Admin::default(),
             log: Log::default(),

@@ -13,7 +13,7 @@ use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
     Admin, Config, Delivery, Errors, Fault, Format, Kafka, Log, Memory, OnGap, Operation, Secret,
-    Size, TableSettings, Topics, Watchdog,
+    Size, Snapshot, TableSettings, Topics, Watchdog,
 };
 
 /// What the bridge runs with.
@@ -67,6 +67,8 @@ pub struct Resolved {
     pub hash_salt: Option<Secret>,
     /// Settings of single tables.
     pub tables: TableSettings,
+    /// How the rows are read that were there before the stream.
+    pub snapshot: Snapshot,
     /// When a line that stands still counts as stalled.
     pub watchdog: Watchdog,
     /// The HTTP endpoint.
@@ -213,6 +215,7 @@ impl Config {
             errors: self.errors.clone(),
             hash_salt: salt,
             tables,
+            snapshot: self.snapshot.clone(),
             watchdog: self.watchdog.clone(),
             admin: self.admin.clone(),
             log: self.log.clone(),

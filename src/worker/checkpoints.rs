@@ -7,11 +7,12 @@
 //!
 //! Not here: what is sent when (`commit`).
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::change::Position;
-use crate::checkpoint::{Checkpoint, Pace, Progress};
+use crate::checkpoint::{Checkpoint, Pace, Progress, Snapshots};
 use crate::encode::Records;
 use crate::lsn::Lsn;
 
@@ -71,6 +72,9 @@ pub(super) struct State {
     /// Whether parts of the source transaction that is open stand in an earlier Kafka transaction.
     pub(super) is_continued: bool,
     is_backlog: bool,
+    /// How the snapshots stand, each with the position through which the stream must be published
+    /// before it holds; ascending, and at least one.
+    snapshots: VecDeque<(Lsn, Arc<Snapshots>)>,
     /// The last change whose records were all sent, and that the ledger does not know of.
     pub(super) last_change: Option<Position>,
     /// The last checkpoint as a record's value.
@@ -92,6 +96,7 @@ impl State {
             Mode::AtLeastOnce => INTERVAL,
             Mode::ExactlyOnce { commit_interval, .. } => commit_interval,
         };
+        let snapshots = Arc::clone(&told.start.snapshots);
         let pace = Pace::new(told.start.progress, interval, told.idle_limit, now);
         Self {
             told,
@@ -99,6 +104,7 @@ impl State {
             open: None,
             is_continued: false,
             is_backlog: false,
+            snapshots: VecDeque::from([(Lsn::ZERO, snapshots)]),
             last_change: None,
             json: Vec::new(),
             now,
@@ -141,6 +147,34 @@ impl State {
         }
     }
 
+    /// How the snapshots stand once the stream is published through `through_lsn`.
+    #[expect(dead_code, reason = "snapshots are not taken yet")]
+    pub(super) fn snapshots_stand(&mut self, through_lsn: Lsn, snapshots: Arc<Snapshots>) {
+        debug_assert!(self.snapshots.back().is_none_or(|(lsn, _)| *lsn <= through_lsn));
+        self.snapshots.push_back((through_lsn, snapshots));
+    }
+
+    /// How the snapshots stand at this progress.
+    pub(super) fn snapshots_at(&self, progress: Progress) -> Arc<Snapshots> {
+        let held = self.snapshots.iter().rev().find(|(lsn, _)| *lsn <= progress.through_lsn);
+        held.map(|(_, snapshots)| Arc::clone(snapshots)).unwrap_or_default()
+    }
+
+    /// A checkpoint with this progress was handed over.
+    pub(super) fn written(&mut self, progress: Progress) {
+        let now = Instant::now();
+        self.pace.written(progress, now);
+        let is_past = |at: &(Lsn, _)| at.0 <= progress.through_lsn;
+        while self.snapshots.len() > 1 && self.snapshots.get(1).is_some_and(is_past) {
+            self.snapshots.pop_front();
+        }
+    }
+
+    /// Whether the snapshots stand otherwise than the last checkpoint says.
+    fn has_snapshot_news(&self, progress: Progress) -> bool {
+        self.snapshots.get(1).is_some_and(|(lsn, _)| *lsn <= progress.through_lsn)
+    }
+
     /// What the change about to be sent says of the Kafka transaction it stands in; none where its
     /// source transaction is whole so far.
     pub(super) fn split(&self, records: &Records) -> Option<Split> {
@@ -173,8 +207,18 @@ impl State {
             }
             _ => Duration::ZERO,
         };
-        let due = self.pace.due_at(progress, self.open.is_some());
-        due.is_some_and(|due| due + stretch <= Instant::now())
+        self.due_at(progress).is_some_and(|due| due + stretch <= Instant::now())
+    }
+
+    /// Whether a checkpoint with this progress would say anything new.
+    pub(super) fn is_news(&self, progress: Progress) -> bool {
+        self.due_at(progress).is_some()
+    }
+
+    /// When a checkpoint with this progress is due, if nothing hurries it or holds it up.
+    pub(super) fn due_at(&self, progress: Progress) -> Option<Instant> {
+        let with_records = self.open.is_some() || self.has_snapshot_news(progress);
+        self.pace.due_at(progress, with_records)
     }
 }
 

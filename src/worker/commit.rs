@@ -97,12 +97,12 @@ impl<S: Sink> Out<S> {
         let state = &self.checkpoints;
         let sent = self.ledger.standing().sent;
         if !state.is_transactional() {
-            return Some(state.pace.due_at(sent, false)?.max(Instant::now() + LOOK));
+            return Some(state.due_at(sent)?.max(Instant::now() + LOOK));
         }
         match &state.open {
             Some(open) if in_transaction => Some((open.since + STALLED).max(Instant::now() + LOOK)),
             None if in_transaction => None,
-            open => state.pace.due_at(sent, open.is_some()),
+            _ => state.due_at(sent),
         }
     }
 
@@ -116,14 +116,13 @@ impl<S: Sink> Out<S> {
                 return Ok(());
             }
             let delivered = self.ledger.standing().delivered;
-            if self.checkpoints.pace.due_at(delivered, false).is_some() && self.offer(delivered)? {
+            if self.checkpoints.is_news(delivered) && self.offer(delivered)? {
                 self.sink.commit(limit)?;
             }
             return Ok(());
         }
         let sent = self.ledger.standing().sent;
-        let is_news = self.checkpoints.pace.due_at(sent, self.checkpoints.open.is_some()).is_some();
-        if in_transaction || !is_news {
+        if in_transaction || !self.checkpoints.is_news(sent) {
             return Ok(());
         }
         self.open_transaction()?;
@@ -173,13 +172,14 @@ impl<S: Sink> Out<S> {
         self.ledger.confirm(progress);
         self.checkpoints.open = None;
         // What the commit took does not count for the interval.
-        self.checkpoints.pace.written(progress, Instant::now());
+        self.checkpoints.written(progress);
     }
 
     /// Hands a checkpoint to the producer. Returns whether there was room for it.
     fn offer(&mut self, progress: Progress) -> Result<bool, Halt> {
-        let State { told, json, pace, .. } = &mut self.checkpoints;
-        let checkpoint = Checkpoint { progress, ..told.start.clone() };
+        let snapshots = self.checkpoints.snapshots_at(progress);
+        let State { told, json, .. } = &mut self.checkpoints;
+        let checkpoint = Checkpoint { progress, snapshots, ..told.start.clone() };
         checkpoint.write(json);
         let record = Outgoing {
             topic: &told.topic,
@@ -197,7 +197,7 @@ impl<S: Sink> Out<S> {
         match self.sink.checkpoint(&record) {
             Ok(()) => {
                 if !is_transactional {
-                    pace.written(progress, Instant::now());
+                    self.checkpoints.written(progress);
                     self.sink.send_queued();
                 }
                 Ok(true)

@@ -8,7 +8,6 @@ use super::checkpoints::{Checkpointing, Split, State};
 use super::{Halt, ROOM, Stop};
 use crate::change::Position;
 use crate::checkpoint::Ledger;
-use crate::config::UnchangedToast;
 use crate::encode::Records;
 use crate::kafka::{Outgoing, SendError, Sink};
 use crate::metrics::Metrics;
@@ -109,22 +108,6 @@ impl<S: Sink> Out<S> {
         self.sent_bytes += record.bytes() as u64;
         self.checkpoints.sent_bytes(record.bytes() as u64);
         Ok(())
-    }
-
-    /// Seldom enough to be added to the metrics at once.
-    pub(super) fn count_unchanged(&self, policy: UnchangedToast, records: &Records) {
-        let (unchanged, reselected) = (records.unchanged(), records.reselected());
-        if unchanged > 0 {
-            let counter = match policy {
-                UnchangedToast::Omit | UnchangedToast::Fail => &self.metrics.unchanged_omitted,
-                UnchangedToast::Placeholder => &self.metrics.unchanged_placeholders,
-                UnchangedToast::Reselect => &self.metrics.unchanged_not_found,
-            };
-            counter.inc_by(unchanged);
-        }
-        if reselected > 0 {
-            self.metrics.unchanged_reselected.inc_by(reselected);
-        }
     }
 
     /// Adds what was counted to the metrics.

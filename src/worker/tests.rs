@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::checkpoint::{Checkpoint, Progress, Source, Ticket};
-use crate::config::{Config, Format, Kafka};
+use crate::config::{Config, Format, Kafka, OnError};
 use crate::encode::{EncodeOptions, SourceIdentity};
 use crate::kafka::{self, Outgoing, SendError};
 
@@ -67,7 +67,12 @@ fn checkpointing(progress: Progress, mode: Mode) -> Checkpointing {
     Checkpointing {
         topic: "checkpoints".into(),
         pipeline: "nyc".to_owned(),
-        start: Checkpoint { source: Source::default(), generation: 1, progress },
+        start: Checkpoint {
+            source: Source::default(),
+            generation: 1,
+            progress,
+            snapshots: Arc::default(),
+        },
         is_new: false,
         mode,
         idle_limit: Duration::from_secs(10),
@@ -158,7 +163,7 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
     let frames = [wire::begin(900, 0, 771), described, insert(b"a"), insert(b"\xff"), insert(b"b")];
     let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
     let (mut worker, sink) = worker(Format::default(), &ledger);
-    worker.policy.on_error = OnError::SkipWithDeadLetter;
+    worker.publisher.policy.on_error = OnError::SkipWithDeadLetter;
     carry(&mut worker, &frames);
     carry(&mut worker, &[wire::commit(900, 910, 0)]);
     let sent = sink.0.lock().unwrap().clone();
@@ -171,7 +176,7 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
     assert_eq!(worker.out.metrics.dead_letters.get(), 1);
 
     // Told nothing, it stops there.
-    worker.policy.on_error = OnError::Fail;
+    worker.publisher.policy.on_error = OnError::Fail;
     carry(&mut worker, &[wire::begin(950, 0, 772)]);
     let halt = worker.message(Lsn::from(920), &insert(b"\xff"));
     let Err(Halt::Failed(Error::Encode { position, .. })) = halt else { panic!("it goes on") };

@@ -1,0 +1,102 @@
+//! How far snapshots are: the part of a checkpoint by which one that was cut off goes on.
+//!
+//! Only tables that are not finished are in it, so most checkpoints have none. A table is listed
+//! before its first row is published, and taken out with its last one: what is in the topic of a
+//! table that is not listed is whole. Rows and their place here are durable together with
+//! exactly-once; else the place is never ahead of the rows.
+//!
+//! Not here: how rows are read.
+
+use serde::{Deserialize, Serialize};
+
+use crate::lsn::Lsn;
+
+/// The snapshots that are under way or waiting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshots {
+    /// The tables that are not finished, in the order in which they were asked for.
+    pub tables: Vec<TableSnapshot>,
+}
+
+/// The snapshot of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableSnapshot {
+    /// The request that it belongs to.
+    pub id: String,
+    /// The table's schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// Why it is taken.
+    pub reason: SnapshotReason,
+    /// Only rows for which this SQL condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Whether it waits to be resumed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_paused: bool,
+    /// What is published of it.
+    #[serde(default)]
+    pub progress: TableProgress,
+}
+
+/// Why a table's rows are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SnapshotReason {
+    /// The pipeline began.
+    First,
+    /// The table came to those that are published.
+    Added,
+    /// Somebody asked for it.
+    Asked,
+}
+
+/// What is published of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TableProgress {
+    /// Nothing.
+    #[default]
+    Waiting,
+    /// Ranges of its pages, as one exported snapshot showed them.
+    Pages(PageProgress),
+    /// Its rows in the order of a key.
+    Keys(KeyProgress),
+}
+
+/// Pages that are published.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageProgress {
+    /// The point of the stream that the exported snapshot shows.
+    pub lsn: Lsn,
+    /// Transactions before this one are all in the exported snapshot.
+    pub xmin: u64,
+    /// The table itself, or its partitions.
+    pub leaves: Vec<LeafProgress>,
+}
+
+/// Pages of one table or partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafProgress {
+    /// The table's or the partition's OID.
+    pub oid: u32,
+    /// The file that holds it; another one has its rows in other places.
+    pub filenode: u32,
+    /// The ranges of pages that are published, each from the first to before the second number,
+    /// ascending and apart.
+    pub done: Vec<(u32, u32)>,
+}
+
+/// Rows that are published in the order of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyProgress {
+    /// The key's columns.
+    pub columns: Vec<String>,
+    /// The key of the last row that is published, as text; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Vec<String>>,
+    /// The greatest key when the snapshot began, as text: rows after it are in the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Vec<String>>,
+}

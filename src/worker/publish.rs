@@ -1,0 +1,271 @@
+//! What becomes of one change: whether it is published, where to, and as which records.
+//!
+//! Apart from the stream, so that rows of a snapshot are published by the same rules: whoever has a
+//! change asks [`Publisher::prepare`] and sends what it gives. Per row nothing is allocated here:
+//! the buffers belong to the encoder and are reused, the topic was found when the relation was
+//! announced.
+//!
+//! Not here: tickets, Kafka transactions, what is published already (`out`, `commit`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::oversize::{Limit, fit};
+use super::report::{go_on_without, report};
+use super::{Halt, Lookup, Oversize, Stop, now_us};
+use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
+use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
+use crate::encode::{EncodeError, Encoder, Records};
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::route::{Router, TopicPlan};
+
+/// What is left out.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Operations to leave out even where the server sends them.
+    pub skipped: Vec<Operation>,
+    /// What to do with a row that can't be published.
+    pub on_error: OnError,
+    /// What to do with a row that is larger than Kafka takes.
+    pub oversize: Oversize,
+    /// The tables to publish, where the publication has others too: one for all tables, or for
+    /// whole schemas.
+    pub captured: Option<TableFilter>,
+}
+
+impl Policy {
+    fn skips(&self, op: Op) -> bool {
+        operation(op).is_some_and(|operation| self.skipped.contains(&operation))
+    }
+
+    const fn goes_on_after(&self, error: &EncodeError) -> bool {
+        match error {
+            EncodeError::TooLarge { .. } => matches!(self.oversize.action, OnOversize::DeadLetter),
+            _ => matches!(self.on_error, OnError::SkipWithDeadLetter),
+        }
+    }
+}
+
+/// Turns changes into records, by the rules of their tables.
+pub(super) struct Publisher<L> {
+    pub(super) lookup: L,
+    pub(super) router: Router,
+    encoder: Encoder,
+    records: Records,
+    pub(super) policy: Policy,
+    /// Kinds of errors that were logged, by table.
+    told: HashSet<(u32, &'static str)>,
+    topics: HashMap<u32, Destination>,
+    message_topic: Option<Arc<str>>,
+    transaction_topic: Option<Arc<str>>,
+    dead_letter_topic: Option<Arc<str>>,
+}
+
+/// Where a table's records go.
+struct Destination {
+    topic: Arc<str>,
+    limit: Limit,
+}
+
+/// The records of one change, and where they go.
+pub(super) struct Prepared<'a> {
+    pub(super) topic: &'a str,
+    /// Milliseconds since the Unix epoch.
+    pub(super) at_ms: i64,
+    /// A partition, where it is not the key's to decide.
+    pub(super) partition: Option<i32>,
+    pub(super) records: &'a Records,
+}
+
+impl<L: Lookup> Publisher<L> {
+    pub(super) fn new(lookup: L, router: Router, encoder: Encoder, policy: Policy) -> Self {
+        Self {
+            lookup,
+            router,
+            encoder,
+            records: Records::default(),
+            policy,
+            told: HashSet::new(),
+            topics: HashMap::new(),
+            message_topic: None,
+            transaction_topic: None,
+            dead_letter_topic: None,
+        }
+    }
+
+    /// A table is described for the first time, or anew after it changed: finds its topic and makes
+    /// sure of it. `before` is what was known of it.
+    pub(super) fn announce(
+        &mut self,
+        relation: &Arc<Relation>,
+        before: Option<&Relation>,
+    ) -> Result<(), Halt> {
+        let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
+        let captured = self.policy.captured.as_ref();
+        if captured.is_some_and(|tables| !tables.matches(schema, table)) {
+            // Without a topic, nothing of it is published.
+            self.topics.remove(oid);
+            let table = full_name.as_str();
+            tracing::info!(table, "left out: in the publication, but not in postgres.tables");
+            return Ok(());
+        }
+        let plan = self.router.topic(schema, table)?;
+        self.encoder.announce(relation, &plan.name)?;
+        report(before, relation, &plan);
+        let limit = self.lookup.ensure_topic(&plan)?;
+        let limit = self.policy.oversize.limit(limit, self.encoder.may_cut(relation));
+        self.topics.insert(*oid, Destination { topic: plan.name, limit });
+        Ok(())
+    }
+
+    /// The records of a change that stands at `lsn`; none where it is not to be published. A change
+    /// that can't be published is a dead letter or an error, as the policy says.
+    pub(super) fn prepare(
+        &mut self,
+        change: &Change<'_>,
+        lsn: Lsn,
+        metrics: &Metrics,
+        stop: &Stop,
+    ) -> Result<Option<Prepared<'_>>, Halt> {
+        if self.policy.skips(change.op()) {
+            return Ok(None);
+        }
+        let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
+        let (topic, limit) = match change.relation() {
+            Some(relation) => match topics.get(&relation.oid) {
+                Some(Destination { topic, limit }) => (topic, Some(*limit)),
+                // The topic of a relation is found before the relation is known to the assembler.
+                None => return Ok(None),
+            },
+            None => {
+                let plan = || router.message_topic();
+                (topic_once(&mut self.message_topic, plan, lookup)?, None)
+            }
+        };
+        let read = match encoder.unchanged_toast() {
+            UnchangedToast::Reselect => reselect(change, lookup, stop)?,
+            _ => None,
+        };
+        let change = &read.as_ref().map_or(*change, |read| change.with(read));
+        let now_us = now_us();
+        let at_ms = change.time_us(now_us) / 1000;
+        let encoded = encoder.encode(change, now_us, records).and_then(|()| match limit {
+            Some(limit) => match records.above(limit.bytes) {
+                Some(bytes) => fit((change, now_us), bytes, limit, encoder, records, metrics),
+                None => Ok(()),
+            },
+            // Of a message nothing could be cut or told elsewhere.
+            None => Ok(()),
+        });
+        if let Err(source) = encoded {
+            go_on_without(change, lsn, &source, policy.goes_on_after(&source), told)?;
+            encoder.dead_letter(change, &source, policy.oversize.client_limit, records);
+            metrics.dead_letters.inc();
+            let plan = || router.dead_letter_topic();
+            let topic = topic_once(&mut self.dead_letter_topic, plan, lookup)?;
+            return Ok(Some(Prepared { topic, at_ms, partition: None, records }));
+        }
+        count_unchanged(encoder.unchanged_toast(), records, metrics);
+        // A truncate has no key; readers of partition 0 are told for all.
+        let partition = (change.op() == Op::Truncate).then_some(0);
+        Ok(Some(Prepared { topic, at_ms, partition, records }))
+    }
+
+    /// A change that is published already, and so only has its place in the counts of a transaction
+    /// that was cut.
+    pub(super) fn pass_over(&mut self, change: &Change<'_>, metrics: &Metrics) {
+        let topic = change.relation().map(|relation| self.topics.contains_key(&relation.oid));
+        if self.policy.skips(change.op()) || topic == Some(false) {
+            return;
+        }
+        metrics.covered.inc();
+        if self.encoder.counts_events() {
+            let _ = self.encoder.encode(change, now_us(), &mut self.records);
+        }
+    }
+
+    /// What is to be said of a transaction's begin at `lsn`, if anything.
+    pub(super) fn begin(&mut self, transaction: &Transaction, lsn: Lsn) {
+        self.encoder.begin(transaction, lsn, &mut self.records);
+    }
+
+    /// What is to be said of a transaction's end at `lsn`, if anything.
+    pub(super) fn end(&mut self, transaction: &Transaction, lsn: Lsn) {
+        self.encoder.end(transaction, lsn, &mut self.records);
+    }
+
+    /// The record that [`begin`](Self::begin) or [`end`](Self::end) made, if they made one.
+    pub(super) fn around(
+        &mut self,
+        transaction: &Transaction,
+    ) -> Result<Option<Prepared<'_>>, Error> {
+        if self.records.is_empty() {
+            return Ok(None);
+        }
+        let plan = || self.router.transaction_topic();
+        let topic = topic_once(&mut self.transaction_topic, plan, &mut self.lookup)?;
+        let at_ms = transaction.commit_time_us / 1000;
+        Ok(Some(Prepared { topic, at_ms, partition: None, records: &self.records }))
+    }
+}
+
+/// Seldom enough to be added to the metrics at once.
+fn count_unchanged(policy: UnchangedToast, records: &Records, metrics: &Metrics) {
+    let (unchanged, reselected) = (records.unchanged(), records.reselected());
+    if unchanged > 0 {
+        let counter = match policy {
+            UnchangedToast::Omit | UnchangedToast::Fail => &metrics.unchanged_omitted,
+            UnchangedToast::Placeholder => &metrics.unchanged_placeholders,
+            UnchangedToast::Reselect => &metrics.unchanged_not_found,
+        };
+        counter.inc_by(unchanged);
+    }
+    if reselected > 0 {
+        metrics.unchanged_reselected.inc_by(reselected);
+    }
+}
+
+/// Reads back what the stream does not have of a row; none where it has everything, or the row is
+/// not found. Blocks.
+fn reselect(
+    change: &Change<'_>,
+    lookup: &mut impl Lookup,
+    stop: &Stop,
+) -> Result<Option<Reselected>, Halt> {
+    let Data::Update { relation, after, .. } = change.data else { return Ok(None) };
+    let unknown: Vec<usize> = after.unknown(relation).collect();
+    if unknown.is_empty() {
+        return Ok(None);
+    }
+    let read = lookup.reselect(relation, &after, &unknown)?;
+    if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
+}
+
+/// A topic that is not a table's, made sure of on its first record.
+fn topic_once<'a>(
+    known: &'a mut Option<Arc<str>>,
+    plan: impl FnOnce() -> TopicPlan,
+    lookup: &mut impl Lookup,
+) -> Result<&'a Arc<str>, Error> {
+    match known {
+        Some(topic) => Ok(topic),
+        None => {
+            let plan = plan();
+            lookup.ensure_topic(&plan)?;
+            Ok(known.insert(plan.name))
+        }
+    }
+}
+
+/// The operation as the configuration names it, if it is one that can be skipped.
+const fn operation(op: Op) -> Option<Operation> {
+    match op {
+        Op::Create => Some(Operation::Insert),
+        Op::Update => Some(Operation::Update),
+        Op::Delete => Some(Operation::Delete),
+        Op::Truncate => Some(Operation::Truncate),
+        Op::Read | Op::Message => None,
+    }
+}
