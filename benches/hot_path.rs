@@ -7,11 +7,12 @@ mod wire;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput};
-use rowcast::change::{Assembler, KeyChoice, RelationFacts, Step};
+use rowcast::change::{Assembler, KeyChoice, RelationFacts, Relations, Step};
 use rowcast::config::{Format, ValueFormat};
 use rowcast::encode::{EncodeOptions, Encoder, Records, SourceIdentity};
 use rowcast::lsn::Lsn;
 use rowcast::pgoutput::{Message, decode};
+use rowcast::snapshot::RowReader;
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -20,6 +21,16 @@ fn main() {
     group.throughput(Throughput::Elements(1));
     group.bench_function("decode", |bench| {
         bench.iter(|| black_box(decode(black_box(&row)).unwrap()));
+    });
+    let line = wire::taxi_line(1_000_042);
+    let Message::Relation(body) = decode(&relation).unwrap() else { unreachable!() };
+    let facts = RelationFacts::default();
+    let table = Relations::default().insert(&body, facts, &KeyChoice::default()).unwrap();
+    let mut reader = RowReader::default();
+    group.bench_function("read from COPY", |bench| {
+        bench.iter(|| {
+            black_box(reader.read(black_box(line.as_bytes()), &table).unwrap()).tuple().len()
+        });
     });
     for (name, value) in [
         ("debezium", ValueFormat::Debezium),

@@ -11,11 +11,15 @@ mod wire;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use rowcast::change::{Assembler, KeyChoice, RelationFacts, Step};
+use rowcast::change::{
+    Assembler, Change, Data, KeyChoice, Position, RelationFacts, Relations, Snapshot,
+    SnapshotMarker, Step,
+};
 use rowcast::config::{Config, Format, Table, TypeProfile, ValueFormat};
 use rowcast::encode::{EncodeOptions, Encoder, Records, SourceIdentity, ValueRules};
 use rowcast::lsn::Lsn;
-use rowcast::pgoutput::{Message, decode};
+use rowcast::pgoutput::{Datum, Message, decode};
+use rowcast::snapshot::RowReader;
 use rowcast::types::{Forms, TypeFacts, TypeKind, codec_for};
 
 struct Counting;
@@ -188,4 +192,37 @@ fn no_value_of_any_type_allocates_once_the_buffers_are_warm() {
             assert_eq!(count, 0, "type {oid} under {profile:?}");
         }
     }
+}
+
+#[test]
+fn no_row_of_a_snapshot_allocates_once_the_buffers_are_warm() {
+    let (relation, _) = wire::taxi(42);
+    let Message::Relation(body) = decode(&relation).unwrap() else { panic!("not a relation") };
+    let facts = RelationFacts::default();
+    let relation = Relations::default().insert(&body, facts, &KeyChoice::default()).unwrap();
+    let line = wire::taxi_line(42).replace("\tN\t", "\tN\\t\\\\\t").replace("17.42", "\\N");
+    let source = SourceIdentity::default();
+    let format = Format::default();
+    let mut encoder = Encoder::new(&EncodeOptions { format: &format, source });
+    let (mut reader, mut records) = (RowReader::default(), Records::default());
+    let snapshot = Snapshot { marker: SnapshotMarker::Between, time_us: 1, xid: Some(5) };
+    let mut before = 0;
+    for number in 0..300 {
+        if number == 100 {
+            before = ALLOCATIONS.with(Cell::get);
+        }
+        let row = reader.read(line.as_bytes(), &relation).unwrap();
+        assert_eq!(row.datum(&relation, 5), Datum::Null);
+        let change = Change {
+            position: Position::default(),
+            lsn: Lsn::from(400),
+            transaction: None,
+            last_commit_lsn: None,
+            origin: None,
+            data: Data::Read { relation: &relation, row, snapshot },
+        };
+        encoder.encode(&change, 1, &mut records).unwrap();
+        assert_eq!(records.len(), 1);
+    }
+    assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0);
 }

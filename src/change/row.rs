@@ -36,6 +36,13 @@ impl<'a> Row<'a> {
         Self { tuple, old, reselected: None }
     }
 
+    /// A row that was read from its table, whole: it has a value for every column of its relation,
+    /// or [`Change`](super::Change) does not hold what it promises.
+    #[must_use]
+    pub const fn whole(tuple: Tuple<'a>) -> Self {
+        Self::new(tuple, None)
+    }
+
     /// The values as they were sent, in column order.
     #[must_use]
     pub const fn tuple(&self) -> Tuple<'a> {

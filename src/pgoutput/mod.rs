@@ -11,11 +11,14 @@
 //! Format: <https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+mod buffer;
 mod decode;
 mod message;
 mod reader;
 
+pub use self::buffer::{TupleBuffer, TupleFull};
 pub use self::decode::decode;
 pub use self::message::{
     Begin, Commit, Datum, LogicalMessage, Message, OldTuple, Origin, RelationBody, RelationColumn,

@@ -1,9 +1,29 @@
-//! Reads the rows that were there before the stream.
+//! Snapshots: the rows that a table held before its changes were streamed.
+//!
+//! A row of a snapshot is a change like any other, with `op = "r"`; what is here reads it, and the
+//! stages of the stream take it from there.
+//!
+//! # The hand-over, step by step
+//!
+//! 1. A replication slot is made. Postgres waits until every transaction that was running then has
+//!    ended; where that is, is the *consistent point*. The stream will have every transaction that
+//!    commits after it, and no other.
+//! 2. With the slot comes a snapshot, exported under a name: the database as it is exactly at that
+//!    point, with every transaction that the stream will not have, and no other.
+//! 3. Several connections begin a transaction each and import the snapshot (`postgres::copy`). All
+//!    of them see the same rows from then on, whatever is written; the connection that made the
+//!    slot may go.
+//! 4. Each takes pages of a table, reads them by COPY, and makes of every line ([`row`]) the tuple
+//!    that the stream would have brought.
+//! 5. When all rows are acknowledged, the stream is started at the consistent point. Between the
+//!    last row of the snapshot and the first change there is no gap and no overlap.
 //!
 //! `control` is where snapshots are asked for and shown.
 //!
 //! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
 
 mod control;
+pub mod row;
 
 pub use self::control::{Command, Control, Request, SnapshotState, SnapshotStatus};
+pub use self::row::{RowError, RowReader};

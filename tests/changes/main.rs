@@ -1,5 +1,6 @@
 //! From pgoutput messages to records: what a consumer sees of every kind of change.
 
+mod copy;
 mod dead_letters;
 mod fuzz;
 mod golden;

@@ -82,7 +82,36 @@ pub(crate) fn origin(commit_lsn: u64, name: &str) -> Vec<u8> {
     [b"O".as_slice(), &commit_lsn.to_be_bytes(), name.as_bytes(), &[0]].concat()
 }
 
-/// The 20-column taxi row of the load tests, and its table.
+/// The same row as COPY writes it.
+pub(crate) fn taxi_line(trip: u64) -> String {
+    format!("{trip}\t{}\n", TAXI[1..].join("\t"))
+}
+
+/// The values of the 20-column taxi row of the load tests; the first is the trip's number.
+const TAXI: [&str; 20] = [
+    "",
+    "2",
+    "2024-01-12 13:46:40",
+    "2024-01-12 14:12:09",
+    "3",
+    "17.42",
+    "1",
+    "N",
+    "132",
+    "48",
+    "1",
+    "52.80",
+    "2.50",
+    "0.50",
+    "11.05",
+    "6.94",
+    "1.00",
+    "77.29",
+    "2.50",
+    "1.75",
+];
+
+/// The taxi row as an Insert, and its table.
 pub(crate) fn taxi(trip: u64) -> (Vec<u8>, Vec<u8>) {
     let columns: [Column<'_>; 20] = [
         (true, "trip_id", 20),
@@ -107,28 +136,7 @@ pub(crate) fn taxi(trip: u64) -> (Vec<u8>, Vec<u8>) {
         (false, "airport_fee", 1700),
     ];
     let trip = trip.to_string();
-    let values = [
-        &*trip,
-        "2",
-        "2024-01-12 13:46:40",
-        "2024-01-12 14:12:09",
-        "3",
-        "17.42",
-        "1",
-        "N",
-        "132",
-        "48",
-        "1",
-        "52.80",
-        "2.50",
-        "0.50",
-        "11.05",
-        "6.94",
-        "1.00",
-        "77.29",
-        "2.50",
-        "1.75",
-    ];
+    let values = [&[&*trip], &TAXI[1..]].concat();
     let values: Vec<Value> = values.iter().map(|value| text(value)).collect();
     (relation(16400, "rides", b'd', &columns), row(b'I', 16400, &[tuple(b'N', &values)]))
 }
