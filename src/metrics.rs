@@ -29,6 +29,13 @@ pub struct StageLabel {
     pub stage: &'static str,
 }
 
+/// A table, as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct TableLabel {
+    /// Schema and name.
+    pub table: String,
+}
+
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<u64, AtomicU64>;
 
@@ -86,6 +93,18 @@ pub struct Metrics {
     pub standby: Level,
     /// One for a stage that makes no progress while there is something to do, else zero.
     pub stalled: Family<StageLabel, Level>,
+    /// Rows that snapshots published.
+    pub snapshot_rows: Count,
+    /// Bytes that snapshots read.
+    pub snapshot_bytes: Count,
+    /// Tables of snapshots that are not done.
+    pub snapshot_tables_left: Level,
+    /// One while a snapshot is not done, else zero.
+    pub snapshot_running: Level,
+    /// Rows published of single tables, while they are read.
+    pub snapshot_table_rows: Family<TableLabel, Level>,
+    /// How much of them that is, from 0 to 1.
+    pub snapshot_table_ratio: Family<TableLabel, Gauge<f64, AtomicU64>>,
 }
 
 impl Default for Metrics {
@@ -117,6 +136,12 @@ impl Default for Metrics {
             slot_room_seconds: Family::default(),
             standby: Level::default(),
             stalled: Family::default(),
+            snapshot_rows: Count::default(),
+            snapshot_bytes: Count::default(),
+            snapshot_tables_left: Level::default(),
+            snapshot_running: Level::default(),
+            snapshot_table_rows: Family::default(),
+            snapshot_table_ratio: Family::default(),
         };
         metrics.register();
         metrics
@@ -156,6 +181,20 @@ impl Metrics {
         self.stalled.get_or_create(&StageLabel { stage }).set(u64::from(stalled));
     }
 
+    /// Says how much of a snapshot's table is published: rows, and the share that they are.
+    pub fn set_snapshot_table(&self, table: &str, rows: u64, ratio: f64) {
+        let label = TableLabel { table: table.to_owned() };
+        self.snapshot_table_rows.get_or_create(&label).set(rows);
+        self.snapshot_table_ratio.get_or_create(&label).set(ratio);
+    }
+
+    /// The table is not read any more.
+    pub fn forget_snapshot_table(&self, table: &str) {
+        let label = TableLabel { table: table.to_owned() };
+        self.snapshot_table_rows.remove(&label);
+        self.snapshot_table_ratio.remove(&label);
+    }
+
     fn register(&mut self) {
         let registry = &mut self.registry;
         for (name, help, counter) in [
@@ -170,6 +209,8 @@ impl Metrics {
             ("oversize", "Rows larger than Kafka takes", &self.oversize),
             ("truncated", "Rows cut so that Kafka takes them", &self.truncated),
             ("changes_covered", "Changes left out, as they were published before", &self.covered),
+            ("snapshot_rows", "Rows that snapshots published", &self.snapshot_rows),
+            ("snapshot_bytes", "Bytes that snapshots read", &self.snapshot_bytes),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (
                 "unchanged_omitted",
@@ -201,6 +242,8 @@ impl Metrics {
             ("streaming", "One while rows stream, else zero", &self.streaming),
             ("slot_retained_bytes", "Bytes of WAL the slot holds back", &self.slot_retained_bytes),
             ("standby", "One while another copy reads from the slot", &self.standby),
+            ("snapshot_tables_left", "Tables of snapshots not done", &self.snapshot_tables_left),
+            ("snapshot_running", "One while a snapshot is not done", &self.snapshot_running),
         ] {
             registry.register(name, help, gauge.clone());
         }
@@ -212,6 +255,10 @@ impl Metrics {
         }
         let help = "One for a stage that makes no progress while there is something to do";
         registry.register("stalled", help, self.stalled.clone());
+        let help = "Rows published of a table that a snapshot reads";
+        registry.register("snapshot_table_rows", help, self.snapshot_table_rows.clone());
+        let help = "How much of such a table is published, from 0 to 1";
+        registry.register("snapshot_table_ratio", help, self.snapshot_table_ratio.clone());
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 pub use self::status::{Failure, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
+use crate::snapshot::progress::Book;
 
 /// The endpoint can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +48,8 @@ pub struct Observed {
     pub status: watch::Receiver<Status>,
     /// The numbers.
     pub metrics: Arc<Metrics>,
+    /// How far snapshots are.
+    pub progress: Arc<Book>,
 }
 
 impl Observed {
@@ -54,7 +57,9 @@ impl Observed {
     #[must_use]
     pub fn status_now(&self) -> Status {
         let metrics = &self.metrics;
+        let snapshot = self.progress.snapshot();
         Status {
+            snapshot: (snapshot.tables_total > 0).then_some(snapshot),
             received_lsn: Lsn::from(metrics.received_lsn.get()),
             confirmed_lsn: Lsn::from(metrics.confirmed_lsn.get()),
             records_in_flight: metrics.in_flight.get(),

@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::lsn::Lsn;
+use crate::snapshot::progress::Report;
 
 /// What the bridge is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,7 +92,7 @@ pub struct SlotRoom {
 }
 
 /// What `/status` answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The pipeline's name.
     pub name: String,
@@ -115,6 +116,8 @@ pub struct Status {
     pub changes: u64,
     /// Records acknowledged since the start.
     pub records_acked: u64,
+    /// How far snapshots are; none before the first since the start.
+    pub snapshot: Option<Report>,
     /// What is waited for in this state, where that is known.
     pub reason: Option<String>,
     /// What stands still although rows should flow.

@@ -37,6 +37,7 @@ use crate::error::{Error, Severity};
 use crate::metrics::Metrics;
 use crate::postgres::{self, ConnInfo, Walsender};
 use crate::snapshot::Control;
+use crate::snapshot::progress::Book;
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -49,6 +50,8 @@ pub struct Bridge {
     conninfo: ConnInfo,
     status: watch::Sender<Status>,
     metrics: Arc<Metrics>,
+    /// How far snapshots are, over all sessions.
+    progress: Arc<Book>,
     /// The server process of the last stream.
     walsender: Mutex<Option<Walsender>>,
     has_streamed: AtomicBool,
@@ -73,7 +76,9 @@ impl Bridge {
         };
         let status = watch::Sender::new(status);
         let metrics = Arc::new(Metrics::default());
+        let progress = Arc::new(Book::new(Arc::clone(&metrics)));
         Ok(Self {
+            progress,
             settings,
             conninfo,
             status,
@@ -88,7 +93,11 @@ impl Bridge {
     /// What the bridge tells of itself, now and later.
     #[must_use]
     pub fn observe(&self) -> Observed {
-        Observed { status: self.status.subscribe(), metrics: Arc::clone(&self.metrics) }
+        Observed {
+            status: self.status.subscribe(),
+            metrics: Arc::clone(&self.metrics),
+            progress: Arc::clone(&self.progress),
+        }
     }
 
     /// Where snapshots are asked for.

@@ -18,11 +18,12 @@
 //! 5. When all rows are acknowledged, the stream is started at the consistent point. Between the
 //!    last row of the snapshot and the first change there is no gap and no overlap.
 //!
-//! `control` is where snapshots are asked for and shown.
+//! `control` is where snapshots are asked for and shown, `progress` the book of how far they are.
 //!
 //! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
 
 mod control;
+pub mod progress;
 pub mod row;
 
 pub use self::control::{Command, Control, Request, SnapshotState, SnapshotStatus};
