@@ -43,6 +43,14 @@ pub struct Topics {
     listed: bool,
 }
 
+/// A topic that exists.
+struct Described {
+    /// It was not there before.
+    is_new: bool,
+    /// None where they are not asked for, or not told.
+    settings: Option<ConfigResource>,
+}
+
 impl Topics {
     /// Knows nothing yet, and asks when it must.
     #[must_use]
@@ -63,27 +71,28 @@ impl Topics {
     /// # Errors
     /// When the brokers can't be asked, or refuse to make the topic, or it must not be made.
     pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<Option<usize>, Error> {
-        let admin = self.admin()?;
+        let described = self.found_or_made(plan).await?;
+        // A broker that has just made a topic may still tell its own defaults.
+        let planned = plan.settings.get(LARGEST).filter(|_| described.is_new).cloned();
+        Ok(self.limit(plan, planned.or_else(|| setting(described.settings.as_ref()))))
+    }
+
+    /// Makes sure that the topic exists, and describes it.
+    async fn found_or_made(&mut self, plan: &TopicPlan) -> Result<Described, Error> {
         if !self.listed {
-            self.known = reach::topics(&self.config).await?;
-            self.listed = true;
+            self.reach().await?;
         }
         if let Some(&partitions) = self.known.get(&*plan.name) {
-            let described = self.described(&plan.name).await?;
-            report_differences(plan, partitions, described.as_ref());
-            return Ok(self.limit(plan, setting(described.as_ref())));
+            let settings = self.described(&plan.name).await?;
+            report_differences(plan, partitions, settings.as_ref());
+            return Ok(Described { is_new: false, settings });
         }
         if !self.create {
             return Err(Error::TopicMissing { topic: plan.name.to_string() });
         }
-        create(&admin, plan).await?;
+        create(&self.admin()?, plan).await?;
         self.known.insert(plan.name.to_string(), usize::try_from(plan.partitions).unwrap_or(0));
-        // A broker that has just made a topic may still tell its own defaults.
-        let limit = match plan.settings.get(LARGEST) {
-            Some(set) => Some(set.clone()),
-            None => setting(self.described(&plan.name).await?.as_ref()),
-        };
-        Ok(self.limit(plan, limit))
+        Ok(Described { is_new: true, settings: self.described(&plan.name).await? })
     }
 
     /// The largest batch that the topic takes; warns where the client makes larger ones.
@@ -107,9 +116,10 @@ impl Topics {
     /// # Errors
     /// As [`ensure`](Self::ensure); and when it has a cleanup policy that lets checkpoints expire.
     pub async fn ensure_compacted(&mut self, plan: &TopicPlan) -> Result<(), Error> {
-        self.ensure(plan).await?;
-        let described = self.described(&plan.name).await?;
-        let entry = described.as_ref().and_then(|topic| topic.get("cleanup.policy"));
+        let described = self.found_or_made(plan).await?;
+        // A broker that has just made a topic may still tell its own defaults.
+        let settings = described.settings.filter(|_| !described.is_new);
+        let entry = settings.as_ref().and_then(|topic| topic.get("cleanup.policy"));
         match entry.and_then(|entry| entry.value.clone()) {
             Some(policy) if policy != "compact" => {
                 return Err(Error::NotCompacted { topic: plan.name.to_string(), policy });
