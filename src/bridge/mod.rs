@@ -8,13 +8,15 @@
 //!   Standby                   another reads from the slot: waiting until it is free
 //! ```
 //!
-//! Beside all of that runs the guard of the slot (`guard`).
+//! Beside all of that runs the guard of the slot (`guard`). With another configuration (`reload`) a
+//! session drains as at the end, and the next begins with it.
 //!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
 
 mod guard;
 mod lookup;
+mod reload;
 mod session;
 mod setup;
 mod standby;
@@ -29,6 +31,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+pub use self::reload::Reload;
+use self::reload::{Configured, Run};
 pub use self::teardown::{Teardown, teardown};
 use crate::admin::{Observed, State, Status};
 use crate::backoff::Backoff;
@@ -44,17 +48,20 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A session that streamed this long was healthy: the next failure is a new one.
 const HEALTHY: Duration = Duration::from_secs(60);
 
-/// The bridge from one database to one Kafka.
+/// The bridge from one database to one Kafka. A clone is the same bridge.
+#[derive(Clone)]
 pub struct Bridge {
     settings: Resolved,
     conninfo: ConnInfo,
-    status: watch::Sender<Status>,
+    /// The configuration that holds from the next session on.
+    configured: Arc<watch::Sender<Arc<Configured>>>,
+    status: Arc<watch::Sender<Status>>,
     metrics: Arc<Metrics>,
     /// How far snapshots are, over all sessions.
     progress: Arc<Book>,
     /// The server process of the last stream.
-    walsender: Mutex<Option<Walsender>>,
-    has_streamed: AtomicBool,
+    walsender: Arc<Mutex<Option<Walsender>>>,
+    has_streamed: Arc<AtomicBool>,
     /// The topics that were made sure of.
     topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
     control: Arc<Control>,
@@ -74,17 +81,23 @@ impl Bridge {
             publication: settings.publication.clone(),
             ..Status::default()
         };
-        let status = watch::Sender::new(status);
+        let status = Arc::new(watch::Sender::new(status));
+        let configured = Configured {
+            config: config.clone(),
+            settings: settings.clone(),
+            conninfo: conninfo.clone(),
+        };
         let metrics = Arc::new(Metrics::default());
         let progress = Arc::new(Book::new(Arc::clone(&metrics)));
         Ok(Self {
             progress,
             settings,
             conninfo,
+            configured: Arc::new(watch::Sender::new(Arc::new(configured))),
             status,
             metrics,
-            walsender: Mutex::default(),
-            has_streamed: AtomicBool::new(false),
+            walsender: Arc::default(),
+            has_streamed: Arc::default(),
             topics_seen: Arc::default(),
             control: Arc::default(),
         })
@@ -116,18 +129,39 @@ impl Bridge {
     ///
     /// # Errors
     /// A failure that trying again does not mend.
-    pub async fn run(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+    pub async fn run(&self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
+        // It holds a clone of this, which is large.
+        let outcome = Box::pin(self.run_reloading(shutdown)).await;
+        self.enter(State::Stopped);
+        outcome
+    }
+
+    /// Streams as it is configured until `shutdown` turns true, or there is `another` configuration.
+    async fn run_configured(
+        &self,
+        mut shutdown: watch::Receiver<bool>,
+        another: impl Future<Output = ()>,
+    ) -> Result<Run, Error> {
         for warning in &self.settings.warnings {
             warn(warning);
         }
         let stop = watch::Sender::new(false);
         let mut sessions = std::pin::pin!(self.sessions(stop.subscribe()));
         let overrun = tokio::select! {
-            outcome = &mut sessions => return outcome,
+            outcome = &mut sessions => return outcome.map(|()| Run::Stopped),
             overrun = self.guard_slot() => overrun,
             () = told(&mut shutdown) => {
                 stop.send_replace(true);
-                return sessions.await;
+                return sessions.await.map(|()| Run::Stopped);
+            }
+            () = another => {
+                stop.send_replace(true);
+                let ended = sessions.await;
+                if *shutdown.borrow() {
+                    return ended.map(|()| Run::Stopped);
+                }
+                reload::session_ended(ended)?;
+                return Ok(Run::Reconfigured);
             }
         };
         stop.send_replace(true);
@@ -157,12 +191,7 @@ impl Bridge {
                 }
             }
             self.status.send_modify(|status| status.failure = Some(error.failure()));
-            if *shutdown.borrow() {
-                self.enter(State::Stopped);
-                return Err(error);
-            }
-            if error.severity() != Severity::Retry {
-                self.enter(State::Stopped);
+            if *shutdown.borrow() || error.severity() != Severity::Retry {
                 return Err(error);
             }
             if streaming_since.is_some_and(|since: Instant| since.elapsed() >= HEALTHY) {
@@ -183,7 +212,6 @@ impl Bridge {
                 () = told(&mut shutdown) => break,
             }
         }
-        self.enter(State::Stopped);
         Ok(())
     }
 

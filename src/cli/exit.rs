@@ -69,6 +69,9 @@ pub enum CliError {
     /// The asynchronous runtime can't be started.
     #[error("starting the runtime: {0}")]
     Runtime(#[source] std::io::Error),
+    /// A signal can't be waited for.
+    #[error("waiting for signals: {0}")]
+    Signal(#[source] std::io::Error),
     /// What the command prints can't be written.
     #[error("writing to stdout: {0}")]
     Output(#[source] std::io::Error),
@@ -127,7 +130,9 @@ impl CliError {
             },
             Self::NotConfirmed => Exit::Usage,
             Self::Telemetry(_) => Exit::Bug,
-            Self::Runtime(_) | Self::Status { .. } | Self::NotReady { .. } => Exit::Retry,
+            Self::Runtime(_) | Self::Signal(_) | Self::Status { .. } | Self::NotReady { .. } => {
+                Exit::Retry
+            }
             // `rowcast config | head` is no failure.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_)

@@ -69,7 +69,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.map_err(CliError::Runtime)?.block_on(async {
         match command {
-            Command::Run(args) => run::run(args, &global).await,
+            Command::Run(args) => run::run(args, global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Status(args) => status::run(args, &global).await,
             Command::Teardown(args) => teardown::run(args, &global).await,

@@ -1,12 +1,12 @@
 //! `rowcast run`: the bridge itself.
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::{CliError, Exit, GlobalArgs, SettingArgs};
-use crate::bridge::Bridge;
-use crate::config::OnGap;
+use crate::bridge::{Bridge, Reload};
+use crate::config::{Config, OnGap};
 use crate::error::Error;
 use crate::{admin, telemetry};
 
@@ -14,7 +14,8 @@ use crate::{admin, telemetry};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The publication and the replication slot are made on the first run. SIGTERM and SIGINT end it after \
-what is in flight has been acknowledged, for at most kafka.drain_timeout.
+what is in flight has been acknowledged, for at most kafka.drain_timeout. SIGHUP reads the \
+configuration anew; a wrong one is told and changes nothing.
 
 Examples:
   DATABASE_URL=postgres:///taxi KAFKA_BROKERS=localhost:9092 rowcast run
@@ -28,16 +29,47 @@ pub(super) struct RunArgs {
     settings: SettingArgs,
 }
 
-pub(super) async fn run(args: RunArgs, global: &GlobalArgs) -> Result<(), CliError> {
-    let mut loaded = global.load(&args.settings)?;
-    if args.accept_gap {
-        loaded.config.postgres.on_gap = OnGap::Accept;
-    }
-    telemetry::init(&loaded.config.log)?;
-    let bridge = Bridge::new(&loaded.config)?;
+pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliError> {
+    let config = args.load(&global)?;
+    telemetry::init(&config.log)?;
+    // From here on SIGHUP does not end the process.
+    let hangups = signal(SignalKind::hangup()).map_err(CliError::Signal)?;
+    let bridge = Bridge::new(&config)?;
     let _admin = serve_admin(&bridge).await?;
+    let reloads = reload_on(hangups, bridge.clone(), move || args.load(&global));
+    let _reloads = AbortOnDrop(tokio::spawn(reloads));
     bridge.run(told_to_stop()).await?;
     Ok(())
+}
+
+impl RunArgs {
+    fn load(&self, global: &GlobalArgs) -> Result<Config, CliError> {
+        let mut config = global.load(&self.settings)?.config;
+        if self.accept_gap {
+            config.postgres.on_gap = OnGap::Accept;
+        }
+        Ok(config)
+    }
+}
+
+/// Has the bridge take on its configuration anew, from all of its sources, at each SIGHUP.
+async fn reload_on(
+    mut hangups: Signal,
+    bridge: Bridge,
+    load: impl Fn() -> Result<Config, CliError>,
+) {
+    while hangups.recv().await.is_some() {
+        let reloaded = load().and_then(|config| Ok(bridge.reconfigure(&config)?));
+        match reloaded {
+            Ok(Reload { kept }) => {
+                for kept in kept {
+                    tracing::warn!("SIGHUP: {kept}");
+                }
+                tracing::info!("SIGHUP: configuration reloaded; a new session begins with it");
+            }
+            Err(error) => tracing::error!(%error, "SIGHUP: nothing is changed"),
+        }
+    }
 }
 
 /// Serves the admin endpoint for as long as the returned guard lives.

@@ -26,6 +26,7 @@ mod modes;
 pub mod operations;
 pub mod pattern;
 pub mod postgres;
+mod reload;
 pub mod resolved;
 mod rule;
 pub mod secret;
@@ -62,6 +63,7 @@ pub use self::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePre
 pub use self::operations::Operation;
 pub use self::pattern::{TableFilter, TablePattern};
 pub use self::postgres::Postgres;
+pub use self::reload::NeedsRestart;
 pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;
 pub use self::size::Size;

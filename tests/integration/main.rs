@@ -23,6 +23,7 @@ mod memory;
 mod oracle;
 mod oversize;
 mod partitions;
+mod reload;
 mod scenario;
 mod setup;
 mod slot_guard;

@@ -147,6 +147,11 @@ impl Bridge {
         self.process.signal(Signal::CONT);
     }
 
+    /// SIGHUP: it is to read its configuration anew.
+    pub(crate) fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// SIGTERM, and wait for the end.
     ///
     /// # Panics
