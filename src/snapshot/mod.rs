@@ -18,13 +18,35 @@
 //! 5. When all rows are acknowledged, the stream is started at the consistent point. Between the
 //!    last row of the snapshot and the first change there is no gap and no overlap.
 //!
+//! # Beside the stream
+//!
+//! A table that comes later, a part that is asked for, what a first snapshot that was cut off left:
+//! all these are read in chunks while the stream runs, each between two watermarks in the stream
+//! itself ([`watermark`]). What changes between the two is left out of the chunk ([`window`]), the
+//! rest is published at the second, in the very transaction that moves the checkpoint there. So a
+//! snapshot goes on after any of its chunks, and no row is published that is older than what came
+//! before it ([`visibility`]).
+//!
 //! `control` is where snapshots are asked for and shown, `progress` the book of how far they are.
 //!
 //! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
 
+pub mod chunk;
+pub mod chunk_size;
 mod control;
 pub mod progress;
 pub mod row;
+pub mod visibility;
+pub mod watermark;
+pub mod window;
 
+#[cfg(test)]
+mod tests;
+
+pub use self::chunk::Chunk;
+pub use self::chunk_size::ChunkSize;
 pub use self::control::{Command, Control, Request, SnapshotState, SnapshotStatus};
 pub use self::row::{RowError, RowReader};
+pub use self::visibility::{Mark, RecentXids, Visibility};
+pub use self::watermark::Watermark;
+pub use self::window::{Closed, Spoiled, Window};
