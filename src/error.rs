@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use crate::lsn::Lsn;
-use crate::{admin, change, checkpoint, config, encode, kafka, pgoutput, postgres, route};
+use crate::{
+    admin, change, checkpoint, config, encode, kafka, pgoutput, postgres, route, snapshot,
+};
 
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,9 @@ pub enum Error {
         /// Table, column and cause.
         source: encode::EncodeError,
     },
+    /// A row that a snapshot read is not written as COPY writes rows.
+    #[error(transparent)]
+    SnapshotRow(#[from] snapshot::RowError),
     /// The slot held more of the server's WAL than it may, and was dropped.
     #[error(
         "the slot {slot:?} held {retained_bytes} bytes of WAL, more than postgres.slot_wal_limit \
@@ -122,9 +127,11 @@ impl Error {
             | Self::Rules(_)
             | Self::SlotGivenUp { .. }
             | Self::Encode { .. } => Severity::Operator,
-            Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
-                Severity::Bug
-            }
+            Self::Frame(_)
+            | Self::Decode { .. }
+            | Self::Assemble(_)
+            | Self::SnapshotRow(_)
+            | Self::Thread { .. } => Severity::Bug,
         }
     }
 
@@ -155,7 +162,11 @@ impl Error {
                            \"skip-with-dead-letter\" to go on without the row";
                 Some(fix.to_owned())
             }),
-            Self::Frame(_) | Self::Decode { .. } | Self::Assemble(_) | Self::Thread { .. } => {
+            Self::Frame(_)
+            | Self::Decode { .. }
+            | Self::Assemble(_)
+            | Self::SnapshotRow(_)
+            | Self::Thread { .. } => {
                 Some("please report this, with the log and the server's version".to_owned())
             }
             Self::SlotGivenUp { .. } => Some(

@@ -12,6 +12,7 @@ mod out;
 mod oversize;
 mod publish;
 mod report;
+mod window;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -22,6 +23,7 @@ use self::out::Out;
 pub use self::oversize::Oversize;
 pub use self::publish::Policy;
 use self::publish::{Prepared, Publisher};
+use self::window::{Heard, Windows};
 use crate::change::{
     Assembler, Change, KeyChoice, Position, Relation, RelationFacts, Reselected, Row, Step,
     Transaction,
@@ -109,6 +111,7 @@ pub struct Worker<S, L> {
     assembler: Assembler,
     publisher: Publisher<L>,
     out: Out<S>,
+    windows: Option<Windows>,
 }
 
 /// Why a message was not carried through.
@@ -143,6 +146,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             assembler: Assembler::new(last_commit_lsn),
             publisher: Publisher::new(lookup, router, encoder, policy),
             out: Out::new(sink, ledger, metrics, stop, checkpointing),
+            windows: None,
         }
     }
 
@@ -212,9 +216,12 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if let Message::Relation(body) = message {
             return self.relation(&body);
         }
-        let Self { assembler, publisher, out } = self;
+        let Self { assembler, publisher, out, windows } = self;
         let resumed = out.checkpoints.resumed_from();
         let mut publish = |change: &Change<'_>, out: &mut Out<S>| -> Result<(), Halt> {
+            if let Some(windows) = windows {
+                windows.see(change);
+            }
             if resumed.covers(change.position) {
                 publisher.pass_over(change, &out.metrics);
                 return Ok(());
@@ -228,7 +235,10 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             }
         };
         match assembler.apply(message, lsn)? {
-            Step::Change(change) => publish(&change, out)?,
+            Step::Change(change) => match Heard::of(&change) {
+                Some(heard) => self.hear(&heard)?,
+                None => publish(&change, out)?,
+            },
             Step::Truncated(changes) => {
                 for change in changes {
                     publish(&change, out)?;
@@ -236,6 +246,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             }
             Step::Begin(transaction) => {
                 out.ledger.begin();
+                if let Some(windows) = windows {
+                    windows.began(transaction.xid);
+                }
                 out.checkpoints.source_began(transaction.commit_lsn);
                 publisher.begin(&transaction, lsn);
                 let position = Position { commit_lsn: transaction.commit_lsn, ordinal: 0 };
@@ -250,6 +263,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                     self.send_around(&transaction)?;
                 }
                 self.out.ledger.commit(end_lsn, Position { commit_lsn, ordinal: changes });
+                if let Some(stand) = self.windows.as_mut().and_then(|w| w.ended(end_lsn)) {
+                    self.out.checkpoints.snapshots_stand(end_lsn, stand);
+                }
                 self.out.source_ended()?;
                 self.out.metrics.transactions.inc();
                 self.out.metrics.received_lsn.set(end_lsn.as_u64());
@@ -275,7 +291,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
 
     /// A table is described for the first time, or anew after it changed.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
-        let Self { assembler, publisher, out } = self;
+        let Self { assembler, publisher, out, windows } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
         let facts = publisher.lookup.relation_facts(body.oid, &types)?;
         if out.stop.is_now() {
@@ -284,6 +300,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let configured = publisher.router.key_columns(body.schema, body.table);
         let before = assembler.relations.by_oid(body.oid).cloned();
         let relation = assembler.relations.insert(body, facts, &KeyChoice { configured })?;
+        if let Some(windows) = windows {
+            windows.described(&relation);
+        }
         publisher.announce(&relation, before.as_deref())
     }
 }

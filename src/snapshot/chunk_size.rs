@@ -1,6 +1,6 @@
 //! How many rows the next chunk is to have.
 //!
-//! A chunk is to take about [`TARGET`]: shorter ones spend their time on watermarks, longer ones
+//! A chunk is to take about a fifth of a second: shorter ones spend their time on watermarks, longer ones
 //! hold a snapshot of the server's open and see more of their rows change meanwhile. It is held in
 //! memory until its window closes, so its bytes are bounded too.
 

@@ -34,6 +34,7 @@
 pub mod chunk;
 pub mod chunk_size;
 mod control;
+pub mod exchange;
 pub mod progress;
 pub mod row;
 pub mod visibility;
@@ -46,6 +47,7 @@ mod tests;
 pub use self::chunk::Chunk;
 pub use self::chunk_size::ChunkSize;
 pub use self::control::{Command, Control, Request, SnapshotState, SnapshotStatus};
+pub use self::exchange::{Edit, Exchange, Order, Outcome};
 pub use self::row::{RowError, RowReader};
 pub use self::visibility::{Mark, RecentXids, Visibility};
 pub use self::watermark::Watermark;

@@ -339,7 +339,8 @@ fn places(relation: &Relation, key: &[String]) -> Option<Vec<usize>> {
 }
 
 /// Whether rows of one relation are rows of the other, under the same name.
-fn is_same(left: &Relation, right: &Relation) -> bool {
+#[must_use]
+pub fn is_same(left: &Relation, right: &Relation) -> bool {
     let columns = |relation: &Relation| -> Vec<(String, u32, i32)> {
         let columns = relation.columns.iter();
         columns.map(|column| (column.name.clone(), column.type_oid, column.typmod)).collect()

@@ -148,7 +148,6 @@ impl State {
     }
 
     /// How the snapshots stand once the stream is published through `through_lsn`.
-    #[expect(dead_code, reason = "snapshots are not taken yet")]
     pub(super) fn snapshots_stand(&mut self, through_lsn: Lsn, snapshots: Arc<Snapshots>) {
         debug_assert!(self.snapshots.back().is_none_or(|(lsn, _)| *lsn <= through_lsn));
         self.snapshots.push_back((through_lsn, snapshots));

@@ -1,6 +1,7 @@
 //! What the worker hands over before it says that a transaction ended.
 
 mod promises;
+mod windows;
 
 use std::sync::Mutex;
 use std::time::Duration;

@@ -1,0 +1,212 @@
+//! What watermarks stand for: handed over here, from the one who reads tables to the worker, and
+//! carried out when their watermark comes by in the stream.
+//!
+//! ```text
+//! reader   place(order) -> watermark --> Postgres --> stream --> take(watermark) -> order   worker
+//!    ^                                                                                |
+//!    +------------------------------- outcome, once its transaction has ended --------+
+//! ```
+//!
+//! So whatever changes the state of snapshots has a place in the stream, and the checkpoint of that
+//! place holds it: see [`Edit`]. An order whose watermark never comes is taken back by whoever placed
+//! it, or ends with the session.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::chunk::Chunk;
+use super::watermark::Watermark;
+use super::window::{Closed, Spoiled};
+use crate::checkpoint::{Snapshots, TableSnapshot};
+use crate::lsn::Lsn;
+
+/// What a watermark stands for.
+#[derive(Debug)]
+pub enum Order {
+    /// The low watermark of a window: from here on the changes of the table are minded.
+    Open {
+        /// The table's OID, as the stream names it.
+        oid: u32,
+        /// The columns that tell its rows apart.
+        key: Vec<String>,
+        /// How much may be held of what changes, in bytes.
+        limit_bytes: usize,
+    },
+    /// The high watermark: what the stream has not told of is published.
+    Close {
+        /// The table's OID.
+        oid: u32,
+        /// The rows that were read.
+        chunk: Box<Chunk>,
+        /// What holds once they are published.
+        edits: Vec<Edit>,
+    },
+    /// Only the state of snapshots changes.
+    Note(Vec<Edit>),
+}
+
+/// A change of the state of snapshots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// The snapshot of a table stands so; it is put at the end if it is new.
+    Put(TableSnapshot),
+    /// The snapshot of a table is at its end.
+    Remove {
+        /// The request.
+        id: String,
+        /// The table's schema.
+        schema: String,
+        /// The table.
+        table: String,
+    },
+}
+
+impl Edit {
+    /// Takes the snapshot of a table out.
+    #[must_use]
+    pub fn remove(of: &TableSnapshot) -> Self {
+        let TableSnapshot { id, schema, table, .. } = of.clone();
+        Self::Remove { id, schema, table }
+    }
+
+    /// Carries it out.
+    pub fn apply(self, snapshots: &mut Snapshots) {
+        let (id, schema, table) = match &self {
+            Self::Put(TableSnapshot { id, schema, table, .. })
+            | Self::Remove { id, schema, table } => (id, schema, table),
+        };
+        let is_it = |of: &TableSnapshot| (&of.id, &of.schema, &of.table) == (id, schema, table);
+        let at = snapshots.tables.iter().position(is_it);
+        match (self, at) {
+            (Self::Put(new), Some(at)) => {
+                if let Some(old) = snapshots.tables.get_mut(at) {
+                    *old = new;
+                }
+            }
+            (Self::Put(new), None) => snapshots.tables.push(new),
+            (Self::Remove { .. }, Some(at)) => drop(snapshots.tables.remove(at)),
+            (Self::Remove { .. }, None) => {}
+        }
+    }
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its watermark's number.
+    pub number: u64,
+    /// Where the watermark's transaction ends: confirmed, what was ordered is durable.
+    pub end_lsn: Lsn,
+    /// What became of the chunk; nothing changed where it must be read again.
+    pub result: Result<Closed, Spoiled>,
+}
+
+/// Where orders wait for their watermarks.
+#[derive(Debug)]
+pub struct Exchange {
+    slot: String,
+    run: String,
+    orders: Mutex<Orders>,
+    outcomes: UnboundedSender<Outcome>,
+}
+
+#[derive(Debug, Default)]
+struct Orders {
+    placed: u64,
+    waiting: BTreeMap<u64, Order>,
+}
+
+impl Exchange {
+    /// An exchange for one run of the pipeline that reads from this slot, and where its outcomes
+    /// come out.
+    #[must_use]
+    pub fn new(slot: String) -> (Self, UnboundedReceiver<Outcome>) {
+        let (outcomes, heard) = unbounded_channel();
+        let run = uuid::Uuid::now_v7().to_string();
+        (Self { slot, run, orders: Mutex::default(), outcomes }, heard)
+    }
+
+    /// Leaves an order, and gives the watermark that is to be written for it.
+    pub fn place(&self, order: Order) -> Watermark {
+        let mut orders = self.lock();
+        orders.placed += 1;
+        let number = orders.placed;
+        orders.waiting.insert(number, order);
+        Watermark { slot: self.slot.clone(), run: self.run.clone(), number }
+    }
+
+    /// Takes an order back whose watermark was not written, as far as anyone knows.
+    pub fn withdraw(&self, number: u64) {
+        self.lock().waiting.remove(&number);
+    }
+
+    /// The order of a watermark; none for one that is another's, or was heard before.
+    #[must_use]
+    pub fn take(&self, content: &[u8]) -> Option<(u64, Order)> {
+        let Watermark { slot, run, number } = Watermark::read(content)?;
+        if (slot, run) != (self.slot.clone(), self.run.clone()) {
+            return None;
+        }
+        Some((number, self.lock().waiting.remove(&number)?))
+    }
+
+    /// Tells what became of an order.
+    pub fn tell(&self, outcome: Outcome) {
+        // Nobody listens once the session ends.
+        let _ = self.outcomes.send(outcome);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::{SnapshotReason, TableProgress};
+
+    #[test]
+    fn an_order_is_taken_once_by_its_own_watermark() {
+        let (exchange, _outcomes) = Exchange::new("ours".to_owned());
+        let (other, _outcomes) = Exchange::new("ours".to_owned());
+        let first = exchange.place(Order::Note(Vec::new()));
+        let second = exchange.place(Order::Note(Vec::new()));
+        let _ = other.place(Order::Note(Vec::new()));
+        assert!(other.take(first.content().as_bytes()).is_none(), "of another run");
+        let foreign = Watermark { slot: "theirs".to_owned(), ..first.clone() };
+        assert!(exchange.take(foreign.content().as_bytes()).is_none());
+        assert!(exchange.take(b"anything").is_none());
+        exchange.withdraw(second.number);
+        assert!(exchange.take(second.content().as_bytes()).is_none());
+        assert!(matches!(exchange.take(first.content().as_bytes()), Some((1, Order::Note(_)))));
+        assert!(exchange.take(first.content().as_bytes()).is_none());
+    }
+
+    #[test]
+    fn edits_find_their_table_and_keep_the_order_of_requests() {
+        let of = |id: &str, table: &str, is_paused| TableSnapshot {
+            id: id.to_owned(),
+            schema: "public".to_owned(),
+            table: table.to_owned(),
+            reason: SnapshotReason::Asked,
+            condition: None,
+            is_paused,
+            progress: TableProgress::Waiting,
+        };
+        let mut snapshots = Snapshots::default();
+        for edit in [
+            Edit::Put(of("1", "a", false)),
+            Edit::Put(of("1", "b", false)),
+            Edit::Put(of("2", "a", false)),
+            Edit::Put(of("1", "a", true)),
+            Edit::remove(&of("1", "b", false)),
+            Edit::remove(&of("1", "b", false)),
+        ] {
+            edit.apply(&mut snapshots);
+        }
+        assert_eq!(snapshots.tables, [of("1", "a", true), of("2", "a", false)]);
+    }
+}

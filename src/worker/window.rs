@@ -1,0 +1,221 @@
+//! The worker's side of snapshots beside the stream: watermarks as they come by, the changes between
+//! two of them, and the rows that are published at the second.
+//!
+//! A chunk's rows go out within the transaction of its high watermark, and the state of the snapshot
+//! changes with the end of that transaction: so whatever a checkpoint covers has rows and state
+//! together. While no window is open, a change costs one look at an empty map.
+//!
+//! Not here: what makes a row stand or fall (`snapshot::window`), who reads chunks (`bridge`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::publish::{Prepared, Publisher};
+use super::{Halt, Lookup, Worker};
+use crate::change::{Change, Data, Position, Relation, Relations, Snapshot, SnapshotMarker};
+use crate::checkpoint::Snapshots;
+use crate::kafka::Sink;
+use crate::lsn::Lsn;
+use crate::snapshot::exchange::{Edit, Exchange, Order, Outcome};
+use crate::snapshot::watermark::{OWN_PREFIX, WATERMARK_PREFIX};
+use crate::snapshot::{Chunk, Closed, RecentXids, RowReader, Spoiled, Window, window};
+
+/// The windows that are open, and what is needed to close them.
+pub(super) struct Windows {
+    exchange: Arc<Exchange>,
+    /// By the OIDs of their tables.
+    open: HashMap<u32, Window>,
+    recent: RecentXids,
+    /// As snapshots stand at this place of the stream.
+    stands: Snapshots,
+    /// Orders that are carried out in the transaction that is open.
+    carried_out: Vec<CarriedOut>,
+    reader: RowReader,
+}
+
+struct CarriedOut {
+    number: u64,
+    edits: Vec<Edit>,
+    result: Result<Closed, Spoiled>,
+}
+
+/// A message of our own, as it stands in the stream.
+pub(super) struct Heard {
+    position: Position,
+    lsn: Lsn,
+    prefix: String,
+    content: Vec<u8>,
+}
+
+impl Heard {
+    /// None for every change that is not a message of our own.
+    #[inline]
+    pub(super) fn of(change: &Change<'_>) -> Option<Self> {
+        let Data::Message { prefix, content } = change.data else { return None };
+        prefix.starts_with(OWN_PREFIX).then(|| Self {
+            position: change.position,
+            lsn: change.lsn,
+            prefix: prefix.to_owned(),
+            content: content.to_vec(),
+        })
+    }
+}
+
+impl Windows {
+    /// `stands` is what the checkpoint says at the start.
+    pub(super) fn new(exchange: Arc<Exchange>, stands: Snapshots) -> Self {
+        Self {
+            exchange,
+            open: HashMap::new(),
+            recent: RecentXids::default(),
+            stands,
+            carried_out: Vec::new(),
+            reader: RowReader::default(),
+        }
+    }
+
+    /// A transaction begins.
+    #[inline]
+    pub(super) fn began(&mut self, xid: u32) {
+        self.recent.push(xid);
+    }
+
+    /// A change comes by.
+    #[inline]
+    pub(super) fn see(&mut self, change: &Change<'_>) {
+        if !self.open.is_empty() {
+            self.mind(change);
+        }
+    }
+
+    fn mind(&mut self, change: &Change<'_>) {
+        let relation = change.relation();
+        if let Some(window) = relation.and_then(|relation| self.open.get_mut(&relation.oid)) {
+            window.saw(change);
+        }
+    }
+
+    /// A table is described.
+    pub(super) fn described(&mut self, relation: &Arc<Relation>) {
+        if let Some(window) = self.open.get_mut(&relation.oid) {
+            window.described(relation);
+        }
+    }
+
+    fn done(&mut self, number: u64, edits: Vec<Edit>, result: Result<Closed, Spoiled>) {
+        self.carried_out.push(CarriedOut { number, edits, result });
+    }
+
+    /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
+    pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<Arc<Snapshots>> {
+        if self.carried_out.is_empty() {
+            return None;
+        }
+        let mut changed = false;
+        for CarriedOut { number, edits, result } in std::mem::take(&mut self.carried_out) {
+            for edit in edits {
+                edit.apply(&mut self.stands);
+                changed = true;
+            }
+            self.exchange.tell(Outcome { number, end_lsn, result });
+        }
+        changed.then(|| Arc::new(self.stands.clone()))
+    }
+}
+
+impl<S: Sink, L: Lookup> Worker<S, L> {
+    /// Takes snapshots beside the stream, as they are ordered here.
+    #[must_use]
+    pub fn with_snapshots(mut self, exchange: Arc<Exchange>) -> Self {
+        let stands = self.out.checkpoints.told.start.snapshots.as_ref().clone();
+        self.windows = Some(Windows::new(exchange, stands));
+        self
+    }
+
+    /// Carries out what a message of our own stands for. None of them is published.
+    pub(super) fn hear(&mut self, heard: &Heard) -> Result<(), Halt> {
+        let Some(windows) = &mut self.windows else { return Ok(()) };
+        if heard.prefix != WATERMARK_PREFIX {
+            return Ok(());
+        }
+        match windows.exchange.take(&heard.content) {
+            // Another pipeline's, or one that a session before this one left.
+            None => {}
+            Some((number, Order::Open { oid, key, limit_bytes })) => {
+                let relation = self.assembler.relations.by_oid(oid).map(Arc::as_ref);
+                let window = Window::open(key, relation, windows.recent.mark(), limit_bytes);
+                windows.open.insert(oid, window);
+                windows.done(number, Vec::new(), Ok(Closed::default()));
+            }
+            Some((number, Order::Close { oid, chunk, edits })) => {
+                let result = self.close(oid, &chunk, heard)?;
+                let edits = if result.is_ok() { edits } else { Vec::new() };
+                if let Some(windows) = &mut self.windows {
+                    windows.done(number, edits, result);
+                }
+            }
+            Some((number, Order::Note(edits))) => {
+                windows.done(number, edits, Ok(Closed::default()));
+            }
+        }
+        Ok(())
+    }
+
+    fn close(
+        &mut self,
+        oid: u32,
+        chunk: &Chunk,
+        heard: &Heard,
+    ) -> Result<Result<Closed, Spoiled>, Halt> {
+        let Self { assembler, publisher, out, windows } = self;
+        let Some(windows) = windows else { return Ok(Err(Spoiled::Altered)) };
+        let Some(window) = windows.open.remove(&oid) else { return Ok(Err(Spoiled::Altered)) };
+        if let Err(spoiled) = window.check(chunk, &windows.recent) {
+            return Ok(Err(spoiled));
+        }
+        let relation = announced(publisher, &assembler.relations, chunk)?;
+        let mut position = heard.position;
+        let snapshot =
+            Snapshot { marker: SnapshotMarker::Incremental, time_us: chunk.time_us, xid: None };
+        let closed = window.close(chunk, &mut windows.reader, |row| {
+            let change = Change {
+                position,
+                lsn: heard.lsn,
+                transaction: None,
+                last_commit_lsn: None,
+                origin: None,
+                data: Data::Read { relation: &relation, row, snapshot },
+            };
+            position.ordinal += 1;
+            match publisher.prepare(&change, heard.lsn, &out.metrics, &out.stop)? {
+                Some(Prepared { topic, at_ms, partition, records }) => {
+                    out.changes += 1;
+                    out.send_all(topic, at_ms, partition, records, None)
+                }
+                None => Ok(()),
+            }
+        })?;
+        if let Some(known) = assembler.relations.by_oid(oid)
+            && !Arc::ptr_eq(known, &relation)
+        {
+            // What follows in the stream is of that shape.
+            publisher.announce(known, Some(&relation))?;
+        }
+        Ok(Ok(closed))
+    }
+}
+
+/// The relation by which a chunk's rows are published, known to the publisher: the stream's own,
+/// where that is the same.
+fn announced<L: Lookup>(
+    publisher: &mut Publisher<L>,
+    relations: &Relations,
+    chunk: &Chunk,
+) -> Result<Arc<Relation>, Halt> {
+    let known = relations.by_oid(chunk.relation.oid);
+    if let Some(known) = known.filter(|known| window::is_same(known, &chunk.relation)) {
+        return Ok(Arc::clone(known));
+    }
+    publisher.announce(&chunk.relation, known.map(Arc::as_ref))?;
+    Ok(Arc::clone(&chunk.relation))
+}
