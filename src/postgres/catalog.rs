@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 use super::Error;
 use super::client;
 use super::conninfo::ConnInfo;
-use super::replication::ConnectOptions;
+use super::session::ConnectOptions;
 use super::startup::TEXT_SETTINGS;
 use crate::change::{ColumnFacts, Generated, RelationFacts, TypeFacts, TypeKind};
 

@@ -20,8 +20,7 @@ use tokio_postgres::{Client, Config};
 
 use super::Error;
 use super::conninfo::{ChannelBinding, ConnInfo, Host, TargetSessionAttrs};
-use super::replication::ConnectOptions;
-use super::session::{self, Attempts, Candidate};
+use super::session::{self, Attempts, Candidate, ConnectOptions};
 use super::silence::{self, Question};
 use super::socket::{self, Encryption, Socket};
 use crate::lsn::Lsn;
@@ -105,13 +104,16 @@ async fn attempt(
 }
 
 /// How a server was reached, to reach it again.
-struct Way {
-    info: ConnInfo,
-    options: ConnectOptions,
-    host: Host,
-    encryption: Encryption,
-    tls: Arc<ClientConfig>,
+pub(super) struct Way {
+    pub(super) info: ConnInfo,
+    pub(super) options: ConnectOptions,
+    pub(super) host: Host,
+    pub(super) encryption: Encryption,
+    pub(super) tls: Arc<ClientConfig>,
 }
+
+/// Whether the server works for a session, by its process id.
+const AT_WORK: &str = include_str!("../../sql/session_at_work.sql");
 
 /// The part of a connection that moves bytes, until its client is dropped.
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -160,7 +162,7 @@ impl Way {
     async fn watch(self, mut running: JoinHandle<()>, question: Arc<Question>, pid: i32) {
         tokio::select! {
             _ = &mut running => {}
-            () = silence::lost(&question, silence::PATIENCE, || self.is_worked_on(pid)) => {
+            () = silence::lost(&question, silence::PATIENCE, || self.is_worked_on(pid, AT_WORK)) => {
                 let after = silence::PATIENCE.unanswered.as_millis();
                 tracing::warn!(
                     host = %self.host,
@@ -173,13 +175,13 @@ impl Way {
         }
     }
 
-    /// Whether the server works for a session of its. One that can't be asked does not.
-    async fn is_worked_on(&self, pid: i32) -> bool {
-        const AT_WORK: &str = include_str!("../../sql/session_at_work.sql");
+    /// Whether the server works for a session of its: then `at_work` finds it. One that can't be
+    /// asked does not.
+    pub(super) async fn is_worked_on(&self, pid: i32, at_work: &str) -> bool {
         let asked = async {
             let (client, connection, _) = self.log_in().await?;
             let running = tokio::spawn(connection);
-            let found = client.query_opt(AT_WORK, &[&pid]).await;
+            let found = client.query_opt(at_work, &[&pid]).await;
             running.abort();
             found.map_err(|source| Error::Sql { doing: "ask whether a session works", source })
         };

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 
 use super::conninfo::ChannelBinding;
-use super::startup::{self, Login};
+use super::startup::{self, Login, Purpose};
 use super::wire::{self, Wire};
 use super::{Error, ReplicationStream, StreamPhase, chunk_channel};
 use crate::config::Secret;
@@ -39,6 +39,7 @@ pub async fn converse(said: &[u8], piece_bytes: usize, trust: Trust) -> Result<(
     let mut wire = Wire::new(Said { rest: said.to_vec(), piece_bytes });
     let password = trust.has_password.then(|| Secret::from("hunter2".to_owned()));
     let login = Login {
+        purpose: Purpose::Replication,
         user: "fuzz",
         database: "fuzz",
         application_name: "fuzz",

@@ -196,7 +196,15 @@ async fn every_way_to_log_in_works_and_a_wrong_password_is_named() {
         if let Some(password) = password {
             info.set_password(Secret::from(password.to_owned()));
         }
-        connect(&info).await.map(drop)
+        let walsender = connect(&info).await.map(drop);
+        let reader = CopySession::connect(&info, &ConnectOptions::default()).await.map(drop);
+        let same = match (&walsender, &reader) {
+            (Ok(()), Ok(())) => true,
+            (Err(one), Err(other)) => one.to_string() == other.to_string(),
+            _ => false,
+        };
+        assert!(same, "{text}: {walsender:?} and {reader:?}");
+        walsender
     };
     let ip = "hostaddr=127.0.0.1";
     let named = "host=localhost hostaddr=127.0.0.1";

@@ -3,16 +3,21 @@
 //! ```text
 //! conninfo -> socket (+ tls) -> startup -> replication -> chunks -> the worker
 //!                  |              (wire, frame, pacer)       ^ confirmed Lsn on a watch
+//!                  +-> copy -> the rows of a snapshot
 //!                  +-> client -> catalog, publication, slot, preflight
 //! ```
 //!
-//! Two connections by one connection string: our own to the walsender, which no SQL library can
-//! open, and `tokio-postgres` for everything that is SQL. Nothing here knows what a row is.
+//! Three kinds of connection by one connection string: our own to the walsender, which no SQL library
+//! can open; our own for whole tables by COPY, whose bytes are handed on as they came; and
+//! `tokio-postgres` for everything else that is SQL. Nothing here knows what a row is.
 
 pub mod catalog;
 pub mod client;
 mod condition;
 pub mod conninfo;
+pub mod copy;
+#[cfg(test)]
+mod copy_tests;
 pub mod error;
 pub mod filters;
 pub mod frame;
@@ -44,13 +49,14 @@ mod wire;
 pub use self::catalog::Catalog;
 pub use self::chunks::{ChunkReceiver, ChunkSender, Received, chunk_channel};
 pub use self::conninfo::{ConnInfo, ConnInfoError};
+pub use self::copy::{CopyChunk, CopyOut, CopyRows, CopySession};
 pub use self::error::Error;
 pub use self::frame::{Chunk, Frame, FrameError, Frames};
 pub use self::replication::{
-    ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions,
-    SystemIdentity,
+    CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions, SystemIdentity,
 };
 pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;
+pub use self::session::ConnectOptions;
 pub use self::stream::{ReaderHandle, ReplicationStream, StreamPhase, spawn_reader};
 pub use self::walsender::Walsender;

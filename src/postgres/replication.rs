@@ -6,40 +6,16 @@
 //!
 //! Commands: <https://www.postgresql.org/docs/current/protocol-replication.html>
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::Error;
-use super::conninfo::{ConnInfo, TargetSessionAttrs};
-use super::session::{self, Attempts, Candidate};
-use super::socket::{self, Socket};
-use super::startup::{self, Login, Parameters};
+use super::conninfo::ConnInfo;
+use super::session::{ConnectOptions, Session};
+use super::startup::Purpose;
 use super::stream::ReplicationStream;
 use super::walsender::Walsender;
-use super::wire::{self, Wire};
+use super::wire::{self, WRONG_ANSWER, text};
 use crate::lsn::Lsn;
-
-/// How to connect.
-#[derive(Clone, Debug)]
-pub struct ConnectOptions {
-    /// Longest wait for one host, where the connection string sets none.
-    pub connect_timeout: Duration,
-    /// Name shown in `pg_stat_activity`, where the connection string sets none.
-    pub application_name: String,
-    /// Longest time between two status updates. A third of the server's `wal_sender_timeout` is
-    /// used where that is shorter.
-    pub status_interval: Duration,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(10),
-            application_name: "rowcast".to_owned(),
-            status_interval: Duration::from_secs(10),
-        }
-    }
-}
 
 /// Which cluster this is and how far it has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,8 +75,7 @@ pub struct StreamOptions {
 /// A connection to a walsender.
 #[derive(Debug)]
 pub struct ReplicationClient {
-    wire: Wire<Socket>,
-    parameters: Parameters,
+    session: Session,
     address: String,
     status_interval: Duration,
 }
@@ -111,54 +86,9 @@ impl ReplicationClient {
     /// # Errors
     /// When no host will do, or the login is refused.
     pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
-        let config = session::tls_config(info)?;
-        let limit = session::connect_timeout(info, options.connect_timeout);
-        let mut attempts = Attempts::default();
-        for candidate in session::candidates(info) {
-            let connected = Self::attempt(info, options, &candidate, &config);
-            let result = match tokio::time::timeout(limit, connected).await {
-                Ok(result) => result,
-                Err(_) => Err(Error::Timeout { doing: "connecting", after: limit }),
-            };
-            match result {
-                Ok(client) => return Ok(client),
-                Err(error) => attempts.note(&candidate, error)?,
-            }
-        }
-        Err(attempts.into_error())
-    }
-
-    async fn attempt(
-        info: &ConnInfo,
-        options: &ConnectOptions,
-        candidate: &Candidate<'_>,
-        config: &Arc<rustls::ClientConfig>,
-    ) -> Result<Self, Error> {
-        let mut socket =
-            socket::connect(info, candidate.host, candidate.encryption, config).await?;
-        let end_point = socket.end_point.take();
-        let login = Login {
-            user: info.user(),
-            database: info.database(),
-            application_name: info.application_name.as_deref().unwrap_or(&options.application_name),
-            options: info.options.as_deref(),
-            password: info.password_for(candidate.host),
-            channel_binding: info.channel_binding,
-            end_point: end_point.as_deref(),
-            is_private: socket.is_private(),
-            is_tls: socket.is_tls(),
-        };
-        let mut wire = Wire::new(socket);
-        let parameters = startup::log_in(&mut wire, &login).await?;
-        let address = candidate.host.to_string();
-        let status_interval = options.status_interval;
-        let mut client = Self { wire, parameters, address, status_interval };
-        if candidate.target != TargetSessionAttrs::Any {
-            let rows = wire::query(&mut client.wire, session::TARGET_QUERY).await?;
-            let is = |column| text(&rows, column).map(|text| text == "true");
-            session::check_target(candidate, is(0)?, is(1)?)?;
-        }
-        Ok(client)
+        let session = Session::open(info, options, Purpose::Replication).await?;
+        let address = session.host.to_string();
+        Ok(Self { session, address, status_interval: options.status_interval })
     }
 
     /// The host that was connected to.
@@ -170,7 +100,7 @@ impl ReplicationClient {
     /// The server's version as a number: 15.19 is 150019. Zero when it reported none.
     #[must_use]
     pub fn server_version(&self) -> u32 {
-        self.parameters.get("server_version").map_or(0, |text| version_number(text))
+        self.session.server_version()
     }
 
     /// Which cluster this is and how far it has written.
@@ -178,7 +108,7 @@ impl ReplicationClient {
     /// # Errors
     /// When the connection is lost or the answer is malformed.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, Error> {
-        let rows = wire::query(&mut self.wire, "IDENTIFY_SYSTEM").await?;
+        let rows = wire::query(&mut self.session.wire, "IDENTIFY_SYSTEM").await?;
         Ok(SystemIdentity {
             system_id: text(&rows, 0)?.to_owned(),
             timeline: text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?,
@@ -193,7 +123,7 @@ impl ReplicationClient {
     /// When the server no longer has the history, or the answer is malformed.
     pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, Error> {
         let command = format!("TIMELINE_HISTORY {timeline}");
-        let rows = wire::query(&mut self.wire, &command).await?;
+        let rows = wire::query(&mut self.session.wire, &command).await?;
         history(text(&rows, 1)?).ok_or(WRONG_ANSWER)
     }
 
@@ -207,7 +137,7 @@ impl ReplicationClient {
         options: SlotOptions,
     ) -> Result<CreatedSlot, Error> {
         let command = create_slot_command(name, options, self.server_version());
-        let rows = wire::query(&mut self.wire, &command).await;
+        let rows = wire::query(&mut self.session.wire, &command).await;
         let rows = rows.map_err(|error| error.about_slot(name))?;
         Ok(CreatedSlot {
             consistent_point: text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?,
@@ -221,7 +151,7 @@ impl ReplicationClient {
     /// [`Error::SlotMissing`], [`Error::SlotActive`], or what the server reports.
     pub async fn drop_slot(&mut self, name: &str) -> Result<(), Error> {
         let command = format!("DROP_REPLICATION_SLOT {}", identifier(name));
-        let dropped = wire::query(&mut self.wire, &command).await;
+        let dropped = wire::query(&mut self.session.wire, &command).await;
         dropped.map(drop).map_err(|error| error.about_slot(name))
     }
 
@@ -237,22 +167,23 @@ impl ReplicationClient {
         options: &StreamOptions,
     ) -> Result<ReplicationStream, Error> {
         let (timeout, walsender) = self.walsender().await?;
-        self.take_bytes_as_they_are().await?;
+        self.session.take_bytes_as_they_are().await?;
         let command = start_command(slot, start, options, self.server_version());
         let begun = self.begin(&command).await;
         begun.map_err(|error| error.about_slot(slot))?;
         let slot = slot.to_owned();
         let silence = options.silent_after.or_else(|| Some(timeout? * 2));
-        let stream = ReplicationStream::new(self.wire, slot, start, self.status_interval, timeout);
+        let stream =
+            ReplicationStream::new(self.session.wire, slot, start, self.status_interval, timeout);
         Ok(stream.served_by(walsender).with_silence(silence))
     }
 
     async fn begin(&mut self, command: &str) -> Result<(), Error> {
-        postgres_protocol::message::frontend::query(command, &mut self.wire.outgoing)
+        postgres_protocol::message::frontend::query(command, &mut self.session.wire.outgoing)
             .map_err(|source| Error::Io { doing: "writing a command", source })?;
-        self.wire.flush().await?;
+        self.session.wire.flush().await?;
         loop {
-            let message = self.wire.expect().await?;
+            let message = self.session.wire.expect().await?;
             match message.tag {
                 b'W' => return Ok(()),
                 b'S' => {}
@@ -264,32 +195,16 @@ impl ReplicationClient {
         }
     }
 
-    /// A database without an encoding may hold any bytes. Asked for UTF-8, its server would end the
-    /// stream at the first row that is none; asked for nothing, it leaves that row to us, which can
-    /// tell where it stands, and do with it as configured.
-    async fn take_bytes_as_they_are(&mut self) -> Result<(), Error> {
-        if self.parameters.get("server_encoding").is_some_and(|encoding| encoding == "SQL_ASCII") {
-            wire::query(&mut self.wire, "SET client_encoding = 'SQL_ASCII'").await?;
-        }
-        Ok(())
-    }
-
     /// After how long the server gives up on a silent reader (`None` when never), and which of its
     /// processes this connection has.
     async fn walsender(&mut self) -> Result<(Option<Duration>, Walsender), Error> {
         const QUERY: &str = include_str!("../../sql/walsender.sql");
-        let rows = wire::query(&mut self.wire, QUERY).await?;
+        let rows = wire::query(&mut self.session.wire, QUERY).await?;
         let ms: u64 = text(&rows, 0)?.parse().map_err(|_| WRONG_ANSWER)?;
         let pid = text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?;
         let walsender = Walsender { pid, started: text(&rows, 2)?.to_owned() };
         Ok(((ms > 0).then(|| Duration::from_millis(ms)), walsender))
     }
-}
-
-const WRONG_ANSWER: Error = Error::Malformed { what: "a command is answered by something else" };
-
-fn text(rows: &[Vec<Option<String>>], column: usize) -> Result<&str, Error> {
-    rows.first().and_then(|row| row.get(column)?.as_deref()).ok_or(WRONG_ANSWER)
 }
 
 /// A history file: lines of a timeline, where it was left, and why, with comments between.
@@ -302,17 +217,6 @@ fn history(file: &str) -> Option<Vec<(u32, Lsn)>> {
             Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
         })
         .collect()
-}
-
-/// `17.10 (Debian 17.10-1)` is 170010, `18beta1` is 180000, `9.6.24` is 90624.
-fn version_number(text: &str) -> u32 {
-    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
-    let parts: Result<Vec<u32>, _> = digits.split('.').map(str::parse).collect();
-    let part = |index| parts.as_ref().ok().and_then(|parts| parts.get(index)).copied().unwrap_or(0);
-    match part(0) {
-        major @ 10.. => major.saturating_mul(10_000).saturating_add(part(1)),
-        major => major * 10_000 + part(1).min(99) * 100 + part(2).min(99),
-    }
 }
 
 /// A name in a replication command or in a list of publications.
@@ -355,21 +259,6 @@ fn start_command(slot: &str, start: Lsn, options: &StreamOptions, version: u32) 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn versions_are_read_as_servers_print_them() {
-        for (text, number) in [
-            ("17.10 (Debian 17.10-1.pgdg12+1)", 170_010),
-            ("15.19", 150_019),
-            ("18beta1", 180_000),
-            ("18devel", 180_000),
-            ("9.6.24", 90_624),
-            ("", 0),
-            ("99999999999.1", 0),
-        ] {
-            assert_eq!(version_number(text), number, "{text}");
-        }
-    }
 
     #[test]
     fn a_history_file_is_read_as_servers_write_it() {

@@ -10,8 +10,32 @@ use rustls::ClientConfig;
 
 use super::Error;
 use super::conninfo::{ConnInfo, Host, SslMode, TargetSessionAttrs};
-use super::socket::{Encryption, encryption_attempts};
+use super::socket::{self, Encryption, Socket, encryption_attempts};
+use super::startup::{self, Login, Parameters, Purpose};
 use super::tls;
+use super::wire::{self, Wire};
+
+/// How to connect.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// Longest wait for one host, where the connection string sets none.
+    pub connect_timeout: Duration,
+    /// Name shown in `pg_stat_activity`, where the connection string sets none.
+    pub application_name: String,
+    /// Longest time between two status updates. A third of the server's `wal_sender_timeout` is
+    /// used where that is shorter.
+    pub status_interval: Duration,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            application_name: "rowcast".to_owned(),
+            status_interval: Duration::from_secs(10),
+        }
+    }
+}
 
 /// One way to one host.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +67,102 @@ pub(crate) fn candidates(info: &ConnInfo) -> Vec<Candidate<'_>> {
         }
     }
     candidates
+}
+
+/// A connection that is logged in.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) wire: Wire<Socket>,
+    /// What the server reported about itself.
+    pub(crate) parameters: Parameters,
+    /// The host that was connected to.
+    pub(crate) host: Host,
+    /// How it was reached.
+    pub(crate) encryption: Encryption,
+    pub(crate) tls: Arc<ClientConfig>,
+}
+
+impl Session {
+    /// Connects to the first host that will do and logs in.
+    pub(crate) async fn open(
+        info: &ConnInfo,
+        options: &ConnectOptions,
+        purpose: Purpose,
+    ) -> Result<Self, Error> {
+        let tls = tls_config(info)?;
+        let limit = connect_timeout(info, options.connect_timeout);
+        let mut attempts = Attempts::default();
+        for candidate in candidates(info) {
+            let connected = Self::attempt(info, options, purpose, &candidate, &tls);
+            let result = match tokio::time::timeout(limit, connected).await {
+                Ok(result) => result,
+                Err(_) => Err(Error::Timeout { doing: "connecting", after: limit }),
+            };
+            match result {
+                Ok(session) => return Ok(session),
+                Err(error) => attempts.note(&candidate, error)?,
+            }
+        }
+        Err(attempts.into_error())
+    }
+
+    async fn attempt(
+        info: &ConnInfo,
+        options: &ConnectOptions,
+        purpose: Purpose,
+        candidate: &Candidate<'_>,
+        tls: &Arc<ClientConfig>,
+    ) -> Result<Self, Error> {
+        let mut socket = socket::connect(info, candidate.host, candidate.encryption, tls).await?;
+        let end_point = socket.end_point.take();
+        let login = Login {
+            purpose,
+            user: info.user(),
+            database: info.database(),
+            application_name: info.application_name.as_deref().unwrap_or(&options.application_name),
+            options: info.options.as_deref(),
+            password: info.password_for(candidate.host),
+            channel_binding: info.channel_binding,
+            end_point: end_point.as_deref(),
+            is_private: socket.is_private(),
+            is_tls: socket.is_tls(),
+        };
+        let mut wire = Wire::new(socket);
+        let parameters = startup::log_in(&mut wire, &login).await?;
+        if candidate.target != TargetSessionAttrs::Any {
+            let rows = wire::query(&mut wire, TARGET_QUERY).await?;
+            let is = |column| wire::text(&rows, column).map(|text| text == "true");
+            check_target(candidate, is(0)?, is(1)?)?;
+        }
+        let (host, encryption) = (candidate.host.clone(), candidate.encryption);
+        Ok(Self { wire, parameters, host, encryption, tls: Arc::clone(tls) })
+    }
+
+    /// The server's version as a number: 15.19 is 150019. Zero when it reported none.
+    pub(crate) fn server_version(&self) -> u32 {
+        self.parameters.get("server_version").map_or(0, |text| version_number(text))
+    }
+
+    /// A database without an encoding may hold any bytes. Asked for UTF-8, its server would end the
+    /// stream, or a COPY, at the first row that is none; asked for nothing, it leaves that row to
+    /// us, which can tell where it stands, and do with it as configured.
+    pub(crate) async fn take_bytes_as_they_are(&mut self) -> Result<(), Error> {
+        if self.parameters.get("server_encoding").is_some_and(|encoding| encoding == "SQL_ASCII") {
+            wire::query(&mut self.wire, "SET client_encoding = 'SQL_ASCII'").await?;
+        }
+        Ok(())
+    }
+}
+
+/// `17.10 (Debian 17.10-1.pgdg12+1)` is 170010, `18beta1` is 180000, `9.6.24` is 90624.
+fn version_number(text: &str) -> u32 {
+    let digits = text.split(|c: char| !c.is_ascii_digit() && c != '.').next().unwrap_or_default();
+    let parts: Result<Vec<u32>, _> = digits.split('.').map(str::parse).collect();
+    let part = |index| parts.as_ref().ok().and_then(|parts| parts.get(index)).copied().unwrap_or(0);
+    match part(0) {
+        major @ 10.. => major.saturating_mul(10_000).saturating_add(part(1)),
+        major => major * 10_000 + part(1).min(99) * 100 + part(2).min(99),
+    }
 }
 
 /// Collects what went wrong on the way to the first host that will do.
@@ -123,4 +243,24 @@ pub(crate) fn check_target(
         return Ok(());
     }
     Err(Error::WrongTarget { address: candidate.host.to_string(), wanted })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_servers_print_them() {
+        for (text, number) in [
+            ("17.10 (Debian 17.10-1.pgdg12+1)", 170_010),
+            ("15.19", 150_019),
+            ("18beta1", 180_000),
+            ("18devel", 180_000),
+            ("9.6.24", 90_624),
+            ("", 0),
+            ("99999999999.1", 0),
+        ] {
+            assert_eq!(version_number(text), number, "{text}");
+        }
+    }
 }

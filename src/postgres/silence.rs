@@ -17,9 +17,9 @@ pub(super) struct Patience {
     /// How long an answer may take before the server is asked about it.
     pub(super) unanswered: Duration,
     /// Between two looks.
-    look: Duration,
+    pub(super) look: Duration,
     /// Time for an answer that was on its way while the server was asked.
-    grace: Duration,
+    pub(super) grace: Duration,
 }
 
 /// Much longer than the catalog takes on a busy machine.
@@ -39,6 +39,11 @@ impl Question {
     /// Bytes were sent.
     pub(super) fn sent(&self) {
         self.asked().get_or_insert_with(Instant::now);
+    }
+
+    /// Bytes have come, and more are to come.
+    pub(super) fn heard_and_waiting(&self) {
+        *self.asked() = Some(Instant::now());
     }
 
     /// Bytes have come.

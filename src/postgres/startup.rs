@@ -1,6 +1,6 @@
-//! Logging in to a walsender.
+//! Logging in to a walsender, or to a session of ours.
 //!
-//! Own code because the SQL library cannot ask for replication. Must hold: a password crosses a
+//! Own code because the SQL library cannot ask for replication, nor hand out COPY as it came. Must hold: a password crosses a
 //! network readable only inside TLS; a login that should be bound to the TLS channel is never
 //! silently done without; the server proves by SCRAM that it knows the password too.
 //!
@@ -32,13 +32,43 @@ pub(crate) const TEXT_SETTINGS: [(&str, &str); 5] = [
     ("bytea_output", "hex"),
 ];
 
-/// The role may have limits for its queries; the stream is a query that never ends.
+/// The role may have limits for its queries; the stream is a query that never ends, and a large
+/// table one that takes hours.
 const NO_LIMITS: [(&str, &str); 2] =
     [("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A walsender's commands, and its stream.
+    Replication,
+    /// SQL that reads whole tables.
+    Reading,
+}
+
+/// What must hold while tables are read, whatever the role has set: no row is left out because of
+/// who asks (the server refuses instead), a lock is waited for, and nothing is made ready for a
+/// query longer than it runs.
+const READING: [(&str, &str); 4] = [
+    ("row_security", "off"),
+    ("lock_timeout", "0"),
+    ("jit", "off"),
+    ("max_parallel_workers_per_gather", "0"),
+];
+
+impl Purpose {
+    const fn settings(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Replication => &[("replication", "database")],
+            Self::Reading => &READING,
+        }
+    }
+}
 
 /// Who logs in, and how far that is to be trusted to the network.
 #[derive(Debug)]
 pub(crate) struct Login<'a> {
+    pub(crate) purpose: Purpose,
     pub(crate) user: &'a str,
     pub(crate) database: &'a str,
     pub(crate) application_name: &'a str,
@@ -56,7 +86,7 @@ pub(crate) struct Login<'a> {
 /// What the server reported about itself, by name (`server_version`, ...).
 pub(crate) type Parameters = BTreeMap<String, String>;
 
-/// Logs in for logical replication and reads on until the server is ready.
+/// Logs in and reads on until the server is ready.
 pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     login: &Login<'_>,
@@ -64,13 +94,13 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     let mut settings = vec![
         ("user", login.user),
         ("database", login.database),
-        ("replication", "database"),
         ("client_encoding", "UTF8"),
         ("application_name", login.application_name),
     ];
     settings.extend(login.options.map(|options| ("options", options)));
     settings.extend(TEXT_SETTINGS);
     settings.extend(NO_LIMITS);
+    settings.extend(login.purpose.settings());
     frontend::startup_message(settings, &mut wire.outgoing).map_err(encoding)?;
     wire.flush().await?;
     authenticate(wire, login).await?;

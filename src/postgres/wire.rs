@@ -37,12 +37,22 @@ pub(crate) struct Message {
 }
 
 /// The protocol's framing over a stream, with what was read ahead and what waits to be sent.
-#[derive(Debug)]
 pub(crate) struct Wire<S> {
     stream: S,
     received: BytesMut,
     /// Bytes to send at the next [`Wire::flush`].
     pub(crate) outgoing: BytesMut,
+}
+
+impl<S: std::fmt::Debug> std::fmt::Debug for Wire<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Passwords and rows' values are not to be shown.
+        f.debug_struct("Wire")
+            .field("stream", &self.stream)
+            .field("received_bytes", &self.received.len())
+            .field("outgoing_bytes", &self.outgoing.len())
+            .finish()
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
@@ -200,6 +210,15 @@ pub(crate) fn row(body: &[u8]) -> Result<Vec<Option<String>>, Error> {
     }
     Ok(columns)
 }
+
+/// A column of the first row of an answer.
+pub(crate) fn text(rows: &[Vec<Option<String>>], column: usize) -> Result<&str, Error> {
+    rows.first().and_then(|row| row.get(column)?.as_deref()).ok_or(WRONG_ANSWER)
+}
+
+/// What an answer is that has not the form its question asks for.
+pub(crate) const WRONG_ANSWER: Error =
+    Error::Malformed { what: "a command is answered by something else" };
 
 /// Sends one simple query and gives the rows of its result, read up to ReadyForQuery.
 pub(crate) async fn query<S: AsyncRead + AsyncWrite + Unpin>(
