@@ -23,6 +23,8 @@ pub struct Control {
 struct State {
     asked: VecDeque<Command>,
     shown: Vec<SnapshotStatus>,
+    /// Requests that are not among those shown yet.
+    pending: Vec<Request>,
 }
 
 /// What is asked.
@@ -45,6 +47,29 @@ pub enum Command {
         /// The request.
         id: String,
     },
+}
+
+/// What may become of a snapshot that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It waits.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It ends where it is.
+    Stop,
+}
+
+impl Action {
+    /// The command to do it with a request's snapshots.
+    #[must_use]
+    pub const fn on(self, id: String) -> Command {
+        match self {
+            Self::Pause => Command::Pause { id },
+            Self::Resume => Command::Resume { id },
+            Self::Stop => Command::Stop { id },
+        }
+    }
 }
 
 /// A snapshot that is asked for.
@@ -99,6 +124,27 @@ pub enum SnapshotState {
     Failed,
 }
 
+impl SnapshotState {
+    /// Whether nothing more becomes of it.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::Done | Self::Stopped | Self::Failed)
+    }
+
+    /// The word for pages and terminals.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 impl Request {
     /// A request with an ID of its own.
     #[must_use]
@@ -108,9 +154,14 @@ impl Request {
 }
 
 impl Control {
-    /// Leaves a command for the session.
+    /// Leaves a command for the session. A snapshot that is asked for is shown from now on.
     pub fn ask(&self, command: Command) {
-        self.lock().asked.push_back(command);
+        let mut state = self.lock();
+        if let Command::Take(request) = &command {
+            state.pending.push(request.clone());
+        }
+        state.asked.push_back(command);
+        drop(state);
         self.asked.notify_one();
     }
 
@@ -127,13 +178,28 @@ impl Control {
 
     /// Tells how the snapshots stand: those under way and those that ended lately.
     pub fn show(&self, snapshots: Vec<SnapshotStatus>) {
-        self.lock().shown = snapshots;
+        let mut state = self.lock();
+        state.pending.retain(|request| snapshots.iter().all(|status| status.id != request.id));
+        state.shown = snapshots;
     }
 
-    /// How they stand.
+    /// How they stand, with those that no session has taken up yet.
     #[must_use]
     pub fn shown(&self) -> Vec<SnapshotStatus> {
-        self.lock().shown.clone()
+        let state = self.lock();
+        let waiting = state.pending.iter().flat_map(|request| {
+            request.tables.iter().map(|table| SnapshotStatus {
+                id: request.id.clone(),
+                table: table.clone(),
+                reason: request.reason,
+                condition: request.condition.clone(),
+                state: SnapshotState::Waiting,
+                rows: 0,
+                rows_estimated: None,
+                note: None,
+            })
+        });
+        state.shown.iter().cloned().chain(waiting).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -155,5 +221,21 @@ mod tests {
         assert_eq!(control.next().await, pause("b"));
         let ((), next) = tokio::join!(async { control.ask(pause("c")) }, control.next());
         assert_eq!(next, pause("c"));
+    }
+
+    #[test]
+    fn a_request_is_shown_from_the_moment_it_is_left() {
+        let control = Control::default();
+        let tables = vec!["public.a".to_owned(), "public.b".to_owned()];
+        let request = Request::new(tables, None, SnapshotReason::Asked);
+        control.ask(Command::Take(request.clone()));
+        let shown = control.shown();
+        assert_eq!(shown.len(), 2);
+        assert_eq!((shown[0].id.as_str(), shown[0].state), (&*request.id, SnapshotState::Waiting));
+        control.show(Vec::new());
+        assert_eq!(control.shown(), shown, "the session has not taken it up");
+        let done = SnapshotStatus { state: SnapshotState::Done, ..shown[0].clone() };
+        control.show(vec![done.clone()]);
+        assert_eq!(control.shown(), [done]);
     }
 }

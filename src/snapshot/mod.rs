@@ -27,7 +27,8 @@
 //! snapshot goes on after any of its chunks, and no row is published that is older than what came
 //! before it ([`visibility`]).
 //!
-//! `control` is where snapshots are asked for and shown, `progress` the book of how far they are.
+//! `control` is where snapshots are asked for and shown, `progress` the book of how far they are,
+//! `signal` how requests read.
 //!
 //! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
 
@@ -37,6 +38,7 @@ mod control;
 pub mod exchange;
 pub mod progress;
 pub mod row;
+pub mod signal;
 pub mod visibility;
 pub mod watermark;
 pub mod window;
@@ -46,9 +48,10 @@ mod tests;
 
 pub use self::chunk::Chunk;
 pub use self::chunk_size::ChunkSize;
-pub use self::control::{Command, Control, Request, SnapshotState, SnapshotStatus};
+pub use self::control::{Action, Command, Control, Request, SnapshotState, SnapshotStatus};
 pub use self::exchange::{Edit, Exchange, Order, Outcome};
 pub use self::row::{RowError, RowReader};
+pub use self::signal::{Asked, Signal, SignalError};
 pub use self::visibility::{Mark, RecentXids, Visibility};
 pub use self::watermark::Watermark;
 pub use self::window::{Closed, Spoiled, Window};

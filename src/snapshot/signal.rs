@@ -1,0 +1,358 @@
+//! What a request says, whoever brings it: a logical message in the stream or a body over HTTP.
+//!
+//! ```json
+//! {"type": "snapshot", "tables": ["public.trips"], "where": "fare > 100"}
+//! {"type": "pause", "id": "..."}
+//! ```
+//!
+//! `pause`, `resume` and `stop` without an ID are for all. Debezium's signals are understood too, so
+//! that whoever writes them need not change: `execute-snapshot`, `pause-snapshot`,
+//! `resume-snapshot`, `stop-snapshot`. What they have and this has not is refused in words, never
+//! left out.
+//!
+//! Not here: whether there is such a table, and whether the server takes the condition.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+use super::control::{Action, Command, Control, Request};
+use crate::checkpoint::SnapshotReason;
+use crate::config::{Fault, TablePattern};
+
+/// What is wrong with a request.
+#[derive(Debug, Error)]
+pub enum SignalError {
+    /// It does not read as one.
+    #[error("reading a signal: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Its type is unknown.
+    #[error(
+        "a signal of type {found:?}; there are snapshot, pause, resume and stop, and Debezium's \
+         execute-snapshot, pause-snapshot, resume-snapshot and stop-snapshot"
+    )]
+    Type {
+        /// What it says.
+        found: String,
+    },
+    /// No table is named.
+    #[error("no table is named; write \"tables\": [\"schema.table\"]")]
+    NoTable,
+    /// A table's name is no pattern.
+    #[error("{0}")]
+    Pattern(#[from] Fault),
+    /// A regular expression, as Debezium takes them.
+    #[error(
+        "{pattern:?} is a regular expression; write schema.table, or a glob of it such as public.*"
+    )]
+    Regex {
+        /// The expression.
+        pattern: String,
+    },
+    /// The condition is empty.
+    #[error("the condition is empty; leave it out to read all rows")]
+    EmptyCondition,
+    /// A condition is for a table that is not asked for.
+    #[error("additional-conditions name {table:?}, which data-collections do not")]
+    ConditionAlone {
+        /// The table.
+        table: String,
+    },
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// Snapshots, one for each condition.
+    Take(Vec<Request>),
+    /// Something is to become of snapshots that were asked for.
+    Change {
+        /// What.
+        action: Action,
+        /// Of which request; of all without one.
+        id: Option<String>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Typed {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    data: Value,
+}
+
+/// A request with all that it may say.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Take {
+    #[serde(rename = "type")]
+    _kind: String,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    tables: Vec<String>,
+    #[serde(default, rename = "where")]
+    condition: Option<String>,
+}
+
+/// Which rows are asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// The tables, as `schema.table` or globs of it.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// Only rows for which this SQL condition holds.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+struct Debezium {
+    data_collections: Vec<String>,
+    additional_conditions: Vec<AdditionalCondition>,
+    /// The form before 2.3.
+    additional_condition: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct AdditionalCondition {
+    data_collection: String,
+    filter: String,
+}
+
+impl Asked {
+    /// Checks what can be checked without the server.
+    ///
+    /// # Errors
+    /// When no table is named, a name is no pattern, or the condition is empty.
+    pub fn check(&self) -> Result<(), SignalError> {
+        if self.tables.is_empty() {
+            return Err(SignalError::NoTable);
+        }
+        for table in &self.tables {
+            TablePattern::parse(table)?;
+        }
+        match &self.condition {
+            Some(condition) if condition.trim().is_empty() => Err(SignalError::EmptyCondition),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Signal {
+    /// Reads a logical message's content. `name` is the ID of a request that gives itself none.
+    ///
+    /// # Errors
+    /// With what is wrong with it.
+    pub fn read(content: &[u8], name: &str) -> Result<Self, SignalError> {
+        let Typed { kind, id, data } = serde_json::from_slice(content)?;
+        let id = id.filter(|id| !id.trim().is_empty());
+        let change = |action, id| Ok(Self::Change { action, id });
+        match kind.as_str() {
+            "snapshot" => {
+                let Take { id, tables, condition, .. } = serde_json::from_slice(content)?;
+                let asked = Asked { tables, condition };
+                asked.check()?;
+                let id = id.unwrap_or_else(|| name.to_owned());
+                Ok(Self::Take(vec![request(id, asked)]))
+            }
+            "pause" => change(Action::Pause, id),
+            "resume" => change(Action::Resume, id),
+            "stop" => change(Action::Stop, id),
+            "execute-snapshot" => {
+                let id = id.unwrap_or_else(|| name.to_owned());
+                Ok(Self::Take(debezium(serde_json::from_value(data)?, &id)?))
+            }
+            // Its ID is the signal's own there, not a snapshot's: it is for all.
+            "pause-snapshot" => change(Action::Pause, None),
+            "resume-snapshot" => change(Action::Resume, None),
+            "stop-snapshot" => change(Action::Stop, None),
+            _ => Err(SignalError::Type { found: kind }),
+        }
+    }
+}
+
+impl Control {
+    /// Leaves what a signal asks for. Without an ID it is for every snapshot that is not at its end.
+    pub fn obey(&self, signal: Signal) {
+        match signal {
+            Signal::Take(requests) => {
+                requests.into_iter().for_each(|request| self.ask(Command::Take(request)));
+            }
+            Signal::Change { action, id: Some(id) } => self.ask(action.on(id)),
+            Signal::Change { action, id: None } => {
+                let mut ids: Vec<String> = Vec::new();
+                for status in self.shown().into_iter().filter(|status| !status.state.is_end()) {
+                    if !ids.contains(&status.id) {
+                        ids.push(status.id);
+                    }
+                }
+                ids.into_iter().for_each(|id| self.ask(action.on(id)));
+            }
+        }
+    }
+}
+
+fn request(id: String, asked: Asked) -> Request {
+    let Asked { tables, condition } = asked;
+    Request { id, tables, condition, reason: SnapshotReason::Asked }
+}
+
+/// The requests of an `execute-snapshot`: tables with the same condition are one.
+fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
+    let Debezium { data_collections, additional_conditions, additional_condition } = data;
+    if let Some(pattern) = data_collections.iter().find(|name| is_regex(name)) {
+        return Err(SignalError::Regex { pattern: pattern.clone() });
+    }
+    if let Some(alone) = additional_conditions
+        .iter()
+        .find(|condition| !data_collections.contains(&condition.data_collection))
+    {
+        return Err(SignalError::ConditionAlone { table: alone.data_collection.clone() });
+    }
+    let mut asked: Vec<Asked> = Vec::new();
+    for table in data_collections {
+        let own = additional_conditions.iter().find(|own| own.data_collection == table);
+        let condition = own.map(|own| own.filter.clone()).or_else(|| additional_condition.clone());
+        match asked.iter_mut().find(|asked| asked.condition == condition) {
+            Some(same) => same.tables.push(table),
+            None => asked.push(Asked { tables: vec![table], condition }),
+        }
+    }
+    if asked.is_empty() {
+        return Err(SignalError::NoTable);
+    }
+    asked.iter().try_for_each(Asked::check)?;
+    let several = asked.len() > 1;
+    let named = |(n, asked): (usize, Asked)| {
+        let id = if several { format!("{id}-{}", n + 1) } else { id.to_owned() };
+        request(id, asked)
+    };
+    Ok(asked.into_iter().enumerate().map(named).collect())
+}
+
+/// Whether a name says something else as a regular expression than as a glob.
+fn is_regex(name: &str) -> bool {
+    name.contains(['\\', '(', '|', '^', '$', '+']) || name.contains(".*.") || name.contains("..*")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::control::{SnapshotState, SnapshotStatus};
+    use super::*;
+
+    fn read(text: &str) -> Signal {
+        Signal::read(text.as_bytes(), "given").unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    fn taken(text: &str) -> Vec<(String, Vec<String>, Option<String>)> {
+        match read(text) {
+            Signal::Take(requests) => {
+                requests.into_iter().map(|r| (r.id, r.tables, r.condition)).collect()
+            }
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn row(id: &str, tables: &[&str], condition: &str) -> (String, Vec<String>, Option<String>) {
+        let tables = tables.iter().map(|&table| table.to_owned()).collect();
+        let condition = (!condition.is_empty()).then(|| condition.to_owned());
+        (id.to_owned(), tables, condition)
+    }
+
+    #[test]
+    fn a_request_says_tables_and_condition_and_may_have_an_id() {
+        let text = r#"{"type":"snapshot","tables":["public.trips","a.*"],"where":"fare > 1"}"#;
+        assert_eq!(taken(text), [row("given", &["public.trips", "a.*"], "fare > 1")]);
+        let text = r#"{"type":"snapshot","id":"mine","tables":["public.trips"]}"#;
+        assert_eq!(taken(text), [row("mine", &["public.trips"], "")]);
+    }
+
+    #[test]
+    fn one_request_or_all_are_paused_resumed_and_stopped() {
+        for (word, action) in
+            [("pause", Action::Pause), ("resume", Action::Resume), ("stop", Action::Stop)]
+        {
+            let one = read(&format!(r#"{{"type":"{word}","id":"7"}}"#));
+            assert_eq!(one, Signal::Change { action, id: Some("7".to_owned()) });
+            let all = Signal::Change { action, id: None };
+            assert_eq!(read(&format!(r#"{{"type":"{word}"}}"#)), all);
+            let debezium = format!(r#"{{"id":"sig","type":"{word}-snapshot","data":{{}}}}"#);
+            assert_eq!(read(&debezium), all);
+        }
+    }
+
+    #[test]
+    fn debeziums_form_is_understood_with_a_condition_a_table() {
+        let text = r#"{"id":"ad-hoc","type":"execute-snapshot","data":{
+            "data-collections":["public.a","public.b","public.c"],"type":"incremental",
+            "additional-conditions":[{"data-collection":"public.b","filter":"color = 'blue'"}]}}"#;
+        let wanted = [
+            row("ad-hoc-1", &["public.a", "public.c"], ""),
+            row("ad-hoc-2", &["public.b"], "color = 'blue'"),
+        ];
+        assert_eq!(taken(text), wanted);
+        let text = r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
+            "additional-condition":"id > 3"}}"#;
+        assert_eq!(taken(text), [row("given", &["public.a"], "id > 3")]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_words() {
+        for (text, told) in [
+            ("", "EOF"),
+            ("[]", "invalid"),
+            (r#"{"tables":["public.a"]}"#, "missing field `type`"),
+            (r#"{"type":"snapshto","tables":["public.a"]}"#, "there are snapshot, pause"),
+            (r#"{"type":"snapshot"}"#, "no table is named"),
+            (r#"{"type":"snapshot","tables":["trips"]}"#, "write \"public.trips\""),
+            (r#"{"type":"snapshot","tables":["public.a"],"where":" "}"#, "the condition is empty"),
+            (r#"{"type":"snapshot","tables":["public.a"],"wehre":"x"}"#, "unknown field `wehre`"),
+            (r#"{"type":"execute-snapshot","data":{}}"#, "no table is named"),
+            (
+                r#"{"type":"execute-snapshot","data":{"data-collections":["public\\.t.*"]}}"#,
+                "regular expression",
+            ),
+            (
+                r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
+                "additional-conditions":[{"data-collection":"public.b","filter":"x"}]}}"#,
+                "which data-collections do not",
+            ),
+        ] {
+            let error = Signal::read(text.as_bytes(), "given").expect_err(text).to_string();
+            assert!(error.contains(told), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn globs_are_no_regular_expressions() {
+        for glob in ["public.trips", "public.*", "*.*", "public.trips_?"] {
+            assert!(!is_regex(glob), "{glob}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signal_for_all_is_for_those_that_are_not_at_their_end() {
+        let control = Control::default();
+        let request = |id: &str| Request {
+            id: id.to_owned(),
+            ..Request::new(vec!["a.b".to_owned(), "a.c".to_owned()], None, SnapshotReason::Asked)
+        };
+        control.obey(Signal::Take(vec![request("1"), request("2")]));
+        let done = |status| SnapshotStatus { state: SnapshotState::Done, ..status };
+        let shown = control.shown();
+        control.show(shown.into_iter().map(|s| if s.id == "1" { done(s) } else { s }).collect());
+        control.obey(Signal::Change { action: Action::Pause, id: None });
+        control.obey(Signal::Change { action: Action::Stop, id: Some("1".to_owned()) });
+        assert_eq!(control.next().await, Command::Take(request("1")));
+        assert_eq!(control.next().await, Command::Take(request("2")));
+        assert_eq!(control.next().await, Command::Pause { id: "2".to_owned() });
+        assert_eq!(control.next().await, Command::Stop { id: "1".to_owned() });
+    }
+}
