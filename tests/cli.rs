@@ -45,7 +45,7 @@ fn help_and_version_are_no_failure_and_list_the_exit_codes() {
     for exit in ["   0  ", "   1  ", "  64  ", "  69  ", "  70  ", "  78  "] {
         assert!(stdout(&help).contains(exit), "{exit} is missing in:\n{}", stdout(&help));
     }
-    for command in ["run", "config", "status", "teardown", "generate", "tail", "demo"] {
+    for command in ["run", "config", "status", "snapshot", "teardown", "generate", "tail", "demo"] {
         let help = output(&[command, "--help"]);
         assert_eq!(code(&help), 0, "{command}");
         assert!(stdout(&help).contains("rowcast"), "{command} shows no example");
@@ -61,6 +61,10 @@ fn a_wrong_command_line_ends_with_64() {
         &["config", "--set", "novalue"],
         &["generate", "--rate", "-1"],
         &["demo", "--brokers", "a:1", "--broker", "kafka"],
+        &["snapshot"],
+        &["snapshot", "--where", "a > 1"],
+        &["snapshot", "public.a", "--list"],
+        &["snapshot", "--pause", "1", "--stop", "1"],
     ] {
         let output = output(arguments);
         assert_eq!(code(&output), 64, "{arguments:?}: {}", stderr(&output));
@@ -113,12 +117,12 @@ fn the_configuration_is_printed_with_origins_and_without_secrets() {
     }
 }
 
-/// Answers each connection with what belongs to the path it asks for.
+/// Answers each connection with what belongs to the request that it makes.
 fn bridge(answers: Vec<(&'static str, &'static str)>) -> (String, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = std::thread::spawn(move || {
-        for (path, answer) in answers {
+        for (asked, answer) in answers {
             let (mut stream, _) = listener.accept().unwrap();
             let mut request = Vec::new();
             let mut byte = [0_u8];
@@ -126,7 +130,15 @@ fn bridge(answers: Vec<(&'static str, &'static str)>) -> (String, std::thread::J
                 stream.read_exact(&mut byte).unwrap();
                 request.push(byte[0]);
             }
-            assert!(request.starts_with(format!("GET {path} HTTP/1.0\r\n").as_bytes()));
+            let head = String::from_utf8(request).unwrap();
+            let asked =
+                if asked.starts_with('/') { format!("GET {asked}") } else { asked.to_owned() };
+            // What is posted stands behind the path.
+            let (line, body) = asked.split_once('\n').unwrap_or((&asked, ""));
+            assert!(head.starts_with(&format!("{line} HTTP/1.0\r\n")), "{head}");
+            let mut posted = vec![0; body.len()];
+            stream.read_exact(&mut posted).unwrap();
+            assert_eq!(String::from_utf8(posted).unwrap(), body);
             stream.write_all(answer.as_bytes()).unwrap();
         }
     });
@@ -164,4 +176,81 @@ fn a_reader_that_leaves_early_is_no_failure() {
     let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+const TAKE: &str = "POST /snapshots\n{\"tables\":[\"public.a\"],\"where\":\"n > 1\"}";
+const TAKEN: &str = "HTTP/1.0 202 Accepted\r\n\r\n{\"id\":\"7\",\"tables\":[\"public.a\"]}";
+
+/// What `GET /snapshots` answers of one table.
+fn listed(state: &str, rows: u64) -> &'static str {
+    let snapshot = format!(
+        r#"{{"id":"7","table":"public.a","reason":"asked","condition":"n > 1","state":"{state}",
+        "rows":{rows},"rows_estimated":null,"note":null,"percent":50.0,"rows_per_second":10,
+        "eta_seconds":3}}"#
+    );
+    let progress = r#"{"running":false,"tables_total":0,"tables_left":0,"rows":0,"bytes":0,
+        "percent":0.0,"rows_per_second":0,"bytes_per_second":0,"elapsed_seconds":0,
+        "eta_seconds":null,"tables":[]}"#;
+    let body = format!(r#"{{"snapshots":[{snapshot}],"progress":{progress}}}"#);
+    Box::leak(format!("HTTP/1.0 200 OK\r\n\r\n{body}").into_boxed_str())
+}
+
+#[test]
+fn a_snapshot_is_asked_for_and_followed_to_its_end() {
+    let (address, server) = bridge(vec![
+        (TAKE, TAKEN),
+        ("/snapshots", listed("running", 50)),
+        ("/snapshots", listed("done", 100)),
+    ]);
+    let arguments = ["snapshot", "public.a", "--where", "n > 1", "--follow", "--address", &address];
+    let done = output(&arguments);
+    server.join().unwrap();
+    assert_eq!(code(&done), 0, "{}", stderr(&done));
+    assert_eq!(
+        stdout(&done),
+        "snapshot 7 of public.a\n\
+         public.a  running  50.0 %  50 rows  10 rows/s  3s left\n\
+         public.a  done  50.0 %  100 rows  10 rows/s  3s left\n"
+    );
+
+    let answers = vec![(TAKE, TAKEN), ("/snapshots", listed("stopped", 50))];
+    let (address, server) = bridge(answers);
+    let arguments = ["snapshot", "public.a", "--where", "n > 1", "--follow", "--address", &address];
+    let stopped = output(&arguments);
+    server.join().unwrap();
+    assert_eq!(code(&stopped), 1);
+    assert!(stderr(&stopped).contains("ended unfinished: public.a  stopped"), "{stopped:?}");
+}
+
+#[test]
+fn snapshots_are_listed_paused_resumed_and_stopped() {
+    let (address, server) = bridge(vec![("/snapshots", listed("paused", 50))]);
+    let list = output(&["snapshot", "--list", "--address", &address]);
+    server.join().unwrap();
+    assert!(stdout(&list).starts_with("7 (asked) where n > 1\n  public.a  paused"), "{list:?}");
+    for (flag, path, told) in [
+        ("--pause", "POST /snapshots/7/pause", "snapshot 7 pauses\n"),
+        ("--resume", "POST /snapshots/7/resume", "snapshot 7 goes on\n"),
+        ("--stop", "POST /snapshots/7/stop", "snapshot 7 stops\n"),
+    ] {
+        let (address, server) = bridge(vec![(path, TAKEN)]);
+        let done = output(&["snapshot", flag, "7", "--address", &address]);
+        server.join().unwrap();
+        assert_eq!((code(&done), stdout(&done).as_str()), (0, told));
+    }
+}
+
+#[test]
+fn what_a_bridge_refuses_is_told_with_its_fix() {
+    for (answer, exit) in [
+        ("HTTP/1.0 404 Not Found\r\n\r\n{\"error\":\"no such table\",\"fix\":\"widen\"}", 64),
+        ("HTTP/1.0 503 Busy\r\n\r\n{\"error\":\"no such table\",\"fix\":\"widen\"}", 1),
+    ] {
+        let (address, server) = bridge(vec![(TAKE, answer)]);
+        let arguments = ["snapshot", "public.a", "--where", "n > 1", "--address", &address];
+        let refused = output(&arguments);
+        server.join().unwrap();
+        assert_eq!(code(&refused), exit);
+        assert_eq!(stderr(&refused), "error: no such table\nfix: widen\n");
+    }
 }

@@ -7,9 +7,11 @@
 //! | `/readyz?standby` | the same, and 200 for a copy that waits to take over |
 //! | `/status` | the state as JSON |
 //! | `/metrics` | the metrics in Prometheus' text form |
+//! | `/snapshots` | snapshots, to list and to ask for: see `snapshots` |
 //!
-//! It only reads: nothing that is asked here changes what the bridge does.
+//! All but `/snapshots` only reads: nothing else that is asked here changes what the bridge does.
 
+mod snapshots;
 mod status;
 
 use std::net::SocketAddr;
@@ -23,6 +25,7 @@ use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use self::snapshots::{Accepted, Desk, Judge, Judged, List, Listed, Refusal};
 pub use self::status::{Failure, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -79,7 +82,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// Serves until the task is dropped.
-pub async fn serve(listener: TcpListener, observed: Observed) {
+pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk) {
+    let snapshots = snapshots::routes(observed.clone(), desk);
     let router = Router::new()
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(readyz))
@@ -88,7 +92,8 @@ pub async fn serve(listener: TcpListener, observed: Observed) {
             get(|Extract(observed): Extract<Observed>| async move { Json(observed.status_now()) }),
         )
         .route("/metrics", get(metrics))
-        .with_state(observed);
+        .with_state(observed)
+        .merge(snapshots);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(error = %error, "the admin endpoint ended");
     }

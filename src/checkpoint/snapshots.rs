@@ -52,6 +52,18 @@ pub enum SnapshotReason {
     Asked,
 }
 
+impl SnapshotReason {
+    /// The word for logs and pages.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Added => "added",
+            Self::Asked => "asked",
+        }
+    }
+}
+
 /// What is published of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

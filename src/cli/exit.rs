@@ -94,6 +94,32 @@ pub enum CliError {
         /// What it waits for, in its words.
         reason: String,
     },
+    /// A running bridge refuses what it is asked for.
+    #[error("{error}{}", fix.as_ref().map_or_else(String::new, |fix| format!("\nfix: {fix}")))]
+    Refused {
+        /// The status code.
+        code: u16,
+        /// The cause.
+        error: String,
+        /// What mends it.
+        fix: Option<String>,
+    },
+    /// A snapshot that was followed ended without all of its rows.
+    #[error("the snapshot {id} ended unfinished: {reason}")]
+    SnapshotUnfinished {
+        /// The request.
+        id: String,
+        /// What became of it.
+        reason: String,
+    },
+    /// The token for the admin endpoint can't be read.
+    #[error("cannot read {file}, which admin.token_file names: {source}", file = file.display())]
+    Token {
+        /// The file.
+        file: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The admin endpoint is switched off.
     #[error("no bridge can be asked: admin.enabled is false")]
     AdminDisabled,
@@ -119,7 +145,12 @@ impl CliError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Load(_) | Self::Resolve(_) | Self::AdminDisabled => Exit::Config,
+            Self::Load(_) | Self::Resolve(_) | Self::AdminDisabled | Self::Token { .. } => {
+                Exit::Config
+            }
+            // It says itself that it may be asked again.
+            Self::Refused { code: 503, .. } | Self::SnapshotUnfinished { .. } => Exit::Retry,
+            Self::Refused { .. } => Exit::Usage,
             Self::Bridge(error) => match (error.as_ref(), error.severity()) {
                 (Error::Resolve(_) | Error::ConnInfo(_), _) => Exit::Config,
                 (Error::Gap(_) | Error::SlotGivenUp { .. }, _) => Exit::Gap,

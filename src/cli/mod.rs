@@ -3,12 +3,14 @@
 //! Help texts are documentation and are written as such. A failure is printed once, here, and
 //! becomes the exit code that `exit` gives it.
 
+mod ask;
 mod config;
 mod demo;
 pub mod exit;
 mod generate;
 mod run;
 pub mod settings;
+mod snapshot;
 mod status;
 mod tail;
 mod teardown;
@@ -44,6 +46,7 @@ enum Command {
     Run(run::RunArgs),
     Config(config::ConfigArgs),
     Status(status::StatusArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Teardown(teardown::TeardownArgs),
     Generate(generate::GenerateArgs),
     Tail(tail::TailArgs),
@@ -72,6 +75,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
             Command::Run(args) => run::run(args, global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Status(args) => status::run(args, &global).await,
+            Command::Snapshot(args) => snapshot::run(args, &global).await,
             Command::Teardown(args) => teardown::run(args, &global).await,
             Command::Generate(args) => generate::run(args, &global).await,
             Command::Tail(args) => tail::run(args, &global).await,

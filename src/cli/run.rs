@@ -79,7 +79,7 @@ async fn serve_admin(bridge: &Bridge) -> Result<Option<AbortOnDrop>, CliError> {
         return Ok(None);
     }
     let listener = admin::listen(settings.listen).await.map_err(Error::from)?;
-    let task = tokio::spawn(admin::serve(listener, bridge.observe()));
+    let task = tokio::spawn(admin::serve(listener, bridge.observe(), bridge.desk()));
     Ok(Some(AbortOnDrop(task)))
 }
 

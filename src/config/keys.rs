@@ -200,6 +200,7 @@ pub(super) const KEYS: &[Key] = &[
     key("watchdog", "server_silent_after", duration(100, 86_400)),
     key("admin", "enabled", Kind::Boolean),
     key("admin", "listen", Kind::Address),
+    key("admin", "token_file", Kind::Path),
     key("log", "level", Kind::Text(Rule::LogLevel)),
     key("log", "format", Kind::OneOf(&["text", "json"])),
 ];

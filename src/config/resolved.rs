@@ -73,6 +73,8 @@ pub struct Resolved {
     pub watchdog: Watchdog,
     /// The HTTP endpoint.
     pub admin: Admin,
+    /// What whoever changes something over HTTP must bring.
+    pub admin_token: Option<Secret>,
     /// What is logged.
     pub log: Log,
     /// What is odd but no fault, to be logged as warnings.
@@ -179,6 +181,10 @@ impl Config {
             .map(|file| read_secret("format.hash_salt_file", file, false, &mut warnings))
             .transpose()?
             .or_else(|| self.format.hash_salt.clone());
+        let admin_token = self.admin.token_file.as_deref();
+        let admin_token = admin_token
+            .map(|file| read_secret("admin.token_file", file, false, &mut warnings))
+            .transpose()?;
         let tables = TableSettings::parse(&self.tables)?;
         if let (Some(key), None) = (tables.hash_key(), &salt) {
             return Err(ResolveError::NoSalt { key });
@@ -218,6 +224,7 @@ impl Config {
             snapshot: self.snapshot.clone(),
             watchdog: self.watchdog.clone(),
             admin: self.admin.clone(),
+            admin_token,
             log: self.log.clone(),
             warnings,
         })

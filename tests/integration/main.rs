@@ -27,6 +27,7 @@ mod reload;
 mod scenario;
 mod setup;
 mod slot_guard;
+mod snapshot;
 mod tail;
 mod toast;
 mod topics;

@@ -1,0 +1,289 @@
+//! Snapshots over HTTP: asked for, listed, paused, resumed and stopped.
+//!
+//! | request | does |
+//! |---|---|
+//! | `POST /snapshots` with `{"tables": [...], "where": "..."}` | asks for one: 202 with its ID |
+//! | `GET /snapshots` | lists those under way and those that ended lately |
+//! | `POST /snapshots/{id}/pause`, `/resume`, `/stop` | says what is to become of one: 202 |
+//!
+//! Who may do that may have every row of the published tables sent to Kafka again. So a request that
+//! changes something must come from this host (the endpoint listens on loopback) or bring the token
+//! of `admin.token_file`; where there is a token, it is asked for in any case. A request that a
+//! browser made for another page names its origin, and is refused.
+//!
+//! What can't be is refused with the cause and the fix, as JSON: `{"error": ..., "fix": ...}`.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Path, State as Extract};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{Observed, State};
+use crate::checkpoint::SnapshotReason;
+use crate::config::Secret;
+use crate::snapshot::progress::Report;
+use crate::snapshot::{Action, Asked, Command, Control, Request, SnapshotState, SnapshotStatus};
+
+/// Gives the tables that a request stands for, or why it can't be: asks the server.
+pub type Judge = Arc<dyn Fn(Asked) -> Judged + Send + Sync>;
+
+/// What a [`Judge`] gives.
+pub type Judged = Pin<Box<dyn Future<Output = Result<Vec<String>, Refusal>> + Send>>;
+
+/// Where snapshots are asked for, and by whom.
+#[derive(Clone)]
+pub struct Desk {
+    /// Where requests are left.
+    pub control: Arc<Control>,
+    /// Who knows whether they can be.
+    pub judge: Judge,
+    /// What who changes something must bring.
+    pub token: Option<Secret>,
+    /// Whether only this host reaches the endpoint.
+    pub is_local: bool,
+}
+
+/// Why something is not done, and what would help.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// The status code.
+    #[serde(skip)]
+    pub code: u16,
+    /// The cause.
+    pub error: String,
+    /// What mends it.
+    pub fix: Option<String>,
+}
+
+/// One snapshot in the list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    /// How it stands.
+    #[serde(flatten)]
+    pub status: SnapshotStatus,
+    /// How much of it is published, of a hundred; none before it is read.
+    pub percent: Option<f64>,
+    /// Rows a second in the last half minute.
+    pub rows_per_second: Option<u64>,
+    /// Seconds left at this rate.
+    pub eta_seconds: Option<u64>,
+}
+
+/// What `GET /snapshots` answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct List {
+    /// One for each table of each request.
+    pub snapshots: Vec<Listed>,
+    /// All of them together.
+    pub progress: Report,
+}
+
+/// What `POST /snapshots` answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The request's ID.
+    pub id: String,
+    /// The tables that it stands for at this moment.
+    #[serde(default)]
+    pub tables: Vec<String>,
+}
+
+impl Refusal {
+    /// A refusal with its status code.
+    #[must_use]
+    pub fn new(code: u16, error: impl Into<String>, fix: &str) -> Self {
+        let fix = (!fix.is_empty()).then(|| fix.to_owned());
+        Self { code, error: error.into(), fix }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let code = StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (code, Json(self)).into_response()
+    }
+}
+
+#[derive(Clone)]
+struct Served {
+    observed: Observed,
+    desk: Desk,
+}
+
+pub(super) fn routes(observed: Observed, desk: Desk) -> Router {
+    Router::new()
+        .route("/snapshots", get(list).post(take))
+        .route("/snapshots/{id}/{action}", post(act))
+        .with_state(Served { observed, desk })
+}
+
+async fn list(Extract(Served { observed, desk }): Extract<Served>) -> Json<List> {
+    let progress = observed.progress.snapshot();
+    let listed = |status: SnapshotStatus| {
+        let same = |table: &&crate::snapshot::progress::TableReport| {
+            table.snapshot == status.id && table.table == status.table
+        };
+        let table = progress.tables.iter().find(same);
+        let running = table.filter(|_| status.state == SnapshotState::Running);
+        Listed {
+            percent: table.map(|table| table.percent),
+            rows_per_second: running.map(|table| table.rows_per_second),
+            eta_seconds: running.and_then(|table| table.eta_seconds),
+            status,
+        }
+    };
+    Json(List { snapshots: desk.control.shown().into_iter().map(listed).collect(), progress })
+}
+
+async fn take(
+    Extract(Served { observed, desk }): Extract<Served>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    desk.admit(&headers)?;
+    let asked: Asked = serde_json::from_slice(&body).map_err(|error| {
+        let fix = r#"send {"tables": ["schema.table"], "where": "a condition, if any"}"#;
+        Refusal::new(400, format!("reading the request: {error}"), fix)
+    })?;
+    asked.check().map_err(|error| Refusal::new(400, error.to_string(), ""))?;
+    flows(&observed)?;
+    let tables = (desk.judge)(asked.clone()).await?;
+    let request = Request::new(asked.tables, asked.condition, SnapshotReason::Asked);
+    let id = request.id.clone();
+    tracing::info!(id, tables = tables.join(", "), "a snapshot is asked for over HTTP");
+    desk.control.ask(Command::Take(request));
+    Ok((StatusCode::ACCEPTED, Json(Accepted { id, tables })))
+}
+
+async fn act(
+    Extract(Served { observed, desk }): Extract<Served>,
+    Path((id, action)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<(StatusCode, Json<Accepted>), Refusal> {
+    desk.admit(&headers)?;
+    let action = match action.as_str() {
+        "pause" => Action::Pause,
+        "resume" => Action::Resume,
+        "stop" => Action::Stop,
+        _ => {
+            let error = format!("there is no {action:?} for a snapshot");
+            return Err(Refusal::new(404, error, "there are pause, resume and stop"));
+        }
+    };
+    flows(&observed)?;
+    let shown = desk.control.shown();
+    let mut own = shown.iter().filter(|status| status.id == id).peekable();
+    if own.peek().is_none() {
+        let error = format!("there is no snapshot {id:?}");
+        return Err(Refusal::new(404, error, "GET /snapshots lists them"));
+    }
+    if own.all(|status| status.state.is_end()) {
+        let error = format!("the snapshot {id:?} is at its end");
+        return Err(Refusal::new(409, error, "ask for a new one"));
+    }
+    tracing::info!(id, action = ?action, "asked for over HTTP");
+    desk.control.ask(action.on(id.clone()));
+    Ok((StatusCode::ACCEPTED, Json(Accepted { id, tables: Vec::new() })))
+}
+
+/// A request that no session can take up would be forgotten with the process.
+fn flows(observed: &Observed) -> Result<(), Refusal> {
+    let status = observed.status.borrow();
+    match status.state {
+        State::Streaming | State::Snapshot => Ok(()),
+        _ => {
+            let error = format!("the bridge takes no requests now: {}", status.line());
+            Err(Refusal::new(503, error, "ask again when /readyz answers 200"))
+        }
+    }
+}
+
+impl Desk {
+    /// Whether whoever asks may change something.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+        if headers.contains_key(header::ORIGIN) {
+            let error = "a page in a browser may not ask for this";
+            return Err(Refusal::new(403, error, "ask without the header Origin"));
+        }
+        let brought = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        match (&self.token, brought) {
+            (None, _) if self.is_local => Ok(()),
+            (None, _) => Err(Refusal::new(
+                403,
+                "admin.listen is not a loopback address, so others could ask too",
+                "set admin.token_file, and send Authorization: Bearer with the token in it",
+            )),
+            // Of digests, so that the time it takes tells nothing of the token.
+            (Some(token), Some(brought))
+                if Sha256::digest(token.expose()) == Sha256::digest(brought) =>
+            {
+                Ok(())
+            }
+            (Some(_), _) => Err(Refusal::new(
+                401,
+                "this needs the token of admin.token_file",
+                "send Authorization: Bearer with the token in it",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn desk(token: Option<&str>, is_local: bool) -> Desk {
+        Desk {
+            control: Arc::default(),
+            judge: Arc::new(|asked| Box::pin(async { Ok(asked.tables) })),
+            token: token.map(|token| Secret::from(token.to_owned())),
+            is_local,
+        }
+    }
+
+    fn answer(desk: &Desk, pairs: &[(header::HeaderName, &'static str)]) -> u16 {
+        let value = |(name, value): &(header::HeaderName, &'static str)| {
+            (name.clone(), header::HeaderValue::from_static(value))
+        };
+        desk.admit(&pairs.iter().map(value).collect()).map_or_else(|refusal| refusal.code, |()| 202)
+    }
+
+    #[test]
+    fn only_this_host_or_who_has_the_token_changes_anything() {
+        let right = [(header::AUTHORIZATION, "Bearer s3cret")];
+        let wrong = [(header::AUTHORIZATION, "Bearer other")];
+        let origin = [(header::ORIGIN, "http://127.0.0.1:9464"), right[0].clone()];
+        for (token, is_local, headers, code) in [
+            (None, true, &[][..], 202),
+            (None, false, &[], 403),
+            (None, false, &right, 403),
+            (Some("s3cret"), true, &[], 401),
+            (Some("s3cret"), false, &[], 401),
+            (Some("s3cret"), false, &wrong, 401),
+            (Some("s3cret"), false, &right, 202),
+            (Some("s3cret"), true, &right, 202),
+            (Some("s3cret"), true, &origin, 403),
+        ] {
+            let desk = desk(token, is_local);
+            assert_eq!(answer(&desk, headers), code, "{token:?} {is_local} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_cause_and_fix() {
+        let refusal = Refusal::new(404, "none", "make one");
+        let json = serde_json::to_string(&refusal).unwrap();
+        assert_eq!(json, r#"{"error":"none","fix":"make one"}"#);
+    }
+}

@@ -1,0 +1,123 @@
+//! Whether a snapshot that somebody asks for can be: told at once, instead of in a log later.
+//!
+//! The server is asked which published tables the names stand for, and whether it takes the
+//! condition for each. A condition is prepared as part of one statement, so that it can be nothing
+//! but a condition: the server refuses a second statement there.
+
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
+use super::Bridge;
+use super::setup::connect_options;
+use crate::admin::{Desk, Refusal};
+use crate::config::{Resolved, TablePattern};
+use crate::error;
+use crate::postgres::publication::{self, TableName};
+use crate::postgres::{self, ConnInfo};
+use crate::snapshot::Asked;
+
+/// Tables that are named where none matches.
+const NAMED: usize = 5;
+
+impl Bridge {
+    /// The desk of the admin endpoint.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        let bridge = self.clone();
+        Desk {
+            control: Arc::clone(&self.control),
+            judge: Arc::new(move |asked| {
+                let configured = Arc::clone(&bridge.configured.borrow());
+                Box::pin(
+                    async move { judge(&configured.settings, &configured.conninfo, &asked).await },
+                )
+            }),
+            token: self.settings.admin_token.clone(),
+            is_local: self.settings.admin.listen.ip().is_loopback(),
+        }
+    }
+}
+
+async fn judge(
+    settings: &Resolved,
+    info: &ConnInfo,
+    asked: &Asked,
+) -> Result<Vec<String>, Refusal> {
+    let unavailable = |error: postgres::Error| {
+        let error = format!("asking the database: {}", error::told(&error));
+        Refusal::new(503, error, "ask again when it answers")
+    };
+    let client =
+        postgres::client::connect(info, &connect_options(settings)).await.map_err(unavailable)?;
+    let published = published(&client, settings).await.map_err(unavailable)?;
+    let mut tables: Vec<&TableName> = Vec::new();
+    for name in &asked.tables {
+        let pattern =
+            TablePattern::parse(name).map_err(|fault| Refusal::new(400, fault.to_string(), ""))?;
+        let matching = published.iter().filter(|of| pattern.matches(&of.schema, &of.name));
+        let before = tables.len();
+        tables.extend(matching);
+        if tables.len() == before {
+            return Err(none(name, &published, settings));
+        }
+    }
+    tables.sort_unstable();
+    tables.dedup();
+    if let Some(condition) = &asked.condition {
+        for table in &tables {
+            takes(&client, table, condition).await?;
+        }
+    }
+    Ok(tables.into_iter().map(ToString::to_string).collect())
+}
+
+/// The tables that are published, as far as they are captured.
+async fn published(
+    client: &Client,
+    settings: &Resolved,
+) -> Result<Vec<TableName>, postgres::Error> {
+    let version = postgres::client::server_version(client).await?;
+    let publication = publication::find(client, &settings.publication, version).await?;
+    let tables: Vec<TableName> = match publication {
+        Some(publication) if publication.is_by_table => publication.tables.into_keys().collect(),
+        _ => {
+            let candidates = publication::candidates(client).await?;
+            candidates.into_iter().map(|candidate| candidate.table).collect()
+        }
+    };
+    let captured = |of: &TableName| settings.captured.matches(&of.schema, &of.name);
+    Ok(tables.into_iter().filter(captured).collect())
+}
+
+fn none(name: &str, published: &[TableName], settings: &Resolved) -> Refusal {
+    let mut named: Vec<String> = published.iter().take(NAMED).map(ToString::to_string).collect();
+    if published.len() > NAMED {
+        named.push(format!("{} more", published.len() - NAMED));
+    }
+    let publication = &settings.publication;
+    let error = format!("no table that is published matches {name:?}");
+    let fix = match named.as_slice() {
+        [] => format!("the publication {publication:?} has no table: widen postgres.tables"),
+        named => format!(
+            "the publication {publication:?} has {}; others come in by postgres.tables",
+            named.join(", ")
+        ),
+    };
+    Refusal::new(404, error, &fix)
+}
+
+async fn takes(client: &Client, table: &TableName, condition: &str) -> Result<(), Refusal> {
+    // On a line of its own a comment can't hide the bracket.
+    let probe = format!("SELECT FROM {} WHERE (\n{condition}\n)", table.sql());
+    match client.prepare(&probe).await {
+        Ok(_) => Ok(()),
+        Err(refused) => {
+            let reason = refused
+                .as_db_error()
+                .map_or_else(|| refused.to_string(), |error| error.message().to_owned());
+            let error = format!("the server does not take the condition for {table}: {reason}");
+            Err(Refusal::new(422, error, "write it as it would stand behind WHERE"))
+        }
+    }
+}

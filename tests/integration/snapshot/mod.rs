@@ -1,0 +1,3 @@
+//! Snapshots on real servers.
+
+mod triggers;
