@@ -89,6 +89,10 @@ pub struct Metrics {
     pub slot_room_bytes: Family<BoundLabel, Level>,
     /// Seconds until that room is filled at the present rate; without a value where it is not.
     pub slot_room_seconds: Family<BoundLabel, Level>,
+    /// Slots whose making had to wait for transactions.
+    pub slot_creation_waits: Count,
+    /// One while the making of a slot waits for a transaction, else zero.
+    pub slot_creation_waiting: Level,
     /// One while another copy reads from the slot, else zero.
     pub standby: Level,
     /// One for a stage that makes no progress while there is something to do, else zero.
@@ -134,6 +138,8 @@ impl Default for Metrics {
             slot_retained_bytes: Level::default(),
             slot_room_bytes: Family::default(),
             slot_room_seconds: Family::default(),
+            slot_creation_waits: Count::default(),
+            slot_creation_waiting: Level::default(),
             standby: Level::default(),
             stalled: Family::default(),
             snapshot_rows: Count::default(),
@@ -211,6 +217,11 @@ impl Metrics {
             ("changes_covered", "Changes left out, as they were published before", &self.covered),
             ("snapshot_rows", "Rows that snapshots published", &self.snapshot_rows),
             ("snapshot_bytes", "Bytes that snapshots read", &self.snapshot_bytes),
+            (
+                "slot_creation_waits",
+                "Slots whose making waited for transactions",
+                &self.slot_creation_waits,
+            ),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (
                 "unchanged_omitted",
@@ -241,6 +252,11 @@ impl Metrics {
             ("received_lsn", "Last position received", &self.received_lsn),
             ("streaming", "One while rows stream, else zero", &self.streaming),
             ("slot_retained_bytes", "Bytes of WAL the slot holds back", &self.slot_retained_bytes),
+            (
+                "slot_creation_waiting",
+                "One while the making of a slot waits for a transaction",
+                &self.slot_creation_waiting,
+            ),
             ("standby", "One while another copy reads from the slot", &self.standby),
             ("snapshot_tables_left", "Tables of snapshots not done", &self.snapshot_tables_left),
             ("snapshot_running", "One while a snapshot is not done", &self.snapshot_running),

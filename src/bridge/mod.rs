@@ -20,6 +20,7 @@ mod lookup;
 mod reload;
 mod session;
 mod setup;
+mod slot_creation;
 mod standby;
 mod start;
 mod teardown;
@@ -60,9 +61,11 @@ pub struct Bridge {
     metrics: Arc<Metrics>,
     /// How far snapshots are, over all sessions.
     progress: Arc<Book>,
-    /// The server process of the last stream.
+    /// The server process of the last stream, or that makes a slot.
     walsender: Arc<Mutex<Option<Walsender>>>,
     has_streamed: Arc<AtomicBool>,
+    /// Whether the walsender is one that makes a slot.
+    is_making_slot: Arc<AtomicBool>,
     /// The topics that were made sure of.
     topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
     control: Arc<Control>,
@@ -99,6 +102,7 @@ impl Bridge {
             metrics,
             walsender: Arc::default(),
             has_streamed: Arc::default(),
+            is_making_slot: Arc::default(),
             topics_seen: Arc::default(),
             control: Arc::default(),
         })
@@ -221,7 +225,7 @@ impl Bridge {
         self.status.send_modify(|status| status.reason = Some(reason));
     }
 
-    /// The server process of the last stream, for once.
+    /// The server process of the last stream, or one that makes a slot, for once.
     fn take_walsender(&self) -> Option<Walsender> {
         self.walsender.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -233,6 +237,10 @@ impl Bridge {
 
     fn set_walsender(&self, walsender: Option<Walsender>) {
         self.has_streamed.store(true, Ordering::Release);
+        self.keep_walsender(walsender);
+    }
+
+    fn keep_walsender(&self, walsender: Option<Walsender>) {
         *self.walsender.lock().unwrap_or_else(PoisonError::into_inner) = walsender;
     }
 

@@ -69,7 +69,10 @@ impl Bridge {
         let running = tokio::select! {
             running = self.start() => running?,
             // Nothing flows yet, so there is nothing to drain.
-            () = told(&mut shutdown) => return Ok(()),
+            () = told(&mut shutdown) => {
+                self.end_slot_creation().await;
+                return Ok(());
+            }
         };
         *streaming_since = Some(Instant::now());
         self.metrics.streaming.set(1);
@@ -98,7 +101,7 @@ impl Bridge {
             Arc::clone(&metrics),
         )?);
         let found = read_checkpoint(&producer, Checkpoints::new(&client_config, settings)).await?;
-        let start = setup::prepare(settings, &self.conninfo, found.as_ref()).await?;
+        let start = setup::prepare(self, found.as_ref()).await?;
         let checkpointing = self.checkpointing(&start);
         let Start { lsn: start, checkpoint, last_commit_lsn, captured, .. } = start;
         ledger.start_at(checkpoint.progress);

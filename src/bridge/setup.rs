@@ -3,9 +3,11 @@
 //! Nothing is made before all that is needed was checked, so a first run with too few rights leaves
 //! nothing half done, and tells everything that is missing at once.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
-use super::start;
+use super::{Bridge, start};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Resolved, TableFilter};
 use crate::error::{self, Error};
@@ -14,12 +16,13 @@ use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::{self, Publication, PublicationChange, TableName, Wanted};
 use crate::postgres::slot::{self, SlotState};
-use crate::postgres::{
-    self, ConnInfo, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot,
-};
+use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot};
 
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
+
+/// Longest wait for the answer to a replication command, where `watchdog` sets none.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// Where a stream starts.
 pub(super) struct Start {
@@ -37,10 +40,10 @@ pub(super) struct Start {
 
 /// Finds or makes what the stream needs, given the checkpoint of the pipeline.
 pub(super) async fn prepare(
-    settings: &Resolved,
-    info: &ConnInfo,
+    bridge: &Bridge,
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Start, Error> {
+    let Bridge { settings, conninfo: info, .. } = bridge;
     let client = postgres::client::connect(info, &connect_options(settings)).await?;
     let version = postgres::client::server_version(&client).await?;
     let name = &settings.publication;
@@ -74,7 +77,7 @@ pub(super) async fn prepare(
     let is_whole = present.as_ref().is_some_and(|publication| !publication.is_by_table);
     let captured = is_whole.then(|| settings.captured.clone());
     let made_at = match course.makes_slot {
-        true => Some(create_slot(settings, info, version).await?),
+        true => Some(create_slot(bridge, version).await?),
         false => None,
     };
     let checkpoint = course.checkpoint(made_at);
@@ -208,17 +211,19 @@ fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-async fn create_slot(settings: &Resolved, info: &ConnInfo, version: u32) -> Result<Lsn, Error> {
+async fn create_slot(bridge: &Bridge, version: u32) -> Result<Lsn, Error> {
+    let settings = &bridge.settings;
     if settings.failover && version < FAILOVER_SINCE {
         tracing::warn!("postgres.failover needs PostgreSQL 17; the slot is made without");
     }
-    let mut client = ReplicationClient::connect(info, &connect_options(settings)).await?;
+    let mut client =
+        ReplicationClient::connect(&bridge.conninfo, &connect_options(settings)).await?;
     let options = SlotOptions {
         temporary: false,
         failover: settings.failover,
         snapshot: SlotSnapshot::Nothing,
     };
-    let created = client.create_slot(&settings.slot, options).await?;
+    let created = bridge.create_slot(&mut client, &settings.slot, options).await?;
     tracing::info!(
         slot = settings.slot,
         consistent_point = %created.consistent_point,
@@ -233,5 +238,6 @@ pub(super) fn connect_options(settings: &Resolved) -> ConnectOptions {
         connect_timeout: settings.connect_timeout,
         application_name: format!("rowcast {}", settings.name),
         status_interval: settings.status_interval,
+        answer_timeout: settings.watchdog.server_silent_after.unwrap_or(ANSWER),
     }
 }

@@ -62,7 +62,7 @@ impl Bridge {
 }
 
 /// A role that may not do it leaves the server's own timeout, which is waited for in any case.
-async fn end_ours(client: &tokio_postgres::Client, ours: &Walsender) {
+pub(super) async fn end_ours(client: &tokio_postgres::Client, ours: &Walsender) {
     match slot::end_walsender(client, ours).await {
         Ok(ended) => tracing::warn!(
             pid = ours.pid,

@@ -20,7 +20,8 @@ pub struct Watchdog {
     pub kafka_stalled_after: Duration,
     /// The server has sent not one byte for this long, although it was asked: the connection is dead
     /// and a new one is made. Default: twice the server's `wal_sender_timeout`, or two minutes where
-    /// it has none.
+    /// it has none. The same time, or a minute, is given to the answer to a replication command;
+    /// but for the making of a slot, which waits as long as the server works on it.
     #[serde(with = "humantime_serde::option")]
     pub server_silent_after: Option<Duration>,
 }

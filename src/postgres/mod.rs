@@ -28,6 +28,7 @@ pub mod publication;
 pub mod replication;
 pub mod server_error;
 pub mod slot;
+pub mod slot_creation;
 pub mod stream;
 pub mod tls;
 
@@ -58,5 +59,6 @@ pub use self::replication::{
 pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;
 pub use self::session::ConnectOptions;
+pub use self::slot_creation::Blocker;
 pub use self::stream::{ReaderHandle, ReplicationStream, StreamPhase, spawn_reader};
 pub use self::walsender::Walsender;

@@ -78,6 +78,7 @@ pub struct ReplicationClient {
     session: Session,
     address: String,
     status_interval: Duration,
+    answer_timeout: Duration,
 }
 
 impl ReplicationClient {
@@ -88,7 +89,8 @@ impl ReplicationClient {
     pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
         let session = Session::open(info, options, Purpose::Replication).await?;
         let address = session.host.to_string();
-        Ok(Self { session, address, status_interval: options.status_interval })
+        let ConnectOptions { status_interval, answer_timeout, .. } = *options;
+        Ok(Self { session, address, status_interval, answer_timeout })
     }
 
     /// The host that was connected to.
@@ -106,9 +108,9 @@ impl ReplicationClient {
     /// Which cluster this is and how far it has written.
     ///
     /// # Errors
-    /// When the connection is lost or the answer is malformed.
+    /// When the connection is lost, no answer comes in time, or it is malformed.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, Error> {
-        let rows = wire::query(&mut self.session.wire, "IDENTIFY_SYSTEM").await?;
+        let rows = self.ask("IDENTIFY_SYSTEM", "IDENTIFY_SYSTEM").await?;
         Ok(SystemIdentity {
             system_id: text(&rows, 0)?.to_owned(),
             timeline: text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?,
@@ -120,14 +122,15 @@ impl ReplicationClient {
     /// The timelines before this one, each with where it was left.
     ///
     /// # Errors
-    /// When the server no longer has the history, or the answer is malformed.
+    /// When the server no longer has the history, no answer comes in time, or it is malformed.
     pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, Error> {
         let command = format!("TIMELINE_HISTORY {timeline}");
-        let rows = wire::query(&mut self.session.wire, &command).await?;
+        let rows = self.ask("TIMELINE_HISTORY", &command).await?;
         history(text(&rows, 1)?).ok_or(WRONG_ANSWER)
     }
 
-    /// Makes a logical slot for pgoutput.
+    /// Makes a logical slot for pgoutput, once all transactions have ended that run now: however
+    /// long that takes; see `slot_creation`.
     ///
     /// # Errors
     /// [`Error::SlotExists`], [`Error::TooManySlots`], or what the server reports.
@@ -158,19 +161,23 @@ impl ReplicationClient {
     /// Begins to stream from `start`, or from the slot's confirmed position where that is later.
     ///
     /// # Errors
-    /// [`Error::SlotActive`], [`Error::SlotMissing`], [`Error::WalRemoved`], or what the server
-    /// reports. A publication that does not exist is found only later, in the stream.
+    /// [`Error::SlotActive`], [`Error::SlotMissing`], [`Error::WalRemoved`], what the server
+    /// reports, or [`Error::Timeout`]. A publication that does not exist is found only later, in the
+    /// stream.
     pub async fn start_replication(
         mut self,
         slot: &str,
         start: Lsn,
         options: &StreamOptions,
     ) -> Result<ReplicationStream, Error> {
-        let (timeout, walsender) = self.walsender().await?;
-        self.session.take_bytes_as_they_are().await?;
+        let (timeout, walsender) = self.served_by().await?;
+        self.in_time("SET client_encoding", async |client| {
+            client.session.take_bytes_as_they_are().await
+        })
+        .await?;
         let command = start_command(slot, start, options, self.server_version());
-        let begun = self.begin(&command).await;
-        begun.map_err(|error| error.about_slot(slot))?;
+        let begun = self.in_time("START_REPLICATION", async |client| client.begin(&command).await);
+        begun.await.map_err(|error| error.about_slot(slot))?;
         let slot = slot.to_owned();
         let silence = options.silent_after.or_else(|| Some(timeout? * 2));
         let stream =
@@ -195,15 +202,44 @@ impl ReplicationClient {
         }
     }
 
+    /// Which of the server's processes this connection has.
+    ///
+    /// # Errors
+    /// When the connection is lost, no answer comes in time, or it is malformed.
+    pub async fn walsender(&mut self) -> Result<Walsender, Error> {
+        Ok(self.served_by().await?.1)
+    }
+
     /// After how long the server gives up on a silent reader (`None` when never), and which of its
     /// processes this connection has.
-    async fn walsender(&mut self) -> Result<(Option<Duration>, Walsender), Error> {
+    async fn served_by(&mut self) -> Result<(Option<Duration>, Walsender), Error> {
         const QUERY: &str = include_str!("../../sql/walsender.sql");
-        let rows = wire::query(&mut self.session.wire, QUERY).await?;
+        let rows = self.ask("the question which walsender this is", QUERY).await?;
         let ms: u64 = text(&rows, 0)?.parse().map_err(|_| WRONG_ANSWER)?;
         let pid = text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?;
         let walsender = Walsender { pid, started: text(&rows, 2)?.to_owned() };
         Ok(((ms > 0).then(|| Duration::from_millis(ms)), walsender))
+    }
+
+    /// Asks what the server answers at once.
+    async fn ask(
+        &mut self,
+        doing: &'static str,
+        query: &str,
+    ) -> Result<Vec<Vec<Option<String>>>, Error> {
+        self.in_time(doing, async |client| wire::query(&mut client.session.wire, query).await).await
+    }
+
+    /// Waits for what the server does at once no longer than that may take: a line that swallows all
+    /// it is given looks like a server that thinks.
+    async fn in_time<T>(
+        &mut self,
+        doing: &'static str,
+        done: impl AsyncFnOnce(&mut Self) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let after = self.answer_timeout;
+        let done = tokio::time::timeout(after, done(self)).await;
+        done.unwrap_or(Err(Error::Timeout { doing, after }))
     }
 }
 

@@ -25,6 +25,8 @@ pub struct ConnectOptions {
     /// Longest time between two status updates. A third of the server's `wal_sender_timeout` is
     /// used where that is shorter.
     pub status_interval: Duration,
+    /// Longest wait for the answer to a replication command that the server answers at once.
+    pub answer_timeout: Duration,
 }
 
 impl Default for ConnectOptions {
@@ -33,6 +35,7 @@ impl Default for ConnectOptions {
             connect_timeout: Duration::from_secs(10),
             application_name: "rowcast".to_owned(),
             status_interval: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(60),
         }
     }
 }

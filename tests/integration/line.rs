@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use rowcast::postgres::{ConnInfo, ConnectOptions};
+use rowcast::lsn::Lsn;
+use rowcast::postgres::{ConnInfo, ConnectOptions, Error, ReplicationClient, StreamOptions};
 use tokio_postgres::Client;
 
 use crate::delivery::{self, CONFIG};
@@ -203,4 +204,32 @@ async fn a_question_that_the_line_swallowed_is_given_up_and_one_that_takes_long_
     let lost = lost.expect("it does not wait for ever").expect("no panic").map(drop);
     assert!(lost.is_err_and(|error| error.is_closed()), "the connection was closed");
     sleep.expect("the server worked on it all the time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_command_that_the_line_swallowed_is_given_up() {
+    let server = PostgresServer::shared();
+    let database = server.database().await;
+    let relay = Relay::to(server.port()).await;
+    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let info = ConnInfo::parse(&url, &|_| None).expect("a connection string");
+    let limit = Duration::from_millis(500);
+    let options = ConnectOptions { answer_timeout: limit, ..ConnectOptions::default() };
+    let open = async || {
+        relay.set(Line::Open);
+        let mut client = ReplicationClient::connect(&info, &options).await.expect("connect");
+        client.identify_system().await.expect("it is answered while the line is open");
+        relay.set(Line::BlackHole);
+        client
+    };
+    let given_up = |error: Error| {
+        assert!(matches!(error, Error::Timeout { after, .. } if after == limit), "{error}");
+        assert!(error.is_transient());
+    };
+    given_up(open().await.identify_system().await.expect_err("nobody answers"));
+    given_up(open().await.timeline_history(1).await.expect_err("nobody answers"));
+    given_up(open().await.walsender().await.expect_err("nobody answers"));
+    let stream_options = StreamOptions::default();
+    let stream = open().await.start_replication("s", Lsn::ZERO, &stream_options).await;
+    given_up(stream.expect_err("nobody answers"));
 }

@@ -128,6 +128,8 @@ async fn pass(
             Line::Open | Line::Slow(_) | Line::BlackHole | Line::HalfClosed => {}
         }
         let count = tokio::select! {
+            // What is sent after the line was changed is for the new one.
+            biased;
             changed = line.changed() => match changed {
                 Ok(()) => continue,
                 Err(_) => return,

@@ -9,6 +9,7 @@ mod failover;
 mod kafka;
 mod postgres;
 mod slot;
+mod slot_creation;
 mod standby;
 mod start;
 mod watchdog;
@@ -152,7 +153,9 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         let text = in_folder("tests/integration") + &in_folder("src");
         assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
     }
-    for module in ["failover", "kafka", "postgres", "slot", "standby", "start", "watchdog"] {
+    for module in
+        ["failover", "kafka", "postgres", "slot", "slot_creation", "standby", "start", "watchdog"]
+    {
         let file = root.join("tests/integration/faults").join(module).with_extension("rs");
         let text = std::fs::read_to_string(file).expect("a module of these");
         let tests = text.split("#[tokio::test(flavor = \"multi_thread\")]").skip(1);

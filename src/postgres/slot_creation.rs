@@ -1,0 +1,232 @@
+//! The making of a slot, which waits until every transaction that was running has ended, however
+//! long that takes, and in every database of the server.
+//!
+//! The walsender that makes it says nothing meanwhile, so a second connection is asked what it waits
+//! for. The same question tells a wait from a line that is dead: a walsender that is gone, or that
+//! waits for us while we wait for it, will never answer.
+//!
+//! Not here: who hears of it, and what becomes of a walsender that is left alone; see the bridge.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::conninfo::ConnInfo;
+use super::replication::{CreatedSlot, ReplicationClient, SlotOptions};
+use super::session::ConnectOptions;
+use super::walsender::Walsender;
+use super::{Error, client};
+
+const QUESTION: &str = include_str!("../../sql/slot_creation.sql");
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Longest wait for one look, its connection included.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Looks in a row that fail, or that find nobody at work, before the line counts as dead. An answer
+/// that was on its way during one has arrived by the next.
+const LOOKS: u32 = 3;
+
+const MAKING: &str = "making the replication slot";
+
+/// A transaction that a slot waits for. Of its statements nothing is told: they hold values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocker {
+    /// The server process that runs it; none for a prepared one.
+    pub pid: Option<i32>,
+    /// The name of a prepared one.
+    pub gid: Option<String>,
+    /// Whose it is, as far as the role may see it.
+    pub user: Option<String>,
+    /// What its session calls itself.
+    pub application: Option<String>,
+    /// Where it runs, which need not be the database that is read.
+    pub database: Option<String>,
+    /// As `pg_stat_activity` has it: `active`, `idle in transaction`.
+    pub state: Option<String>,
+    /// Time since it began, or was prepared.
+    pub age: Option<Duration>,
+    /// Time since its last statement began.
+    pub query_age: Option<Duration>,
+}
+
+impl Blocker {
+    /// What ends the wait.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        use postgres_protocol::escape::escape_literal;
+        match (&self.gid, self.pid) {
+            (Some(gid), _) => {
+                let gid = escape_literal(gid);
+                format!("COMMIT PREPARED {gid} or ROLLBACK PREPARED {gid}, in its database")
+            }
+            (None, Some(pid)) => {
+                format!("end its transaction, or SELECT pg_terminate_backend({pid})")
+            }
+            (None, None) => "look at pg_prepared_xacts".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.gid, self.pid) {
+            (Some(gid), _) => write!(f, "the prepared transaction {gid:?}")?,
+            (None, Some(pid)) => write!(f, "the transaction of server process {pid}")?,
+            (None, None) => f.write_str("a prepared transaction")?,
+        }
+        for (what, name) in [
+            ("user", &self.user),
+            ("application", &self.application),
+            ("database", &self.database),
+            ("state", &self.state),
+        ] {
+            if let Some(name) = name.as_deref().filter(|name| !name.is_empty()) {
+                write!(f, ", {what} {name:?}")?;
+            }
+        }
+        if let Some(age) = self.age {
+            write!(f, ", begun {} s ago", age.as_secs())?;
+        }
+        if let Some(age) = self.query_age {
+            write!(f, ", last statement {} s ago", age.as_secs())?;
+        }
+        Ok(())
+    }
+}
+
+/// What one look finds.
+enum Sight {
+    /// The walsender is gone.
+    Gone,
+    /// It has nothing to do.
+    Idle,
+    /// It makes the slot, and may wait for a transaction.
+    AtWork(Option<Blocker>),
+}
+
+impl ReplicationClient {
+    /// As [`create_slot`](Self::create_slot), for a slot that may have to wait: `waits` hears once a
+    /// second for whom, and for how long so far.
+    ///
+    /// The caller has asked `walsender` of this connection.
+    ///
+    /// # Errors
+    /// As there; and when the line is dead: [`Error::Closed`] or [`Error::Timeout`].
+    pub async fn create_slot_in_time(
+        &mut self,
+        name: &str,
+        slot: SlotOptions,
+        walsender: &Walsender,
+        (info, options): (&ConnInfo, &ConnectOptions),
+        waits: impl FnMut(Option<Blocker>, Duration),
+    ) -> Result<CreatedSlot, Error> {
+        tokio::select! {
+            created = self.create_slot(name, slot) => created,
+            error = watch(walsender, info, options, waits) => Err(error),
+        }
+    }
+}
+
+/// Looks again and again; ends with what is wrong.
+async fn watch(
+    walsender: &Walsender,
+    info: &ConnInfo,
+    options: &ConnectOptions,
+    mut waits: impl FnMut(Option<Blocker>, Duration),
+) -> Error {
+    let started = Instant::now();
+    let mut connected = None;
+    let mut bad = 0;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let look = look(&mut connected, walsender, info, options);
+        let looked = match tokio::time::timeout(ANSWER, look).await {
+            Ok(looked) => looked,
+            Err(_) => Err(Error::Timeout { doing: MAKING, after: started.elapsed() }),
+        };
+        let error = match looked {
+            Ok(Sight::AtWork(blocker)) => {
+                bad = 0;
+                waits(blocker, started.elapsed());
+                continue;
+            }
+            Ok(Sight::Gone) => Error::Closed,
+            Ok(Sight::Idle) => Error::Timeout { doing: MAKING, after: started.elapsed() },
+            Err(error) => {
+                connected = None;
+                error
+            }
+        };
+        bad += 1;
+        if bad == LOOKS {
+            return error;
+        }
+    }
+}
+
+async fn look(
+    connected: &mut Option<Client>,
+    walsender: &Walsender,
+    info: &ConnInfo,
+    options: &ConnectOptions,
+) -> Result<Sight, Error> {
+    let client = match connected.take().filter(|client| !client.is_closed()) {
+        Some(client) => client,
+        None => client::connect(info, options).await?,
+    };
+    let client = connected.insert(client);
+    let failed = |source| Error::Sql { doing: "ask what the slot waits for", source };
+    let Walsender { pid, started } = walsender;
+    let Some(row) = client.query_opt(QUESTION, &[pid, started]).await.map_err(failed)? else {
+        return Ok(Sight::Gone);
+    };
+    if !row.get::<_, bool>(0) {
+        return Ok(Sight::Idle);
+    }
+    let age = |at: usize| {
+        row.get::<_, Option<i64>>(at).map(|n| Duration::from_secs(u64::try_from(n).unwrap_or(0)))
+    };
+    Ok(Sight::AtWork(row.get::<_, Option<i32>>(1).map(|pid| Blocker {
+        pid: (pid != 0).then_some(pid),
+        user: row.get(2),
+        application: row.get(3),
+        database: row.get(4),
+        state: row.get(5),
+        age: age(6),
+        query_age: age(7),
+        gid: row.get(8),
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_named_as_far_as_it_may_be_seen_with_what_ends_it() {
+        let hidden = Blocker { pid: Some(7), user: Some("app".to_owned()), ..Blocker::default() };
+        assert_eq!(hidden.to_string(), "the transaction of server process 7, user \"app\"");
+        assert!(hidden.fix().contains("pg_terminate_backend(7)"), "{}", hidden.fix());
+        let whole = Blocker {
+            application: Some("psql".to_owned()),
+            database: Some("taxi".to_owned()),
+            state: Some("idle in transaction".to_owned()),
+            age: Some(Duration::from_secs(95)),
+            query_age: Some(Duration::from_secs(40)),
+            ..hidden
+        };
+        assert_eq!(
+            whole.to_string(),
+            "the transaction of server process 7, user \"app\", application \"psql\", \
+             database \"taxi\", state \"idle in transaction\", begun 95 s ago, \
+             last statement 40 s ago"
+        );
+        let prepared = Blocker { gid: Some("o'k".to_owned()), ..Blocker::default() };
+        assert_eq!(prepared.to_string(), "the prepared transaction \"o'k\"");
+        assert!(prepared.fix().contains("ROLLBACK PREPARED 'o''k'"), "{}", prepared.fix());
+    }
+}
