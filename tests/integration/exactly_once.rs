@@ -14,7 +14,8 @@ use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::consume::{OwnedRecord, RecordReader};
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::TestDatabase;
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::relay::{Line, Relay};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, unique};
 
@@ -128,6 +129,55 @@ async fn killed_again_and_again_every_change_is_committed_once_in_order_and_whol
     for (table, topic) in TABLES.iter().zip(&topics) {
         assert_eq!(replayed(&records, topic), load::rows_of(&client, table).await, "{table}");
     }
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+/// Where the slot is confirmed.
+async fn confirmed(client: &Client, name: &str) -> rowcast::lsn::Lsn {
+    let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
+    let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
+    row.get::<_, String>(0).parse().expect("an LSN")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_between_a_commit_to_kafka_and_its_confirm_nothing_is_committed_twice() {
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let relay = Relay::to(server.port()).await;
+    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let (name, brokers) = (unique("between"), kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, &url, &brokers, CONFIG, PATIENCE);
+    insert(&client, 1, 100).await;
+    let topic = vec![topics(&name)[0].clone()];
+    let mut reader = opened(&brokers, &topic, Witness::of(&bridge, &database)).await;
+    reader = counted(reader, 100).await;
+
+    // Rows come, and what the bridge confirms is lost on its way.
+    relay.set(Line::Unheard);
+    insert(&client, 101, 200).await;
+    reader = counted(reader, 200).await;
+    let committed = reader.records.iter().map(|record| position(record).0).max().expect("some");
+    bridge.kill();
+    let confirmed = confirmed(&client, &name).await;
+    assert!(confirmed < committed, "{confirmed} is confirmed, and {committed} in Kafka");
+    // The server has not noticed that nobody reads from the slot any more.
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+               WHERE active_pid IS NOT NULL";
+    client.query(end, &[]).await.expect("end the walsender");
+
+    relay.set(Line::Open);
+    bridge.start_again();
+    insert(&client, 201, 300).await;
+    reader = reading(reader, |reader| {
+        reader.until_count(300, PATIENCE);
+        reader.until_quiet(Duration::from_secs(1));
+    })
+    .await;
+    assert_eq!(reader.records.len(), 300);
+    assert_once_and_in_order(&reader.records);
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
 

@@ -7,7 +7,7 @@ use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least, consume};
 use crate::support::kafka::{Brokers, private_kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer, for_each_postgres};
-use crate::support::{PATIENCE, eventually, unique};
+use crate::support::{PATIENCE, eventually, report_skipped, unique};
 
 /// A little beside a minute: the guard looks every ten seconds, and a session may take its time.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(90);
@@ -155,5 +155,49 @@ async fn without_a_limit_the_slot_stays_and_what_bounds_it_is_warned_of() {
     .await;
     assert!(warning.contains("WARN") && warning.contains("max_slot_wal_keep_size"), "{warning}");
     assert!(retained(&client).await.is_some(), "it is the server's to give up");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_is_warned_of_before_the_server_stops_for_want_of_it() {
+    const MEGABYTES: u64 = 48;
+    let settings = [("min_wal_size", "2MB"), ("max_wal_size", "4MB")];
+    let disk = u32::try_from(MEGABYTES).expect("small");
+    let server = PostgresServer::start_with_wal_on_small_disk(Binaries::newest(), &settings, disk);
+    let Some(server) = server else {
+        return report_skipped(module_path!(), "a disk can't be mounted by this user");
+    };
+    let database = server.database().await;
+    let client = database.client().await;
+    let name = unique("disk");
+    let slot = format!("rowcast_{name}");
+    let make = "SELECT pg_create_logical_replication_slot($1, 'pgoutput')::text";
+    client.query_one(make, &[&slot]).await.expect("make a slot");
+    let mut bridge = Bridge::start(&name, &database.unix_url, "127.0.0.1:1", "");
+    let room = async |at_most: u64| {
+        eventually(PATIENCE, "the room on the disk to be told", async || {
+            let status = status(&bridge)?;
+            let rooms = status["slot_wal"]["room"].as_array()?.clone();
+            let disk = rooms.iter().find(|room| room["bound"] == "disk").expect("it is near");
+            disk["bytes"].as_u64().filter(|&bytes| bytes <= at_most << 20)
+        })
+        .await
+    };
+    let whole = room(MEGABYTES).await;
+    assert!(whole > (MEGABYTES / 2) << 20, "{whole} bytes");
+    assert!(!bridge.log().contains("WAL back"), "log:\n{}", bridge.log());
+    write_wal(&client, 40).await;
+    room(MEGABYTES / 5).await;
+    let warning = eventually(PATIENCE, "a warning", async || {
+        let log = bridge.log();
+        let text = "the slot is about to hold more WAL than it may";
+        log.lines().find(|line| line.contains(text)).map(str::to_owned)
+    })
+    .await;
+    for part in ["WARN", "room_of=\"disk\"", "the server stops when the disk is full"] {
+        assert!(warning.contains(part), "no {part} in: {warning}");
+    }
+    client.batch_execute("CREATE TABLE lives (id int)").await.expect("the server lives");
+    assert!(retained(&client).await.is_some(), "the slot is the operator's to give up");
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

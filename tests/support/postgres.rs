@@ -141,27 +141,47 @@ impl PostgresServer {
     /// A private server. `settings` are laid over those of the shared ones.
     pub(crate) fn start(binaries: &Binaries, settings: &[(&str, &str)]) -> Self {
         let process = Guarded::new("postgres", User::for_servers(), "QUIT");
-        let mut server = Self { binaries: binaries.clone(), process, port: free_port() };
-        server.init(settings);
+        let server = Self { binaries: binaries.clone(), process, port: free_port() };
+        server.init(settings, &[]);
+        server.started()
+    }
+
+    /// As [`PostgresServer::start`], with its WAL on a disk of so many megabytes; none where that can't
+    /// be mounted.
+    pub(crate) fn start_with_wal_on_small_disk(
+        binaries: &Binaries,
+        settings: &[(&str, &str)],
+        megabytes: u32,
+    ) -> Option<Self> {
+        let process = Guarded::new("postgres", User::for_servers(), "QUIT");
+        let disk = process.small_disk(megabytes)?.display().to_string();
+        let server = Self { binaries: binaries.clone(), process, port: free_port() };
+        server.init(settings, &["--wal-segsize=1", "--waldir", &disk]);
+        Some(server.started())
+    }
+
+    fn started(mut self) -> Self {
         for _ in 0..3 {
-            match server.launch() {
-                Ok(()) => return server,
+            match self.launch() {
+                Ok(()) => return self,
                 Err(reason) if reason.contains("Address already in use") => {
-                    server.port = free_port();
+                    self.port = free_port();
                 }
-                Err(reason) => panic!("start {binaries}: {reason}"),
+                Err(reason) => panic!("start {}: {reason}", self.binaries),
             }
         }
+        let binaries = &self.binaries;
         panic!("start {binaries}: three free ports were taken before the server had them");
     }
 
-    fn init(&self, settings: &[(&str, &str)]) {
+    fn init(&self, settings: &[(&str, &str)], args: &[&str]) {
         let output = self
             .process
             .command(&self.binaries.program("initdb"))
             .args(["--no-sync", "--auth=trust", "--username=postgres", "--locale=C"])
             .args(["--encoding=UTF8", "--pgdata"])
             .arg(self.data_dir())
+            .args(args)
             .output()
             .expect("run initdb");
         let errors = String::from_utf8_lossy(&output.stderr);

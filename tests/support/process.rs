@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
-/// Waits for the end of its input, ends the server, removes the folder.
+/// Waits for the end of its input, ends the server, removes the folder and a disk that is in it.
 const WATCHDOG: &str = r#"
 dir=$1 signal=$2
 cat >/dev/null
@@ -35,6 +35,7 @@ if running; then
     done
     running && kill -KILL "$pid"
 fi
+[ -d "$dir/disk" ] && umount -l "$dir/disk"
 rm -rf "$dir"
 "#;
 
@@ -112,6 +113,19 @@ impl Guarded {
         if let Some(User { uid, gid }) = self.user {
             std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("give a file away");
         }
+    }
+
+    /// A file system of its own in the folder, so small that it is soon full; none where this user
+    /// may not mount one.
+    pub(crate) fn small_disk(&self, megabytes: u32) -> Option<PathBuf> {
+        let disk = self.dir.join("disk");
+        fs::create_dir(&disk).expect("make a folder");
+        let owner = self.user.as_ref().map(|User { uid, gid }| format!(",uid={uid},gid={gid}"));
+        let options = format!("size={megabytes}m,mode=700{}", owner.unwrap_or_default());
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &options, "rowcast-test"]).arg(&disk);
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(disk)
     }
 
     /// A command that runs to its end in the folder, as the server's user.

@@ -24,6 +24,8 @@ pub(crate) enum Line {
     Slow(Duration),
     /// It is taken and arrives nowhere; nobody is told.
     BlackHole,
+    /// What the server sends arrives; what it is sent arrives nowhere.
+    Unheard,
     /// The connections are closed at both ends, and new ones at once.
     Cut,
     /// The server's end is said to the client, while the other direction stays open.
@@ -125,7 +127,7 @@ async fn pass(
                 drop(to.shutdown().await);
                 return std::future::pending().await;
             }
-            Line::Open | Line::Slow(_) | Line::BlackHole | Line::HalfClosed => {}
+            Line::Open | Line::Slow(_) | Line::BlackHole | Line::Unheard | Line::HalfClosed => {}
         }
         let count = tokio::select! {
             // What is sent after the line was changed is for the new one.
@@ -136,7 +138,7 @@ async fn pass(
             },
             read = from.read(&mut buffer) => read.unwrap_or(0),
         };
-        lost |= state == Line::BlackHole;
+        lost |= state == Line::BlackHole || (state == Line::Unheard && !is_to_client);
         if lost {
             swallowed.fetch_add(count, Ordering::AcqRel);
         }
