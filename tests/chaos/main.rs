@@ -20,6 +20,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bare;
 mod check;
 mod check_tests;
 mod cluster;
