@@ -212,6 +212,7 @@ pub(super) const TABLE_KEYS: &[Key] = &[
     key("tables", "columns", Kind::ColumnPatterns { empty: false }),
     key("tables", "exclude_columns", Kind::ColumnPatterns { empty: true }),
     key("tables", "where", Kind::Text(Rule::Condition)),
+    key("tables", "snapshot_where", Kind::Text(Rule::Condition)),
     key("tables", "mask", Kind::Counts { max: MASK_MAX }),
     key("tables", "hash", Kind::ColumnPatterns { empty: true }),
     key("tables", "truncate", Kind::Counts { max: u32::MAX as i64 }),

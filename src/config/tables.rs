@@ -30,6 +30,9 @@ pub struct Table {
     /// Rows to publish: an SQL condition, which the server checks (PostgreSQL 15 and later). Its
     /// columns must be part of the replica identity, unless updates and deletes are skipped.
     pub r#where: Option<String>,
+    /// Rows to read in a snapshot, on top of `where`: an SQL condition, which the server checks. The
+    /// stream has all rows. A snapshot that is asked for with a condition of its own takes that one.
+    pub snapshot_where: Option<String>,
     /// Text columns, as globs, whose values become so many asterisks: `{ card_number = 12 }`.
     pub mask: Option<BTreeMap<String, u32>>,
     /// Text columns, as globs, whose values become a SHA-256 of `format.hash_salt` and the value,

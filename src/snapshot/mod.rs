@@ -13,8 +13,9 @@
 //! 3. Several connections begin a transaction each and import the snapshot (`postgres::copy`). All
 //!    of them see the same rows from then on, whatever is written; the connection that made the
 //!    slot may go.
-//! 4. Each takes pages of a table, reads them by COPY, and makes of every line ([`row`]) the tuple
-//!    that the stream would have brought.
+//! 4. The publication says which tables are read ([`plan`]), and the catalog how the stream would
+//!    describe them ([`relation`]). Each connection takes pages of a table, reads them by COPY, and
+//!    makes of every line ([`row`]) the tuple that the stream would have brought.
 //! 5. When all rows are acknowledged, the stream is started at the consistent point. Between the
 //!    last row of the snapshot and the first change there is no gap and no overlap.
 //!
@@ -35,8 +36,12 @@
 pub mod chunk;
 pub mod chunk_size;
 mod control;
+mod error;
 pub mod exchange;
+pub mod pages;
+pub mod plan;
 pub mod progress;
+pub mod relation;
 pub mod row;
 pub mod signal;
 pub mod visibility;
@@ -49,7 +54,11 @@ mod tests;
 pub use self::chunk::Chunk;
 pub use self::chunk_size::ChunkSize;
 pub use self::control::{Action, Command, Control, Request, SnapshotState, SnapshotStatus};
+pub use self::error::Error;
 pub use self::exchange::{Edit, Exchange, Order, Outcome};
+pub use self::pages::{DonePages, PageRange};
+pub use self::plan::{Plan, Scope, Skipped};
+pub use self::relation::Description;
 pub use self::row::{RowError, RowReader};
 pub use self::signal::{Asked, Signal, SignalError};
 pub use self::visibility::{Mark, RecentXids, Visibility};

@@ -23,6 +23,7 @@ mod memory;
 mod oracle;
 mod oversize;
 mod partitions;
+mod reading;
 mod reload;
 mod scenario;
 mod setup;

@@ -1,0 +1,390 @@
+//! What a snapshot reads: which tables, which files of each, and the statement for some pages.
+//!
+//! The publication says what is read, so that a snapshot has the tables, columns and rows that the
+//! stream has:
+//!
+//! | in the publication | read |
+//! |---|---|
+//! | a table | itself, without those that inherit from it |
+//! | a partitioned table as its root | each partition at the end of its tree, described as the root |
+//! | partitions by themselves | each, as itself |
+//! | a column list, a row filter | these columns, these rows |
+//!
+//! Rows that `tables."...".snapshot_where` leaves out are left out of the snapshot alone.
+//!
+//! Nothing is left out in silence: what matches and can't be read is told, with the reason, and
+//! what the role may not read is a shortfall with the grant that mends it. Row security would hide
+//! rows; the session refuses to read where it is active, and that is told here before.
+//!
+//! Pages are read by their place in the file, and rows move when they are updated: a plan holds for
+//! one exported snapshot, and sizes are of now, which is after the snapshot: a row that the snapshot
+//! shows is in the pages that are there now.
+//!
+//! Not here: who reads which pages when (`schedule`), and which were read (`pages`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::Client;
+
+use super::pages::{END, PageRange};
+use super::relation::Description;
+use crate::config::{TableFilter, TableSettings};
+use crate::postgres::Error;
+use crate::postgres::preflight::Shortfall;
+use crate::postgres::publication::TableName;
+
+const PUBLISHED_TABLES: &str = include_str!("../../sql/published_tables.sql");
+const PUBLISHED_TABLES_14: &str = include_str!("../../sql/published_tables_14.sql");
+const TABLE_FILES: &str = include_str!("../../sql/table_files.sql");
+const UNPUBLISHABLE: &str = include_str!("../../sql/unpublishable.sql");
+
+/// The first version whose publications have column lists and row filters.
+const FILTERS_SINCE: u32 = 150_000;
+
+/// What is to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// The publication.
+    pub publication: &'a str,
+    /// The server's version, as `server_version_num`.
+    pub server_version: u32,
+    /// The tables that are captured.
+    pub captured: &'a TableFilter,
+    /// Whether the publication has tables that are not captured and are to be left out: it is for
+    /// all tables, or for whole schemas.
+    pub is_limited: bool,
+    /// Settings of single tables.
+    pub settings: &'a TableSettings,
+}
+
+/// What a snapshot reads.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The tables, the largest first.
+    pub tables: Vec<Table>,
+    /// What is not read, and why.
+    pub skipped: Vec<Skipped>,
+    /// What must be mended before anything can be read.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// A table that is read.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its name, under which its rows are published.
+    pub name: TableName,
+    /// What the stream would say of it.
+    pub description: Description,
+    /// The publication's row filter.
+    pub row_filter: Option<String>,
+    /// A condition for this snapshot alone.
+    pub condition: Option<String>,
+    /// Its files, the largest first.
+    pub leaves: Vec<Leaf>,
+}
+
+/// A file of a table: the table itself, or a partition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leaf {
+    /// OID of the table or the partition.
+    pub oid: u32,
+    /// Its name.
+    pub name: TableName,
+    /// The file; another one has the rows in other places.
+    pub filenode: u32,
+    /// Pages in it.
+    pub pages: u32,
+    /// Rows in it, as far as the server has counted; an estimate.
+    pub rows: Option<u64>,
+}
+
+/// Something that is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// What it is called.
+    pub name: TableName,
+    /// Why its rows are not read.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.reason)
+    }
+}
+
+impl Table {
+    /// Pages of all its files.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.leaves.iter().map(|leaf| u64::from(leaf.pages)).sum()
+    }
+
+    /// Rows of all its files, where each is known; an estimate that knows of no condition.
+    #[must_use]
+    pub fn rows(&self) -> Option<u64> {
+        self.leaves.iter().map(|leaf| leaf.rows).sum()
+    }
+
+    /// The statement that reads some pages of one of its files, in the order of the description's
+    /// columns. `extra` is a condition beside those of the table.
+    #[must_use]
+    pub fn copy(&self, leaf: &Leaf, pages: PageRange, extra: Option<&str>) -> String {
+        let columns: Vec<String> =
+            self.description.columns().iter().map(|name| escape_identifier(name)).collect();
+        let PageRange { from, to } = pages;
+        let mut sql = format!(
+            "COPY (SELECT {} FROM ONLY {} WHERE ctid >= '({from},0)'",
+            columns.join(", "),
+            leaf.name.sql()
+        );
+        // The table may have grown.
+        if to != END {
+            sql += &format!(" AND ctid < '({to},0)'");
+        }
+        for condition in [self.row_filter.as_deref(), self.condition.as_deref(), extra] {
+            // The line break ends a comment that the condition may end with.
+            sql.extend(condition.map(|condition| format!(" AND ({condition}\n)")));
+        }
+        sql + ") TO STDOUT"
+    }
+}
+
+/// Plans what is read of a publication.
+///
+/// # Errors
+/// When a query fails.
+pub async fn plan(client: &Client, scope: &Scope<'_>) -> Result<Plan, Error> {
+    let mut plan = Plan::default();
+    let published = published(client, scope, &mut plan).await?;
+    let files = files(client, &published).await?;
+    let role = role(client).await?;
+    for table in published {
+        let Published { oid, name, columns, row_filter } = table;
+        // A table that was dropped in between.
+        let version = scope.server_version;
+        let description = Description::read(client, version, oid, columns.as_deref()).await?;
+        let Some(description) = description else { continue };
+        let mut leaves = Vec::new();
+        for file in files.get(&oid).into_iter().flatten() {
+            if let Some(reason) = unreadable(&file.kind, "p") {
+                plan.skipped.push(Skipped { name: file.leaf.name.clone(), reason });
+                continue;
+            }
+            plan.shortfalls.extend(file.shortfalls(&description, &role));
+            leaves.push(file.leaf.clone());
+        }
+        let condition = condition(client, scope, &name, &mut plan.shortfalls).await?;
+        plan.tables.push(Table { name, description, row_filter, condition, leaves });
+    }
+    // Of the same size, by name, so that a plan is the same every time.
+    plan.tables.sort_by(|a, b| b.pages().cmp(&a.pages()).then_with(|| a.name.cmp(&b.name)));
+    unpublishable(client, scope, &mut plan).await?;
+    Ok(plan)
+}
+
+/// Why rows of such a relation are not read; none if they can be.
+#[must_use]
+pub fn unreadable(kind: &str, persistence: &str) -> Option<&'static str> {
+    match (kind, persistence) {
+        ("v", _) => Some("it is a view, and Postgres streams no changes of views; name its tables"),
+        ("m", _) => Some(
+            "it is a materialized view, and Postgres streams no changes of those; name its tables",
+        ),
+        ("f", _) => {
+            Some("it is a foreign table: its rows, and the changes of them, are on another server")
+        }
+        (_, "u") => {
+            Some("it is unlogged, so its changes are in no WAL; ALTER TABLE ... SET LOGGED")
+        }
+        (_, "t") => Some("it is temporary: its session alone sees its rows"),
+        _ => None,
+    }
+}
+
+/// A table of the publication.
+struct Published {
+    oid: u32,
+    name: TableName,
+    columns: Option<Vec<String>>,
+    row_filter: Option<String>,
+}
+
+async fn published(
+    client: &Client,
+    scope: &Scope<'_>,
+    plan: &mut Plan,
+) -> Result<Vec<Published>, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the published tables", source };
+    let has_filters = scope.server_version >= FILTERS_SINCE;
+    let query = if has_filters { PUBLISHED_TABLES } else { PUBLISHED_TABLES_14 };
+    let rows = client.query(query, &[&scope.publication]).await.map_err(failed)?;
+    let mut tables = Vec::new();
+    for row in rows {
+        let name = TableName { schema: row.get(1), name: row.get(2) };
+        if scope.is_limited && !scope.captured.matches(&name.schema, &name.name) {
+            continue;
+        }
+        if let Some(reason) = unreadable(row.get(3), "p") {
+            plan.skipped.push(Skipped { name, reason });
+            continue;
+        }
+        let (columns, row_filter) = (row.get(4), row.get(5));
+        tables.push(Published { oid: row.get(0), name, columns, row_filter });
+    }
+    Ok(tables)
+}
+
+/// A file with what the role may do with it.
+struct File {
+    leaf: Leaf,
+    kind: String,
+    may_use_schema: bool,
+    hidden: Vec<String>,
+    has_row_security: bool,
+}
+
+async fn files(client: &Client, tables: &[Published]) -> Result<BTreeMap<u32, Vec<File>>, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the files of tables", source };
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let mut files = BTreeMap::<u32, Vec<File>>::new();
+    for row in client.query(TABLE_FILES, &[&oids]).await.map_err(failed)? {
+        // The server counts pages in 32 bits.
+        let pages = u32::try_from(row.get::<_, i64>(6)).unwrap_or(END - 1);
+        let leaf = Leaf {
+            oid: row.get(1),
+            name: TableName { schema: row.get(2), name: row.get(3) },
+            filenode: row.get(5),
+            pages,
+            rows: estimated(row.get(7), row.get(8), pages),
+        };
+        files.entry(row.get(0)).or_default().push(File {
+            leaf,
+            kind: row.get(4),
+            may_use_schema: row.get(9),
+            hidden: row.get(10),
+            has_row_security: row.get(11),
+        });
+    }
+    Ok(files)
+}
+
+/// Rows of a file, by its rows and pages when they were last counted. Below zero is never.
+fn estimated(rows: f64, pages_then: i64, pages: u32) -> Option<u64> {
+    if pages == 0 {
+        return Some(0);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "an estimate of an estimate")]
+    let scale = f64::from(pages) / pages_then as f64;
+    let rows = rows * scale;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in range")]
+    (pages_then > 0 && (0.0..1e18).contains(&rows)).then_some(rows as u64)
+}
+
+impl File {
+    /// What keeps the role from reading it.
+    fn shortfalls(&self, description: &Description, role: &str) -> Vec<Shortfall> {
+        let (name, sql) = (&self.leaf.name, self.leaf.name.sql());
+        let mut shortfalls = Vec::new();
+        if !self.may_use_schema {
+            let schema = escape_identifier(&name.schema);
+            shortfalls.push(Shortfall {
+                cause: format!(
+                    "the role {role} may not use the schema of {name}, to read its rows"
+                ),
+                fix: format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
+            });
+        }
+        let hidden: BTreeSet<&String> = self.hidden.iter().collect();
+        if description.columns().iter().any(|column| hidden.contains(column)) {
+            shortfalls.push(Shortfall {
+                cause: format!("the role {role} may not read {name}, for the snapshot of its rows"),
+                fix: format!("GRANT SELECT ON {sql} TO {role};"),
+            });
+        }
+        if self.has_row_security {
+            shortfalls.push(Shortfall {
+                cause: format!(
+                    "row level security would hide rows of {name} from the role {role}, which the \
+                     stream does not hide"
+                ),
+                fix: format!("ALTER ROLE {role} BYPASSRLS;"),
+            });
+        }
+        shortfalls
+    }
+}
+
+async fn role(client: &Client) -> Result<String, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the role", source };
+    let row = client.query_one("SELECT current_user::text", &[]).await.map_err(failed)?;
+    Ok(escape_identifier(row.get(0)))
+}
+
+/// The configured condition of a table, once the server has said that it is one.
+async fn condition(
+    client: &Client,
+    scope: &Scope<'_>,
+    name: &TableName,
+    shortfalls: &mut Vec<Shortfall>,
+) -> Result<Option<String>, Error> {
+    let settings = scope.settings.of(&name.schema, &name.name);
+    let Some(condition) = settings.and_then(|table| table.snapshot_where.as_deref()) else {
+        return Ok(None);
+    };
+    let Some(reason) = refusal(client, name, condition).await? else {
+        return Ok(Some(condition.to_owned()));
+    };
+    let pattern = scope.settings.pattern(&name.schema, &name.name);
+    let key =
+        format!("tables.\"{}\".snapshot_where", pattern.map_or("", |pattern| pattern.as_str()));
+    shortfalls.push(Shortfall {
+        cause: format!("the server does not take {key} as a condition on {name}: {reason}"),
+        fix: format!("mend {key}"),
+    });
+    Ok(None)
+}
+
+/// Why the server does not take a condition on a table; none if it does. Nothing is run.
+///
+/// # Errors
+/// When the server can't be asked.
+pub async fn refusal(
+    client: &Client,
+    table: &TableName,
+    condition: &str,
+) -> Result<Option<String>, Error> {
+    // The line break ends a comment that the condition may end with.
+    let sql = format!("SELECT FROM {} WHERE ({condition}\n)", table.sql());
+    match client.prepare(&sql).await {
+        Ok(statement) if statement.params().is_empty() => Ok(None),
+        Ok(_) => Ok(Some("it has parameters, and nobody gives them values".to_owned())),
+        Err(source) => match source.as_db_error() {
+            Some(refusal) => Ok(Some(refusal.message().to_owned())),
+            None => Err(Error::Sql { doing: "ask what a condition means", source }),
+        },
+    }
+}
+
+/// Tells of what the configuration asks for and no publication can have.
+async fn unpublishable(client: &Client, scope: &Scope<'_>, plan: &mut Plan) -> Result<(), Error> {
+    let failed = |source| Error::Sql { doing: "ask for views and foreign tables", source };
+    for row in client.query(UNPUBLISHABLE, &[]).await.map_err(failed)? {
+        let name = TableName { schema: row.get(0), name: row.get(1) };
+        let Some(reason) = unreadable(row.get(2), row.get(3)) else { continue };
+        if !scope.captured.matches(&name.schema, &name.name) {
+            continue;
+        }
+        if scope.captured.names_exactly(&name.schema, &name.name) {
+            plan.shortfalls.push(Shortfall {
+                cause: format!("{name} can't be captured: {reason}"),
+                fix: format!("take {name} out of postgres.tables"),
+            });
+        } else {
+            plan.skipped.push(Skipped { name, reason });
+        }
+    }
+    Ok(())
+}
