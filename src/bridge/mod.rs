@@ -21,6 +21,7 @@ mod reload;
 mod session;
 mod setup;
 mod slot_creation;
+mod snapshot;
 mod standby;
 mod start;
 mod teardown;

@@ -17,13 +17,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::lookup::ServerLookup;
 use super::setup::Start;
+use super::snapshot::Coordinator;
 use super::{Bridge, setup, told};
 use crate::admin::State;
-use crate::checkpoint::{Checkpoint, Ledger};
-use crate::config::Delivery;
+use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason};
+use crate::config::{Delivery, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
@@ -35,6 +37,7 @@ use crate::postgres::{
     spawn_reader,
 };
 use crate::route::Router;
+use crate::snapshot::{Command, Exchange, Request};
 use crate::worker::{Checkpointing, Ended, Mode, Oversize, Policy, Stop, Worker};
 
 /// Longest wait for the brokers to take the transactional id over, or to abort a transaction.
@@ -49,6 +52,17 @@ struct Running {
     phase: watch::Sender<StreamPhase>,
     reader: ReaderHandle,
     worker: oneshot::Receiver<Result<Ended, Error>>,
+    /// Takes snapshots beside the stream, for as long as it is held.
+    _snapshots: Beside,
+}
+
+/// A task that ends when this is dropped.
+struct Beside(JoinHandle<()>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What ended the streaming.
@@ -103,8 +117,16 @@ impl Bridge {
         let found = read_checkpoint(&producer, Checkpoints::new(&client_config, settings)).await?;
         let start = setup::prepare(self, found.as_ref()).await?;
         let checkpointing = self.checkpointing(&start);
-        let Start { lsn: start, checkpoint, last_commit_lsn, captured, .. } = start;
+        let Start { lsn: start, checkpoint, last_commit_lsn, captured, added, .. } = start;
+        if !added.is_empty() {
+            let names = added.iter().map(|table| exactly(&table.schema, &table.name)).collect();
+            let request = Request::new(names, None, SnapshotReason::Added);
+            self.control.ask(Command::Take(request));
+        }
         ledger.start_at(checkpoint.progress);
+        let stands = Arc::clone(&checkpoint.snapshots);
+        let (exchange, outcomes) = Exchange::new(settings.slot.clone());
+        let exchange = Arc::new(exchange);
         let stop = Arc::new(Stop::default());
         let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
         let phase = watch::Sender::new(StreamPhase::Streaming);
@@ -147,7 +169,8 @@ impl Bridge {
             Arc::clone(&ledger),
             metrics,
             Arc::clone(&stop),
-        );
+        )
+        .with_snapshots(Arc::clone(&exchange));
         let (opened, open_result) = oneshot::channel();
         let reader = spawn_reader(
             self.opener(start, opened),
@@ -162,7 +185,10 @@ impl Bridge {
             Err(_) => reader.join().await?,
         }
         let worker = spawn_worker(worker, received)?;
-        Ok(Running { ledger, producer, stop, phase, reader, worker })
+        let heard = (exchange, outcomes);
+        let coordinator = Coordinator::new(self, heard, ledger.subscribe(), &stands);
+        let _snapshots = Beside(tokio::spawn(coordinator.run()));
+        Ok(Running { ledger, producer, stop, phase, reader, worker, _snapshots })
     }
 
     /// How the worker is to say how far it is.

@@ -9,12 +9,14 @@ use tokio_postgres::Client;
 
 use super::{Bridge, start};
 use crate::checkpoint::Checkpoint;
-use crate::config::{Resolved, TableFilter};
+use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::preflight::{self, Intent, Shortfall};
-use crate::postgres::publication::{self, Publication, PublicationChange, TableName, Wanted};
+use crate::postgres::publication::{
+    self, Publication, PublicationChange, Published, TableName, Wanted,
+};
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot};
 
@@ -36,6 +38,8 @@ pub(super) struct Start {
     pub(super) last_commit_lsn: Option<Lsn>,
     /// The tables to publish, where the publication can't be limited to them.
     pub(super) captured: Option<TableFilter>,
+    /// Tables that are to come to the publication, and with them the rows that they have.
+    pub(super) added: Vec<TableName>,
 }
 
 /// Finds or makes what the stream needs, given the checkpoint of the pipeline.
@@ -51,7 +55,7 @@ pub(super) async fn prepare(
     let candidates = publication::candidates(&client).await?;
     let server = Server { version, present: present.as_ref() };
     let filters = filters::settle(&client, settings, &candidates, server).await?;
-    let change = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
+    let mut change = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
 
     let intent = Intent {
@@ -73,6 +77,10 @@ pub(super) async fn prepare(
     let course =
         start::course(settings, info, &connect_options(settings), &client, &slot, checkpoint)
             .await?;
+    // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
+    let goes_on = checkpoint.is_some() && present.is_some() && !course.makes_slot;
+    let with_rows = goes_on && settings.manage && settings.snapshot.mode != SnapshotMode::Never;
+    let added = if with_rows { std::mem::take(&mut change.add) } else { Vec::new() };
     publish(&client, settings, present.as_ref(), &change).await?;
     let is_whole = present.as_ref().is_some_and(|publication| !publication.is_by_table);
     let captured = is_whole.then(|| settings.captured.clone());
@@ -84,7 +92,8 @@ pub(super) async fn prepare(
     // The slot itself may stand before it; the server leaves out what lies between.
     let lsn = checkpoint.progress.through_lsn;
     let last_commit_lsn = made_at.is_none().then_some(lsn);
-    Ok(Start { lsn, checkpoint, is_new: course.is_new, last_commit_lsn, captured })
+    let added = added.into_iter().map(|added| added.table).collect();
+    Ok(Start { lsn, checkpoint, is_new: course.is_new, last_commit_lsn, captured, added })
 }
 
 const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> {
@@ -140,6 +149,75 @@ async fn altered(
     }
     publication::apply(client, &settings.publication, &change).await?;
     Ok(Some(change))
+}
+
+/// Puts a table into the publication that is not in it yet. Returns whether it was put in just now.
+///
+/// # Errors
+/// When it may not be, or must not be.
+pub(super) async fn publish_table(
+    client: &Client,
+    settings: &Resolved,
+    table: &TableName,
+) -> Result<bool, postgres::Error> {
+    let TableName { schema, name } = table;
+    if publication::has(client, &settings.publication, table).await? {
+        return Ok(false);
+    }
+    let refused = |cause: String, fix: String| postgres::Error::Preflight {
+        shortfalls: vec![Shortfall { cause, fix }],
+    };
+    let version = postgres::client::server_version(client).await?;
+    let present = publication::find(client, &settings.publication, version).await?;
+    let mut candidates = publication::candidates(client).await?;
+    candidates.retain(|candidate| candidate.table == *table);
+    let server = Server { version, present: present.as_ref() };
+    let filters = filters::settle(client, settings, &candidates, server).await?;
+    if !filters.shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
+    }
+    let planned = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
+    let change = PublicationChange { add: planned.add, ..PublicationChange::default() };
+    let statements = || change.sql(&settings.publication).join("; ") + ";";
+    if planned.create || change.is_empty() {
+        return Err(refused(
+            format!(
+                "{schema}.{name} can't be put into the publication {:?}: it has no replica \
+                 identity, or one of the two is gone",
+                settings.publication
+            ),
+            "ALTER TABLE ... REPLICA IDENTITY FULL, or add a primary key".to_owned(),
+        ));
+    }
+    if !settings.manage || !planned.not_owned.is_empty() {
+        return Err(refused(
+            format!(
+                "{schema}.{name} is not in the publication {:?}, and this role may not, or \
+                 postgres.manage says not to, put it in",
+                settings.publication
+            ),
+            format!("as a DBA: {}", statements()),
+        ));
+    }
+    publication::apply(client, &settings.publication, &change).await?;
+    let (publication, added) = (&settings.publication, list(&change.add));
+    tracing::info!(publication, added, "publication altered, for a snapshot");
+    Ok(true)
+}
+
+/// What the publication has of a table, and whether it has stored generated columns.
+pub(super) async fn published(
+    client: &Client,
+    settings: &Resolved,
+    schema: &str,
+    name: &str,
+) -> Result<(Published, bool), postgres::Error> {
+    let version = postgres::client::server_version(client).await?;
+    let present = publication::find(client, &settings.publication, version).await?;
+    let table = TableName { schema: schema.to_owned(), name: name.to_owned() };
+    let published = present.and_then(|mut present| present.tables.remove(&table));
+    let with_generated = publication::has_generated(client, &settings.publication).await?;
+    Ok((published.unwrap_or_default(), with_generated))
 }
 
 fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {

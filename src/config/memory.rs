@@ -5,6 +5,8 @@
 //!  3/8  queue       records that wait for the brokers' acknowledgement
 //!  3/8  requests    copies of these records in batches that are under way, whatever the brokers'
 //!                   number: no more than is queued can be under way
+//!  1/16 windows     of snapshots beside the stream: rows that were read, and keys that changed
+//!                   meanwhile, of two tables at a time
 //!  rest             the row that is being written, and what the allocator keeps for itself
 //! ```
 //!
@@ -44,6 +46,13 @@ impl Memory {
     #[must_use]
     pub const fn queue_bytes(self) -> u64 {
         self.total / 8 * 3
+    }
+
+    /// Rows that were read beside the stream and wait to be published; the same again for the keys
+    /// that change meanwhile. Two tables at a time have both.
+    #[must_use]
+    pub const fn window_bytes(self) -> u64 {
+        self.total / 64
     }
 
     /// The size of a batch at which it is sent. Five may be under way to each broker.

@@ -103,6 +103,13 @@ impl TableFilter {
     }
 }
 
+/// The pattern that matches this table and no other.
+#[must_use]
+pub fn exactly(schema: &str, table: &str) -> String {
+    // A dot in the schema's name would end it.
+    format!("{}.{}", globset::escape(schema).replace('.', "[.]"), globset::escape(table))
+}
+
 /// The parts before and after the first dot that stands outside of brackets and braces.
 fn split(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0_u32;
@@ -126,6 +133,17 @@ fn split(text: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_a_table_is_called_its_own_pattern_matches_it_alone() {
+        for (schema, table) in
+            [("public", "rides"), ("a.b", "c.d"), ("s*", "t?"), ("[x]", "{y,z}"), ("a", "b]")]
+        {
+            let pattern = TablePattern::parse(&exactly(schema, table)).unwrap();
+            assert!(pattern.matches(schema, table), "{schema} {table}");
+            assert!(!pattern.matches("sx", "tx") && !pattern.matches("a", "b.c.d"));
+        }
+    }
 
     fn matches(pattern: &str, schema: &str, table: &str) -> bool {
         TablePattern::parse(pattern).unwrap().matches(schema, table)

@@ -137,9 +137,10 @@ impl Exchange {
         Watermark { slot: self.slot.clone(), run: self.run.clone(), number }
     }
 
-    /// Takes an order back whose watermark was not written, as far as anyone knows.
-    pub fn withdraw(&self, number: u64) {
-        self.lock().waiting.remove(&number);
+    /// Takes an order back whose watermark was not written, as far as anyone knows. Returns whether it
+    /// was still here; else its watermark was heard.
+    pub fn withdraw(&self, number: u64) -> bool {
+        self.lock().waiting.remove(&number).is_some()
     }
 
     /// The order of a watermark; none for one that is another's, or was heard before.
@@ -179,7 +180,7 @@ mod tests {
         let foreign = Watermark { slot: "theirs".to_owned(), ..first.clone() };
         assert!(exchange.take(foreign.content().as_bytes()).is_none());
         assert!(exchange.take(b"anything").is_none());
-        exchange.withdraw(second.number);
+        assert!(exchange.withdraw(second.number) && !exchange.withdraw(second.number));
         assert!(exchange.take(second.content().as_bytes()).is_none());
         assert!(matches!(exchange.take(first.content().as_bytes()), Some((1, Order::Note(_)))));
         assert!(exchange.take(first.content().as_bytes()).is_none());

@@ -27,6 +27,8 @@ const TABLE_NAME: &str = include_str!("../../../sql/table_name.sql");
 const PUBLICATION: &str = include_str!("../../../sql/publication.sql");
 const PUBLICATION_TABLES: &str = include_str!("../../../sql/publication_tables.sql");
 const PUBLICATION_TABLES_14: &str = include_str!("../../../sql/publication_tables_14.sql");
+const PUBLICATION_HAS: &str = include_str!("../../../sql/publication_has.sql");
+const PUBLICATION_GENERATED: &str = include_str!("../../../sql/publication_generated.sql");
 const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas.sql");
 
 /// The first version whose publications can hold whole schemas, column lists and row filters.
@@ -156,6 +158,26 @@ pub async fn find(
         via_root: row.get(7),
         tables: tables.iter().map(table).collect(),
     }))
+}
+
+/// Whether a table is in a publication, by whatever way.
+///
+/// # Errors
+/// When the query fails.
+pub async fn has(client: &Client, name: &str, table: &TableName) -> Result<bool, Error> {
+    let failed = |source| Error::Sql { doing: "ask for a table of the publication", source };
+    let found = client.query_opt(PUBLICATION_HAS, &[&name, &table.schema, &table.name]).await;
+    Ok(found.map_err(failed)?.is_some())
+}
+
+/// Whether a publication has stored generated columns, which is an option from PostgreSQL 18 on.
+///
+/// # Errors
+/// When the query fails.
+pub async fn has_generated(client: &Client, name: &str) -> Result<bool, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the publication's columns", source };
+    let found = client.query_opt(PUBLICATION_GENERATED, &[&name]).await.map_err(failed)?;
+    Ok(found.is_some_and(|row| row.get(0)))
 }
 
 /// Carries a change out, as a whole or not at all.

@@ -1,3 +1,4 @@
 //! Snapshots on real servers.
 
+mod incremental;
 mod triggers;

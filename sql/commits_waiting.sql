@@ -1,0 +1,8 @@
+-- Which transactions have written their commits and wait for synchronous standbys, so that nobody
+-- sees them yet? Null stands for some that can't be told: prepared ones, and those of other roles
+-- where this one may not look.
+SELECT a.backend_xid::text
+FROM pg_catalog.pg_stat_activity a
+WHERE a.wait_event = 'SyncRep'
+   OR (a.backend_type IS NULL
+       AND pg_catalog.current_setting('synchronous_standby_names') <> '')

@@ -1,0 +1,19 @@
+-- What does this transaction see, and what is the table like that it reads? $1 stands for the
+-- table's name in SQL, as a text. Another answer than before to the second says that it was altered.
+SELECT pg_catalog.pg_current_snapshot()::text,
+       (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relreplident,
+            (SELECT pg_catalog.string_agg(
+                 pg_catalog.concat_ws(':', a.attname, a.atttypid, a.atttypmod, a.attnotnull), ','
+                 ORDER BY a.attnum)
+             FROM pg_catalog.pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),
+            (SELECT pg_catalog.string_agg(
+                 pg_catalog.concat_ws(':', i.indexrelid, i.indisreplident, i.indisvalid), ','
+                 ORDER BY i.indexrelid)
+             FROM pg_catalog.pg_index i
+             WHERE i.indrelid = c.oid AND i.indisunique),
+            (SELECT pg_catalog.string_agg(pg_catalog.to_jsonb(r)::text, ',' ORDER BY r.oid)
+             FROM pg_catalog.pg_publication_rel r
+             WHERE r.prrelid = c.oid))
+        FROM pg_catalog.pg_class c
+        WHERE c.oid = pg_catalog.to_regclass($1))

@@ -1,0 +1,214 @@
+//! One chunk: read between two watermarks, and handed over.
+
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::Coordinator;
+use super::source::Reader;
+use super::task::{Failure, Pending};
+use crate::bridge::setup;
+use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
+use crate::postgres::{self, Error};
+use crate::snapshot::progress::Amount;
+use crate::snapshot::table::{self, Table, Wanted};
+use crate::snapshot::{Chunk, Edit, Order, RowReader, Visibility};
+
+/// What came of reading.
+enum Read {
+    Chunk {
+        chunk: Box<Chunk>,
+        /// The end of the snapshot, where it was found just now.
+        last: Option<Vec<String>>,
+        /// Whether there are no rows after it.
+        is_last: bool,
+    },
+    /// The table is another one than it was.
+    Altered,
+}
+
+/// Where to read.
+struct Bounds {
+    after: Option<Vec<String>>,
+    /// None where it is to be found.
+    last: Option<Vec<String>>,
+    rows: u64,
+    bytes: u64,
+}
+
+impl Coordinator {
+    /// Reads the next chunk of a table and hands it over.
+    pub(super) async fn advance(&mut self, at: usize) -> Result<(), Failure> {
+        self.admit(at).await?;
+        let table = self.look(at).await?;
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        task.table = Some(table.clone());
+        let Some(keyset) = &table.keyset else {
+            return Err(Failure::Never(
+                "it has no primary key and no unique index that would tell its rows apart in the \
+                 stream"
+                    .to_owned(),
+            ));
+        };
+        let columns: Vec<String> = keyset.key.iter().map(|column| column.name.clone()).collect();
+        let progress = match &task.snapshot.progress {
+            TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),
+            TableProgress::Keys(_) => {
+                tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
+                KeyProgress { columns, ..KeyProgress::default() }
+            }
+            TableProgress::Waiting | TableProgress::Pages(_) => {
+                KeyProgress { columns, ..KeyProgress::default() }
+            }
+        };
+        let bounds = Bounds {
+            after: progress.after.clone(),
+            last: progress.last.clone(),
+            rows: task.size.rows(),
+            bytes: task.size.limit_bytes(),
+        };
+        let started = Instant::now();
+        let mut reader = self.source.take_reader().await?;
+        let read = self.read(&mut reader, &table, &bounds).await?;
+        self.source.give_back(reader);
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        let Read::Chunk { chunk, last, is_last } = read else {
+            task.table = None;
+            return Ok(());
+        };
+        let (rows, bytes) = (chunk.rows(), chunk.len_bytes());
+        task.size.read(rows, bytes, started.elapsed());
+        let after = key_of_last(&chunk, &progress.columns)?.or(progress.after);
+        let progress =
+            TableProgress::Keys(KeyProgress { after, last: last.or(progress.last), ..progress });
+        let edit = if is_last {
+            Edit::remove(&task.snapshot)
+        } else {
+            Edit::Put(TableSnapshot { progress: progress.clone(), ..task.snapshot.clone() })
+        };
+        let oid = table.relation.oid;
+        let number = self.emit(Order::Close { oid, chunk, edits: vec![edit] }).await?;
+        if let Some(task) = self.tasks.get_mut(at) {
+            let read = Amount { rows, bytes, pages: 0 };
+            task.pending = Some(Pending { number, progress, is_last, read });
+        }
+        Ok(())
+    }
+
+    /// The table as it is, if that is not known.
+    async fn look(&mut self, at: usize) -> Result<Table, Failure> {
+        let Some(task) = self.tasks.get(at) else { return Err(Error::Closed.into()) };
+        if let Some(table) = &task.table {
+            return Ok(table.clone());
+        }
+        let (schema, name) = (task.snapshot.schema.clone(), task.snapshot.table.clone());
+        let condition = task.snapshot.condition.clone();
+        let settings = &self.settings;
+        let catalog = self.source.catalog().await?;
+        let (published, with_generated) =
+            setup::published(catalog.client().await?, settings, &schema, &name).await?;
+        let wanted = Wanted {
+            schema: &schema,
+            table: &name,
+            published: &published,
+            with_generated,
+            key: settings.tables.of(&schema, &name).and_then(|table| table.key.as_deref()),
+            condition: condition.as_deref(),
+        };
+        Ok(table::look(catalog, &wanted).await?)
+    }
+
+    /// Reads between a low watermark and the next word to the server. The reader is of no use after
+    /// an error.
+    async fn read(
+        &mut self,
+        reader: &mut Reader,
+        table: &Table,
+        bounds: &Bounds,
+    ) -> Result<Read, Failure> {
+        let Some(keyset) = &table.keyset else { return Ok(Read::Altered) };
+        let session = &mut reader.session;
+        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        let other = table.operator_schemas.iter().filter(|schema| *schema != "pg_catalog");
+        let mut path = reader.search_path.clone();
+        for schema in other {
+            path = format!("{path}, {}", postgres_protocol::escape::escape_identifier(schema));
+        }
+        session.query(&format!("SET LOCAL search_path = {path}")).await?;
+        // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", keyset.from);
+        session.query(&lock).await?;
+
+        let key = keyset.key.iter().map(|column| column.name.clone()).collect();
+        let limit_bytes = usize::try_from(bounds.bytes).unwrap_or(usize::MAX);
+        self.emit(Order::Open { oid: table.relation.oid, key, limit_bytes }).await?;
+        let waiting = self.source.commits_waiting().await?;
+        let seen = session.query(&table::what_is_read(&table.name())).await?;
+        let mut seen = seen.into_iter().flatten();
+        let visibility = seen.next().flatten().and_then(|text| Visibility::parse(&text));
+        let malformed = || postgres::Error::Malformed { what: "a snapshot is none" };
+        let visibility = visibility.ok_or_else(malformed)?;
+        if seen.next().flatten().unwrap_or_default() != table.shape {
+            session.query("ROLLBACK").await?;
+            return Ok(Read::Altered);
+        }
+        let mut chunk = Box::new(Chunk::new(table.relation.clone(), visibility, now_us()));
+        chunk.suspects = suspects(&waiting, &chunk.visibility);
+        let found = match &bounds.last {
+            Some(_) => None,
+            None => {
+                let rows = session.query(&keyset.last()).await?;
+                let Some(row) = rows.into_iter().next() else {
+                    session.query("COMMIT").await?;
+                    return Ok(Read::Chunk { chunk, last: None, is_last: true });
+                };
+                Some(row.into_iter().collect::<Option<Vec<String>>>().ok_or_else(malformed)?)
+            }
+        };
+        let last = found.as_ref().or(bounds.last.as_ref()).ok_or_else(malformed)?;
+        let sql = keyset.chunk(bounds.after.as_deref(), last, bounds.rows);
+        let mut copy = session.copy_out(&sql).await?;
+        let mut is_cut = false;
+        while let Some(rows) = copy.next().await? {
+            for line in rows.rows() {
+                // What is beyond is read again; the next chunk has fewer rows.
+                is_cut |= chunk.rows() > 0 && chunk.len_bytes() + line.len() as u64 > bounds.bytes;
+                if !is_cut {
+                    chunk.push(line);
+                }
+            }
+        }
+        let is_last = !is_cut && chunk.rows() < bounds.rows;
+        session.query("COMMIT").await?;
+        Ok(Read::Chunk { chunk, last: found, is_last })
+    }
+}
+
+/// Those of whom only the server knows that they committed before the window.
+fn suspects(waiting: &[Option<u32>], seen: &Visibility) -> Vec<u32> {
+    let known = waiting.iter().flatten().copied();
+    if waiting.iter().all(Option::is_some) {
+        return known.collect();
+    }
+    // Of some nobody knows who they are: any that runs may be one.
+    let lower_half = |xid: &u64| u32::try_from(xid & u64::from(u32::MAX)).unwrap_or_default();
+    known.chain(seen.in_progress.iter().map(lower_half)).collect()
+}
+
+/// The key of the last row, as text.
+fn key_of_last(chunk: &Chunk, key: &[String]) -> Result<Option<Vec<String>>, Failure> {
+    let Some(line) = chunk.last() else { return Ok(None) };
+    let mut reader = RowReader::default();
+    let relation = chunk.relation.as_ref();
+    let row = reader.read(line, relation).map_err(crate::error::Error::from)?;
+    let text = |name: &String| match row.tuple().datum(relation.place(name)?)? {
+        crate::pgoutput::Datum::Text(text) => String::from_utf8(text.to_vec()).ok(),
+        _ => None,
+    };
+    let key = key.iter().map(text).collect::<Option<Vec<String>>>();
+    let unreadable = || Failure::Never("its key is not text in UTF-8".to_owned());
+    key.map(Some).ok_or_else(unreadable)
+}
+
+fn now_us() -> i64 {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,290 @@
+//! Snapshots beside the stream: takes requests, reads chunks between watermarks, hands them to the
+//! worker, one table in turn with the others.
+//!
+//! ```text
+//!   request -> noted in the checkpoint -> in the publication -> chunk, chunk, chunk -> done
+//!                                                 ^                 |
+//!                                                 +---- altered ----+
+//! ```
+//!
+//! 1. What is asked for is noted first, durably, and only then is a table put into the publication:
+//!    whatever is in the publication without its rows is known to be so.
+//! 2. A table that is put into the publication is read only when every transaction has ended that
+//!    ran before: what such a one writes is not streamed for a table that it found unpublished.
+//! 3. A chunk is a transaction that locks its table against an ALTER, then writes the low watermark,
+//!    then looks. What it saw, and who had committed unseen, goes to the worker with the rows, before
+//!    the high watermark is written.
+//! 4. Its outcome comes back when the stream has brought that. Then the next.
+//!
+//! A table that fails does not hold the others, nor the stream: it is tried again, later each time,
+//! and ends as failed where trying again can't help. Ends with the session; the next one goes on from
+//! the checkpoint.
+//!
+//! Not here: what a chunk's rows become (`worker::window`), what is exact about it
+//! (`snapshot::window`).
+
+mod chunks;
+mod requests;
+mod source;
+mod task;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+use self::source::Source;
+use self::task::{Failure, Task};
+use crate::bridge::{Bridge, setup};
+use crate::checkpoint::Snapshots;
+use crate::config::Resolved;
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::snapshot::progress::Book;
+use crate::snapshot::{
+    Command, Control, Edit, Exchange, Order, Outcome, SnapshotState, SnapshotStatus,
+};
+
+/// Windows that are open at a time; each holds a chunk and the keys that changed.
+const WINDOWS: usize = 2;
+
+/// Snapshots that ended and are still shown.
+const SHOWN: usize = 100;
+
+/// Takes snapshots beside one session's stream.
+pub(in crate::bridge) struct Coordinator {
+    settings: Resolved,
+    source: Source,
+    control: Arc<Control>,
+    book: Arc<Book>,
+    exchange: Arc<Exchange>,
+    outcomes: UnboundedReceiver<Outcome>,
+    confirmed: watch::Receiver<Lsn>,
+    tasks: Vec<Task>,
+    ended: VecDeque<SnapshotStatus>,
+    /// Whose turn it was.
+    turn: usize,
+}
+
+impl Coordinator {
+    /// `stands` is what the checkpoint says at the start of the session.
+    pub(in crate::bridge) fn new(
+        bridge: &Bridge,
+        (exchange, outcomes): (Arc<Exchange>, UnboundedReceiver<Outcome>),
+        confirmed: watch::Receiver<Lsn>,
+        stands: &Snapshots,
+    ) -> Self {
+        let settings = bridge.settings.clone();
+        let mut coordinator = Self {
+            source: Source::new(&bridge.conninfo, setup::connect_options(&settings)),
+            settings,
+            control: Arc::clone(&bridge.control),
+            book: Arc::clone(&bridge.progress),
+            exchange,
+            outcomes,
+            confirmed,
+            tasks: Vec::new(),
+            ended: VecDeque::new(),
+            turn: 0,
+        };
+        for snapshot in &stands.tables {
+            coordinator.begin(snapshot.clone());
+        }
+        coordinator
+    }
+
+    /// Goes on until it is dropped.
+    pub(in crate::bridge) async fn run(mut self) {
+        loop {
+            while let Ok(outcome) = self.outcomes.try_recv() {
+                self.heard(outcome).await;
+            }
+            self.show();
+            let next = self.next_task();
+            // A command is obeyed between two chunks.
+            let patience = next.map_or_else(|| self.wait(), |_| Duration::ZERO);
+            tokio::select! {
+                biased;
+                Some(outcome) = self.outcomes.recv(), if next.is_none() => self.heard(outcome).await,
+                command = self.control.next() => self.obey(command).await,
+                () = tokio::time::sleep(patience) => {
+                    if let Some(at) = next {
+                        self.turn = at + 1;
+                        self.work_on(at).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next table in turn that can be worked on.
+    fn next_task(&self) -> Option<usize> {
+        let open = self.tasks.iter().filter(|task| task.pending.is_some()).count();
+        if open >= WINDOWS {
+            return None;
+        }
+        let now = Instant::now();
+        let count = self.tasks.len();
+        let mut in_turn = (0..count).map(|step| (self.turn + step) % count);
+        in_turn.find(|&at| {
+            self.tasks.get(at).is_some_and(|task| task.is_ready(now)) && !self.waits_for_another(at)
+        })
+    }
+
+    /// Of several snapshots of one table, one is taken at a time.
+    fn waits_for_another(&self, at: usize) -> bool {
+        let Some(task) = self.tasks.get(at) else { return false };
+        if task.ending.is_some() {
+            return false;
+        }
+        let before = self.tasks.iter().take(at);
+        let mut same = before.filter(|other| other.name() == task.name());
+        same.any(|other| !other.snapshot.is_paused || other.pending.is_some())
+    }
+
+    /// How long until a table is to be tried again.
+    fn wait(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        let now = Instant::now();
+        let due =
+            self.tasks.iter().filter(|task| task.pending.is_none()).filter_map(|t| t.retry_at);
+        due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(LONGEST)
+    }
+
+    async fn work_on(&mut self, at: usize) {
+        let worked = match self.tasks.get(at) {
+            Some(Task { ending: Some(_), .. }) => self.end(at).await,
+            Some(_) => self.advance(at).await,
+            None => Ok(()),
+        };
+        let Err(failure) = worked else { return };
+        if let Failure::Again(error) = &failure
+            && error.severity() == crate::error::Severity::Retry
+        {
+            // Whatever the connection was doing, nothing of it is of use.
+            self.source.close();
+        }
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.failed(failure);
+        }
+    }
+
+    /// A watermark came by.
+    async fn heard(&mut self, outcome: Outcome) {
+        let is_its = |task: &Task| {
+            task.pending.as_ref().is_some_and(|pending| pending.number == outcome.number)
+        };
+        let Some(at) = self.tasks.iter().position(is_its) else { return };
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        if task.heard(outcome.result, &self.book) {
+            self.over(at, SnapshotState::Done, None);
+        }
+    }
+
+    /// Leaves an order and writes its watermark; gives its number.
+    async fn emit(&mut self, order: Order) -> Result<u64, Error> {
+        let watermark = self.exchange.place(order);
+        match self.source.write(&watermark).await {
+            Ok(()) => Ok(watermark.number),
+            // It may have been written all the same, and heard.
+            Err(_) if !self.exchange.withdraw(watermark.number) => Ok(watermark.number),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes the state of snapshots, and waits until that is durable.
+    async fn note(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
+        let number = self.emit(Order::Note(edits)).await?;
+        let end_lsn = loop {
+            match self.outcomes.recv().await {
+                Some(outcome) if outcome.number == number => break outcome.end_lsn,
+                Some(outcome) => self.heard(outcome).await,
+                // The session ends.
+                None => std::future::pending().await,
+            }
+        };
+        if self.confirmed.wait_for(|confirmed| *confirmed >= end_lsn).await.is_err() {
+            std::future::pending().await
+        }
+        Ok(())
+    }
+
+    /// Waits until the table has no window open.
+    async fn settle(&mut self, at: usize) {
+        while self.tasks.get(at).is_some_and(|task| task.pending.is_some()) {
+            match self.outcomes.recv().await {
+                Some(outcome) => self.heard(outcome).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes the table's snapshot out of the state, and tells that it is over.
+    async fn end(&mut self, at: usize) -> Result<(), Failure> {
+        self.settle(at).await;
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let Some((state, note)) = task.ending.clone() else { return Ok(()) };
+        let edit = Edit::remove(&task.snapshot);
+        self.note(vec![edit]).await.map_err(Failure::Again)?;
+        self.over(at, state, note);
+        Ok(())
+    }
+
+    /// A table's snapshot is over, and the state of snapshots says so.
+    fn over(&mut self, at: usize, state: SnapshotState, note: Option<String>) {
+        if at >= self.tasks.len() {
+            return;
+        }
+        let task = self.tasks.remove(at);
+        let status = SnapshotStatus { state, note, ..task.status() };
+        let SnapshotStatus { table, id, rows, note, .. } = &status;
+        match state {
+            SnapshotState::Failed => {
+                self.book.remove(task.book);
+                let reason = note.as_deref().unwrap_or_default();
+                tracing::error!(table, id, rows, reason, "snapshot failed");
+            }
+            SnapshotState::Stopped => {
+                self.book.remove(task.book);
+                tracing::info!(table, id, rows, "snapshot stopped");
+            }
+            _ => {
+                self.book.finish(task.book);
+                tracing::info!(table, id, rows, "snapshot done");
+            }
+        }
+        self.ended.push_back(status);
+        if self.ended.len() > SHOWN {
+            self.ended.pop_front();
+        }
+    }
+
+    fn show(&self) {
+        let tasks = self.tasks.iter().map(Task::status);
+        self.control.show(self.ended.iter().cloned().chain(tasks).collect());
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let obeyed = match &command {
+            Command::Take(request) => self.take(request).await,
+            Command::Pause { id } => self.pause(id, true).await,
+            Command::Resume { id } => self.pause(id, false).await,
+            Command::Stop { id } => {
+                let asked = self.tasks.iter_mut().filter(|task| task.snapshot.id == *id);
+                for task in asked {
+                    task.ending.get_or_insert((SnapshotState::Stopped, None));
+                    task.retry_at = None;
+                }
+                Ok(())
+            }
+        };
+        if let Err(error) = obeyed {
+            tracing::warn!(error = error.told(), "a command to snapshots waits: trying again");
+            self.source.close();
+            self.control.ask(command);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

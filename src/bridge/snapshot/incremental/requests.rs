@@ -1,0 +1,238 @@
+//! From a request to tables that can be read: which tables it means, the note of them, the
+//! publication.
+
+use tokio_postgres::Client;
+
+use super::Coordinator;
+use super::task::{Failure, Task};
+use crate::bridge::setup;
+use crate::checkpoint::{SnapshotReason, TableProgress, TableSnapshot};
+use crate::config::TableFilter;
+use crate::error::Error;
+use crate::postgres;
+use crate::postgres::publication::{self, TableName};
+use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::{Edit, Request, SnapshotState, SnapshotStatus};
+
+const LEAVES: &str = include_str!("../../../../sql/leaves.sql");
+const OLDEST_WRITER: &str = include_str!("../../../../sql/oldest_writer.sql");
+
+impl Coordinator {
+    /// A snapshot of one table begins, or goes on.
+    pub(super) fn begin(&mut self, snapshot: TableSnapshot) {
+        let book = self.book.begin_table(Planned {
+            snapshot: snapshot.id.clone(),
+            table: format!("{}.{}", snapshot.schema, snapshot.table),
+            size: Amount::default(),
+            measure: Measure::Rows,
+            done: Amount::default(),
+        });
+        let chunk_bytes = self.settings.memory.window_bytes();
+        self.tasks.push(Task::new(snapshot, book, chunk_bytes));
+    }
+
+    /// Notes the tables of a request.
+    pub(super) async fn take(&mut self, request: &Request) -> Result<(), Error> {
+        let tables = match self.tables_of(request).await? {
+            Ok(tables) => tables,
+            Err(reason) => {
+                self.refuse(request, &request.tables.join(", "), reason);
+                return Ok(());
+            }
+        };
+        let is_known = |table: &TableName| {
+            let name = (table.schema.as_str(), table.name.as_str());
+            self.tasks.iter().any(|task| {
+                task.name() == name
+                    && (task.snapshot.id == request.id
+                        // What comes anyway need not come twice.
+                        || (request.reason == SnapshotReason::Added
+                            && task.snapshot.condition.is_none()))
+            })
+        };
+        let new: Vec<TableSnapshot> = tables
+            .into_iter()
+            .filter(|table| !is_known(table))
+            .map(|TableName { schema, name }| TableSnapshot {
+                id: request.id.clone(),
+                schema,
+                table: name,
+                reason: request.reason,
+                condition: request.condition.clone(),
+                is_paused: false,
+                progress: TableProgress::Waiting,
+            })
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.note(new.iter().cloned().map(Edit::Put).collect()).await?;
+        for snapshot in new {
+            let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
+            tracing::info!(
+                table = format!("{schema}.{table}"),
+                id,
+                reason = ?snapshot.reason,
+                "snapshot begins, beside the stream"
+            );
+            self.begin(snapshot);
+        }
+        Ok(())
+    }
+
+    /// The tables that a request means; why there are none, where there are none.
+    async fn tables_of(
+        &mut self,
+        request: &Request,
+    ) -> Result<Result<Vec<TableName>, String>, Error> {
+        let filter = match TableFilter::parse(&request.tables, &[]) {
+            Ok(filter) => filter,
+            Err(fault) => return Ok(Err(fault.to_string())),
+        };
+        let (captured, via_root) = (self.settings.captured.clone(), self.settings.via_root);
+        let client = self.source.client().await?;
+        let candidates = publication::candidates(client).await?;
+        let matching: Vec<TableName> = candidates
+            .into_iter()
+            .map(|candidate| candidate.table)
+            .filter(|table| filter.matches(&table.schema, &table.name))
+            .collect();
+        if matching.is_empty() {
+            return Ok(Err("no such table; views, foreign tables and single partitions have no \
+                           snapshots of their own"
+                .to_owned()));
+        }
+        let (tables, others): (Vec<_>, Vec<_>) =
+            matching.into_iter().partition(|table| captured.matches(&table.schema, &table.name));
+        if tables.is_empty() {
+            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            return Ok(Err(format!("{}: not among postgres.tables", names.join(", "))));
+        }
+        if let (Some(condition), Some(table)) = (&request.condition, tables.first())
+            && let Err(reason) = try_condition(client, table, condition).await?
+        {
+            return Ok(Err(reason));
+        }
+        if via_root {
+            return Ok(Ok(tables));
+        }
+        // The stream tells of partitions, so they are read one by one.
+        let mut leaves = Vec::new();
+        for table in tables {
+            leaves.extend(leaves_of(client, table).await?);
+        }
+        Ok(Ok(leaves))
+    }
+
+    fn refuse(&mut self, request: &Request, table: &str, reason: String) {
+        let (id, reason_for) = (&request.id, request.reason);
+        tracing::error!(table, id, reason, "snapshot refused");
+        self.ended.push_back(SnapshotStatus {
+            id: id.clone(),
+            table: table.to_owned(),
+            reason: reason_for,
+            condition: request.condition.clone(),
+            state: SnapshotState::Failed,
+            rows: 0,
+            rows_estimated: None,
+            note: Some(reason),
+        });
+    }
+
+    /// Lets the tables of a request wait, or goes on with them; durable.
+    pub(super) async fn pause(&mut self, id: &str, is_paused: bool) -> Result<(), Error> {
+        let mut edits = Vec::new();
+        for at in 0..self.tasks.len() {
+            if self.tasks.get(at).is_some_and(|task| task.snapshot.id == id) {
+                // What its window publishes must stand before this does.
+                self.settle(at).await;
+            }
+            if let Some(task) = self.tasks.get_mut(at)
+                && task.snapshot.id == id
+                && task.snapshot.is_paused != is_paused
+            {
+                edits.push(Edit::Put(TableSnapshot { is_paused, ..task.snapshot.clone() }));
+            }
+        }
+        if edits.is_empty() {
+            return Ok(());
+        }
+        self.note(edits).await?;
+        for task in self.tasks.iter_mut().filter(|task| task.snapshot.id == id) {
+            task.snapshot.is_paused = is_paused;
+            task.retry_at = None;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the table is in the publication, and that all is streamed that is written to
+    /// it.
+    pub(super) async fn admit(&mut self, at: usize) -> Result<(), Failure> {
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let name =
+            TableName { schema: task.snapshot.schema.clone(), name: task.snapshot.table.clone() };
+        let (mut is_published, mut waits_for) = (task.is_published, task.waits_for);
+        // One that was put in by a session before this one, which ended before it was read.
+        let mut is_new = task.snapshot.reason == SnapshotReason::Added
+            && task.snapshot.progress == TableProgress::Waiting;
+        let client = self.source.client().await?;
+        if !is_published {
+            is_new |= setup::publish_table(client, &self.settings, &name).await?;
+            is_published = true;
+            if is_new {
+                waits_for = Some(next_xid(client).await?);
+            }
+        }
+        let task = self.tasks.get_mut(at);
+        if let Some(task) = task {
+            (task.is_published, task.waits_for) = (is_published, waits_for);
+        }
+        let Some(xid) = waits_for else { return Ok(()) };
+        let client = self.source.client().await?;
+        let failed = |source| postgres::Error::Sql { doing: "ask who writes", source };
+        let xid = i64::try_from(xid).unwrap_or(i64::MAX);
+        let row = client.query_one(OLDEST_WRITER, &[&xid]).await.map_err(failed)?;
+        if !row.get::<_, bool>(0) {
+            let oldest = row.get::<_, Option<&str>>(1).unwrap_or("hidden from this role");
+            return Err(Failure::Waits(format!(
+                "for a transaction that began before the table was published: {oldest}"
+            )));
+        }
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.waits_for = None;
+        }
+        Ok(())
+    }
+}
+
+/// The first transaction that has not begun.
+async fn next_xid(client: &Client) -> Result<u64, postgres::Error> {
+    const NEXT: &str = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
+    let failed = |source| postgres::Error::Sql { doing: "ask for the next transaction", source };
+    let row = client.query_one(NEXT, &[]).await.map_err(failed)?;
+    let malformed = postgres::Error::Malformed { what: "a transaction ID is no number" };
+    row.get::<_, &str>(0).parse().map_err(|_| malformed)
+}
+
+/// Whether the server takes the condition; its own words where it does not.
+async fn try_condition(
+    client: &Client,
+    table: &TableName,
+    condition: &str,
+) -> Result<Result<(), String>, postgres::Error> {
+    // The line break ends a comment that the condition may end with.
+    let sql = format!("SELECT 1 FROM {} WHERE ({condition}\n) LIMIT 0", table.sql());
+    match client.prepare(&sql).await {
+        Ok(_) => Ok(Ok(())),
+        Err(source) => match source.as_db_error() {
+            Some(error) => Ok(Err(format!("the condition is refused: {}", error.message()))),
+            None => Err(postgres::Error::Sql { doing: "try a condition", source }),
+        },
+    }
+}
+
+async fn leaves_of(client: &Client, table: TableName) -> Result<Vec<TableName>, postgres::Error> {
+    let failed = |source| postgres::Error::Sql { doing: "ask for partitions", source };
+    let rows = client.query(LEAVES, &[&table.schema, &table.name]).await.map_err(failed)?;
+    Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
+}

@@ -1,0 +1,204 @@
+//! The snapshot of one table, as far as this session knows.
+
+use std::time::{Duration, Instant};
+
+use crate::backoff::Backoff;
+use crate::checkpoint::{TableProgress, TableSnapshot};
+use crate::error::{Error, Severity};
+use crate::snapshot::progress::{Amount, Book, TableId};
+use crate::snapshot::table::{Table, TableError};
+use crate::snapshot::{ChunkSize, Closed, SnapshotState, SnapshotStatus, Spoiled};
+
+const FIRST_WAIT: Duration = Duration::from_millis(10);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a commit that is not visible yet is waited for without a word: about a second.
+const PATIENT_TRIES: u32 = 7;
+
+/// How often what does not heal by itself is tried, for a table may have been altered meanwhile.
+const TRIES: u32 = 8;
+
+/// One table's snapshot.
+pub(super) struct Task {
+    pub(super) snapshot: TableSnapshot,
+    /// The table, once it was looked at and until it is altered.
+    pub(super) table: Option<Table>,
+    pub(super) size: ChunkSize,
+    /// The window that is open.
+    pub(super) pending: Option<Pending>,
+    /// Not before.
+    pub(super) retry_at: Option<Instant>,
+    /// How it is to end.
+    pub(super) ending: Option<(SnapshotState, Option<String>)>,
+    /// Whether it is known to be in the publication.
+    pub(super) is_published: bool,
+    /// Transactions before this one must have ended before it is read.
+    pub(super) waits_for: Option<u64>,
+    pub(super) book: TableId,
+    pub(super) note: Option<String>,
+    rows: u64,
+    backoff: Backoff,
+}
+
+/// What holds once the window is closed.
+pub(super) struct Pending {
+    pub(super) number: u64,
+    pub(super) progress: TableProgress,
+    pub(super) is_last: bool,
+    pub(super) read: Amount,
+}
+
+/// Why a table can't be worked on.
+pub(super) enum Failure {
+    /// It is to be tried again.
+    Again(Error),
+    /// As above, and this is what it waits for.
+    Waits(String),
+    /// It ends as failed.
+    Never(String),
+}
+
+impl From<TableError> for Failure {
+    fn from(error: TableError) -> Self {
+        match error {
+            TableError::Postgres(error) => Self::Again(error.into()),
+            error => Self::Never(error.to_string()),
+        }
+    }
+}
+
+impl From<crate::postgres::Error> for Failure {
+    fn from(error: crate::postgres::Error) -> Self {
+        Self::Again(error.into())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Again(error)
+    }
+}
+
+impl Task {
+    pub(super) fn new(snapshot: TableSnapshot, book: TableId, chunk_bytes: u64) -> Self {
+        Self {
+            snapshot,
+            table: None,
+            size: ChunkSize::new(chunk_bytes),
+            pending: None,
+            retry_at: None,
+            ending: None,
+            is_published: false,
+            waits_for: None,
+            book,
+            note: None,
+            rows: 0,
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
+        }
+    }
+
+    pub(super) fn name(&self) -> (&str, &str) {
+        (&self.snapshot.schema, &self.snapshot.table)
+    }
+
+    pub(super) fn full_name(&self) -> String {
+        format!("{}.{}", self.snapshot.schema, self.snapshot.table)
+    }
+
+    /// Whether something can be done for it now.
+    pub(super) fn is_ready(&self, now: Instant) -> bool {
+        let is_wanted = self.ending.is_some() || !self.snapshot.is_paused;
+        is_wanted && self.pending.is_none() && self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// The window is closed, or spoiled. Returns whether all rows are published.
+    pub(super) fn heard(&mut self, result: Result<Closed, Spoiled>, book: &Book) -> bool {
+        let Some(pending) = self.pending.take() else { return false };
+        match result {
+            Ok(Closed { published, .. }) => {
+                self.snapshot.progress = pending.progress;
+                self.rows += published;
+                self.note = None;
+                self.backoff.reset();
+                book.advance(self.book, pending.read);
+                return pending.is_last;
+            }
+            Err(spoiled) => self.spoiled(&spoiled),
+        }
+        false
+    }
+
+    fn spoiled(&mut self, spoiled: &Spoiled) {
+        match spoiled {
+            Spoiled::Altered | Spoiled::Moved => self.table = None,
+            Spoiled::TooManyChanges => self.size.spoiled(),
+            Spoiled::NoKey => {
+                self.table = None;
+                self.try_later(spoiled.to_string());
+            }
+            // Most are visible a moment later; one that waits for a standby is not.
+            Spoiled::Unseen { .. } if self.backoff.tries() < PATIENT_TRIES => {
+                self.retry_at = Some(Instant::now() + self.backoff.next_wait());
+            }
+            Spoiled::Unseen { .. } => {
+                self.try_later(format!("{spoiled}: does it wait for a synchronous standby?"));
+            }
+        }
+        tracing::debug!(table = self.full_name(), %spoiled, "a chunk is read again");
+    }
+
+    /// It could not be worked on.
+    pub(super) fn failed(&mut self, failure: Failure) {
+        let table = self.full_name();
+        // It may be another one by now.
+        self.table = None;
+        match failure {
+            Failure::Waits(note) => self.try_later(note),
+            Failure::Never(reason) => {
+                self.ending = Some((SnapshotState::Failed, Some(reason)));
+            }
+            Failure::Again(error) => {
+                let note = error.told();
+                if error.severity() != Severity::Retry && self.backoff.tries() + 1 >= TRIES {
+                    self.ending.get_or_insert((SnapshotState::Failed, Some(note)));
+                    return;
+                }
+                tracing::warn!(
+                    table,
+                    error = note,
+                    fix = error.fix(),
+                    tries = self.backoff.tries() + 1,
+                    "the snapshot is tried again"
+                );
+                self.try_later(note);
+            }
+        }
+    }
+
+    fn try_later(&mut self, note: String) {
+        if self.note.is_none() {
+            tracing::info!(table = self.full_name(), note, "the snapshot waits");
+        }
+        self.note = Some(note);
+        self.retry_at = Some(Instant::now() + self.backoff.next_wait());
+    }
+
+    pub(super) fn status(&self) -> SnapshotStatus {
+        let TableSnapshot { id, reason, condition, is_paused, progress, .. } = &self.snapshot;
+        let is_begun = self.pending.is_some() || *progress != TableProgress::Waiting;
+        SnapshotStatus {
+            id: id.clone(),
+            table: self.full_name(),
+            reason: *reason,
+            condition: condition.clone(),
+            state: match (is_paused, is_begun) {
+                (true, _) => SnapshotState::Paused,
+                (false, true) => SnapshotState::Running,
+                (false, false) => SnapshotState::Waiting,
+            },
+            rows: self.rows,
+            rows_estimated: self.table.as_ref().map(|table| table.rows_estimated),
+            note: self.note.clone(),
+        }
+    }
+}
