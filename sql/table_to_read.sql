@@ -2,7 +2,6 @@
 -- table has those of its partitions; rows that nobody has counted yet are none.
 SELECT c.oid,
        c.relkind::text,
-       c.relreplident::text,
        (SELECT sum(greatest(m.reltuples, 0))::bigint
         FROM pg_catalog.pg_class m
         WHERE m.oid = c.oid

@@ -170,7 +170,7 @@ impl Bridge {
             metrics,
             Arc::clone(&stop),
         )
-        .with_snapshots(Arc::clone(&exchange));
+        .with_snapshots(Arc::clone(&exchange), Arc::clone(&self.control));
         let (opened, open_result) = oneshot::channel();
         let reader = spawn_reader(
             self.opener(start, opened),

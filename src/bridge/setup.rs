@@ -14,9 +14,7 @@ use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::preflight::{self, Intent, Shortfall};
-use crate::postgres::publication::{
-    self, Publication, PublicationChange, Published, TableName, Wanted,
-};
+use crate::postgres::publication::{self, Publication, PublicationChange, TableName, Wanted};
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot};
 
@@ -161,13 +159,13 @@ pub(super) async fn publish_table(
     table: &TableName,
 ) -> Result<bool, postgres::Error> {
     let TableName { schema, name } = table;
-    if publication::has(client, &settings.publication, table).await? {
+    let version = postgres::client::server_version(client).await?;
+    if publication::part(client, &settings.publication, table, version).await?.is_some() {
         return Ok(false);
     }
     let refused = |cause: String, fix: String| postgres::Error::Preflight {
         shortfalls: vec![Shortfall { cause, fix }],
     };
-    let version = postgres::client::server_version(client).await?;
     let present = publication::find(client, &settings.publication, version).await?;
     let mut candidates = publication::candidates(client).await?;
     candidates.retain(|candidate| candidate.table == *table);
@@ -203,21 +201,6 @@ pub(super) async fn publish_table(
     let (publication, added) = (&settings.publication, list(&change.add));
     tracing::info!(publication, added, "publication altered, for a snapshot");
     Ok(true)
-}
-
-/// What the publication has of a table, and whether it has stored generated columns.
-pub(super) async fn published(
-    client: &Client,
-    settings: &Resolved,
-    schema: &str,
-    name: &str,
-) -> Result<(Published, bool), postgres::Error> {
-    let version = postgres::client::server_version(client).await?;
-    let present = publication::find(client, &settings.publication, version).await?;
-    let table = TableName { schema: schema.to_owned(), name: name.to_owned() };
-    let published = present.and_then(|mut present| present.tables.remove(&table));
-    let with_generated = publication::has_generated(client, &settings.publication).await?;
-    Ok((published.unwrap_or_default(), with_generated))
 }
 
 fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {

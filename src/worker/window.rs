@@ -13,16 +13,20 @@ use std::sync::Arc;
 use super::publish::{Prepared, Publisher};
 use super::{Halt, Lookup, Worker};
 use crate::change::{Change, Data, Position, Relation, Relations, Snapshot, SnapshotMarker};
-use crate::checkpoint::Snapshots;
+use crate::checkpoint::{Snapshots, TableProgress, TableSnapshot};
+use crate::config::TablePattern;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::snapshot::exchange::{Edit, Exchange, Order, Outcome};
-use crate::snapshot::watermark::{OWN_PREFIX, WATERMARK_PREFIX};
-use crate::snapshot::{Chunk, Closed, RecentXids, RowReader, Spoiled, Window, window};
+use crate::snapshot::watermark::{OWN_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX};
+use crate::snapshot::{
+    Chunk, Closed, Control, RecentXids, Request, RowReader, Signal, Spoiled, Window, window,
+};
 
 /// The windows that are open, and what is needed to close them.
 pub(super) struct Windows {
     exchange: Arc<Exchange>,
+    control: Arc<Control>,
     /// By the OIDs of their tables.
     open: HashMap<u32, Window>,
     recent: RecentXids,
@@ -34,7 +38,8 @@ pub(super) struct Windows {
 }
 
 struct CarriedOut {
-    number: u64,
+    /// None where nobody placed it: a signal.
+    number: Option<u64>,
     edits: Vec<Edit>,
     result: Result<Closed, Spoiled>,
 }
@@ -63,9 +68,10 @@ impl Heard {
 
 impl Windows {
     /// `stands` is what the checkpoint says at the start.
-    pub(super) fn new(exchange: Arc<Exchange>, stands: Snapshots) -> Self {
+    pub(super) fn new(exchange: Arc<Exchange>, control: Arc<Control>, stands: Snapshots) -> Self {
         Self {
             exchange,
+            control,
             open: HashMap::new(),
             recent: RecentXids::default(),
             stands,
@@ -103,7 +109,26 @@ impl Windows {
     }
 
     fn done(&mut self, number: u64, edits: Vec<Edit>, result: Result<Closed, Spoiled>) {
-        self.carried_out.push(CarriedOut { number, edits, result });
+        self.carried_out.push(CarriedOut { number: Some(number), edits, result });
+    }
+
+    /// A user asks for something in the stream. Tables that are named exactly are noted with the end
+    /// of the transaction, so that the request can't be lost.
+    fn signal(&mut self, position: Position, content: &[u8]) {
+        let name = format!("{}-{}", position.commit_lsn, position.ordinal).replace('/', "-");
+        let signal = match Signal::read(content, &name) {
+            Ok(signal) => signal,
+            Err(error) => {
+                tracing::error!(%error, prefix = SIGNAL_PREFIX, "a signal that says nothing");
+                return;
+            }
+        };
+        if let Signal::Take(requests) = &signal {
+            let edits = requests.iter().flat_map(noted).collect();
+            let result = Ok(Closed::default());
+            self.carried_out.push(CarriedOut { number: None, edits, result });
+        }
+        self.control.obey(signal);
     }
 
     /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
@@ -117,7 +142,9 @@ impl Windows {
                 edit.apply(&mut self.stands);
                 changed = true;
             }
-            self.exchange.tell(Outcome { number, end_lsn, result });
+            if let Some(number) = number {
+                self.exchange.tell(Outcome { number, end_lsn, result });
+            }
         }
         changed.then(|| Arc::new(self.stands.clone()))
     }
@@ -126,15 +153,20 @@ impl Windows {
 impl<S: Sink, L: Lookup> Worker<S, L> {
     /// Takes snapshots beside the stream, as they are ordered here.
     #[must_use]
-    pub fn with_snapshots(mut self, exchange: Arc<Exchange>) -> Self {
+    pub fn with_snapshots(mut self, exchange: Arc<Exchange>, control: Arc<Control>) -> Self {
         let stands = self.out.checkpoints.told.start.snapshots.as_ref().clone();
-        self.windows = Some(Windows::new(exchange, stands));
+        self.windows = Some(Windows::new(exchange, control, stands));
         self
     }
 
     /// Carries out what a message of our own stands for. None of them is published.
     pub(super) fn hear(&mut self, heard: &Heard) -> Result<(), Halt> {
         let Some(windows) = &mut self.windows else { return Ok(()) };
+        if heard.prefix == SIGNAL_PREFIX
+            && !self.out.checkpoints.resumed_from().covers(heard.position)
+        {
+            windows.signal(heard.position, &heard.content);
+        }
         if heard.prefix != WATERMARK_PREFIX {
             return Ok(());
         }
@@ -203,6 +235,25 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
         Ok(Ok(closed))
     }
+}
+
+/// The tables of a request that are named exactly, as they stand before anyone has looked at them.
+fn noted(request: &Request) -> Vec<Edit> {
+    let exact = request
+        .tables
+        .iter()
+        .filter(|text| TablePattern::parse(text).is_ok_and(|pattern| pattern.is_exact()));
+    let names = exact.filter_map(|text| text.split_once('.'));
+    let waiting = names.map(|(schema, table)| TableSnapshot {
+        id: request.id.clone(),
+        schema: schema.to_owned(),
+        table: table.to_owned(),
+        reason: request.reason,
+        condition: request.condition.clone(),
+        is_paused: false,
+        progress: TableProgress::Waiting,
+    });
+    waiting.map(Edit::Put).collect()
 }
 
 /// The relation by which a chunk's rows are published, known to the publisher: the stream's own,

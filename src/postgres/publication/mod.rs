@@ -27,8 +27,8 @@ const TABLE_NAME: &str = include_str!("../../../sql/table_name.sql");
 const PUBLICATION: &str = include_str!("../../../sql/publication.sql");
 const PUBLICATION_TABLES: &str = include_str!("../../../sql/publication_tables.sql");
 const PUBLICATION_TABLES_14: &str = include_str!("../../../sql/publication_tables_14.sql");
-const PUBLICATION_HAS: &str = include_str!("../../../sql/publication_has.sql");
-const PUBLICATION_GENERATED: &str = include_str!("../../../sql/publication_generated.sql");
+const PUBLISHED_PART: &str = include_str!("../../../sql/published_part.sql");
+const PUBLISHED_PART_14: &str = include_str!("../../../sql/published_part_14.sql");
 const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas.sql");
 
 /// The first version whose publications can hold whole schemas, column lists and row filters.
@@ -160,24 +160,21 @@ pub async fn find(
     }))
 }
 
-/// Whether a table is in a publication, by whatever way.
+/// What a publication has of a table, in effect and by whatever way; none where it does not have it.
 ///
 /// # Errors
 /// When the query fails.
-pub async fn has(client: &Client, name: &str, table: &TableName) -> Result<bool, Error> {
+pub async fn part(
+    client: &Client,
+    name: &str,
+    table: &TableName,
+    server_version: u32,
+) -> Result<Option<Published>, Error> {
     let failed = |source| Error::Sql { doing: "ask for a table of the publication", source };
-    let found = client.query_opt(PUBLICATION_HAS, &[&name, &table.schema, &table.name]).await;
-    Ok(found.map_err(failed)?.is_some())
-}
-
-/// Whether a publication has stored generated columns, which is an option from PostgreSQL 18 on.
-///
-/// # Errors
-/// When the query fails.
-pub async fn has_generated(client: &Client, name: &str) -> Result<bool, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the publication's columns", source };
-    let found = client.query_opt(PUBLICATION_GENERATED, &[&name]).await.map_err(failed)?;
-    Ok(found.is_some_and(|row| row.get(0)))
+    let query = if server_version >= FILTERS_SINCE { PUBLISHED_PART } else { PUBLISHED_PART_14 };
+    let found = client.query_opt(query, &[&name, &table.schema, &table.name]).await;
+    let part = |row: tokio_postgres::Row| Published { columns: row.get(0), condition: row.get(1) };
+    Ok(found.map_err(failed)?.map(part))
 }
 
 /// Carries a change out, as a whole or not at all.

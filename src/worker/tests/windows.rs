@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::checkpoint::{SnapshotReason, Snapshots, TableProgress, TableSnapshot};
-use crate::snapshot::{self, Closed, Edit, Exchange, Order, Outcome, Spoiled, Visibility};
+use crate::snapshot::{self, Closed, Control, Edit, Exchange, Order, Outcome, Spoiled, Visibility};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 const COLUMNS: [wire::Column<'_>; 2] = [(true, "id", 23), (false, "note", 25)];
@@ -13,6 +13,7 @@ struct Windowed {
     ledger: Arc<Ledger>,
     exchange: Arc<Exchange>,
     outcomes: UnboundedReceiver<Outcome>,
+    control: Arc<Control>,
     /// Where the next transaction commits.
     at: u64,
 }
@@ -38,9 +39,9 @@ impl Windowed {
         let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(100))));
         let (worker, sink) = worker(Format::default(), &ledger);
         let (exchange, outcomes) = Exchange::new("slot".to_owned());
-        let exchange = Arc::new(exchange);
-        let worker = worker.with_snapshots(Arc::clone(&exchange));
-        Self { worker, sink, ledger, exchange, outcomes, at: 200 }
+        let (exchange, control) = (Arc::new(exchange), Arc::<Control>::default());
+        let worker = worker.with_snapshots(Arc::clone(&exchange), Arc::clone(&control));
+        Self { worker, sink, ledger, exchange, outcomes, control, at: 200 }
     }
 
     fn transaction(&mut self, xid: u32, messages: &[Vec<u8>]) {
@@ -167,4 +168,18 @@ fn messages_of_our_own_are_published_by_nobody_and_those_of_others_obeyed_by_nob
     assert!(windowed.outcomes.try_recv().is_err());
     windowed.transaction(511, &[wire::message(true, 200, "app", b"x")]);
     assert_eq!(windowed.sent().len(), 1);
+}
+
+#[tokio::test]
+async fn a_signal_is_noted_where_it_stands_and_left_for_whoever_takes_snapshots() {
+    let mut windowed = Windowed::new();
+    let content = br#"{"type":"snapshot","id":"7","tables":["public.rides","public.z*"]}"#;
+    windowed.transaction(510, &[wire::message(true, 200, "rowcast.signal", content)]);
+    let broken = wire::message(true, 210, "rowcast.signal", b"take one");
+    windowed.transaction(511, &[broken]);
+    assert!(windowed.sent().is_empty());
+    let noted = TableSnapshot { id: "7".to_owned(), ..asked(false) };
+    assert_eq!(windowed.stands().tables, [noted], "what is named exactly");
+    let snapshot::Command::Take(request) = windowed.control.next().await else { panic!("one") };
+    assert_eq!((request.id.as_str(), request.tables.len()), ("7", 2));
 }

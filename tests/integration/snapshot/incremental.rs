@@ -1,5 +1,4 @@
-//! Snapshots beside the stream: exact under load, whatever the key, in both delivery modes, across
-//! `kill -9`.
+//! Snapshots beside the stream under load: exact in both delivery modes, across `kill -9`.
 //!
 //! What the topics hold, replayed in their order, is held against the tables. Each row carries a
 //! number of its own and one that grows with each write, so no text form has to be known.
@@ -20,7 +19,7 @@ use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{TestDatabase, connect};
 use crate::support::{PATIENCE, eventually, unique};
 
-const LONG: Duration = Duration::from_secs(120);
+pub(super) const LONG: Duration = Duration::from_secs(120);
 
 /// Rows with keys of several types, gaps between them, and a value that is stored apart.
 const ITEMS: &str = "
@@ -91,6 +90,11 @@ async fn settled(client: &Client, bridge: &Bridge, brokers: &str, name: &str) {
         (is_done && snapshots(brokers, name).await.tables.is_empty()).then_some(())
     })
     .await;
+    confirmed(client, name).await;
+}
+
+/// Waits until all that was written is confirmed.
+pub(super) async fn confirmed(client: &Client, name: &str) {
     let end: String = client
         .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
         .await
@@ -144,7 +148,7 @@ async fn stored(client: &Client) -> Vec<Row> {
     rows
 }
 
-async fn records(brokers: &str, topic: String) -> Vec<OwnedRecord> {
+pub(super) async fn records(brokers: &str, topic: String) -> Vec<OwnedRecord> {
     let brokers = brokers.to_owned();
     let read = move || read_whole(&brokers, &topic, LONG);
     tokio::task::spawn_blocking(read).await.expect("reading does not panic")
@@ -162,7 +166,7 @@ async fn assert_replay_is_the_table(
     records
 }
 
-fn op(value: &Value) -> &str {
+pub(super) fn op(value: &Value) -> &str {
     value["op"].as_str().expect("a letter")
 }
 

@@ -1,4 +1,5 @@
 //! Snapshots on real servers.
 
 mod incremental;
+mod incremental_cases;
 mod triggers;

@@ -5,8 +5,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::Coordinator;
 use super::source::Reader;
 use super::task::{Failure, Pending};
-use crate::bridge::setup;
 use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
+use crate::postgres::publication::{self, TableName};
 use crate::postgres::{self, Error};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
@@ -99,18 +99,25 @@ impl Coordinator {
         if let Some(table) = &task.table {
             return Ok(table.clone());
         }
-        let (schema, name) = (task.snapshot.schema.clone(), task.snapshot.table.clone());
-        let condition = task.snapshot.condition.clone();
-        let settings = &self.settings;
+        let TableSnapshot { schema, table: name, condition, .. } = task.snapshot.clone();
+        let of_table = self.settings.tables.of(&schema, &name);
+        let configured = of_table.and_then(|table| table.snapshot_where.clone());
+        let condition = condition.or(configured);
         let catalog = self.source.catalog().await?;
-        let (published, with_generated) =
-            setup::published(catalog.client().await?, settings, &schema, &name).await?;
+        let client = catalog.client().await?;
+        let server_version = postgres::client::server_version(client).await?;
+        let table = TableName { schema: schema.clone(), name: name.clone() };
+        let publication = &self.settings.publication;
+        let published = publication::part(client, publication, &table, server_version).await?;
+        let Some(published) = published else {
+            return Err(Failure::Gone("it is not in the publication any more".to_owned()));
+        };
         let wanted = Wanted {
             schema: &schema,
             table: &name,
             published: &published,
-            with_generated,
-            key: settings.tables.of(&schema, &name).and_then(|table| table.key.as_deref()),
+            server_version,
+            key: of_table.and_then(|table| table.key.as_deref()),
             condition: condition.as_deref(),
         };
         Ok(table::look(catalog, &wanted).await?)

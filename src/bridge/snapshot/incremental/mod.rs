@@ -248,7 +248,7 @@ impl Coordinator {
             }
             SnapshotState::Stopped => {
                 self.book.remove(task.book);
-                tracing::info!(table, id, rows, "snapshot stopped");
+                tracing::warn!(table, id, rows, note, "snapshot stopped");
             }
             _ => {
                 self.book.finish(task.book);

@@ -11,6 +11,7 @@ use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
 use crate::postgres::publication::{self, TableName};
+use crate::snapshot::keyset::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Edit, Request, SnapshotState, SnapshotStatus};
 
@@ -20,6 +21,9 @@ const OLDEST_WRITER: &str = include_str!("../../../../sql/oldest_writer.sql");
 impl Coordinator {
     /// A snapshot of one table begins, or goes on.
     pub(super) fn begin(&mut self, snapshot: TableSnapshot) {
+        let of_table = self.settings.tables.of(&snapshot.schema, &snapshot.table);
+        let configured = of_table.and_then(|table| table.snapshot_where.as_deref());
+        let snapshot = what_is_missing(snapshot, configured);
         let book = self.book.begin_table(Planned {
             snapshot: snapshot.id.clone(),
             table: format!("{}.{}", snapshot.schema, snapshot.table),
@@ -36,7 +40,9 @@ impl Coordinator {
         let tables = match self.tables_of(request).await? {
             Ok(tables) => tables,
             Err(reason) => {
-                self.refuse(request, &request.tables.join(", "), reason);
+                let (tables, id) = (request.tables.join(", "), &request.id);
+                tracing::error!(tables, id, reason, "snapshot refused");
+                self.answer(request, SnapshotState::Failed, reason);
                 return Ok(());
             }
         };
@@ -64,6 +70,9 @@ impl Coordinator {
             })
             .collect();
         if new.is_empty() {
+            tracing::info!(tables = request.tables.join(", "), "a snapshot is under way already");
+            let note = "it is under way already".to_owned();
+            self.answer(request, SnapshotState::Stopped, note);
             return Ok(());
         }
         self.note(new.iter().cloned().map(Edit::Put).collect()).await?;
@@ -72,7 +81,7 @@ impl Coordinator {
             tracing::info!(
                 table = format!("{schema}.{table}"),
                 id,
-                reason = ?snapshot.reason,
+                reason = snapshot.reason.word(),
                 "snapshot begins, beside the stream"
             );
             self.begin(snapshot);
@@ -124,18 +133,17 @@ impl Coordinator {
         Ok(Ok(leaves))
     }
 
-    fn refuse(&mut self, request: &Request, table: &str, reason: String) {
-        let (id, reason_for) = (&request.id, request.reason);
-        tracing::error!(table, id, reason, "snapshot refused");
+    /// Shows a request of which nothing begins.
+    fn answer(&mut self, request: &Request, state: SnapshotState, note: String) {
         self.ended.push_back(SnapshotStatus {
-            id: id.clone(),
-            table: table.to_owned(),
-            reason: reason_for,
+            id: request.id.clone(),
+            table: request.tables.join(", "),
+            reason: request.reason,
             condition: request.condition.clone(),
-            state: SnapshotState::Failed,
+            state,
             rows: 0,
             rows_estimated: None,
-            note: Some(reason),
+            note: Some(note),
         });
     }
 
@@ -203,6 +211,19 @@ impl Coordinator {
         }
         Ok(())
     }
+}
+
+/// What is left of a table whose pages were read in part goes on by keys. The condition says it all,
+/// so it holds for as long as the snapshot lasts.
+fn what_is_missing(snapshot: TableSnapshot, configured: Option<&str>) -> TableSnapshot {
+    let TableProgress::Pages(pages) = &snapshot.progress else { return snapshot };
+    let missing = missing_rows(pages);
+    let condition = match (snapshot.condition.as_deref().or(configured), missing) {
+        // The line break ends a comment that the condition may end with.
+        (Some(condition), Some(missing)) => Some(format!("({condition}\n) AND ({missing})")),
+        (condition, missing) => missing.or_else(|| condition.map(str::to_owned)),
+    };
+    TableSnapshot { condition, progress: TableProgress::Waiting, ..snapshot }
 }
 
 /// The first transaction that has not begun.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use crate::backoff::Backoff;
 use crate::checkpoint::{TableProgress, TableSnapshot};
 use crate::error::{Error, Severity};
+use crate::snapshot;
 use crate::snapshot::progress::{Amount, Book, TableId};
 use crate::snapshot::table::{Table, TableError};
 use crate::snapshot::{ChunkSize, Closed, SnapshotState, SnapshotStatus, Spoiled};
@@ -56,12 +57,15 @@ pub(super) enum Failure {
     Waits(String),
     /// It ends as failed.
     Never(String),
+    /// There is nothing to read any more.
+    Gone(String),
 }
 
 impl From<TableError> for Failure {
     fn from(error: TableError) -> Self {
         match error {
-            TableError::Postgres(error) => Self::Again(error.into()),
+            TableError::Snapshot(snapshot::Error::Postgres(error)) => Self::Again(error.into()),
+            TableError::Gone => Self::Gone(error.to_string()),
             error => Self::Never(error.to_string()),
         }
     }
@@ -156,6 +160,9 @@ impl Task {
             Failure::Waits(note) => self.try_later(note),
             Failure::Never(reason) => {
                 self.ending = Some((SnapshotState::Failed, Some(reason)));
+            }
+            Failure::Gone(reason) => {
+                self.ending.get_or_insert((SnapshotState::Stopped, Some(reason)));
             }
             Failure::Again(error) => {
                 let note = error.told();

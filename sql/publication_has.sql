@@ -1,4 +1,0 @@
--- Is a table in a publication, by its name, its root, its schema, or because all are?
-SELECT 1
-FROM pg_catalog.pg_publication_tables
-WHERE pubname = $1 AND schemaname = $2 AND tablename = $3

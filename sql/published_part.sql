@@ -1,0 +1,5 @@
+-- Is a table in a publication, by its name, its root, its schema, or because all are? And what of it?
+-- (PostgreSQL 15 and later)
+SELECT attnames::text[], rowfilter
+FROM pg_catalog.pg_publication_tables
+WHERE pubname = $1 AND schemaname = $2 AND tablename = $3
