@@ -1,10 +1,18 @@
 //! Values of every built-in type, in a text that Postgres reads.
 //!
 //! Each type has edges, which are always tried, and a generator for anything in between. What a
-//! value looks like in an event is no matter here.
+//! value looks like in an event is no matter here. Families with much to say have files of their own.
+
+mod array;
+mod calendar;
+mod document;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+
+pub(super) use self::array::array;
+use self::calendar::{DATES, TIMESTAMPS, date, time, timestamp, timestamp_of};
+use self::document::{DOCUMENTS, document};
 
 /// How a type's values stand in JSON under `types = "readable"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,47 +76,6 @@ CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
 CREATE DOMAIN price AS numeric(10, 2);
 CREATE DOMAIN prices AS price[];
 "#;
-
-const DATES: &[&str] = &[
-    "4713-01-01 BC",
-    "0001-12-31 BC",
-    "0001-01-01",
-    "0044-03-15 BC",
-    "1970-01-01",
-    "2000-02-29",
-    "9999-12-31",
-    "10000-01-01",
-    "5874897-12-31",
-    "infinity",
-    "-infinity",
-];
-
-const TIMESTAMPS: &[&str] = &[
-    "4713-01-01 00:00:00 BC",
-    "0001-12-31 23:59:59.999999 BC",
-    "0001-01-01 00:00:00",
-    "1969-12-31 23:59:59.999999",
-    "2024-03-01 08:15:30.5",
-    "9999-12-31 23:59:59.999999",
-    "10000-01-01 00:00:00",
-    "294276-12-31 23:59:59.999999",
-    "infinity",
-    "-infinity",
-];
-
-const DOCUMENTS: &[&str] = &[
-    "null",
-    "true",
-    "\"\"",
-    "[]",
-    "{}",
-    "0",
-    "-1.50",
-    "1e3",
-    "12345678901234567890.12345678901234567890",
-    r#"{"a": [1, {"b": null}], "é\"\\": "\u00e9\ud83d\ude00\n"}"#,
-    "[[[]], [null]]",
-];
 
 /// All scalar types.
 pub(super) const SCALARS: &[Scalar] = &[
@@ -411,119 +378,4 @@ fn text(random: &mut StdRng, longest: usize) -> String {
         _ => char::from(random.random_range(b' '..=b'~')).to_string(),
     };
     many(random, 0..longest + 1, "", one)
-}
-
-fn date(random: &mut StdRng, year: i32) -> String {
-    let (month, day) = (random.random_range(1..=12), random.random_range(1..=28));
-    // There is no year 0: 1 BC comes before 1.
-    if year > 0 {
-        format!("{year:04}-{month:02}-{day:02}")
-    } else {
-        format!("{:04}-{month:02}-{day:02} BC", 1 - year)
-    }
-}
-
-fn time(random: &mut StdRng) -> String {
-    let micros = random.random_range(0_u64..86_400_000_000);
-    let seconds = micros / 1_000_000;
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{hour:02}:{minute:02}:{second:02}.{:06}", micros % 1_000_000)
-}
-
-fn timestamp(random: &mut StdRng, zone: &str) -> String {
-    let year = random.random_range(-4_700..20_000);
-    timestamp_of(random, year, zone)
-}
-
-fn timestamp_of(random: &mut StdRng, year: i32, zone: &str) -> String {
-    let (date, time) = (date(random, year), time(random));
-    match date.strip_suffix(" BC") {
-        Some(date) => format!("{date} {time}{zone} BC"),
-        None => format!("{date} {time}{zone}"),
-    }
-}
-
-/// JSON with blanks, line breaks, repeated keys and long numbers.
-fn document(random: &mut StdRng, depth: usize, breaks: bool) -> String {
-    let blank =
-        |random: &mut StdRng| ["", " ", if breaks { "\n" } else { "" }][random.random_range(0..3)];
-    let (before, after) = (blank(random), blank(random));
-    let kind = if depth == 0 { random.random_range(0..4) } else { random.random_range(0..8) };
-    let inner = match kind {
-        0 => ["null", "true", "false"][random.random_range(0..3)].to_owned(),
-        1 => random.random::<i64>().to_string(),
-        2 => format!(
-            "{}.{:03}e{}",
-            random.random::<i16>(),
-            random.random_range(0..1000),
-            random.random_range(-20..20)
-        ),
-        3 => word(random),
-        4 | 5 => format!("[{}]", many(random, 0..4, ",", |r| document(r, depth - 1, breaks))),
-        _ => format!(
-            "{{{}}}",
-            many(random, 0..4, ",", |r| format!("{}:{}", word(r), document(r, depth - 1, breaks)))
-        ),
-    };
-    format!("{before}{inner}{after}")
-}
-
-fn word(random: &mut StdRng) -> String {
-    ["\"a\"", "\"\"", "\"b \\\" \\\\ \\u00e9 \\n\"", "\"é😀\"", "\"\\ud83d\\ude00\""]
-        [random.random_range(0..5)]
-    .to_owned()
-}
-
-/// An array of `scalar`'s values: any number of dimensions, nulls and lower bounds.
-pub(super) fn array(scalar: &Scalar, index: usize, random: &mut StdRng) -> String {
-    let element = |random: &mut StdRng| {
-        if random.random_range(0..6) == 0 {
-            return "NULL".to_owned();
-        }
-        let edge = random.random_range(0..2 * scalar.edges.len().max(1));
-        let value = scalar.value(edge, random);
-        // Blanks around an element are no part of the JSON that it becomes, and a JSON null looks
-        // there as a null of SQL does.
-        let value = match scalar.form {
-            Form::Json if value.trim() == "null" => "true",
-            Form::Json => value.trim(),
-            _ => &value,
-        };
-        // As small as the test wants its rows; JSON can't be cut.
-        let most = if scalar.nests() { usize::MAX } else { 200 };
-        let value: String = value.chars().take(most).collect();
-        format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
-    };
-    // Elements that are arrays themselves look like another dimension.
-    let most = if scalar.nests() { 1 } else { 3 };
-    let dimensions: Vec<usize> = match index {
-        0 => Vec::new(),
-        1 => vec![1],
-        _ => (0..random.random_range(1..=most)).map(|_| random.random_range(1..4)).collect(),
-    };
-    if dimensions.is_empty() {
-        return "{}".to_owned();
-    }
-    let mut bounds = String::new();
-    if random.random_range(0..3) == 0 {
-        for length in &dimensions {
-            let low = random.random_range(-3..4);
-            bounds
-                .push_str(&format!("[{low}:{}]", low + i32::try_from(*length).expect("small") - 1));
-        }
-        bounds.push('=');
-    }
-    bounds + &braces(&dimensions, scalar.delimiter, &mut |random| element(random), random)
-}
-
-fn braces(
-    dimensions: &[usize],
-    delimiter: char,
-    element: &mut impl FnMut(&mut StdRng) -> String,
-    random: &mut StdRng,
-) -> String {
-    let Some((length, inner)) = dimensions.split_first() else { return element(random) };
-    let parts: Vec<String> =
-        (0..*length).map(|_| braces(inner, delimiter, element, random)).collect();
-    format!("{{{}}}", parts.join(&delimiter.to_string()))
 }
