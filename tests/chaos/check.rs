@@ -6,6 +6,7 @@
 //! | in order, a partition | first sights, without a hole | all records |
 //! | nothing twice | a repeat is the same, record for record | no repeats |
 //! | transactions are whole | | no Kafka transaction ends within one of Postgres |
+//! | `source.sequence` names the end of a transaction before, and never an earlier one | first sights | all records |
 //! | the last record of a key tells its row | yes | |
 //!
 //! All problems are collected, not only the first: which ones come together tells what went wrong.
@@ -119,6 +120,7 @@ pub(crate) fn check(
     for sights in partitions.values() {
         check_order(mode, sights, &mut findings);
         check_repeats(mode, sights, &mut findings);
+        check_sequence(mode, sights, &mut findings);
         if mode == Mode::ExactlyOnce {
             check_wholeness(expected, sights, &mut findings);
         }
@@ -184,6 +186,31 @@ fn check_order(mode: Mode, sights: &[Sight<'_>], findings: &mut Findings) {
             newest = Some(sight);
         }
     }
+}
+
+/// The first of the two positions is the end of a transaction that was committed before: behind the
+/// one that the record before it names, and before the record's own commit.
+fn check_sequence(mode: Mode, sights: &[Sight<'_>], findings: &mut Findings) {
+    let mut seen = HashSet::new();
+    let mut newest = 0;
+    for sight in sights {
+        let counts = seen.insert(sight.at) || mode == Mode::ExactlyOnce;
+        // A tombstone has none, and the first transaction of a new slot knows of none before.
+        let Some(before) = end_before(sight.record).filter(|_| counts) else { continue };
+        if before < newest || commit_lsn(sight.record).is_none_or(|commit| commit < before) {
+            let told = format!("{} names {before} after {newest}", brief(sight.record));
+            findings.add(Kind::OutOfOrder, told);
+        }
+        newest = newest.max(before);
+    }
+}
+
+/// The end of the transaction before, as `source.sequence` tells it.
+fn end_before(record: &OwnedRecord) -> Option<u64> {
+    let event = record.json()?;
+    let pair: [Option<String>; 2] =
+        serde_json::from_str(event["source"]["sequence"].as_str()?).ok()?;
+    pair[0].as_ref()?.parse().ok()
 }
 
 /// What comes again is what came before.

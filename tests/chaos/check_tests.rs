@@ -35,6 +35,12 @@ fn truth() -> Vec<Expected> {
 
 const COMMITS: [(u64, u64); 3] = [(700, 1_000), (702, 2_000), (701, 3_000)];
 
+/// The end of the commit before this one, and a position of the change itself.
+fn sequence_before(lsn: u64) -> String {
+    let before = COMMITS.iter().map(|(_, commit)| commit + 8).rfind(|end| *end < lsn);
+    json!([before.map(|end| end.to_string()), lsn.to_string()]).to_string()
+}
+
 /// The stream as it must be: a partition a topic, and a Kafka transaction for each of Postgres.
 fn stream() -> Vec<OwnedRecord> {
     let mut records: Vec<OwnedRecord> = Vec::new();
@@ -62,7 +68,8 @@ fn stream() -> Vec<OwnedRecord> {
                     let named = serde_json::to_vec(&unchanged).expect("JSON");
                     headers.push(("rowcast.unchanged".to_owned(), Some(named)));
                 }
-                Some(json!({"op": op, "after": after, "ts_ms": offset}))
+                let source = json!({"sequence": sequence_before(*lsn)});
+                Some(json!({"op": op, "after": after, "source": source, "ts_ms": offset}))
             }
             Event::Delete => Some(json!({"op": "d", "after": null, "ts_ms": offset})),
             Event::Tombstone => None,
@@ -202,6 +209,23 @@ fn a_record_that_comes_after_its_successors_is_out_of_order_though_nothing_is_mi
     append(&mut records, late);
     for found in both(&records) {
         assert!(found.contains(&Kind::OutOfOrder), "{found:?}");
+    }
+}
+
+#[test]
+fn a_sequence_that_goes_back_or_runs_ahead_is_seen() {
+    for end in ["500", "9999"] {
+        let mut records = stream();
+        let is_last = |record: &&mut OwnedRecord| {
+            record.json().is_some_and(|event| event["after"]["id"] == 3)
+        };
+        let last = records.iter_mut().find(is_last).expect("the row that was moved");
+        let mut event = last.json().expect("a change");
+        event["source"]["sequence"] = json!(json!([end, "3000"]).to_string());
+        last.value = Some(event.to_string().into_bytes());
+        for found in both(&records) {
+            assert_eq!(found, [Kind::OutOfOrder], "{end}");
+        }
     }
 }
 
