@@ -8,6 +8,8 @@
 
 mod checkpoints;
 mod commit;
+mod hold;
+mod left_out;
 mod out;
 mod oversize;
 mod publish;
@@ -221,6 +223,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         let mut publish = |change: &Change<'_>, out: &mut Out<S>| -> Result<(), Halt> {
             if let Some(windows) = windows {
                 windows.see(change);
+                if windows.leaves_out(change) {
+                    return Ok(());
+                }
             }
             if resumed.covers(change.position) {
                 publisher.pass_over(change, &out.metrics);
@@ -266,6 +271,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                 if let Some(stand) = self.windows.as_mut().and_then(|w| w.ended(end_lsn)) {
                     self.out.checkpoints.snapshots_stand(end_lsn, stand);
                 }
+                let is_behind = self.windows.as_ref().is_some_and(|w| w.left_out.is_behind());
+                self.out.checkpoints.is_held = is_behind;
                 self.out.source_ended()?;
                 self.out.metrics.transactions.inc();
                 self.out.metrics.received_lsn.set(end_lsn.as_u64());

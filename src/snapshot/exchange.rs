@@ -14,7 +14,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use super::chunk::Chunk;
 use super::watermark::Watermark;
@@ -45,6 +46,34 @@ pub enum Order {
     },
     /// Only the state of snapshots changes.
     Note(Vec<Edit>),
+    /// The stream waits here, and publishes what comes.
+    Hold(Hold),
+}
+
+/// A table that is read whole while the stream waits.
+#[derive(Debug)]
+pub struct Hold {
+    /// The table's OID.
+    pub oid: u32,
+    /// Told once the stream waits.
+    pub entered: oneshot::Sender<()>,
+    /// Its rows.
+    pub rows: Receiver<Rows>,
+    /// What holds once they are published, and the stream has come to the point that they show.
+    pub edits: Vec<Edit>,
+}
+
+/// Rows of a table that is read whole.
+#[derive(Debug)]
+pub enum Rows {
+    /// Some of them.
+    Some(Box<Chunk>),
+    /// These were all.
+    All {
+        /// The point of the stream that they show: they have every transaction that committed before
+        /// it, and no other.
+        point: Lsn,
+    },
 }
 
 /// A change of the state of snapshots.

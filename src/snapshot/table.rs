@@ -142,6 +142,20 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
     })
 }
 
+/// Whether a table has a key by which it can be read; also where it is not there, for then it does
+/// not matter.
+///
+/// # Errors
+/// When a query fails.
+pub async fn has_key(client: &Client, schema: &str, table: &str) -> Result<bool, postgres::Error> {
+    let failed = |source| postgres::Error::Sql { doing: "ask for a table's key", source };
+    let Some(found) = client.query_opt(TABLE, &[&schema, &table]).await.map_err(failed)? else {
+        return Ok(true);
+    };
+    let oid: u32 = found.get(0);
+    Ok(client.query_opt(KEY, &[&oid]).await.map_err(failed)?.is_some())
+}
+
 /// Asks for the snapshot of the transaction and the shape of a table (its name in SQL), in this order.
 #[must_use]
 pub fn what_is_read(table: &str) -> String {

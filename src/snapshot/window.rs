@@ -83,6 +83,9 @@ pub enum Spoiled {
     /// What it did not change is known under the old key alone.
     #[error("a row moved to another key and left large values out")]
     Moved,
+    /// Who read ended before it had read all.
+    #[error("its reader has ended")]
+    CutOff,
     /// Its commit is in the stream, and the reader did not see it.
     #[error("transaction {xid} has committed and is not visible yet")]
     Unseen {

@@ -106,6 +106,12 @@ impl<S: Sink> Out<S> {
         }
     }
 
+    /// Ends the Kafka transaction where it holds too much, though it says nothing of what it holds:
+    /// that comes again if the process ends before the next.
+    pub(super) fn commit_what_is_too_much(&mut self) -> Result<(), Halt> {
+        if self.checkpoints.is_full() { self.commit() } else { Ok(()) }
+    }
+
     /// Brings what was sent to its end, as far as the brokers do so in time. What is open inside of
     /// a source transaction stays so: it will be aborted.
     pub(super) fn finish(&mut self, in_transaction: bool) -> Result<(), Halt> {

@@ -10,9 +10,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::left_out::LeftOut;
+use super::out::Out;
 use super::publish::{Prepared, Publisher};
 use super::{Halt, Lookup, Worker};
-use crate::change::{Change, Data, Position, Relation, Relations, Snapshot, SnapshotMarker};
+use crate::change::{Change, Data, Position, Relation, Relations, Row, Snapshot, SnapshotMarker};
 use crate::checkpoint::{Snapshots, TableProgress, TableSnapshot};
 use crate::config::TablePattern;
 use crate::kafka::Sink;
@@ -34,7 +36,8 @@ pub(super) struct Windows {
     stands: Snapshots,
     /// Orders that are carried out in the transaction that is open.
     carried_out: Vec<CarriedOut>,
-    reader: RowReader,
+    pub(super) left_out: LeftOut,
+    pub(super) reader: RowReader,
 }
 
 struct CarriedOut {
@@ -64,11 +67,44 @@ impl Heard {
             content: content.to_vec(),
         })
     }
+
+    pub(super) const fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Publishes a row that was read, with the time of that, at a place in this message's
+    /// transaction.
+    pub(super) fn publish_row<S: Sink, L: Lookup>(
+        &self,
+        (publisher, out): (&mut Publisher<L>, &mut Out<S>),
+        relation: &Arc<Relation>,
+        (row, time_us): (Row<'_>, i64),
+        position: Position,
+    ) -> Result<(), Halt> {
+        let snapshot = Snapshot { marker: SnapshotMarker::Incremental, time_us, xid: None };
+        let change = Change {
+            position,
+            lsn: self.lsn,
+            transaction: None,
+            last_commit_lsn: None,
+            origin: None,
+            data: Data::Read { relation, row, snapshot },
+        };
+        match publisher.prepare(&change, self.lsn, &out.metrics, &out.stop)? {
+            Some(Prepared { topic, at_ms, partition, records }) => {
+                out.changes += 1;
+                out.send_all(topic, at_ms, partition, records, None)
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 impl Windows {
     /// `stands` is what the checkpoint says at the start.
     pub(super) fn new(exchange: Arc<Exchange>, control: Arc<Control>, stands: Snapshots) -> Self {
+        let mut left_out = LeftOut::default();
+        left_out.follow(&stands);
         Self {
             exchange,
             control,
@@ -76,6 +112,7 @@ impl Windows {
             recent: RecentXids::default(),
             stands,
             carried_out: Vec::new(),
+            left_out,
             reader: RowReader::default(),
         }
     }
@@ -99,6 +136,16 @@ impl Windows {
         if let Some(window) = relation.and_then(|relation| self.open.get_mut(&relation.oid)) {
             window.saw(change);
         }
+    }
+
+    /// Whether a change is not to be published, for it is in rows that are read whole.
+    #[inline]
+    pub(super) fn leaves_out(&self, change: &Change<'_>) -> bool {
+        !self.left_out.is_empty()
+            && change.relation().is_some_and(|relation| {
+                let name = (relation.schema.as_str(), relation.table.as_str());
+                self.left_out.has(relation.oid, name, change.position.commit_lsn)
+            })
     }
 
     /// A table is described.
@@ -133,10 +180,15 @@ impl Windows {
 
     /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
     pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<Arc<Snapshots>> {
-        if self.carried_out.is_empty() {
+        if self.carried_out.is_empty() && !self.left_out.is_behind() {
             return None;
         }
         let mut changed = false;
+        for (edits, outcome) in self.left_out.reached(end_lsn) {
+            edits.into_iter().for_each(|edit| edit.apply(&mut self.stands));
+            changed = true;
+            self.exchange.tell(outcome);
+        }
         for CarriedOut { number, edits, result } in std::mem::take(&mut self.carried_out) {
             for edit in edits {
                 edit.apply(&mut self.stands);
@@ -145,6 +197,9 @@ impl Windows {
             if let Some(number) = number {
                 self.exchange.tell(Outcome { number, end_lsn, result });
             }
+        }
+        if changed {
+            self.left_out.follow(&self.stands);
         }
         changed.then(|| Arc::new(self.stands.clone()))
     }
@@ -189,6 +244,13 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             Some((number, Order::Note(edits))) => {
                 windows.done(number, edits, Ok(Closed::default()));
             }
+            Some((number, Order::Hold(hold))) => {
+                if let Err(spoiled) = self.hold(number, hold, heard)?
+                    && let Some(windows) = &mut self.windows
+                {
+                    windows.done(number, Vec::new(), Err(spoiled));
+                }
+            }
         }
         Ok(())
     }
@@ -207,25 +269,11 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
         let relation = announced(publisher, &assembler.relations, chunk)?;
         let mut position = heard.position;
-        let snapshot =
-            Snapshot { marker: SnapshotMarker::Incremental, time_us: chunk.time_us, xid: None };
         let closed = window.close(chunk, &mut windows.reader, |row| {
-            let change = Change {
-                position,
-                lsn: heard.lsn,
-                transaction: None,
-                last_commit_lsn: None,
-                origin: None,
-                data: Data::Read { relation: &relation, row, snapshot },
-            };
+            let row = (row, chunk.time_us);
+            heard.publish_row((publisher, out), &relation, row, position)?;
             position.ordinal += 1;
-            match publisher.prepare(&change, heard.lsn, &out.metrics, &out.stop)? {
-                Some(Prepared { topic, at_ms, partition, records }) => {
-                    out.changes += 1;
-                    out.send_all(topic, at_ms, partition, records, None)
-                }
-                None => Ok(()),
-            }
+            Ok::<(), Halt>(())
         })?;
         if let Some(known) = assembler.relations.by_oid(oid)
             && !Arc::ptr_eq(known, &relation)
@@ -258,7 +306,7 @@ fn noted(request: &Request) -> Vec<Edit> {
 
 /// The relation by which a chunk's rows are published, known to the publisher: the stream's own,
 /// where that is the same.
-fn announced<L: Lookup>(
+pub(super) fn announced<L: Lookup>(
     publisher: &mut Publisher<L>,
     relations: &Relations,
     chunk: &Chunk,

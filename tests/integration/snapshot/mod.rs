@@ -2,4 +2,5 @@
 
 mod incremental;
 mod incremental_cases;
+mod incremental_keyless;
 mod triggers;

@@ -3,9 +3,10 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Coordinator;
+use super::requests::what_is_missing;
 use super::source::Reader;
 use super::task::{Failure, Pending};
-use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
+use crate::checkpoint::{KeyProgress, PageProgress, TableProgress, TableSnapshot};
 use crate::postgres::publication::{self, TableName};
 use crate::postgres::{self, Error};
 use crate::snapshot::progress::Amount;
@@ -39,15 +40,24 @@ impl Coordinator {
     pub(super) async fn advance(&mut self, at: usize) -> Result<(), Failure> {
         self.admit(at).await?;
         let table = self.look(at).await?;
+        self.tell_size(at, &table);
         let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
         task.table = Some(table.clone());
-        let Some(keyset) = &table.keyset else {
-            return Err(Failure::Never(
-                "it has no primary key and no unique index that would tell its rows apart in the \
-                 stream"
-                    .to_owned(),
-            ));
+        let is_marked = matches!(
+            &task.snapshot.progress,
+            TableProgress::Pages(pages) if *pages == PageProgress::default()
+        );
+        let Some(keyset) = table.keyset.as_ref().filter(|_| !is_marked) else {
+            return self.read_whole(at, &table).await;
         };
+        if let TableProgress::Pages(_) = &task.snapshot.progress {
+            let of_table = self.settings.tables.of(&task.snapshot.schema, &task.snapshot.table);
+            let configured = of_table.and_then(|table| table.snapshot_where.as_deref());
+            task.snapshot = what_is_missing(task.snapshot.clone(), configured);
+            // It is read under another condition.
+            task.table = None;
+            return Ok(());
+        }
         let columns: Vec<String> = keyset.key.iter().map(|column| column.name.clone()).collect();
         let progress = match &task.snapshot.progress {
             TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),

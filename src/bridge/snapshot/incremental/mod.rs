@@ -16,6 +16,8 @@
 //!    the high watermark is written.
 //! 4. Its outcome comes back when the stream has brought that. Then the next.
 //!
+//! A table whose rows nothing tells apart is read whole instead, while the stream waits (`whole`).
+//!
 //! A table that fails does not hold the others, nor the stream: it is tried again, later each time,
 //! and ends as failed where trying again can't help. Ends with the session; the next one goes on from
 //! the checkpoint.
@@ -27,6 +29,7 @@ mod chunks;
 mod requests;
 mod source;
 mod task;
+mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -6,13 +6,14 @@ use tokio_postgres::Client;
 use super::Coordinator;
 use super::task::{Failure, Task};
 use crate::bridge::setup;
-use crate::checkpoint::{SnapshotReason, TableProgress, TableSnapshot};
+use crate::checkpoint::{PageProgress, SnapshotReason, TableProgress, TableSnapshot};
 use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
 use crate::postgres::publication::{self, TableName};
 use crate::snapshot::keyset::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::table;
 use crate::snapshot::{Edit, Request, SnapshotState, SnapshotStatus};
 
 const LEAVES: &str = include_str!("../../../../sql/leaves.sql");
@@ -21,9 +22,6 @@ const OLDEST_WRITER: &str = include_str!("../../../../sql/oldest_writer.sql");
 impl Coordinator {
     /// A snapshot of one table begins, or goes on.
     pub(super) fn begin(&mut self, snapshot: TableSnapshot) {
-        let of_table = self.settings.tables.of(&snapshot.schema, &snapshot.table);
-        let configured = of_table.and_then(|table| table.snapshot_where.as_deref());
-        let snapshot = what_is_missing(snapshot, configured);
         let book = self.book.begin_table(Planned {
             snapshot: snapshot.id.clone(),
             table: format!("{}.{}", snapshot.schema, snapshot.table),
@@ -33,6 +31,22 @@ impl Coordinator {
         });
         let chunk_bytes = self.settings.memory.window_bytes();
         self.tasks.push(Task::new(snapshot, book, chunk_bytes));
+    }
+
+    /// How large the table is, by the server, is told once it was looked at.
+    pub(super) fn tell_size(&mut self, at: usize, table: &table::Table) {
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        if std::mem::replace(&mut task.is_sized, true) {
+            return;
+        }
+        let size = Amount { rows: table.rows_estimated, bytes: 0, pages: table.pages };
+        task.book = self.book.begin_table(Planned {
+            snapshot: task.snapshot.id.clone(),
+            table: task.full_name(),
+            size,
+            measure: Measure::Rows,
+            done: Amount::default(),
+        });
     }
 
     /// Notes the tables of a request.
@@ -56,19 +70,25 @@ impl Coordinator {
                             && task.snapshot.condition.is_none()))
             })
         };
-        let new: Vec<TableSnapshot> = tables
-            .into_iter()
-            .filter(|table| !is_known(table))
-            .map(|TableName { schema, name }| TableSnapshot {
+        let tables: Vec<TableName> = tables.into_iter().filter(|table| !is_known(table)).collect();
+        let mut new = Vec::new();
+        for TableName { schema, name } in tables {
+            // Of a table without a key no change is published before its rows are.
+            let is_keyless = request.reason == SnapshotReason::Added
+                && !table::has_key(self.source.client().await?, &schema, &name).await?;
+            new.push(TableSnapshot {
                 id: request.id.clone(),
                 schema,
                 table: name,
                 reason: request.reason,
                 condition: request.condition.clone(),
                 is_paused: false,
-                progress: TableProgress::Waiting,
-            })
-            .collect();
+                progress: match is_keyless {
+                    true => TableProgress::Pages(PageProgress::default()),
+                    false => TableProgress::Waiting,
+                },
+            });
+        }
         if new.is_empty() {
             tracing::info!(tables = request.tables.join(", "), "a snapshot is under way already");
             let note = "it is under way already".to_owned();
@@ -182,7 +202,7 @@ impl Coordinator {
         let (mut is_published, mut waits_for) = (task.is_published, task.waits_for);
         // One that was put in by a session before this one, which ended before it was read.
         let mut is_new = task.snapshot.reason == SnapshotReason::Added
-            && task.snapshot.progress == TableProgress::Waiting;
+            && !matches!(task.snapshot.progress, TableProgress::Keys(_));
         let client = self.source.client().await?;
         if !is_published {
             is_new |= setup::publish_table(client, &self.settings, &name).await?;
@@ -215,7 +235,7 @@ impl Coordinator {
 
 /// What is left of a table whose pages were read in part goes on by keys. The condition says it all,
 /// so it holds for as long as the snapshot lasts.
-fn what_is_missing(snapshot: TableSnapshot, configured: Option<&str>) -> TableSnapshot {
+pub(super) fn what_is_missing(snapshot: TableSnapshot, configured: Option<&str>) -> TableSnapshot {
     let TableProgress::Pages(pages) = &snapshot.progress else { return snapshot };
     let missing = missing_rows(pages);
     let condition = match (snapshot.condition.as_deref().or(configured), missing) {

@@ -29,6 +29,14 @@ impl Source {
         Self { info: info.clone(), options, reader: None, catalog: None }
     }
 
+    pub(super) const fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+
+    pub(super) const fn options(&self) -> &ConnectOptions {
+        &self.options
+    }
+
     /// Lets the connections go.
     pub(super) fn close(&mut self) {
         self.reader = None;

@@ -36,6 +36,8 @@ pub(super) struct Task {
     /// Transactions before this one must have ended before it is read.
     pub(super) waits_for: Option<u64>,
     pub(super) book: TableId,
+    /// Whether the book knows how large it is.
+    pub(super) is_sized: bool,
     pub(super) note: Option<String>,
     rows: u64,
     backoff: Backoff,
@@ -95,6 +97,7 @@ impl Task {
             is_published: false,
             waits_for: None,
             book,
+            is_sized: false,
             note: None,
             rows: 0,
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
@@ -136,6 +139,7 @@ impl Task {
         match spoiled {
             Spoiled::Altered | Spoiled::Moved => self.table = None,
             Spoiled::TooManyChanges => self.size.spoiled(),
+            Spoiled::CutOff => self.try_later(spoiled.to_string()),
             Spoiled::NoKey => {
                 self.table = None;
                 self.try_later(spoiled.to_string());

@@ -1,0 +1,124 @@
+//! Tables whose rows nothing tells apart: read whole while the stream waits, with nothing twice and
+//! nothing missing between the rows and the changes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use serde_json::Value;
+use tokio_postgres::Client;
+
+use super::incremental::{LONG, confirmed, op, records};
+use crate::support::bridge::Bridge;
+use crate::support::consume::OwnedRecord;
+use crate::support::kafka::kafka_or_skip;
+use crate::support::postgres::{TestDatabase, connect};
+use crate::support::{PATIENCE, eventually, unique};
+
+const SETUP: &str = "
+    CREATE TABLE seeds (id int PRIMARY KEY);
+    CREATE TABLE log (n bigint, v int) WITH (fillfactor = 40);
+    ALTER TABLE log REPLICA IDENTITY FULL;
+    INSERT INTO log SELECT n / 2, 0 FROM generate_series(1, 8000) n";
+
+fn config(tables: &str, delivery: &str) -> String {
+    format!(
+        "delivery = \"{delivery}\"\nmemory = \"8MB\"\n[postgres]\ntables = [{tables}]\n\
+         [topics]\npartitions = 1\n"
+    )
+}
+
+async fn write(url: String, told: Arc<AtomicBool>) {
+    let client = connect(&url).await;
+    for number in 1_i64.. {
+        if told.load(Ordering::Acquire) {
+            return;
+        }
+        let n = rand::rng().random_range(0..4_000_i64);
+        let sql = match number % 4 {
+            0 => format!("DELETE FROM log WHERE n = {n} AND v < 2"),
+            1 => format!("UPDATE log SET v = v + 1 WHERE n = {n}"),
+            _ => format!("INSERT INTO log VALUES ({n}, 0), (-{number}, 7)"),
+        };
+        client.batch_execute(&sql).await.expect("write");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// How often each row is there, as the events tell it.
+fn replayed(records: &[OwnedRecord]) -> BTreeMap<(i64, i64), i64> {
+    let mut rows: BTreeMap<(i64, i64), i64> = BTreeMap::new();
+    for value in records.iter().filter_map(OwnedRecord::json) {
+        let row = |row: &Value| (row["n"].as_i64().expect("n"), row["v"].as_i64().expect("v"));
+        let (before, after) = (&value["before"], &value["after"]);
+        if !before.is_null() {
+            let count = rows.entry(row(before)).or_default();
+            *count -= 1;
+            assert!(*count >= 0, "{value} tells of a row that was not told");
+        }
+        if !after.is_null() {
+            *rows.entry(row(after)).or_default() += 1;
+        }
+    }
+    rows.retain(|_, count| *count != 0);
+    rows
+}
+
+async fn stored(client: &Client) -> BTreeMap<(i64, i64), i64> {
+    let query = "SELECT n, v::bigint, count(*) FROM log GROUP BY 1, 2";
+    let rows = client.query(query, &[]).await.expect("read");
+    rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
+}
+
+async fn a_keyless_table_that_is_added_under_load(delivery: &str) {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    client.batch_execute(SETUP).await.expect("make tables");
+    let (name, brokers) = (unique("keyless"), kafka.brokers());
+    let before = config("\"public.seeds\"", delivery);
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &before, PATIENCE);
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+    bridge.configure(&config("\"public.seeds\", \"public.log\"", delivery));
+    let told = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> =
+        (0..2).map(|_| tokio::spawn(write(database.unix_url.clone(), Arc::clone(&told)))).collect();
+    bridge.start_again();
+    if delivery == "exactly-once" {
+        eventually(LONG, "the table to be published", async || {
+            bridge.log().contains("publication altered, for a snapshot").then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..300))).await;
+        bridge.kill();
+        bridge.start_again();
+    }
+    eventually(LONG, "the snapshot to end", async || {
+        bridge.log().contains("snapshot done").then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    told.store(true, Ordering::Release);
+    for writer in writers {
+        writer.await.expect("writing does not panic");
+    }
+    confirmed(&client, &name).await;
+    let records = records(&brokers, format!("{name}.public.log")).await;
+    let reads = records.iter().filter_map(OwnedRecord::json).filter(|v| op(v) == "r").count();
+    println!("{} records, {reads} of them read", records.len());
+    assert!(reads > 5_000, "{reads}");
+    assert_eq!(replayed(&records), stored(&client).await);
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyless_table_added_under_load_is_exact_at_least_once() {
+    a_keyless_table_that_is_added_under_load("at-least-once").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyless_table_added_under_load_is_exact_across_a_kill_exactly_once() {
+    a_keyless_table_that_is_added_under_load("exactly-once").await;
+}
