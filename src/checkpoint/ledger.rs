@@ -44,6 +44,10 @@ pub struct Standing {
     pub sent: Progress,
     /// Records handed over and not acknowledged.
     pub in_flight: u64,
+    /// How many records were handed over.
+    pub issued: u64,
+    /// How many of the first of them are acknowledged without a hole.
+    pub acknowledged: u64,
 }
 
 impl Ledger {
@@ -160,6 +164,8 @@ impl Ledger {
             delivered: tracker.delivered(),
             sent: tracker.sent(),
             in_flight: tracker.in_flight(),
+            issued: tracker.issued(),
+            acknowledged: tracker.acknowledged(),
         }
     }
 

@@ -183,6 +183,12 @@ impl Tracker {
         self.issued
     }
 
+    /// All records issued before the one with this number are acknowledged.
+    #[must_use]
+    pub const fn acknowledged(&self) -> u64 {
+        self.acked_run
+    }
+
     /// Whether a transaction was begun and not committed.
     #[must_use]
     pub const fn in_transaction(&self) -> bool {

@@ -42,14 +42,11 @@ impl Room {
         Self { limit, taken: AtomicU64::new(0) }
     }
 
-    /// Takes as much, unless that is more than is left. One thread takes, others give back.
+    /// Takes as much, unless that is more than is left.
     pub(super) fn take(&self, weight: u64) -> bool {
-        let taken = self.taken.load(Ordering::Acquire);
-        let fits = taken == 0 || taken + weight <= self.limit;
-        if fits {
-            self.taken.fetch_add(weight, Ordering::AcqRel);
-        }
-        fits
+        let with =
+            |taken: u64| (taken == 0 || taken + weight <= self.limit).then(|| taken + weight);
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, with).is_ok()
     }
 
     /// The record is gone.
@@ -74,6 +71,24 @@ mod tests {
         assert!(!room.take(1));
         room.give_back(1_000);
         assert!(room.take(100));
+    }
+
+    #[test]
+    fn threads_that_take_side_by_side_never_take_more_than_there_is() {
+        let room = Room::new(100);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        if room.take(40) {
+                            assert!(room.taken.load(Ordering::Acquire) <= room.limit);
+                            room.give_back(40);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(room.taken.load(Ordering::Acquire), 0);
     }
 
     proptest! {

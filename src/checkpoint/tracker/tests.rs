@@ -264,6 +264,8 @@ proptest! {
             prop_assert!(delivered(&tracker) >= before, "what is delivered went back");
             let waiting = model.records.iter().filter(|acked| !**acked).count();
             prop_assert_eq!(tracker.in_flight(), waiting as u64);
+            let run = model.records.iter().take_while(|acked| **acked).count();
+            prop_assert_eq!(tracker.acknowledged(), run as u64);
         }
     }
 }
