@@ -83,9 +83,21 @@ pub enum Error {
         /// Table, column and cause.
         source: encode::EncodeError,
     },
+    /// A value of a row that a snapshot read can't be published.
+    #[error("encoding a row that the snapshot read: {0}")]
+    EncodeRow(encode::EncodeError),
     /// A row that a snapshot read is not written as COPY writes rows.
     #[error(transparent)]
     SnapshotRow(#[from] snapshot::RowError),
+    /// A table was rewritten between the plan of a snapshot and the snapshot.
+    #[error("the table {table} was rewritten while the snapshot of its rows began")]
+    Rewritten {
+        /// The table, or a partition.
+        table: String,
+    },
+    /// A snapshot can't be planned.
+    #[error(transparent)]
+    Snapshot(#[from] snapshot::Error),
     /// The slot held more of the server's WAL than it may, and was dropped.
     #[error(
         "the slot {slot:?} held {retained_bytes} bytes of WAL, more than postgres.slot_wal_limit \
@@ -118,6 +130,9 @@ impl Error {
             Self::Postgres(error) => retry_if(error.is_transient()),
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),
+            Self::Snapshot(snapshot::Error::Postgres(error)) => retry_if(error.is_transient()),
+            Self::Rewritten { .. } => Severity::Retry,
+            Self::Snapshot(snapshot::Error::Relation(_)) => Severity::Operator,
             Self::ConnInfo(_)
             | Self::Resolve(_)
             | Self::Gap(_)
@@ -126,11 +141,13 @@ impl Error {
             | Self::Relation(_)
             | Self::Rules(_)
             | Self::SlotGivenUp { .. }
-            | Self::Encode { .. } => Severity::Operator,
+            | Self::Encode { .. }
+            | Self::EncodeRow(_) => Severity::Operator,
             Self::Frame(_)
             | Self::Decode { .. }
             | Self::Assemble(_)
             | Self::SnapshotRow(_)
+            | Self::Snapshot(snapshot::Error::Decode(_) | snapshot::Error::Row(_))
             | Self::Thread { .. } => Severity::Bug,
         }
     }
@@ -155,9 +172,11 @@ impl Error {
             Self::Admin(_) => {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }
-            Self::Relation(_) => Some("mend `key` of the table in [tables]".to_owned()),
+            Self::Snapshot(snapshot::Error::Postgres(error)) => error.fix(),
+            Self::Rewritten { .. } => None,
+            Self::Relation(_) | Self::Snapshot(snapshot::Error::Relation(_)) => Some("mend `key` of the table in [tables]".to_owned()),
             Self::Rules(error) => Some(error.fix()),
-            Self::Encode { source, .. } => source.fix().or_else(|| {
+            Self::Encode { source, .. } | Self::EncodeRow(source) => source.fix().or_else(|| {
                 let fix = "leave the column out by exclude_columns, or set errors.on_error = \
                            \"skip-with-dead-letter\" to go on without the row";
                 Some(fix.to_owned())
@@ -166,6 +185,7 @@ impl Error {
             | Self::Decode { .. }
             | Self::Assemble(_)
             | Self::SnapshotRow(_)
+            | Self::Snapshot(snapshot::Error::Decode(_) | snapshot::Error::Row(_))
             | Self::Thread { .. } => {
                 Some("please report this, with the log and the server's version".to_owned())
             }

@@ -14,6 +14,7 @@ mod out;
 mod oversize;
 mod publish;
 mod report;
+pub mod snapshot;
 mod window;
 
 use std::sync::Arc;
@@ -125,6 +126,25 @@ enum Halt {
 impl<E: Into<Error>> From<E> for Halt {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+/// Writes one checkpoint, the one that [`Checkpointing`] starts with, and waits until it is durable.
+/// Returns whether it is: not when told to stop before. Nothing else may be under way. Blocks.
+///
+/// # Errors
+/// When it can't be written.
+pub fn write_checkpoint<S: Sink>(
+    sink: Arc<S>,
+    ledger: Arc<Ledger>,
+    metrics: Arc<Metrics>,
+    stop: Arc<Stop>,
+    checkpointing: Checkpointing,
+) -> Result<bool, Error> {
+    match Out::new(sink, ledger, metrics, stop, checkpointing).begin_durably() {
+        Ok(()) => Ok(true),
+        Err(Halt::Stopped) => Ok(false),
+        Err(Halt::Failed(error)) => Err(error),
     }
 }
 

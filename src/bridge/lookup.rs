@@ -25,10 +25,42 @@ pub(super) struct ServerLookup {
     pub(super) described: HashSet<u32>,
     pub(super) runtime: Handle,
     pub(super) catalog: Catalog,
+    pub(super) topics: SharedTopics,
+    pub(super) stop: Arc<Stop>,
+}
+
+/// Topics for all who publish.
+pub(super) type SharedTopics = Arc<Mutex<TopicMaker>>;
+
+/// Makes sure of topics.
+pub(super) struct TopicMaker {
+    pub(super) runtime: Handle,
     pub(super) topics: Topics,
     /// The topics that every session of this process made sure of.
-    pub(super) topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
+    pub(super) seen: Arc<Mutex<HashSet<Arc<str>>>>,
     pub(super) stop: Arc<Stop>,
+}
+
+/// The lookup of who publishes rows of a snapshot: all that is known of their tables came with them.
+pub(super) struct RowLookup(pub(super) SharedTopics);
+
+impl Lookup for RowLookup {
+    fn relation_facts(&mut self, _: u32, _: &[u32]) -> Result<RelationFacts, Error> {
+        Ok(RelationFacts::default())
+    }
+
+    fn reselect(
+        &mut self,
+        _: &Relation,
+        _: &Row<'_>,
+        _: &[usize],
+    ) -> Result<Option<Reselected>, Error> {
+        Ok(None)
+    }
+
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ensure(topic)
+    }
 }
 
 impl Lookup for ServerLookup {
@@ -66,29 +98,45 @@ impl Lookup for ServerLookup {
     }
 
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).ensure(topic)
+    }
+}
+
+impl TopicMaker {
+    fn ensure(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let was_there = self.topics.knows(&topic.name);
         loop {
-            let error = match self.runtime.block_on(self.topics.ensure(topic)) {
+            let ensured = self.runtime.block_on(async {
+                tokio::select! {
+                    ensured = self.topics.ensure(topic) => ensured,
+                    // Nothing goes to it then.
+                    () = stopped(&self.stop) => Ok(None),
+                }
+            });
+            let error = match ensured {
                 Ok(limit) => {
-                    self.note_topic(topic, was_there);
+                    self.note(topic, was_there);
                     return Ok(limit);
                 }
                 Err(error) => error,
             };
-            if !error.is_transient() || self.stop.is_now() {
+            if !error.is_transient() {
                 return Err(error.into());
             }
             tracing::warn!(topic = &*topic.name, error = %error, "the topic is not there yet");
-            std::thread::sleep(backoff.next_wait());
+            self.runtime.block_on(async {
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next_wait()) => {}
+                    () = stopped(&self.stop) => {}
+                }
+            });
         }
     }
-}
 
-impl ServerLookup {
     /// A topic that was here and is made again was deleted meanwhile, and with it what it held.
-    fn note_topic(&self, topic: &TopicPlan, was_there: bool) {
-        let mut seen = self.topics_seen.lock().unwrap_or_else(PoisonError::into_inner);
+    fn note(&self, topic: &TopicPlan, was_there: bool) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !seen.insert(Arc::clone(&topic.name)) && !was_there {
             tracing::warn!(
                 topic = &*topic.name,
@@ -99,7 +147,8 @@ impl ServerLookup {
     }
 }
 
-async fn stopped(stop: &Stop) {
+/// Completes once told to stop.
+pub(super) async fn stopped(stop: &Stop) {
     while !stop.is_now() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -16,6 +16,7 @@
 
 mod desk;
 mod guard;
+mod line;
 mod lookup;
 mod reload;
 mod session;
@@ -45,6 +46,7 @@ use crate::metrics::Metrics;
 use crate::postgres::{self, ConnInfo, Walsender};
 use crate::snapshot::Control;
 use crate::snapshot::progress::Book;
+use crate::worker::Stop;
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -183,7 +185,7 @@ impl Bridge {
         loop {
             self.enter(State::Preflight);
             let mut streaming_since = None;
-            let ended = self.session(shutdown.clone(), &mut streaming_since).await;
+            let ended = Box::pin(self.session(shutdown.clone(), &mut streaming_since)).await;
             self.metrics.streaming.set(0);
             let error = match ended {
                 Ok(()) => break,
@@ -262,6 +264,28 @@ impl Bridge {
 /// Whether the slot went to another between the look at it and the start of the stream.
 const fn is_held(error: &Error) -> bool {
     matches!(error, Error::Postgres(postgres::Error::SlotActive { .. }))
+}
+
+/// Tells somebody to stop when it is dropped: whoever waited for it has gone.
+struct StopOnDrop(Option<Arc<Stop>>);
+
+impl StopOnDrop {
+    fn new(stop: &Arc<Stop>) -> Self {
+        Self(Some(Arc::clone(stop)))
+    }
+
+    /// It came to its end; nobody is told anything.
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        if let Some(stop) = &self.0 {
+            stop.now();
+        }
+    }
 }
 
 /// Completes once the receiver's value is true; never, when its sender is gone.

@@ -13,48 +13,37 @@
 //!    then the brokers get their time to acknowledge, and the server hears the last position.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::lookup::ServerLookup;
+use super::line::{Cause, Line, Publishing};
+use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::setup::Start;
-use super::snapshot::Coordinator;
-use super::{Bridge, setup, told};
+use super::snapshot::{Coordinator, First};
+use super::{Bridge, StopOnDrop, setup, told};
 use crate::admin::State;
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason};
-use crate::config::{Delivery, exactly};
+use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
-    Checkpoints, Producer, Topics, checkpoint_topic, client_config, compresses, record_limit,
+    self, Checkpoints, Producer, Topics, checkpoint_topic, client_config, compresses, record_limit,
 };
 use crate::lsn::Lsn;
 use crate::postgres::{
-    Catalog, ReaderHandle, ReplicationClient, StreamOptions, StreamPhase, Walsender, chunk_channel,
-    spawn_reader,
+    Catalog, ChunkReceiver, ReplicationClient, StreamOptions, StreamPhase, Walsender,
+    chunk_channel, spawn_reader,
 };
 use crate::route::Router;
 use crate::snapshot::{Command, Exchange, Request};
-use crate::worker::{Checkpointing, Ended, Mode, Oversize, Policy, Stop, Worker};
+use crate::worker::snapshot::Parts;
+use crate::worker::{self, Checkpointing, Ended, Mode, Oversize, Policy, Stop, Worker};
 
-/// Longest wait for the brokers to take the transactional id over, or to abort a transaction.
+/// Longest wait for the brokers to take the transactional id over, or a first record.
 const INIT: Duration = Duration::from_secs(30);
-const ABORT: Duration = Duration::from_secs(2);
-
-/// What runs while rows flow.
-struct Running {
-    ledger: Arc<Ledger>,
-    producer: Arc<Producer>,
-    stop: Arc<Stop>,
-    phase: watch::Sender<StreamPhase>,
-    reader: ReaderHandle,
-    worker: oneshot::Receiver<Result<Ended, Error>>,
-    /// Takes snapshots beside the stream, for as long as it is held.
-    _snapshots: Beside,
-}
 
 /// A task that ends when this is dropped.
 struct Beside(JoinHandle<()>);
@@ -65,23 +54,55 @@ impl Drop for Beside {
     }
 }
 
-/// What ended the streaming.
-enum Cause {
-    Told,
-    Reader(Result<(), crate::postgres::Error>),
-    Worker(Result<Ended, Error>),
-    Delivery(Error),
+/// A session that is ready to publish.
+struct Opened {
+    line: Line,
+    received: ChunkReceiver,
+    catalog: Catalog,
+    outlet: Outlet,
+    start: Start,
+    first: Option<First>,
+}
+
+/// What all publishers of a session have in common.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    settings: Resolved,
+    database: String,
+    run_id: String,
+    policy: Policy,
+    pub(super) topics: SharedTopics,
+}
+
+impl Outlet {
+    /// What a publisher is made of.
+    pub(super) fn parts<L>(&self, lookup: L) -> Parts<L> {
+        let settings = &self.settings;
+        let source = SourceIdentity {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            name: settings.prefix.clone(),
+            database: self.database.clone(),
+            run_id: self.run_id.clone(),
+        };
+        let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
+        Parts {
+            lookup,
+            router: Router::new(settings, &self.database),
+            encoder: encoder.with_rules(ValueRules::new(settings)),
+            policy: self.policy.clone(),
+        }
+    }
 }
 
 impl Bridge {
-    /// Runs one session; `Ok` when it was told to stop.
+    /// Runs one session; `Ok` when it was told to stop, or has nothing more to do.
     pub(super) async fn session(
         &self,
         mut shutdown: watch::Receiver<bool>,
         streaming_since: &mut Option<Instant>,
     ) -> Result<(), Error> {
-        let running = tokio::select! {
-            running = self.start() => running?,
+        let opened = tokio::select! {
+            opened = Box::pin(self.open()) => opened?,
             // Nothing flows yet, so there is nothing to drain.
             () = told(&mut shutdown) => {
                 self.end_slot_creation().await;
@@ -89,72 +110,101 @@ impl Bridge {
             }
         };
         *streaming_since = Some(Instant::now());
+        let Opened { mut line, received, catalog, outlet, mut start, first } = opened;
+        if let Some(first) = first {
+            let checkpointing = self.checkpointing(&start);
+            let taken = self.take_first(line, first, &outlet, checkpointing, &mut shutdown).await?;
+            let Some((left, checkpoint)) = taken else { return Ok(()) };
+            if self.settings.snapshot.mode == SnapshotMode::Only {
+                return self.end_with_the_snapshot(left, checkpoint).await;
+            }
+            line = left;
+            start.checkpoint = checkpoint;
+            start.is_new = false;
+        }
+        let lookup = ServerLookup {
+            settings: self.settings.clone(),
+            described: HashSet::new(),
+            runtime: tokio::runtime::Handle::current(),
+            catalog,
+            topics: Arc::clone(&outlet.topics),
+            stop: Arc::clone(&line.stop),
+        };
+        let Parts { lookup, router, encoder, policy } = outlet.parts(lookup);
+        let worker = Worker::new(
+            Arc::clone(&line.producer),
+            lookup,
+            router,
+            encoder,
+            policy,
+            start.last_commit_lsn,
+            self.checkpointing(&start),
+            Arc::clone(&line.ledger),
+            Arc::clone(&self.metrics),
+            Arc::clone(&line.stop),
+        );
+        let (exchange, outcomes) = Exchange::new(self.settings.slot.clone());
+        let exchange = Arc::new(exchange);
+        let worker = worker.with_snapshots(Arc::clone(&exchange), Arc::clone(&self.control));
+        let worker = spawn_worker(worker, received)?;
+        let (heard, confirmed) = ((exchange, outcomes), line.ledger.subscribe());
+        let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);
+        // Takes snapshots beside the stream, for as long as that runs.
+        let _beside = Beside(tokio::spawn(coordinator.run()));
         self.metrics.streaming.set(1);
         self.enter(State::Streaming);
         tracing::info!(
             slot = self.settings.slot,
             publication = self.settings.publication,
-            from = %running.ledger.standing().confirmed,
+            from = %line.ledger.standing().confirmed,
             "streaming"
         );
-        self.stream(running, shutdown).await
+        self.stream(line, worker, shutdown).await
     }
 
-    async fn start(&self) -> Result<Running, Error> {
+    async fn open(&self) -> Result<Opened, Error> {
         let settings = &self.settings;
         let client_config = client_config(settings)?;
         let mut topics = Topics::new(client_config.clone(), &settings.topics);
         topics.reach().await?;
         self.await_slot().await?;
         topics.ensure_compacted(&checkpoint_topic(settings)).await?;
-        let (ledger, metrics) = (Arc::<Ledger>::default(), Arc::clone(&self.metrics));
+        let ledger = Arc::<Ledger>::default();
         let producer = Arc::new(Producer::new(
             &client_config,
             settings.memory.queue_bytes(),
             Arc::clone(&ledger),
-            Arc::clone(&metrics),
+            Arc::clone(&self.metrics),
         )?);
         let found = read_checkpoint(&producer, Checkpoints::new(&client_config, settings)).await?;
-        let start = setup::prepare(self, found.as_ref()).await?;
-        let checkpointing = self.checkpointing(&start);
-        let Start { lsn: start, checkpoint, last_commit_lsn, captured, added, .. } = start;
-        if !added.is_empty() {
-            let names = added.iter().map(|table| exactly(&table.schema, &table.name)).collect();
+        let announce =
+            async |intent: Checkpoint| self.write_checkpoint(&producer, &ledger, intent).await;
+        let mut start = setup::prepare(self, found.as_ref(), announce).await?;
+        if !start.added.is_empty() {
+            let added = start.added.iter();
+            let names = added.map(|table| exactly(&table.schema, &table.name)).collect();
             let request = Request::new(names, None, SnapshotReason::Added);
             self.control.ask(Command::Take(request));
         }
-        ledger.start_at(checkpoint.progress);
-        let stands = Arc::clone(&checkpoint.snapshots);
-        let (exchange, outcomes) = Exchange::new(settings.slot.clone());
-        let exchange = Arc::new(exchange);
+        ledger.start_at(start.checkpoint.progress);
         let stop = Arc::new(Stop::default());
-        let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
-        let phase = watch::Sender::new(StreamPhase::Streaming);
-        let lookup = ServerLookup {
-            settings: settings.clone(),
-            described: HashSet::new(),
+        let mut catalog =
+            Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;
+        let first = match start.export.take() {
+            Some(export) => Some(self.plan_first(export, &mut catalog, &mut start, &stop).await?),
+            None => None,
+        };
+        let topics = TopicMaker {
             runtime: tokio::runtime::Handle::current(),
-            catalog: Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?,
             topics,
-            topics_seen: Arc::clone(&self.topics_seen),
+            seen: Arc::clone(&self.topics_seen),
             stop: Arc::clone(&stop),
         };
-        let encoder = Encoder::new(&EncodeOptions {
-            format: &settings.format,
-            source: SourceIdentity {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                name: settings.prefix.clone(),
-                database: self.conninfo.database().to_owned(),
-                run_id: uuid::Uuid::now_v7().to_string(),
-            },
-        })
-        .with_rules(ValueRules::new(settings));
-        let worker = Worker::new(
-            Arc::clone(&producer),
-            lookup,
-            Router::new(settings, self.conninfo.database()),
-            encoder,
-            Policy {
+        let outlet = Outlet {
+            settings: settings.clone(),
+            database: self.conninfo.database().to_owned(),
+            run_id: uuid::Uuid::now_v7().to_string(),
+            policy: Policy {
                 skipped: settings.skipped.clone(),
                 on_error: settings.errors.on_error,
                 oversize: Oversize {
@@ -162,44 +212,70 @@ impl Bridge {
                     client_limit: record_limit(&client_config),
                     is_compressed: compresses(&client_config),
                 },
-                captured,
+                captured: start.captured.clone(),
             },
-            last_commit_lsn,
-            checkpointing,
-            Arc::clone(&ledger),
-            metrics,
-            Arc::clone(&stop),
-        )
-        .with_snapshots(Arc::clone(&exchange), Arc::clone(&self.control));
+            topics: Arc::new(Mutex::new(topics)),
+        };
+        let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
+        let phase = watch::Sender::new(StreamPhase::Streaming);
         let (opened, open_result) = oneshot::channel();
-        let reader = spawn_reader(
-            self.opener(start, opened),
-            chunks,
-            ledger.subscribe(),
-            phase.subscribe(),
-        )?;
+        let opener = self.opener(start.lsn, opened);
         // The reader reports a failure to open as its own result.
-        let mut reader = reader;
+        let mut reader = spawn_reader(opener, chunks, ledger.subscribe(), phase.subscribe())?;
         match open_result.await {
             Ok(walsender) => self.set_walsender(walsender),
             Err(_) => reader.join().await?,
         }
-        let worker = spawn_worker(worker, received)?;
-        let heard = (exchange, outcomes);
-        let coordinator = Coordinator::new(self, heard, ledger.subscribe(), &stands);
-        let _snapshots = Beside(tokio::spawn(coordinator.run()));
-        Ok(Running { ledger, producer, stop, phase, reader, worker, _snapshots })
+        let line = Line { ledger, producer, stop, phase, reader };
+        Ok(Opened { line, received, catalog, outlet, start, first })
+    }
+
+    /// Writes a checkpoint before anything else is sent, and waits until it is durable.
+    pub(super) async fn write_checkpoint(
+        &self,
+        producer: &Arc<Producer>,
+        ledger: &Arc<Ledger>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        let checkpointing = self.checkpointing_from(checkpoint, true);
+        let (sink, ledger) = (Arc::clone(producer), Arc::clone(ledger));
+        let (metrics, stop) = (Arc::clone(&self.metrics), Arc::new(Stop::default()));
+        // Who no longer waits for it does not want it either.
+        let _stop = StopOnDrop::new(&stop);
+        let mut failure = producer.failure();
+        let written = tokio::task::spawn_blocking(move || {
+            worker::write_checkpoint(sink, ledger, metrics, stop, checkpointing)
+        });
+        tokio::select! {
+            written = written => {
+                let thread = "checkpoint";
+                let failed = |error: tokio::task::JoinError| Error::Thread {
+                    thread,
+                    reason: error.to_string(),
+                };
+                written.map_err(failed)?.map(drop)
+            }
+            Ok(failed) = failure.wait_for(Option::is_some) => {
+                // wait_for returned because there is one.
+                failed.as_ref().map_or(Ok(()), |error| Err(Error::Delivery(Arc::clone(error))))
+            }
+            () = tokio::time::sleep(INIT) => Err(kafka::Error::Stuck { records: 1 }.into()),
+        }
     }
 
     /// How the worker is to say how far it is.
     fn checkpointing(&self, start: &Start) -> Checkpointing {
+        self.checkpointing_from(start.checkpoint.clone(), start.is_new)
+    }
+
+    fn checkpointing_from(&self, start: Checkpoint, is_new: bool) -> Checkpointing {
         let settings = &self.settings;
         let kafka = &settings.kafka;
         Checkpointing {
             topic: settings.topics.checkpoints.as_str().into(),
             pipeline: settings.name.clone(),
-            start: start.checkpoint.clone(),
-            is_new: start.is_new,
+            start,
+            is_new,
             mode: match settings.delivery {
                 Delivery::AtLeastOnce => Mode::AtLeastOnce,
                 Delivery::ExactlyOnce => Mode::ExactlyOnce {
@@ -237,124 +313,17 @@ impl Bridge {
 
     async fn stream(
         &self,
-        mut running: Running,
+        mut line: Line,
+        mut worker: Publishing<Ended>,
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), Error> {
-        let mut failure = running.producer.failure();
-        let mut confirmed = running.ledger.subscribe();
-        let ledger = Arc::clone(&running.ledger);
-        let mut watch = std::pin::pin!(self.watch(&ledger));
-        let cause = loop {
-            tokio::select! {
-                biased;
-                Ok(failed) = failure.wait_for(Option::is_some) => {
-                    // wait_for returned because there is one.
-                    if let Some(error) = failed.as_ref() {
-                        break Cause::Delivery(Error::Delivery(Arc::clone(error)));
-                    }
-                }
-                result = &mut running.worker => break Cause::Worker(worker_result(result)),
-                result = running.reader.join() => break Cause::Reader(result),
-                () = told(&mut shutdown) => break Cause::Told,
-                Ok(()) = confirmed.changed() => {
-                    confirmed.mark_unchanged();
-                    self.observe_standing(&running.ledger);
-                }
-                error = &mut watch => break Cause::Delivery(error),
-            }
-        };
-        self.forget_stalled();
-        let cause = match cause {
+        let cause = match self.attend(&mut line, &mut worker, &mut shutdown).await {
             // Nothing more comes because the reader has ended: it knows why.
-            Cause::Worker(Ok(Ended::SourceClosed)) => Cause::Reader(running.reader.join().await),
+            Cause::Worker(Ok(Ended::SourceClosed)) => Cause::Reader(line.reader.join().await),
             cause => cause,
         };
         self.metrics.streaming.set(0);
-        self.enter(State::Draining);
-        let outcome = self.drain(&mut running, cause).await;
-        self.observe_standing(&running.ledger);
-        outcome
-    }
-
-    /// Brings what is in flight to its end, as far as that can be, and confirms it.
-    async fn drain(&self, running: &mut Running, cause: Cause) -> Result<(), Error> {
-        let limit = self.settings.kafka.drain_timeout;
-        let started = Instant::now();
-        let error = match cause {
-            Cause::Told => {
-                tracing::info!("told to stop: draining");
-                running.finish_transaction(limit / 2).await
-            }
-            Cause::Delivery(error) => {
-                running.stop.now();
-                Some(error)
-            }
-            Cause::Worker(result) => result.err(),
-            Cause::Reader(result) => {
-                // Without a stream there is no commit to wait for.
-                running.stop.now();
-                Some(match result {
-                    Ok(()) => crate::postgres::Error::Closed.into(),
-                    Err(error) => error.into(),
-                })
-            }
-        };
-        // The reader drops its end of the channel, and the worker that waits on it ends.
-        running.phase.send_replace(StreamPhase::Draining);
-        running.join_worker().await;
-        let left = limit.saturating_sub(started.elapsed());
-        let producer = Arc::clone(&running.producer);
-        let flushed = tokio::task::spawn_blocking(move || {
-            let flushed = producer.flush(left);
-            producer.abort(ABORT);
-            flushed
-        });
-        let flushed = flushed.await;
-        let standing = running.ledger.standing();
-        if !flushed.unwrap_or(false) {
-            tracing::warn!(
-                in_flight = standing.in_flight,
-                limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-                "the brokers did not acknowledge everything in time; it will be published again"
-            );
-        }
-        running.phase.send_replace(StreamPhase::Finished);
-        if let Err(error) = running.reader.join().await {
-            tracing::debug!(error = crate::error::told(&error), "the stream ended");
-        }
-        tracing::info!(confirmed = %standing.confirmed, "stream ended");
-        error.map_or(Ok(()), Err)
-    }
-
-    fn observe_standing(&self, ledger: &Ledger) {
-        let standing = ledger.standing();
-        self.metrics.in_flight.set(standing.in_flight);
-        self.metrics.confirmed_lsn.set(standing.confirmed.as_u64());
-    }
-}
-
-impl Running {
-    /// Lets the worker go on to the next commit. A transaction that is longer than `limit` is cut;
-    /// it will be published again from its start.
-    async fn finish_transaction(&mut self, limit: Duration) -> Option<Error> {
-        self.stop.at_commit();
-        if self.ledger.in_transaction() {
-            match tokio::time::timeout(limit, &mut self.worker).await {
-                Ok(result) => return worker_result(result).err(),
-                Err(_) => tracing::warn!("the open transaction is too long to be finished now"),
-            }
-        }
-        self.stop.now();
-        None
-    }
-
-    /// Waits for the worker, which was told to end, unless it has ended already.
-    async fn join_worker(&mut self) {
-        if !self.worker.is_terminated()
-            && let Err(error) = worker_result((&mut self.worker).await)
-        {
-            tracing::debug!(error = error.told(), "the worker ended");
-        }
+        self.drain(&mut line, &mut worker, cause).await
     }
 }
 
@@ -371,14 +340,6 @@ async fn read_checkpoint(
     let thread = "checkpoint";
     let read = read.await.map_err(|error| Error::Thread { thread, reason: error.to_string() })?;
     Ok(read?)
-}
-
-fn worker_result(
-    result: Result<Result<Ended, Error>, oneshot::error::RecvError>,
-) -> Result<Ended, Error> {
-    result.unwrap_or_else(|_| {
-        Err(Error::Thread { thread: "worker", reason: "it ended without a result".to_owned() })
-    })
 }
 
 fn spawn_worker(

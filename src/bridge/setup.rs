@@ -14,9 +14,12 @@ use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::preflight::{self, Intent, Shortfall};
-use crate::postgres::publication::{self, Publication, PublicationChange, TableName, Wanted};
+use crate::postgres::publication::{
+    self, Candidate, Publication, PublicationChange, TableName, Wanted,
+};
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot};
+use crate::snapshot::{Plan, Scope, plan};
 
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
@@ -38,12 +41,39 @@ pub(super) struct Start {
     pub(super) captured: Option<TableFilter>,
     /// Tables that are to come to the publication, and with them the rows that they have.
     pub(super) added: Vec<TableName>,
+    /// The snapshot that is to be published first.
+    pub(super) export: Option<Export>,
 }
 
-/// Finds or makes what the stream needs, given the checkpoint of the pipeline.
+/// A snapshot that shows the database as it is where a slot starts.
+pub(super) struct Export {
+    /// Its name, for those who import it.
+    pub(super) name: String,
+    /// Keeps it until all have done so.
+    pub(super) keeper: ReplicationClient,
+    /// What is to be read, as it was before.
+    pub(super) plan: Plan,
+    /// The server's version.
+    pub(super) server_version: u32,
+}
+
+/// What of the database a snapshot reads.
+pub(super) fn scope(settings: &Resolved, server_version: u32, is_limited: bool) -> Scope<'_> {
+    Scope {
+        publication: &settings.publication,
+        server_version,
+        captured: &settings.captured,
+        is_limited,
+        settings: &settings.tables,
+    }
+}
+
+/// Finds or makes what the stream needs, given the checkpoint of the pipeline. `announce` makes a
+/// checkpoint durable.
 pub(super) async fn prepare(
     bridge: &Bridge,
     checkpoint: Option<&Checkpoint>,
+    announce: impl AsyncFnOnce(Checkpoint) -> Result<(), Error>,
 ) -> Result<Start, Error> {
     let Bridge { settings, conninfo: info, .. } = bridge;
     let client = postgres::client::connect(info, &connect_options(settings)).await?;
@@ -72,9 +102,21 @@ pub(super) async fn prepare(
     for note in &filters.notes {
         tracing::warn!("{note}");
     }
-    let course =
-        start::course(settings, info, &connect_options(settings), &client, &slot, checkpoint)
-            .await?;
+    let options = connect_options(settings);
+    let course = start::course(settings, info, &options, &slot, checkpoint).await?;
+    if course.takes_snapshot {
+        let wanted = |candidate: &&Candidate| {
+            let TableName { schema, name } = &candidate.table;
+            settings.captured.matches(schema, name)
+                && !change.without_identity.contains(&candidate.table)
+        };
+        let tables: Vec<TableName> =
+            candidates.iter().filter(wanted).map(|candidate| candidate.table.clone()).collect();
+        let shortfalls = preflight::check_reading(&client, &tables).await?;
+        if !shortfalls.is_empty() {
+            return Err(postgres::Error::Preflight { shortfalls }.into());
+        }
+    }
     // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
     let goes_on = checkpoint.is_some() && present.is_some() && !course.makes_slot;
     let with_rows = goes_on && settings.manage && settings.snapshot.mode != SnapshotMode::Never;
@@ -82,16 +124,28 @@ pub(super) async fn prepare(
     publish(&client, settings, present.as_ref(), &change).await?;
     let is_whole = present.as_ref().is_some_and(|publication| !publication.is_by_table);
     let captured = is_whole.then(|| settings.captured.clone());
-    let made_at = match course.makes_slot {
-        true => Some(create_slot(bridge, version).await?),
-        false => None,
-    };
+    let (mut made_at, mut export) = (None, None);
+    if course.makes_slot {
+        let mut planned = None;
+        if course.takes_snapshot {
+            let plan = plan::plan(&client, &scope(settings, version, is_whole)).await?;
+            if !plan.shortfalls.is_empty() {
+                return Err(postgres::Error::Preflight { shortfalls: plan.shortfalls }.into());
+            }
+            planned = Some(plan);
+            announce(Checkpoint::intent(course.source.clone(), course.generation)).await?;
+        }
+        slot::drop(&client, &settings.slot).await?;
+        let (lsn, exported) = create_slot(bridge, version, planned).await?;
+        (made_at, export) = (Some(lsn), exported);
+    }
     let checkpoint = course.checkpoint(made_at);
     // The slot itself may stand before it; the server leaves out what lies between.
     let lsn = checkpoint.progress.through_lsn;
     let last_commit_lsn = made_at.is_none().then_some(lsn);
     let added = added.into_iter().map(|added| added.table).collect();
-    Ok(Start { lsn, checkpoint, is_new: course.is_new, last_commit_lsn, captured, added })
+    let is_new = course.is_new;
+    Ok(Start { lsn, checkpoint, is_new, last_commit_lsn, captured, added, export })
 }
 
 const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> {
@@ -272,7 +326,12 @@ fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-async fn create_slot(bridge: &Bridge, version: u32) -> Result<Lsn, Error> {
+/// Makes the slot, and the snapshot of its start where something is planned to be read.
+async fn create_slot(
+    bridge: &Bridge,
+    version: u32,
+    plan: Option<Plan>,
+) -> Result<(Lsn, Option<Export>), Error> {
     let settings = &bridge.settings;
     if settings.failover && version < FAILOVER_SINCE {
         tracing::warn!("postgres.failover needs PostgreSQL 17; the slot is made without");
@@ -282,7 +341,7 @@ async fn create_slot(bridge: &Bridge, version: u32) -> Result<Lsn, Error> {
     let options = SlotOptions {
         temporary: false,
         failover: settings.failover,
-        snapshot: SlotSnapshot::Nothing,
+        snapshot: if plan.is_some() { SlotSnapshot::Export } else { SlotSnapshot::Nothing },
     };
     let created = bridge.create_slot(&mut client, &settings.slot, options).await?;
     tracing::info!(
@@ -290,7 +349,11 @@ async fn create_slot(bridge: &Bridge, version: u32) -> Result<Lsn, Error> {
         consistent_point = %created.consistent_point,
         "replication slot created: the stream has every transaction that commits from now on"
     );
-    Ok(created.consistent_point)
+    let export = plan.zip(created.snapshot_name).map(|(plan, name)| {
+        let server_version = version;
+        Export { name, keeper: client, plan, server_version }
+    });
+    Ok((created.consistent_point, export))
 }
 
 /// How every connection of a bridge is made.

@@ -6,7 +6,7 @@
 //! nothing else: no publication is altered, no producer is opened that could fence the reader's.
 //!
 //! A slot that this process has read from and that is gone is not made again: the stream would have
-//! a hole, and nobody would know.
+//! a hole, and nobody would know. Where a gap leads to a snapshot, it is known.
 //!
 //! A connection that died without a word leaves its walsender behind, which holds the slot until
 //! `wal_sender_timeout`. Where that walsender served *this* process, nobody can be hurt by its end:
@@ -15,7 +15,7 @@
 
 use std::time::Duration;
 
-use super::{Bridge, setup};
+use super::{Bridge, setup, start};
 use crate::admin::State;
 use crate::error::{self, Error};
 use crate::postgres::slot::{self, SlotState};
@@ -38,7 +38,7 @@ impl Bridge {
         loop {
             let pid = match slot::state(&client, name, database).await? {
                 SlotState::Active { pid, .. } => pid,
-                SlotState::Absent if self.has_streamed() => {
+                SlotState::Absent if self.has_streamed() && !start::heals_gaps(&self.settings) => {
                     return Err(postgres::Error::SlotGone { slot: name.clone() }.into());
                 }
                 _ => break,

@@ -1,25 +1,25 @@
 //! Where a stream starts: what the slot, the checkpoint and the server say, brought together.
 //!
-//! The decision itself is pure ([`decide`]); here it is asked for, told of, and what it calls for
-//! is prepared: a slot that can't be read any more makes room for a new one where a gap is accepted.
+//! The decision itself is pure ([`decide`]); here it is asked for, told of, and joined with what the
+//! configuration says of snapshots and gaps.
 
 use std::sync::Arc;
-
-use tokio_postgres::Client;
 
 use crate::checkpoint::{
     Checkpoint, Decision, Gap, Progress, Server, SlotFound, Snapshots, Source, decide,
 };
-use crate::config::{OnGap, Resolved};
+use crate::config::{OnGap, Resolved, SnapshotMode};
 use crate::error::Error;
 use crate::lsn::Lsn;
-use crate::postgres::slot::{self, SlotState};
+use crate::postgres::slot::SlotState;
 use crate::postgres::{self, ConnInfo, ConnectOptions, ReplicationClient};
 
 /// What is decided.
 pub(super) struct Course {
-    /// The slot to stream from is to be made.
+    /// The slot to stream from is to be made; one that is there makes room for it.
     pub(super) makes_slot: bool,
+    /// The rows that are there at the slot's start are to be published first.
+    pub(super) takes_snapshot: bool,
     /// Where the changes come from.
     pub(super) source: Source,
     /// See [`Checkpoint::generation`].
@@ -52,7 +52,6 @@ pub(super) async fn course(
     settings: &Resolved,
     info: &ConnInfo,
     options: &ConnectOptions,
-    client: &Client,
     slot: &SlotState,
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Course, Error> {
@@ -68,6 +67,7 @@ pub(super) async fn course(
     let generation = checkpoint.map_or(0, |checkpoint| checkpoint.generation);
     let anew = |slot: SlotFound| Course {
         makes_slot: !matches!(slot, SlotFound::Present { .. }),
+        takes_snapshot: false,
         source: source.clone(),
         generation: generation + 1,
         progress: match slot {
@@ -78,15 +78,18 @@ pub(super) async fn course(
         snapshots: Arc::default(),
         is_new: true,
     };
+    // Whatever slot is there.
+    let from_the_start = |takes_snapshot| Course { takes_snapshot, ..anew(SlotFound::Absent) };
     Ok(match decide(found, checkpoint, &server) {
-        Decision::FirstStart => anew(found),
+        Decision::FirstStart => from_the_start(settings.snapshot.mode != SnapshotMode::Never),
         Decision::Adopt { confirmed } => {
             let slot = settings.slot.as_str();
             tracing::info!(
                 slot,
                 %confirmed,
                 "slot adopted: it has no checkpoint yet, and the stream goes on where it was \
-                 confirmed; what its last reader published since comes again"
+                 confirmed; what its last reader published since comes again, and the rows that were \
+                 there before are not read"
             );
             anew(found)
         }
@@ -95,20 +98,36 @@ pub(super) async fn course(
                 let now = source.timeline;
                 tracing::info!(timeline, now, "failover: the server has all that was published");
             }
-            let is_new = checkpoint.is_none_or(|before| before.source != source);
             let snapshots = checkpoint.map(|before| Arc::clone(&before.snapshots));
             let snapshots = snapshots.unwrap_or_default();
-            Course { makes_slot: false, source, generation, progress, snapshots, is_new }
+            if settings.snapshot.mode == SnapshotMode::Only {
+                tracing::info!("nothing is to be streamed: all rows are read, with a new slot");
+                return Ok(from_the_start(true));
+            }
+            let is_new = checkpoint.is_none_or(|before| before.source != source);
+            let (makes_slot, takes_snapshot) = (false, false);
+            Course { makes_slot, takes_snapshot, source, generation, progress, snapshots, is_new }
+        }
+        Decision::Gap(gap) if heals_gaps(settings) => {
+            tracing::warn!(
+                gap = %gap,
+                "the pipeline begins anew: all rows are read again, with a new slot; of rows that were \
+                 deleted meanwhile nothing is told"
+            );
+            from_the_start(true)
         }
         Decision::Gap(gap) if settings.on_gap == OnGap::Accept => {
             tracing::warn!(gap = %gap, "accepted: going on without what is missing");
-            if found == SlotFound::Lost {
-                slot::drop(client, &settings.slot).await?;
-            }
             anew(found)
         }
         Decision::Gap(gap) => return Err(refused(gap)),
     })
+}
+
+/// Whether all rows are read again where changes are missing.
+pub(super) fn heals_gaps(settings: &Resolved) -> bool {
+    settings.on_gap == OnGap::Snapshot
+        || (settings.on_gap == OnGap::Stop && settings.snapshot.mode == SnapshotMode::WhenNeeded)
 }
 
 fn refused(gap: Gap) -> Error {

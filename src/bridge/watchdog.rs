@@ -60,7 +60,7 @@ impl Stage {
 struct Sight {
     /// The last position processed.
     received: Lsn,
-    /// Row changes processed.
+    /// Row changes processed, and rows of snapshots.
     changes: u64,
     /// Bytes processed, keepalives too.
     bytes: u64,
@@ -179,7 +179,7 @@ impl Bridge {
             let metrics = &self.metrics;
             let sight = Sight {
                 received: Lsn::from(metrics.received_lsn.get()),
-                changes: metrics.changes.get(),
+                changes: metrics.changes.get() + metrics.snapshot_rows.get(),
                 bytes: metrics.received_bytes.get(),
                 in_flight: ledger.standing().in_flight,
                 acked: metrics.records_acked.get(),

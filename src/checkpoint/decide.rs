@@ -3,6 +3,7 @@
 //! | slot | checkpoint | decision |
 //! |---|---|---|
 //! | absent | absent | first start |
+//! | any | of a start that did not come to its first row | first start, with a new slot |
 //! | present | absent | adopt: go on from where the slot is confirmed |
 //! | present | same source, not behind the slot | go on, leaving out what the checkpoint covers |
 //! | present | behind the slot | gap: somebody else confirmed what was never published |
@@ -48,7 +49,7 @@ pub struct Server {
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Make the slot and stream from there.
+    /// Make the slot, in place of one that is there, and stream from its start.
     FirstStart,
     /// Stream from where the slot is confirmed; nothing says what was published before.
     Adopt {
@@ -187,6 +188,9 @@ pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server)
             }
         };
     };
+    if checkpoint.is_intent() && is_same_database(&checkpoint.source, &server.source) {
+        return Decision::FirstStart;
+    }
     let (progress, failover_from) = match on_this_server(checkpoint, server) {
         Ok(found) => found,
         Err(gap) => return Decision::Gap(gap),
@@ -211,7 +215,7 @@ fn on_this_server(
     server: &Server,
 ) -> Result<(Progress, Option<u32>), Gap> {
     let (source, here) = (&checkpoint.source, &server.source);
-    if (&source.system_identifier, &source.database) != (&here.system_identifier, &here.database) {
+    if !is_same_database(source, here) {
         return Err(Gap::OtherSource {
             checkpoint: Box::new(source.clone()),
             server: Box::new(here.clone()),
@@ -244,6 +248,10 @@ fn on_this_server(
         return Err(Gap::ServerBehind { published, wal_end: server.wal_end });
     }
     Ok((progress, failover_from))
+}
+
+fn is_same_database(one: &Source, other: &Source) -> bool {
+    (&one.system_identifier, &one.database) == (&other.system_identifier, &other.database)
 }
 
 #[cfg(test)]
@@ -294,6 +302,19 @@ mod tests {
     #[test]
     fn neither_slot_nor_checkpoint_is_a_first_start() {
         assert_eq!(decide(SlotFound::Absent, None, &server()), Decision::FirstStart);
+    }
+
+    #[test]
+    fn a_start_that_did_not_come_to_its_first_row_is_a_first_start_again() {
+        let intent = Checkpoint { progress: Progress::default(), ..checkpoint() };
+        let present = SlotFound::Present { confirmed: lsn(900) };
+        for slot in [SlotFound::Absent, present, SlotFound::Lost] {
+            assert_eq!(decide(slot, Some(&intent), &server()), Decision::FirstStart);
+        }
+        let source = Source { system_identifier: "8".to_owned(), ..source() };
+        let other = Checkpoint { source, ..intent };
+        let decision = decide(SlotFound::Absent, Some(&other), &server());
+        assert!(matches!(decision, Decision::Gap(Gap::OtherSource { .. })), "{decision:?}");
     }
 
     #[test]

@@ -86,6 +86,20 @@ impl Checkpoint {
         (self.generation, self.progress) >= (other.generation, other.progress)
     }
 
+    /// Says that a pipeline is about to begin and has published nothing: written before its slot is
+    /// made, so that a slot which nobody came to use is not taken for one to go on with.
+    #[must_use]
+    pub fn intent(source: Source, generation: u64) -> Self {
+        let progress = Progress::default();
+        Self { source, generation, progress, snapshots: Arc::default() }
+    }
+
+    /// Whether it only says that.
+    #[must_use]
+    pub fn is_intent(&self) -> bool {
+        self.progress == Progress::default()
+    }
+
     /// Replaces what is in `out` by the JSON object.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.clear();

@@ -22,4 +22,6 @@ pub enum OnGap {
     Stop,
     /// Say which, and go on without them.
     Accept,
+    /// Say which, and begin anew: read all rows, then stream.
+    Snapshot,
 }

@@ -154,7 +154,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "publish_via_partition_root", Kind::Boolean),
     key("postgres", "failover", Kind::Boolean),
     key("postgres", "slot_wal_limit", SLOT_WAL),
-    key("postgres", "on_gap", Kind::OneOf(&["stop", "accept"])),
+    key("postgres", "on_gap", Kind::OneOf(&["stop", "accept", "snapshot"])),
     key("postgres", "status_interval", duration(100, 600)),
     key("postgres", "connect_timeout", duration(100, 600)),
     key("kafka", "brokers", Kind::Text(Rule::Brokers)),

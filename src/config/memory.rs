@@ -7,6 +7,7 @@
 //!                   number: no more than is queued can be under way
 //!  1/16 windows     of snapshots beside the stream: rows that were read, and keys that changed
 //!                   meanwhile, of two tables at a time
+//!  1/16 readers     of a first snapshot: rows that were received and wait to be published
 //!  rest             the row that is being written, and what the allocator keeps for itself
 //! ```
 //!
@@ -15,6 +16,9 @@
 //! size. `docs/memory.md` gives figures.
 
 use super::size::Size;
+
+/// What a connection that reads rows holds of them: what it has received, and room for more.
+const READER_BYTES: u64 = 512 * 1024;
 
 /// The bound on the memory that rows on their way take, by who holds them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,13 @@ impl Memory {
         self.total / 64
     }
 
+    /// How many connections may read a first snapshot side by side.
+    #[must_use]
+    pub const fn readers(self) -> u64 {
+        let readers = self.total / 16 / READER_BYTES;
+        if readers == 0 { 1 } else { readers }
+    }
+
     /// The size of a batch at which it is sent. Five may be under way to each broker.
     #[must_use]
     pub const fn batch_bytes(self) -> u64 {
@@ -73,6 +84,9 @@ mod tests {
             // Half-empty buffers, and a copy of all that is queued.
             let shares = 2 * memory.channel_bytes() as u64 + 2 * memory.queue_bytes();
             assert!(shares <= total.bytes() / 8 * 7, "{total}");
+            // The stream stands still while they read.
+            let readers = memory.readers() * READER_BYTES;
+            assert!(shares + readers <= total.bytes() / 16 * 15, "{total}");
             assert!(5 * memory.batch_bytes() <= memory.queue_bytes(), "{total}");
         }
     }

@@ -48,8 +48,9 @@ pub struct Postgres {
     /// changes that the slot held are not published. Default: no limit.
     pub slot_wal_limit: Option<Size>,
     /// What to do when changes were never published and can't be read any more (the slot was dropped
-    /// or moved, another server stands in its place): `stop` and say which, or `accept`: say which
-    /// and go on without them. `rowcast run --accept-gap` accepts it once.
+    /// or moved, another server stands in its place): `stop` and say which; `accept`: say which and
+    /// go on without them; `snapshot`: say which, and read all rows again. Of rows that were deleted
+    /// in the gap, `snapshot` publishes no delete. `rowcast run --accept-gap` accepts it once.
     pub on_gap: OnGap,
     /// Longest time between two status updates to the server. Must stay well below the server's
     /// `wal_sender_timeout` (a minute by default).

@@ -10,9 +10,10 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use super::Error;
-use super::publication::{Publication, PublicationChange};
+use super::publication::{Publication, PublicationChange, TableName};
 
 const RIGHTS: &str = include_str!("../../sql/rights.sql");
+const UNREADABLE: &str = include_str!("../../sql/unreadable.sql");
 
 /// One thing that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,6 +138,34 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
         }
     }
     Ok(shortfalls)
+}
+
+/// The tables whose rows a snapshot is to read, and this role may not; empty when all is well.
+///
+/// # Errors
+/// When the query fails.
+pub async fn check_reading(client: &Client, tables: &[TableName]) -> Result<Vec<Shortfall>, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the role's rights on tables", source };
+    let role = client.query_one("SELECT current_user::text", &[]).await.map_err(failed)?;
+    let role: String = escape_identifier(role.get(0));
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
+    let rows = client.query(UNREADABLE, &[&schemas, &names]).await.map_err(failed)?;
+    let shortfall = |row: &tokio_postgres::Row| {
+        let table = TableName { schema: row.get(0), name: row.get(1) };
+        Shortfall {
+            cause: format!(
+                "the role {role} may not read {table}, whose rows are to be published first"
+            ),
+            fix: format!(
+                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role}; or set \
+                 snapshot.mode = \"never\"",
+                escape_identifier(&table.schema),
+                table.sql()
+            ),
+        }
+    };
+    Ok(rows.iter().map(shortfall).collect())
 }
 
 /// A plain name reads better without the quotes that any other needs.

@@ -28,8 +28,9 @@
 //! snapshot goes on after any of its chunks, and no row is published that is older than what came
 //! before it ([`visibility`]).
 //!
-//! `control` is where snapshots are asked for and shown, `progress` the book of how far they are,
-//! `signal` how requests read.
+//! `control` is where snapshots are asked for and shown, `schedule` says what is read next and which
+//! row of it comes first and last, `progress` is the book of how far they are, `signal` how requests
+//! read.
 //!
 //! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
 
@@ -44,6 +45,7 @@ pub mod plan;
 pub mod progress;
 pub mod relation;
 pub mod row;
+pub mod schedule;
 pub mod signal;
 pub mod table;
 pub mod visibility;

@@ -27,7 +27,33 @@ const STALLED: Duration = Duration::from_secs(30);
 /// Longest wait for one step of a commit before looking whether to stop.
 const COMMIT: Duration = Duration::from_secs(1);
 
+/// Longest wait for an acknowledgement before looking whether to stop.
+const FLUSH: Duration = Duration::from_millis(100);
+
 impl<S: Sink> Out<S> {
+    /// Writes the checkpoint that holds at the start, and waits until it is durable. Blocks.
+    pub(super) fn begin_durably(&mut self) -> Result<(), Halt> {
+        if self.checkpoints.is_transactional() {
+            return self.commit();
+        }
+        let progress = self.checkpoints.resumed_from();
+        while !self.offer(progress)? {
+            self.go_on()?;
+        }
+        while self.ledger.is_checkpoint_under_way() {
+            self.go_on()?;
+            if self.sink.commit(FLUSH)? {
+                // The report is heard on another thread, or is a failure.
+                std::thread::sleep(FLUSH / 50);
+            }
+        }
+        Ok(())
+    }
+
+    fn go_on(&self) -> Result<(), Halt> {
+        if self.stop.is_now() { Err(Halt::Stopped) } else { Ok(()) }
+    }
+
     /// A record is about to be sent.
     pub(super) fn open_transaction(&mut self) -> Result<(), Halt> {
         let state = &mut self.checkpoints;
@@ -157,7 +183,7 @@ impl<S: Sink> Out<S> {
     }
 
     /// Ends the Kafka transaction with a checkpoint of all that was sent.
-    fn commit(&mut self) -> Result<(), Halt> {
+    pub(super) fn commit(&mut self) -> Result<(), Halt> {
         self.open_transaction()?;
         let sent = self.ledger.standing().sent;
         while !self.offer(sent)? {
@@ -182,7 +208,7 @@ impl<S: Sink> Out<S> {
     }
 
     /// Hands a checkpoint to the producer. Returns whether there was room for it.
-    fn offer(&mut self, progress: Progress) -> Result<bool, Halt> {
+    pub(super) fn offer(&mut self, progress: Progress) -> Result<bool, Halt> {
         let snapshots = self.checkpoints.snapshots_at(progress);
         let State { told, json, .. } = &mut self.checkpoints;
         let checkpoint = Checkpoint { progress, snapshots, ..told.start.clone() };

@@ -1,14 +1,16 @@
 //! The worker's way out: each record gets its ticket here, and waits for room where there is none.
 //!
 //! Counts are kept between chunks and given to the metrics once a chunk. Not here: what is sent.
+//! Several threads may send side by side, each by a [`Lane`] of its own.
 
 use std::sync::Arc;
 
 use super::checkpoints::{Checkpointing, Split, State};
+use super::publish::Prepared;
 use super::{Halt, ROOM, Stop};
 use crate::change::Position;
 use crate::checkpoint::Ledger;
-use crate::encode::Records;
+use crate::encode::{RecordRef, Records};
 use crate::kafka::{Outgoing, SendError, Sink};
 use crate::metrics::Metrics;
 
@@ -16,6 +18,55 @@ use crate::metrics::Metrics;
 /// change, of the content type, of unchanged, of reselected and of cut columns, of a transaction that
 /// is cut.
 const HEADERS_MAX: usize = 13;
+
+/// What a record needs on its way to the brokers.
+pub(super) struct Lane<'a, S> {
+    pub(super) sink: &'a S,
+    pub(super) ledger: &'a Ledger,
+    pub(super) metrics: &'a Metrics,
+    pub(super) stop: &'a Stop,
+}
+
+impl<S: Sink> Lane<'_, S> {
+    /// Sends one of the records that were prepared. Gives the bytes of its key and value.
+    pub(super) fn send(
+        &self,
+        prepared: &Prepared<'_>,
+        record: &RecordRef<'_>,
+        split: Option<Split>,
+    ) -> Result<u64, Halt> {
+        let mut headers = [("", None); HEADERS_MAX];
+        let all = record.headers().chain(split.map(Split::header));
+        let count = headers.iter_mut().zip(all).map(|(at, header)| *at = header).count();
+        let record = Outgoing {
+            topic: prepared.topic,
+            key: record.key,
+            value: record.value,
+            headers: headers.get(..count).unwrap_or_default(),
+            timestamp_ms: prepared.at_ms,
+            partition: prepared.partition,
+        };
+        let ticket = self.ledger.issue();
+        loop {
+            match self.sink.send(&record, ticket) {
+                Ok(()) => return Ok(record.bytes() as u64),
+                Err(SendError::Full { rooms_made }) => {
+                    self.metrics.queue_full.inc();
+                    self.sink.wait_for_room(rooms_made, ROOM);
+                    if self.stop.is_now() {
+                        return Err(Halt::Stopped);
+                    }
+                }
+                Err(SendError::Refused(error)) => {
+                    if matches!(error, crate::kafka::Error::TooLarge { .. }) {
+                        self.metrics.oversize.inc();
+                    }
+                    return Err(Halt::Failed(error.into()));
+                }
+            }
+        }
+    }
+}
 
 /// The way out: where a record gets its ticket.
 pub(super) struct Out<S> {
@@ -68,46 +119,19 @@ impl<S: Sink> Out<S> {
         split: Option<Split>,
     ) -> Result<(), Halt> {
         for record in records.iter() {
-            let mut headers = [("", None); HEADERS_MAX];
-            let all = record.headers().chain(split.map(Split::header));
-            let count = headers.iter_mut().zip(all).map(|(at, header)| *at = header).count();
-            self.send(&Outgoing {
-                topic,
-                key: record.key,
-                value: record.value,
-                headers: headers.get(..count).unwrap_or_default(),
-                timestamp_ms,
-                partition,
-            })?;
+            self.open_transaction()?;
+            let prepared = Prepared { topic, at_ms: timestamp_ms, partition, records };
+            let bytes = self.lane().send(&prepared, &record, split)?;
+            self.sent += 1;
+            self.sent_bytes += bytes;
+            self.checkpoints.sent_bytes(bytes);
         }
         Ok(())
     }
 
-    fn send(&mut self, record: &Outgoing<'_>) -> Result<(), Halt> {
-        self.open_transaction()?;
-        let ticket = self.ledger.issue();
-        loop {
-            match self.sink.send(record, ticket) {
-                Ok(()) => break,
-                Err(SendError::Full { rooms_made }) => {
-                    self.metrics.queue_full.inc();
-                    self.sink.wait_for_room(rooms_made, ROOM);
-                    if self.stop.is_now() {
-                        return Err(Halt::Stopped);
-                    }
-                }
-                Err(SendError::Refused(error)) => {
-                    if matches!(error, crate::kafka::Error::TooLarge { .. }) {
-                        self.metrics.oversize.inc();
-                    }
-                    return Err(Halt::Failed(error.into()));
-                }
-            }
-        }
-        self.sent += 1;
-        self.sent_bytes += record.bytes() as u64;
-        self.checkpoints.sent_bytes(record.bytes() as u64);
-        Ok(())
+    fn lane(&self) -> Lane<'_, S> {
+        let Self { sink, ledger, metrics, stop, .. } = self;
+        Lane { sink, ledger, metrics, stop }
     }
 
     /// Adds what was counted to the metrics.

@@ -64,6 +64,7 @@ pub(super) struct Publisher<L> {
 }
 
 /// Where a table's records go.
+#[derive(Clone)]
 struct Destination {
     topic: Arc<str>,
     limit: Limit,
@@ -102,6 +103,14 @@ impl<L: Lookup> Publisher<L> {
         relation: &Arc<Relation>,
         before: Option<&Relation>,
     ) -> Result<(), Halt> {
+        if let Some(plan) = self.settle(relation)? {
+            report(before, relation, &plan);
+        }
+        Ok(())
+    }
+
+    /// The same without a word to the operator.
+    pub(super) fn settle(&mut self, relation: &Arc<Relation>) -> Result<Option<TopicPlan>, Halt> {
         let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
         let captured = self.policy.captured.as_ref();
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {
@@ -109,14 +118,22 @@ impl<L: Lookup> Publisher<L> {
             self.topics.remove(oid);
             let table = full_name.as_str();
             tracing::info!(table, "left out: in the publication, but not in postgres.tables");
-            return Ok(());
+            return Ok(None);
         }
         let plan = self.router.topic(schema, table)?;
         self.encoder.announce(relation, &plan.name)?;
-        report(before, relation, &plan);
         let limit = self.lookup.ensure_topic(&plan)?;
         let limit = self.policy.oversize.limit(limit, self.encoder.may_cut(relation));
-        self.topics.insert(*oid, Destination { topic: plan.name, limit });
+        self.topics.insert(*oid, Destination { topic: Arc::clone(&plan.name), limit });
+        Ok(Some(plan))
+    }
+
+    /// Takes over what another found out of a table.
+    pub(super) fn learn(&mut self, relation: &Arc<Relation>, from: &Self) -> Result<(), Halt> {
+        if let Some(destination) = from.topics.get(&relation.oid) {
+            self.encoder.announce(relation, &destination.topic)?;
+            self.topics.insert(relation.oid, destination.clone());
+        }
         Ok(())
     }
 

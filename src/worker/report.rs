@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::change::{Change, Relation};
+use crate::change::{Change, Op, Relation};
 use crate::encode::EncodeError;
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -19,7 +19,10 @@ pub(super) fn go_on_without(
     goes_on: bool,
     told: &mut HashSet<(u32, &'static str)>,
 ) -> Result<(), Error> {
-    let error = Error::Encode { lsn, position: change.position, source: source.clone() };
+    let error = match change.op() {
+        Op::Read => Error::EncodeRow(source.clone()),
+        _ => Error::Encode { lsn, position: change.position, source: source.clone() },
+    };
     let (true, Some(reason)) = (goes_on, source.reason()) else { return Err(error) };
     let Some(relation) = change.relation() else { return Err(error) };
     if told.insert((relation.oid, reason)) {

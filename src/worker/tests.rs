@@ -14,7 +14,7 @@ use crate::kafka::{self, Outgoing, SendError};
 
 #[path = "../../tests/changes/wire.rs"]
 #[allow(dead_code, reason = "this test needs a few of its messages")]
-mod wire;
+pub(super) mod wire;
 
 /// Takes everything and acknowledges nothing by itself.
 #[derive(Default)]
@@ -43,7 +43,7 @@ impl Sink for Held {
     fn wait_for_room(&self, _: u64, _: Duration) {}
 }
 
-struct Willing;
+pub(super) struct Willing;
 
 impl Lookup for Willing {
     fn relation_facts(&mut self, _: u32, _: &[u32]) -> Result<RelationFacts, Error> {

@@ -136,6 +136,11 @@ pub(crate) fn replay<'a>(records: impl Iterator<Item = &'a OwnedRecord>) -> Rows
                 assert_eq!((before, version), (None, Some(1)), "insert of {id} at {place}");
                 rows.insert(id, (1, note));
             }
+            Some("r") => {
+                // Read again after a crash, it is what it was.
+                assert!(before.is_none() || before == version, "row {id} at {place}");
+                rows.insert(id, (version.expect("a version"), note));
+            }
             Some("u") => {
                 let expected = before.map(|version| version + 1);
                 assert_eq!(version, expected, "update of {id} at {place}");

@@ -85,6 +85,40 @@ impl Scenario {
         }
     }
 
+    /// Starts the bridge, or starts it again, and does not wait until it streams.
+    pub(crate) fn launch(&mut self) {
+        match &mut self.bridge {
+            Some(bridge) => bridge.start_again(),
+            None => {
+                let (url, brokers) = (&self.database.unix_url, self.brokers.bootstrap());
+                self.bridge = Some(Bridge::start(&self.name, url, &brokers, &self.config));
+            }
+        }
+    }
+
+    /// Starts the bridge under another role, and does not wait until it streams.
+    pub(crate) fn launch_as(&mut self, role: &str) {
+        let url = self.database.unix_url.replace("postgres@", &format!("{role}@"));
+        let brokers = self.brokers.bootstrap();
+        self.bridge = Some(Bridge::start(&self.name, &url, &brokers, &self.config));
+    }
+
+    /// Another configuration, laid over the defaults, for the next start.
+    pub(crate) fn configure(&mut self, config: &str) {
+        self.config = format!("{config}\n[topics]\ncreate = false\n");
+        self.bridge.as_ref().expect("a bridge").configure(&self.config);
+    }
+
+    /// The name of the replication slot.
+    pub(crate) fn slot(&self) -> String {
+        format!("rowcast_{}", self.name)
+    }
+
+    /// The database's name.
+    pub(crate) fn database_name(&self) -> &str {
+        &self.database.name
+    }
+
     /// Stops the bridge; what is written from then on is read after the next [`run`](Self::run),
     /// when the catalog may have gone on.
     pub(crate) fn stop(&mut self) {
@@ -119,6 +153,15 @@ impl Scenario {
     /// The same as they stand in the topic.
     pub(crate) async fn records(&self, table: &str) -> Vec<OwnedRecord> {
         self.published().await;
+        self.all_records(table).await
+    }
+
+    /// Every record of a table's topic, of a bridge that has ended.
+    pub(crate) async fn all_events(&self, table: &str) -> Vec<Event> {
+        self.all_records(table).await.iter().map(Event::of).collect()
+    }
+
+    async fn all_records(&self, table: &str) -> Vec<OwnedRecord> {
         let topic = format!("{}.{table}", self.name);
         assert!(self.topics.contains(&topic), "{topic} was made");
         let brokers = self.brokers.bootstrap();

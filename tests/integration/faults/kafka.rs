@@ -70,8 +70,8 @@ async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant()
     ends_with(&mut bridge, checkpoints, &grant(checkpoints)).await;
     let rights = ["--topic", checkpoints, "--group", "rowcast"];
     kafka.allow(&[&["--add", "--operation", "All"], &rights[..]].concat());
-    start_again(&mut bridge);
     write(&client, 1..=100).await;
+    bridge.start_again();
     let topic = format!("{name}.public.rides");
     ends_with(&mut bridge, &topic, &grant(&topic)).await;
 

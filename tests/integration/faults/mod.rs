@@ -52,11 +52,14 @@ pub(super) async fn all_arrive(brokers: &str, name: &str, client: &Client) -> us
     let (brokers, topic) = (brokers.to_owned(), format!("{name}.public.rides"));
     let reading = tokio::task::spawn_blocking(move || {
         let mut reader = RecordReader::open(&brokers, &[&topic], PATIENCE);
-        let (mut seen, mut read, mut versions) = (BTreeMap::new(), 0, 0);
+        let (mut seen, mut read) = (BTreeMap::new(), 0);
+        let (mut versions, mut repeats) = (0, 0);
         reader.until(
             |records| {
                 for record in &records[read..] {
-                    versions += count_new(&mut seen, record);
+                    let new = count_new(&mut seen, record);
+                    versions += new;
+                    repeats += usize::from(new == 0);
                 }
                 read = records.len();
                 versions >= wanted
@@ -64,23 +67,25 @@ pub(super) async fn all_arrive(brokers: &str, name: &str, client: &Client) -> us
             PATIENCE,
         );
         assert_eq!(seen, rows);
-        read - usize::try_from(versions).expect("few")
+        repeats
     });
     reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// Takes note of a record; one if it says something new.
+/// Takes note of a record; how many versions of a row it tells of that are new.
 fn count_new(seen: &mut BTreeMap<i64, i64>, record: &OwnedRecord) -> i64 {
     let event = record.json().expect("nothing is deleted");
     let number = |column: &str| event["after"][column].as_i64().expect("a number");
     let (id, version) = (number("id"), number("version"));
     let before = seen.get(&id).copied().unwrap_or(0);
-    assert!(version <= before + 1, "version {version} of {id} came after {before}");
+    // A row that was there before the stream had a life of its own.
+    let is_next = version <= before + 1 || event["op"] == "r";
+    assert!(is_next, "version {version} of {id} came after {before}");
     if version <= before {
         return 0;
     }
     seen.insert(id, version);
-    1
+    version - before
 }
 
 /// Waits until `/readyz` answers with this code and a body that holds `text`.

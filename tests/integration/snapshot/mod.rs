@@ -1,6 +1,59 @@
-//! Snapshots on real servers.
+//! The rows that were there before the stream, on real servers: each is published, once and at the
+//! point where the stream begins.
 
+mod crash;
+mod handover;
 mod incremental;
 mod incremental_cases;
 mod incremental_keyless;
+mod modes;
 mod triggers;
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::support::bridge::Bridge;
+use crate::support::consume::{OwnedRecord, RecordReader};
+use crate::support::postgres::TestDatabase;
+use crate::support::witness::Witness;
+use crate::support::{PATIENCE, eventually};
+
+/// Waits until all that was written by now is published and confirmed.
+async fn all_published(client: &Client, name: &str) {
+    let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
+    let end: String = end.expect("ask").get(0);
+    // Something behind it, so that an idle slot gets there.
+    let message = "SELECT pg_logical_emit_message(true, 'rowcast.test', '')";
+    client.query(message, &[]).await.expect("write a message");
+    eventually(PATIENCE * 2, "everything to be published", async || {
+        let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots
+                     WHERE slot_name = $1";
+        let row = client.query_opt(query, &[&format!("rowcast_{name}"), &end]).await.expect("ask");
+        row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false).then_some(())
+    })
+    .await;
+}
+
+/// All records of the topics, as a reader of what is committed sees them.
+async fn records_of(brokers: &str, topics: &[String], witness: Witness) -> Vec<OwnedRecord> {
+    let (brokers, topics) = (brokers.to_owned(), topics.to_owned());
+    let read = move || {
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let mut reader = RecordReader::open(&brokers, &topics, PATIENCE);
+        reader.witness = Some(witness);
+        reader.until_quiet(Duration::from_secs(1));
+        reader.records
+    };
+    tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+}
+
+/// The events of snapshot rows.
+fn reads(records: &[OwnedRecord]) -> Vec<serde_json::Value> {
+    let events = records.iter().filter_map(OwnedRecord::json);
+    events.filter(|event| event["op"] == "r").collect()
+}
+
+fn witness(bridge: &Bridge, database: &TestDatabase) -> Witness {
+    Witness::of(bridge, database)
+}

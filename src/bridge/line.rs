@@ -1,0 +1,178 @@
+//! What is open while rows flow, of a snapshot or of the stream, and how that comes to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{Bridge, told};
+use crate::admin::State;
+use crate::checkpoint::Ledger;
+use crate::error::Error;
+use crate::kafka::Producer;
+use crate::postgres::{ReaderHandle, StreamPhase};
+use crate::worker::Stop;
+
+/// Longest wait for the brokers to abort a transaction.
+const ABORT: Duration = Duration::from_secs(2);
+
+/// What is open while rows flow.
+pub(super) struct Line {
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) producer: Arc<Producer>,
+    pub(super) stop: Arc<Stop>,
+    pub(super) phase: watch::Sender<StreamPhase>,
+    pub(super) reader: ReaderHandle,
+}
+
+/// The result of a thread that publishes rows.
+pub(super) type Publishing<T> = oneshot::Receiver<Result<T, Error>>;
+
+/// What ended the publishing.
+pub(super) enum Cause<T> {
+    Told,
+    Reader(Result<(), crate::postgres::Error>),
+    Worker(Result<T, Error>),
+    Delivery(Error),
+}
+
+impl Bridge {
+    /// Waits until the publishing ends, or is to end.
+    pub(super) async fn attend<T>(
+        &self,
+        line: &mut Line,
+        worker: &mut Publishing<T>,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Cause<T> {
+        let mut failure = line.producer.failure();
+        let mut confirmed = line.ledger.subscribe();
+        let ledger = Arc::clone(&line.ledger);
+        let mut watch = std::pin::pin!(self.watch(&ledger));
+        let cause = loop {
+            tokio::select! {
+                biased;
+                Ok(failed) = failure.wait_for(Option::is_some) => {
+                    // wait_for returned because there is one.
+                    if let Some(error) = failed.as_ref() {
+                        break Cause::Delivery(Error::Delivery(Arc::clone(error)));
+                    }
+                }
+                result = &mut *worker => break Cause::Worker(worker_result(result)),
+                result = line.reader.join() => break Cause::Reader(result),
+                () = told(shutdown) => break Cause::Told,
+                Ok(()) = confirmed.changed() => {
+                    confirmed.mark_unchanged();
+                    self.observe_standing(&line.ledger);
+                }
+                error = &mut watch => break Cause::Delivery(error),
+            }
+        };
+        self.forget_stalled();
+        cause
+    }
+
+    /// Brings what is in flight to its end, as far as that can be, and confirms it.
+    pub(super) async fn drain<T>(
+        &self,
+        line: &mut Line,
+        worker: &mut Publishing<T>,
+        cause: Cause<T>,
+    ) -> Result<(), Error> {
+        self.enter(State::Draining);
+        let limit = self.settings.kafka.drain_timeout;
+        let started = Instant::now();
+        let error = match cause {
+            Cause::Told => {
+                tracing::info!("told to stop: draining");
+                line.finish_transaction(worker, limit / 2).await
+            }
+            Cause::Delivery(error) => {
+                line.stop.now();
+                Some(error)
+            }
+            Cause::Worker(result) => result.err(),
+            Cause::Reader(result) => {
+                // Without a stream there is no commit to wait for.
+                line.stop.now();
+                Some(match result {
+                    Ok(()) => crate::postgres::Error::Closed.into(),
+                    Err(error) => error.into(),
+                })
+            }
+        };
+        // The reader drops its end of the channel, and the worker that waits on it ends.
+        line.phase.send_replace(StreamPhase::Draining);
+        join_worker(worker).await;
+        let left = limit.saturating_sub(started.elapsed());
+        let producer = Arc::clone(&line.producer);
+        let flushed = tokio::task::spawn_blocking(move || {
+            let flushed = producer.flush(left);
+            producer.abort(ABORT);
+            flushed
+        });
+        let flushed = flushed.await;
+        let standing = line.ledger.standing();
+        if !flushed.unwrap_or(false) {
+            tracing::warn!(
+                in_flight = standing.in_flight,
+                limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+                "the brokers did not acknowledge everything in time; it will be published again"
+            );
+        }
+        line.close().await;
+        tracing::info!(confirmed = %standing.confirmed, "stream ended");
+        self.observe_standing(&line.ledger);
+        error.map_or(Ok(()), Err)
+    }
+
+    fn observe_standing(&self, ledger: &Ledger) {
+        let standing = ledger.standing();
+        self.metrics.in_flight.set(standing.in_flight);
+        self.metrics.confirmed_lsn.set(standing.confirmed.as_u64());
+    }
+}
+
+impl Line {
+    /// Ends the stream.
+    pub(super) async fn close(&mut self) {
+        self.phase.send_replace(StreamPhase::Finished);
+        if let Err(error) = self.reader.join().await {
+            tracing::debug!(error = crate::error::told(&error), "the stream ended");
+        }
+    }
+
+    /// Lets the worker go on to the next commit. A transaction that is longer than `limit` is cut;
+    /// it will be published again from its start.
+    async fn finish_transaction<T>(
+        &mut self,
+        worker: &mut Publishing<T>,
+        limit: Duration,
+    ) -> Option<Error> {
+        self.stop.at_commit();
+        if self.ledger.in_transaction() {
+            match tokio::time::timeout(limit, worker).await {
+                Ok(result) => return worker_result(result).err(),
+                Err(_) => tracing::warn!("the open transaction is too long to be finished now"),
+            }
+        }
+        self.stop.now();
+        None
+    }
+}
+
+/// Waits for the worker, which was told to end, unless it has ended already.
+async fn join_worker<T>(worker: &mut Publishing<T>) {
+    if !worker.is_terminated()
+        && let Err(error) = worker_result(worker.await)
+    {
+        tracing::debug!(error = error.told(), "the worker ended");
+    }
+}
+
+fn worker_result<T>(
+    result: Result<Result<T, Error>, oneshot::error::RecvError>,
+) -> Result<T, Error> {
+    result.unwrap_or_else(|_| {
+        Err(Error::Thread { thread: "worker", reason: "it ended without a result".to_owned() })
+    })
+}

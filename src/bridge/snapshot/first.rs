@@ -1,0 +1,274 @@
+//! The snapshot with which a pipeline begins: connections that share the slot's own, a plan of what
+//! they read, and the thread on which it is published.
+//!
+//! The stream is opened before the first row is read, and its rows wait: so the slot has a reader,
+//! and no second copy takes it for one that nobody uses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use super::super::line::{Cause, Line, Publishing};
+use super::super::lookup::RowLookup;
+use super::super::session::Outlet;
+use super::super::setup::{self, Export, Start};
+use super::super::{Bridge, StopOnDrop};
+use super::pages::{PageReader, Reading};
+use crate::admin::State;
+use crate::change::KeyChoice;
+use crate::checkpoint::{Checkpoint, SnapshotReason, Snapshots, TableProgress, TableSnapshot};
+use crate::error::Error;
+use crate::kafka::Producer;
+use crate::postgres::publication::TableName;
+use crate::postgres::{self, Catalog, ConnInfo, ConnectOptions, slot};
+use crate::route::Router;
+use crate::snapshot::pages::{RANGE_BYTES, ranges};
+use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::{Plan, plan};
+use crate::worker::snapshot::{FirstSnapshot, Leaf, Stamp, Table};
+use crate::worker::{Checkpointing, Stop};
+
+const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
+
+/// The name of the request that nobody makes.
+const ID: &str = "first";
+
+/// Bytes of a page, unless the server was built otherwise, which only makes ranges larger.
+const PAGE_BYTES: u32 = 8192;
+
+/// A first snapshot that is ready to be read.
+pub(in super::super) struct First {
+    tables: Vec<Table>,
+    readers: Vec<PageReader>,
+    stamp: Stamp,
+}
+
+impl Bridge {
+    /// Imports the snapshot on all connections, plans what they read, and lists it in the checkpoint.
+    pub(in super::super) async fn plan_first(
+        &self,
+        export: Export,
+        catalog: &mut Catalog,
+        start: &mut Start,
+        stop: &Arc<Stop>,
+    ) -> Result<First, Error> {
+        let settings = &self.settings;
+        let Export { name, keeper, plan: before, server_version } = export;
+        let at_most = usize::try_from(settings.memory.readers()).unwrap_or(usize::MAX);
+        let connections = settings.snapshot.connections().get().min(at_most);
+        let lock = lock(&before);
+        let (info, options) = (self.conninfo.clone(), setup::connect_options(settings));
+        let begin = {
+            let stop = Arc::clone(stop);
+            move || begin(connections, (&info, &options), &name, lock.as_deref(), &stop)
+        };
+        // Who no longer waits for it does not want it either.
+        let guard = StopOnDrop::new(stop);
+        let begun = tokio::task::spawn_blocking(begin).await;
+        guard.done();
+        let thread = "snapshot";
+        let begun =
+            begun.map_err(|error| Error::Thread { thread, reason: error.to_string() })??;
+        // Everyone has the snapshot.
+        drop(keeper);
+        // Without an end that was asked for, there is one.
+        let (readings, xmin, time_us) = begun.unwrap_or_default();
+        let client = catalog.client().await?;
+        let failed = |source| postgres::Error::Sql { doing: "ask for a transaction", source };
+        let row =
+            client.query_one("SELECT pg_catalog.txid_current()", &[]).await.map_err(failed)?;
+        let xid = u64::try_from(row.get::<_, i64>(0)).ok();
+        let lsn = start.checkpoint.progress.through_lsn;
+        let stamp = Stamp { lsn, xmin, time_us, xid };
+
+        let is_limited = start.captured.is_some();
+        let plan = plan::plan(client, &setup::scope(settings, server_version, is_limited)).await?;
+        same_files(&before, &plan)?;
+        for skipped in &plan.skipped {
+            tracing::warn!(table = %skipped.name, reason = skipped.reason, "not read");
+        }
+        let tables = self.tables(catalog, &plan).await?;
+        let listed = tables.iter().map(listed).collect();
+        start.checkpoint.snapshots = Arc::new(Snapshots { tables: listed });
+        tracing::info!(
+            tables = plan.tables.len(),
+            pages = plan.tables.iter().map(plan::Table::pages).sum::<u64>(),
+            connections,
+            consistent_point = %lsn,
+            "first snapshot: the rows that were there before the stream are read"
+        );
+        let planned = Arc::new(plan.tables);
+        let reader = |reading| PageReader { reading, tables: Arc::clone(&planned) };
+        Ok(First { tables, readers: readings.into_iter().map(reader).collect(), stamp })
+    }
+
+    /// The tables of a plan, as their rows are published.
+    async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<Table>, Error> {
+        let router = Router::new(&self.settings, self.conninfo.database());
+        let mut tables = Vec::new();
+        for table in &plan.tables {
+            let TableName { schema, name } = &table.name;
+            let facts =
+                catalog.relation(table.description.oid(), table.description.types()).await?;
+            let choice = KeyChoice { configured: router.key_columns(schema, name) };
+            let relation = table.description.relation(facts, &choice)?;
+            let leaf = |leaf: &plan::Leaf| Leaf {
+                oid: leaf.oid,
+                filenode: leaf.filenode,
+                pages: leaf.pages,
+                ranges: ranges(leaf.pages, RANGE_BYTES / PAGE_BYTES).collect(),
+            };
+            let entry = self.progress.begin_table(Planned {
+                snapshot: ID.to_owned(),
+                table: relation.full_name.clone(),
+                size: Amount {
+                    rows: table.rows().unwrap_or_default(),
+                    bytes: 0,
+                    pages: table.pages(),
+                },
+                measure: Measure::Pages,
+                done: Amount::default(),
+            });
+            tables.push(Table { relation, leaves: table.leaves.iter().map(leaf).collect(), entry });
+        }
+        Ok(tables)
+    }
+
+    /// Publishes all rows. Gives the line back with the checkpoint that says so; none when told to
+    /// stop before.
+    pub(in super::super) async fn take_first(
+        &self,
+        mut line: Line,
+        first: First,
+        outlet: &Outlet,
+        checkpointing: Checkpointing,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<Option<(Line, Checkpoint)>, Error> {
+        let First { tables, readers, stamp } = first;
+        self.enter(State::Snapshot);
+        let parts = || outlet.parts(RowLookup(Arc::clone(&outlet.topics)));
+        let snapshot = FirstSnapshot {
+            sink: Arc::clone(&line.producer),
+            ledger: Arc::clone(&line.ledger),
+            metrics: Arc::clone(&self.metrics),
+            book: Arc::clone(&self.progress),
+            stop: Arc::clone(&line.stop),
+            checkpointing,
+            tables,
+            stamp,
+            own: parts(),
+            readers: readers.into_iter().map(|reader| (reader, parts())).collect(),
+        };
+        let mut publishing = spawn(snapshot)?;
+        match self.attend(&mut line, &mut publishing, shutdown).await {
+            Cause::Worker(Ok(Some(checkpoint))) => {
+                tracing::info!("first snapshot finished: every row is published");
+                Ok(Some((line, checkpoint)))
+            }
+            cause => self.drain(&mut line, &mut publishing, cause).await.map(|()| None),
+        }
+    }
+
+    /// Nothing is to be streamed: the slot goes, and the next start is a first one again.
+    pub(in super::super) async fn end_with_the_snapshot(
+        &self,
+        mut line: Line,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        self.enter(State::Draining);
+        line.close().await;
+        let intent = Checkpoint::intent(checkpoint.source, checkpoint.generation + 1);
+        self.write_checkpoint(&line.producer, &line.ledger, intent).await?;
+        let options = setup::connect_options(&self.settings);
+        let client = postgres::client::connect(&self.conninfo, &options).await?;
+        slot::drop(&client, &self.settings.slot).await?;
+        tracing::info!(slot = self.settings.slot, "nothing is to be streamed: the slot is dropped");
+        Ok(())
+    }
+}
+
+fn listed(table: &Table) -> TableSnapshot {
+    TableSnapshot {
+        id: ID.to_owned(),
+        schema: table.relation.schema.clone(),
+        table: table.relation.table.clone(),
+        reason: SnapshotReason::First,
+        condition: None,
+        is_paused: false,
+        progress: TableProgress::Waiting,
+    }
+}
+
+/// Connections that have imported the snapshot, and what it shows; none when told to stop.
+type Begun = Option<(Vec<Reading>, u64, i64)>;
+
+/// Imports the snapshot on so many connections. One of them takes the locks that reading takes, so
+/// that nobody rewrites a table before it is read. Blocks.
+fn begin(
+    connections: usize,
+    (info, options): (&ConnInfo, &ConnectOptions),
+    name: &str,
+    lock: Option<&str>,
+    stop: &Arc<Stop>,
+) -> Result<Begun, Error> {
+    let mut readings = Vec::new();
+    for _ in 0..connections {
+        let Some(reading) = Reading::begin(info, options, name, Arc::clone(stop))? else {
+            return Ok(None);
+        };
+        readings.push(reading);
+    }
+    let Some(first) = readings.first_mut() else { return Ok(None) };
+    if let Some(lock) = lock
+        && first.run(lock)?.is_none()
+    {
+        return Ok(None);
+    }
+    let Some(stamp) = first.ask(STAMP)? else { return Ok(None) };
+    let number = |at: usize| stamp.get(at).and_then(|text| text.as_deref()?.parse().ok());
+    let xmin = number(0).and_then(|number: i64| u64::try_from(number).ok());
+    let (Some(xmin), Some(time_us)) = (xmin, number(1)) else {
+        let what = "the question what a snapshot shows is answered by something else";
+        return Err(postgres::Error::Malformed { what }.into());
+    };
+    Ok(Some((readings, xmin, time_us)))
+}
+
+/// The statement that locks all files of a plan as reading them does.
+fn lock(plan: &Plan) -> Option<String> {
+    let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
+    let names: Vec<String> = leaves.map(|leaf| format!("ONLY {}", leaf.name.sql())).collect();
+    let names = (!names.is_empty()).then(|| names.join(", "));
+    names.map(|names| format!("LOCK TABLE {names} IN ACCESS SHARE MODE"))
+}
+
+/// A table that was rewritten after the slot was made looks empty to the snapshot, and nothing in the
+/// stream says so.
+fn same_files(before: &Plan, now: &Plan) -> Result<(), Error> {
+    let leaves = |plan: &Plan| -> BTreeMap<u32, (u32, TableName)> {
+        let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
+        leaves.map(|leaf| (leaf.oid, (leaf.filenode, leaf.name.clone()))).collect()
+    };
+    let now = leaves(now);
+    for (oid, (filenode, name)) in leaves(before) {
+        if now.get(&oid).is_some_and(|(now, _)| *now != filenode) {
+            return Err(Error::Rewritten { table: name.to_string() });
+        }
+    }
+    Ok(())
+}
+
+type Taking = FirstSnapshot<Producer, RowLookup, PageReader>;
+
+fn spawn(snapshot: Taking) -> Result<Publishing<Option<Checkpoint>>, Error> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("snapshot".to_owned())
+        .spawn(move || {
+            // Nobody listens once the bridge is gone.
+            let _ = sender.send(snapshot.run());
+        })
+        .map_err(|error| Error::Thread { thread: "snapshot", reason: error.to_string() })?;
+    Ok(receiver)
+}

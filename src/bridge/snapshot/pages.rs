@@ -1,0 +1,128 @@
+//! Connections that share an exported snapshot and read pages of tables by COPY.
+//!
+//! Each is made and driven by a runtime of its own, on the thread that uses it, so that no other
+//! thread is woken for its bytes.
+
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+
+use super::super::lookup::stopped;
+use crate::error::Error;
+use crate::postgres::copy::{CopyChunk, CopySession};
+use crate::postgres::{ConnInfo, ConnectOptions};
+use crate::snapshot::plan;
+use crate::worker::Stop;
+use crate::worker::snapshot::{Lines, Place, Ranges};
+
+/// A connection that has imported a snapshot, with the runtime that drives it. Wherever it is
+/// dropped, nothing is waited for.
+pub(super) struct Reading {
+    runtime: Option<Runtime>,
+    session: Option<CopySession>,
+    stop: Arc<Stop>,
+}
+
+impl Reading {
+    /// Connects and imports the snapshot; none when told to stop before. Blocks.
+    ///
+    /// # Errors
+    /// When it can't, or the snapshot is gone.
+    pub(super) fn begin(
+        info: &ConnInfo,
+        options: &ConnectOptions,
+        snapshot: &str,
+        stop: Arc<Stop>,
+    ) -> Result<Option<Self>, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime
+            .map_err(|error| Error::Thread { thread: "snapshot", reason: error.to_string() })?;
+        let mut reading = Self { runtime: Some(runtime), session: None, stop };
+        let connected = reading.drive(async |session| {
+            let mut connected = CopySession::connect(info, options).await?;
+            // Row security would hide rows; so it is an error.
+            connected.query("SET row_security = off").await?;
+            connected.begin_snapshot(snapshot).await?;
+            *session = Some(connected);
+            Ok(())
+        });
+        Ok(connected?.map(|()| reading))
+    }
+
+    /// Runs a command; none when told to stop before its end. Blocks.
+    pub(super) fn run(&mut self, sql: &str) -> Result<Option<()>, Error> {
+        self.drive(async |session| match session {
+            Some(session) => Ok(session.query(sql).await.map(drop)?),
+            None => Ok(()),
+        })
+    }
+
+    /// Asks for one row; none when told to stop before. Blocks.
+    pub(super) fn ask(&mut self, sql: &str) -> Result<Option<Vec<Option<String>>>, Error> {
+        self.drive(async |session| match session {
+            Some(session) => Ok(session.query(sql).await?.pop().unwrap_or_default()),
+            None => Ok(Vec::new()),
+        })
+    }
+
+    fn drive<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut Option<CopySession>) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let Self { runtime: Some(runtime), session, stop } = self else { return Ok(None) };
+        runtime.block_on(async {
+            tokio::select! {
+                done = work(session) => done.map(Some),
+                () = stopped(stop) => Ok(None),
+            }
+        })
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        drop(self.session.take());
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Reads ranges of pages of the tables of a plan.
+pub(super) struct PageReader {
+    pub(super) reading: Reading,
+    pub(super) tables: Arc<Vec<plan::Table>>,
+}
+
+impl Lines for CopyChunk {
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.rows()
+    }
+}
+
+impl Ranges for PageReader {
+    type Chunk = CopyChunk;
+
+    fn read(
+        &mut self,
+        table: usize,
+        place: Place,
+        take: &mut dyn FnMut(CopyChunk) -> bool,
+    ) -> Result<(), Error> {
+        let Self { reading, tables } = self;
+        let Some(table) = tables.get(table) else { return Ok(()) };
+        let Some(leaf) = table.leaves.get(place.leaf) else { return Ok(()) };
+        let sql = table.copy(leaf, place.pages, None);
+        let read = reading.drive(async |session| {
+            let Some(session) = session else { return Ok(()) };
+            let mut copy = session.copy_out(&sql).await?;
+            while let Some(chunk) = copy.next().await? {
+                if !take(chunk) {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        read.map(|_| ())
+    }
+}

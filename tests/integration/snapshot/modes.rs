@@ -1,0 +1,144 @@
+//! When the rows are read that were there before, by the mode and by what is found.
+
+use serde_json::json;
+
+use crate::scenario::{Scenario, short};
+use crate::support::postgres::PostgresServer;
+
+const SETUP: &str = "CREATE TABLE rides (id int PRIMARY KEY, note text);
+                     INSERT INTO rides VALUES (1, 'before')";
+
+async fn scenario(mode: &str) -> Scenario {
+    let server = PostgresServer::shared();
+    let config = format!("[snapshot]\nmode = \"{mode}\"\n");
+    Scenario::prepare(server, &config, SETUP, &["public.rides"]).await
+}
+
+fn event(op: &str, id: i32, note: &str) -> serde_json::Value {
+    json!([{"id": id}, op, null, {"id": id, "note": note}])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn initial_reads_at_the_first_start_and_not_at_the_next() {
+    let mut scenario = scenario("initial").await;
+    scenario.run();
+    scenario.sql("INSERT INTO rides VALUES (2, 'while it ran')").await;
+    let expected = json!([event("r", 1, "before"), event("c", 2, "while it ran")]);
+    assert_eq!(short(&scenario.events("public.rides").await), expected);
+    scenario.stop();
+    scenario.sql("INSERT INTO rides VALUES (3, 'while it was down')").await;
+    scenario.run();
+    let events = scenario.events("public.rides").await;
+    assert_eq!(short(&events[2..]), json!([event("c", 3, "while it was down")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn never_reads_nothing() {
+    let mut scenario = scenario("never").await;
+    scenario.run();
+    scenario.sql("INSERT INTO rides VALUES (2, 'while it ran')").await;
+    let events = scenario.events("public.rides").await;
+    assert_eq!(short(&events), json!([event("c", 2, "while it ran")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_slot_is_streamed_from_and_nothing_is_read() {
+    let mut scenario = scenario("initial").await;
+    scenario.make_slot_and_publication("rides").await;
+    scenario.sql("INSERT INTO rides VALUES (2, 'since the slot')").await;
+    scenario.run();
+    let events = scenario.events("public.rides").await;
+    assert_eq!(short(&events), json!([event("c", 2, "since the slot")]));
+    assert!(scenario.log().contains("the rows that were there before are not read"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_reads_drops_its_slot_and_ends_and_does_the_same_when_started_again() {
+    let mut scenario = scenario("only").await;
+    scenario.launch();
+    assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
+    let slot = scenario.slot();
+    let left = scenario.client.query_one(slots, &[&slot]).await.expect("ask");
+    assert_eq!(left.get::<_, i64>(0), 0, "the slot is dropped");
+    let events = scenario.all_events("public.rides").await;
+    assert_eq!(short(&events), json!([event("r", 1, "before")]));
+    assert_eq!(events[0].value.as_ref().expect("a row")["source"]["snapshot"], "last");
+
+    scenario.sql("UPDATE rides SET note = 'after'").await;
+    scenario.launch();
+    assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
+    let events = scenario.all_events("public.rides").await;
+    assert_eq!(short(&events[1..]), json!([event("r", 1, "after")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_only_the_next_mode_begins_with_all_rows() {
+    let mut scenario = scenario("only").await;
+    scenario.launch();
+    assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
+    scenario.configure("[snapshot]\nmode = \"initial\"\n");
+    scenario.run();
+    scenario.sql("INSERT INTO rides VALUES (2, 'streamed')").await;
+    let events = scenario.events("public.rides").await;
+    let expected =
+        json!([event("r", 1, "before"), event("r", 1, "before"), event("c", 2, "streamed")]);
+    assert_eq!(short(&events), expected);
+}
+
+/// Whoever asks for rows after a gap gets all that are there.
+async fn assert_heals_a_gap(config: &str) {
+    let server = PostgresServer::shared();
+    let mut scenario = Scenario::prepare(server, config, SETUP, &["public.rides"]).await;
+    scenario.run();
+    scenario.sql("INSERT INTO rides VALUES (2, 'streamed')").await;
+    assert_eq!(scenario.events("public.rides").await.len(), 2);
+    scenario.stop();
+    scenario
+        .sql("INSERT INTO rides VALUES (3, 'in the gap'); DELETE FROM rides WHERE id = 1")
+        .await;
+    let slot = scenario.slot();
+    scenario.sql(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    scenario.run();
+    scenario.sql("INSERT INTO rides VALUES (4, 'after')").await;
+    let events = scenario.events("public.rides").await;
+    let mut read = events[2..4].to_vec();
+    read.sort_by_key(|event| event.short().to_string());
+    let expected = json!([event("r", 2, "streamed"), event("r", 3, "in the gap")]);
+    assert_eq!(short(&read), expected);
+    assert_eq!(short(&events[4..]), json!([event("c", 4, "after")]));
+    let log = scenario.log();
+    assert!(log.contains("deleted meanwhile nothing is told"), "log:\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_needed_reads_all_rows_after_a_gap() {
+    assert_heals_a_gap("[snapshot]\nmode = \"when-needed\"\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_gap_snapshot_reads_all_rows_after_a_gap() {
+    assert_heals_a_gap("[postgres]\non_gap = \"snapshot\"\n").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_read_is_told_so_before_anything_is_made() {
+    let mut scenario = scenario("initial").await;
+    let role = crate::support::unique("reader");
+    scenario
+        .sql(&format!(
+            "CREATE ROLE {role} LOGIN REPLICATION; CREATE ROLE {role}_owner;
+             GRANT {role}_owner TO {role}; ALTER TABLE rides OWNER TO {role}_owner;
+             GRANT CREATE ON DATABASE {} TO {role};
+             REVOKE SELECT ON rides FROM {role}_owner",
+            scenario.database_name()
+        ))
+        .await;
+    scenario.launch_as(&role);
+    assert_eq!(scenario.ended(), Some(69), "log:\n{}", scenario.log());
+    let log = scenario.log();
+    assert!(log.contains("may not read public.rides"), "log:\n{log}");
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
+    let left = scenario.client.query_one(slots, &[&scenario.slot()]).await.expect("ask");
+    assert_eq!(left.get::<_, i64>(0), 0, "no slot was made");
+}
