@@ -101,6 +101,8 @@ pub struct Metrics {
     pub snapshot_rows: Count,
     /// Bytes that snapshots read.
     pub snapshot_bytes: Count,
+    /// Tables whose snapshots failed.
+    pub snapshots_failed: Count,
     /// Tables of snapshots that are not done.
     pub snapshot_tables_left: Level,
     /// One while a snapshot is not done, else zero.
@@ -144,6 +146,7 @@ impl Default for Metrics {
             stalled: Family::default(),
             snapshot_rows: Count::default(),
             snapshot_bytes: Count::default(),
+            snapshots_failed: Count::default(),
             snapshot_tables_left: Level::default(),
             snapshot_running: Level::default(),
             snapshot_table_rows: Family::default(),
@@ -217,6 +220,7 @@ impl Metrics {
             ("changes_covered", "Changes left out, as they were published before", &self.covered),
             ("snapshot_rows", "Rows that snapshots published", &self.snapshot_rows),
             ("snapshot_bytes", "Bytes that snapshots read", &self.snapshot_bytes),
+            ("snapshots_failed", "Tables whose snapshots failed", &self.snapshots_failed),
             (
                 "slot_creation_waits",
                 "Slots whose making waited for transactions",

@@ -325,3 +325,59 @@ async fn what_a_first_snapshot_left_is_read_beside_the_stream_and_nothing_of_it_
     let before = i64::try_from(read_before).expect("few");
     assert_eq!(ids, (before + 1..=2000).collect::<Vec<_>>(), "those that were missing, each once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_tables_are_read_in_turn_and_wait_and_go_on_and_end_as_they_are_told() {
+    let server = PostgresServer::shared();
+    let setup = "CREATE TABLE rides (id int PRIMARY KEY, v text);
+                 INSERT INTO rides SELECT n, repeat('x', 500) FROM generate_series(1, 20000) n;
+                 CREATE TABLE zones (LIKE rides INCLUDING ALL);
+                 INSERT INTO zones SELECT * FROM rides;
+                 CREATE TABLE stopped (LIKE rides INCLUDING ALL);
+                 INSERT INTO stopped SELECT * FROM rides";
+    let config = "delivery = \"exactly-once\"\nmemory = \"8MB\"";
+    let Some(mut small) = Small::start(server, setup, config).await else { return };
+    let tables = json!(["public.rides", "public.zones"]);
+    signal(&small.client, &json!({"type": "snapshot", "id": "a", "tables": tables})).await;
+    let stopped = json!({"type": "snapshot", "id": "b", "tables": ["public.stopped"]});
+    signal(&small.client, &stopped).await;
+    let topics =
+        ["rides", "zones", "stopped"].map(|table| format!("{}.public.{table}", small.name));
+    for topic in &topics {
+        eventually(LONG, "some rows of each", async || {
+            (!events(&small.brokers, topic.clone()).await.is_empty()).then_some(())
+        })
+        .await;
+    }
+    signal(&small.client, &json!({"type": "pause", "id": "a"})).await;
+    signal(&small.client, &json!({"type": "stop", "id": "b"})).await;
+    let stands = async |brokers: &str, name: &str| {
+        let (brokers, name) = (brokers.to_owned(), name.to_owned());
+        let read = move || checkpoint(&brokers, &name).expect("a checkpoint").snapshots;
+        tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+    };
+    eventually(LONG, "both to wait", async || {
+        let stands = stands(&small.brokers, &small.name).await;
+        let waits = stands.tables.iter().all(|table| table.id == "a" && table.is_paused);
+        (waits && stands.tables.len() == 2).then_some(())
+    })
+    .await;
+    // What waits goes on waiting, whatever becomes of the process.
+    small.bridge.kill();
+    small.bridge.start_again();
+    small.bridge.wait_until_ready(PATIENCE).expect("it streams");
+    let before = small.events("rides").await.len();
+    small.sql("INSERT INTO rides VALUES (0, 'new')").await;
+    assert_eq!(small.events("rides").await.len(), before + 1, "nothing is read while it waits");
+    signal(&small.client, &json!({"type": "resume", "id": "a"})).await;
+    done(&small.bridge, 2).await;
+    for table in ["rides", "zones"] {
+        let events = small.events(table).await;
+        let mut ids: Vec<i64> =
+            reads(&events).iter().map(|row| row["id"].as_i64().expect("an id")).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=20_000).collect::<Vec<_>>(), "{table}: each once");
+    }
+    let read = small.events("stopped").await.len();
+    assert!(read < 20_000, "it ended where it was: {read}");
+}

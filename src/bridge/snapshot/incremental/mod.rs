@@ -45,6 +45,7 @@ use crate::checkpoint::Snapshots;
 use crate::config::Resolved;
 use crate::error::Error;
 use crate::lsn::Lsn;
+use crate::metrics::Metrics;
 use crate::snapshot::progress::Book;
 use crate::snapshot::{
     Command, Control, Edit, Exchange, Order, Outcome, SnapshotState, SnapshotStatus,
@@ -62,6 +63,7 @@ pub(in crate::bridge) struct Coordinator {
     source: Source,
     control: Arc<Control>,
     book: Arc<Book>,
+    metrics: Arc<Metrics>,
     exchange: Arc<Exchange>,
     outcomes: UnboundedReceiver<Outcome>,
     confirmed: watch::Receiver<Lsn>,
@@ -85,6 +87,7 @@ impl Coordinator {
             settings,
             control: Arc::clone(&bridge.control),
             book: Arc::clone(&bridge.progress),
+            metrics: Arc::clone(&bridge.metrics),
             exchange,
             outcomes,
             confirmed,
@@ -246,6 +249,7 @@ impl Coordinator {
         match state {
             SnapshotState::Failed => {
                 self.book.remove(task.book);
+                self.metrics.snapshots_failed.inc();
                 let reason = note.as_deref().unwrap_or_default();
                 tracing::error!(table, id, rows, reason, "snapshot failed");
             }
@@ -270,6 +274,8 @@ impl Coordinator {
     }
 
     async fn obey(&mut self, command: Command) {
+        // The session may end in the midst of it; then the next one obeys.
+        let mut undone = Undone { command: Some(command.clone()), control: self.control.clone() };
         let obeyed = match &command {
             Command::Take(request) => self.take(request).await,
             Command::Pause { id } => self.pause(id, true).await,
@@ -283,11 +289,27 @@ impl Coordinator {
                 Ok(())
             }
         };
-        if let Err(error) = obeyed {
-            tracing::warn!(error = error.told(), "a command to snapshots waits: trying again");
-            self.source.close();
+        match obeyed {
+            Ok(()) => undone.command = None,
+            Err(error) => {
+                tracing::warn!(error = error.told(), "a command to snapshots waits: trying again");
+                self.source.close();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+/// A command that is left for whoever comes next, unless it was carried out.
+struct Undone {
+    command: Option<Command>,
+    control: Arc<Control>,
+}
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        if let Some(command) = self.command.take() {
             self.control.ask(command);
-            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
