@@ -11,7 +11,7 @@ SEED ?=
 demo_args := --broker $(BROKER) $(if $(RIDES),--rides $(RIDES))
 demo_setup := $(if $(filter kafka,$(BROKER)),demo-kafka,demo)
 
-.PHONY: help demo build test chaos bench test-compose fuzz fmt clippy doc clean
+.PHONY: help demo build test chaos bench bench-debezium test-compose fuzz fmt clippy doc clean
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
@@ -36,6 +36,11 @@ chaos: ## Break everything around the bridge, and prove that nothing is lost (FA
 bench: ## Measure throughput, memory and latency
 	scripts/setup test
 	cargo bench --locked --bench peers
+
+bench-debezium: ## Measure a snapshot beside Debezium's
+	scripts/setup test
+	scripts/fetch-debezium
+	ONLY=snapshot DEBEZIUM=1 cargo bench --locked --bench peers
 
 test-compose: ## Drive docker-compose.yml end to end
 	tests/compose/run

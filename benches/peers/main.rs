@@ -1,23 +1,32 @@
 //! rowcast beside what bounds it, on one machine, in one run: `make bench`.
 //!
-//! Two questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
+//! Three questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
 //! same backlog to /dev/null? How much later does a consumer see a row at a steady rate, beside a
-//! plain producer and consumer on the same broker? Contestants take turns, so that a machine whose
+//! plain producer and consumer on the same broker? How fast is a table published that was there
+//! before, beside COPY alone and a producer alone, and beside Debezium (`DEBEZIUM=1`)? Contestants take turns, so that a machine whose
 //! speed drifts drifts for all; what counts are the ratios.
 //!
-//! `ROWS` (default 1,000,000), `ROUNDS` (3) and `SECONDS` (20) set the sizes. Nothing is asserted:
+//! `ROWS` (default 1,000,000), `ROUNDS` (3) and `SECONDS` (20) set the sizes; `ONLY` (`backlog`,
+//! `latency` or `snapshot`) asks one question alone. Nothing is asserted:
 //! a bench that fails on a busy machine teaches nobody.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
 mod backlog;
+mod bounds;
+mod debezium;
 mod latency;
 mod sample;
+mod snapshot;
 
 use support::kafka::KafkaNode;
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|first| first == bounds::FLAG) {
+        return bounds::run(&arguments[2..]);
+    }
     // `cargo bench` passes its own flags, and `cargo test --benches` must not start a long run.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
@@ -29,9 +38,22 @@ fn main() {
         .expect("a runtime");
     let node = KafkaNode::start_for_speed().unwrap_or_else(|reason| panic!("no Kafka: {reason}"));
     runtime.block_on(async {
-        backlog::run(&node, setting("ROWS", 1_000_000), setting("ROUNDS", 3)).await;
-        latency::run(&node, setting("SECONDS", 20)).await;
+        let (rows, rounds) = (setting("ROWS", 1_000_000), setting("ROUNDS", 3));
+        if asks("backlog") {
+            backlog::run(&node, rows, rounds).await;
+        }
+        if asks("latency") {
+            latency::run(&node, setting("SECONDS", 20)).await;
+        }
+        if asks("snapshot") {
+            snapshot::run(&node, rows, rounds).await;
+        }
     });
+}
+
+/// Whether a question is asked: all are, or one alone.
+fn asks(question: &str) -> bool {
+    std::env::var("ONLY").map_or(true, |only| only.is_empty() || only == question)
 }
 
 fn setting(name: &str, default: u64) -> u64 {

@@ -71,6 +71,18 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
     })
 }
 
+/// What all cores together did since the machine was started: at work, and in all, in hundredths of
+/// a second.
+pub(crate) fn machine() -> (f64, f64) {
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let ticks: Vec<f64> =
+        line.split_whitespace().skip(1).take(8).filter_map(|text| text.parse().ok()).collect();
+    let all: f64 = ticks.iter().sum();
+    // The fourth and the fifth are spent idle, and idle for want of a disk.
+    (all - ticks.iter().skip(3).take(2).sum::<f64>(), all)
+}
+
 /// The middle one.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
