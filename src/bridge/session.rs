@@ -62,6 +62,8 @@ struct Opened {
     outlet: Outlet,
     start: Start,
     first: Option<First>,
+    /// Whether no session of this process came so far.
+    is_first_stream: bool,
 }
 
 /// What all publishers of a session have in common.
@@ -110,7 +112,13 @@ impl Bridge {
             }
         };
         *streaming_since = Some(Instant::now());
-        let Opened { mut line, received, catalog, outlet, mut start, first } = opened;
+        let Opened { mut line, received, catalog, outlet, mut start, first, is_first_stream } =
+            opened;
+        if first.is_none() && is_first_stream && self.settings.snapshot.mode == SnapshotMode::Always
+        {
+            let all = Request::new(vec!["*.*".to_owned()], None, SnapshotReason::Asked);
+            self.control.ask(Command::Take(all));
+        }
         if let Some(first) = first {
             let checkpointing = self.checkpointing(&start);
             let taken = self.take_first(line, first, &outlet, checkpointing, &mut shutdown).await?;
@@ -220,6 +228,7 @@ impl Bridge {
         let phase = watch::Sender::new(StreamPhase::Streaming);
         let (opened, open_result) = oneshot::channel();
         let opener = self.opener(start.lsn, opened);
+        let is_first_stream = !self.has_streamed();
         // The reader reports a failure to open as its own result.
         let mut reader = spawn_reader(opener, chunks, ledger.subscribe(), phase.subscribe())?;
         match open_result.await {
@@ -227,7 +236,7 @@ impl Bridge {
             Err(_) => reader.join().await?,
         }
         let line = Line { ledger, producer, stop, phase, reader };
-        Ok(Opened { line, received, catalog, outlet, start, first })
+        Ok(Opened { line, received, catalog, outlet, start, first, is_first_stream })
     }
 
     /// Writes a checkpoint before anything else is sent, and waits until it is durable.

@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Snapshot {
     /// When the rows of the tables are read, each published as an event with `op = "r"`. `initial`:
-    /// when the pipeline begins. `always`: at every start. `never`. `only`: when the pipeline begins,
-    /// and then rowcast ends and drops its slot. `when-needed`: as `initial`, and when changes are
-    /// missing that can't be read any more. See [snapshots](snapshots.md).
+    /// when the pipeline begins. `always`: at every start, after the first beside the stream.
+    /// `never`. `only`: rowcast reads, drops its slot and ends; started again, it does the same.
+    /// `when-needed`: as `initial`, and when changes are missing that can't be read any more. A slot
+    /// that is adopted is streamed from, and no rows are read. See [snapshots](snapshots.md).
     pub mode: SnapshotMode,
     /// How many connections read a first snapshot side by side. Default: the number of processors,
     /// at most 4.

@@ -31,6 +31,8 @@ use crate::worker::{Checkpointing, Stop};
 
 const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
 
+const WHOLE_BYTES: &str = include_str!("../../../sql/whole_bytes.sql");
+
 /// The name of the request that nobody makes.
 const ID: &str = "first";
 
@@ -106,6 +108,12 @@ impl Bridge {
     /// The tables of a plan, as their rows are published.
     async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<Table>, Error> {
         let router = Router::new(&self.settings, self.conninfo.database());
+        let oids = plan.tables.iter().flat_map(|table| &table.leaves).map(|leaf| leaf.oid);
+        let oids: Vec<u32> = oids.collect();
+        let failed = |source| postgres::Error::Sql { doing: "ask how large tables are", source };
+        let rows = catalog.client().await?.query(WHOLE_BYTES, &[&oids]).await.map_err(failed)?;
+        let whole: BTreeMap<u32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let step = |leaf: &plan::Leaf| step(leaf.pages, whole.get(&leaf.oid).copied());
         let mut tables = Vec::new();
         for table in &plan.tables {
             let TableName { schema, name } = &table.name;
@@ -117,7 +125,7 @@ impl Bridge {
                 oid: leaf.oid,
                 filenode: leaf.filenode,
                 pages: leaf.pages,
-                ranges: ranges(leaf.pages, RANGE_BYTES / PAGE_BYTES).collect(),
+                ranges: ranges(leaf.pages, step(leaf)).collect(),
             };
             let entry = self.progress.begin_table(Planned {
                 snapshot: ID.to_owned(),
@@ -186,6 +194,15 @@ impl Bridge {
         tracing::info!(slot = self.settings.slot, "nothing is to be streamed: the slot is dropped");
         Ok(())
     }
+}
+
+/// How many pages a range of a file has, so that it is not too much with what is stored outside of
+/// them.
+fn step(pages: u32, whole_bytes: Option<i64>) -> u32 {
+    let whole_pages = whole_bytes.map_or(0, |bytes| bytes / i64::from(PAGE_BYTES));
+    let whole_pages = u64::try_from(whole_pages).unwrap_or(0).max(u64::from(pages)).max(1);
+    let step = u64::from(RANGE_BYTES / PAGE_BYTES) * u64::from(pages) / whole_pages;
+    u32::try_from(step).unwrap_or(u32::MAX).max(1)
 }
 
 fn listed(table: &Table) -> TableSnapshot {
@@ -271,4 +288,19 @@ fn spawn(snapshot: Taking) -> Result<Publishing<Option<Checkpoint>>, Error> {
         })
         .map_err(|error| Error::Thread { thread: "snapshot", reason: error.to_string() })?;
     Ok(receiver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_has_fewer_pages_where_much_is_stored_outside_of_them() {
+        let page = i64::from(PAGE_BYTES);
+        assert_eq!(step(1_000, Some(1_000 * page)), 256);
+        assert_eq!(step(1_000, Some(16_000 * page)), 16);
+        assert_eq!(step(10, Some(1_000_000 * page)), 1);
+        // Nothing is known, or it was emptied in between.
+        assert_eq!((step(1_000, None), step(0, Some(0))), (256, 1));
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use crate::scenario::{Scenario, short};
 use crate::support::postgres::PostgresServer;
+use crate::support::{PATIENCE, eventually};
 
 const SETUP: &str = "CREATE TABLE rides (id int PRIMARY KEY, note text);
                      INSERT INTO rides VALUES (1, 'before')";
@@ -30,6 +31,27 @@ async fn initial_reads_at_the_first_start_and_not_at_the_next() {
     scenario.run();
     let events = scenario.events("public.rides").await;
     assert_eq!(short(&events[2..]), json!([event("c", 3, "while it was down")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn always_reads_at_every_start_and_beside_the_stream_from_the_second_on() {
+    let mut scenario = scenario("always").await;
+    scenario.run();
+    assert_eq!(short(&scenario.events("public.rides").await), json!([event("r", 1, "before")]));
+    scenario.stop();
+    scenario.sql("INSERT INTO rides VALUES (2, 'while it was down')").await;
+    scenario.run();
+    let mut events = Vec::new();
+    eventually(PATIENCE, "all rows to be read again", async || {
+        events = scenario.events("public.rides").await;
+        (events.len() >= 4).then_some(())
+    })
+    .await;
+    let mut expected = vec![event("c", 2, "while it was down"), event("r", 1, "before")];
+    expected.push(event("r", 2, "while it was down"));
+    assert_eq!(short(&events[1..]), json!(expected));
+    let marker = &events[2].value.as_ref().expect("a row")["source"]["snapshot"];
+    assert_eq!(marker, "incremental");
 }
 
 #[tokio::test(flavor = "multi_thread")]
