@@ -3,10 +3,14 @@
 //! To stderr, so that stdout belongs to what a command prints. librdkafka's own lines come through
 //! `tracing` too, under the target `librdkafka`, and can be set apart: `info,librdkafka=warn`.
 //!
+//! Where stderr is a terminal, bars may be drawn there below the lines; a line is written with the
+//! bars out of its way, so that neither tears the other.
+//!
 //! Not here: the level's precedence. `ROWCAST_LOG` and `--log-level` are sources of `log.level`.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
+use indicatif::MultiProgress;
 use thiserror::Error;
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
@@ -27,16 +31,47 @@ pub enum TelemetryError {
     Started(#[from] TryInitError),
 }
 
-/// Starts the log for the rest of the process.
+/// Starts the log for the rest of the process. Gives where bars may be drawn beside it, if a person
+/// reads it in a terminal.
 ///
 /// # Errors
 /// When the level is no filter, or a log was started before.
-pub fn init(log: &Log) -> Result<(), TelemetryError> {
+pub fn init(log: &Log) -> Result<Option<MultiProgress>, TelemetryError> {
     // https://no-color.org: set and not empty means none.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let colours = std::io::stderr().is_terminal() && !unwanted;
-    dispatch(log, std::io::stderr, colours)?.try_init()?;
-    Ok(())
+    let is_terminal = std::io::stderr().is_terminal();
+    // Its target is stderr, and nothing is drawn before there is a bar.
+    let bars = (is_terminal && log.format == LogFormat::Text).then(MultiProgress::new);
+    let writer = Beside { bars: bars.clone(), lines: std::io::stderr };
+    dispatch(log, writer, is_terminal && !unwanted)?.try_init()?;
+    Ok(bars)
+}
+
+/// Writes lines beside bars.
+struct Beside<M> {
+    bars: Option<MultiProgress>,
+    lines: M,
+}
+
+impl<'w, M: MakeWriter<'w>> MakeWriter<'w> for Beside<M> {
+    type Writer = Beside<M::Writer>;
+
+    fn make_writer(&'w self) -> Self::Writer {
+        Beside { bars: self.bars.clone(), lines: self.lines.make_writer() }
+    }
+}
+
+impl<W: Write> Write for Beside<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| self.lines.write(bytes)),
+            None => self.lines.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.lines.flush()
+    }
 }
 
 fn dispatch<W>(log: &Log, writer: W, colours: bool) -> Result<Dispatch, ParseError>
@@ -93,5 +128,46 @@ mod tests {
     fn a_level_that_is_no_filter_is_an_error() {
         let log = Log { level: "a=b=c".to_owned(), format: LogFormat::Text };
         assert!(dispatch(&log, std::io::stderr, false).is_err());
+    }
+
+    #[test]
+    fn a_line_and_the_bars_below_it_do_not_tear_each_other() {
+        use indicatif::{InMemoryTerm, ProgressBar, ProgressDrawTarget, TermLike};
+
+        #[derive(Debug, Clone)]
+        struct Screen(InMemoryTerm);
+        impl Write for Screen {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                let text = std::str::from_utf8(bytes).map_err(std::io::Error::other)?;
+                // As a terminal's line discipline does.
+                self.0.write_str(&text.replace('\n', "\r\n"))?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let screen = Screen(InMemoryTerm::new(10, 120));
+        let target = ProgressDrawTarget::term_like(Box::new(screen.0.clone()));
+        let bars = MultiProgress::with_draw_target(target);
+        let lines = screen.clone();
+        let writer = Beside { bars: Some(bars.clone()), lines: move || lines.clone() };
+        let log = Log { level: "info".to_owned(), format: LogFormat::Text };
+        let bar = bars.add(ProgressBar::new(10));
+        tracing::dispatcher::with_default(&dispatch(&log, writer, false).unwrap(), || {
+            for n in 0..3 {
+                bar.set_position(n);
+                bar.force_draw();
+                tracing::info!("line {n}");
+            }
+        });
+        let shown = screen.0.contents();
+        let rows: Vec<&str> = shown.lines().collect();
+        assert_eq!(rows.len(), 4, "{shown}");
+        for (n, row) in rows[..3].iter().enumerate() {
+            assert!(row.ends_with(&format!("line {n}")), "{shown}");
+        }
+        assert!(rows[3].contains("2/10"), "{shown}");
     }
 }

@@ -8,6 +8,7 @@ mod config;
 mod demo;
 pub mod exit;
 mod generate;
+mod progress;
 mod run;
 pub mod settings;
 mod snapshot;

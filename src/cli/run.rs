@@ -4,7 +4,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{CliError, Exit, GlobalArgs, SettingArgs};
+use super::{CliError, Exit, GlobalArgs, SettingArgs, progress};
 use crate::bridge::{Bridge, Reload};
 use crate::config::{Config, OnGap};
 use crate::error::Error;
@@ -31,11 +31,13 @@ pub(super) struct RunArgs {
 
 pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliError> {
     let config = args.load(&global)?;
-    telemetry::init(&config.log)?;
+    let bars = telemetry::init(&config.log)?;
     // From here on SIGHUP does not end the process.
     let hangups = signal(SignalKind::hangup()).map_err(CliError::Signal)?;
     let bridge = Bridge::new(&config)?;
     let _admin = serve_admin(&bridge).await?;
+    let shown = progress::show(bridge.observe().progress, bars);
+    let _shown = AbortOnDrop(tokio::spawn(shown));
     let reloads = reload_on(hangups, bridge.clone(), move || args.load(&global));
     let _reloads = AbortOnDrop(tokio::spawn(reloads));
     bridge.run(told_to_stop()).await?;

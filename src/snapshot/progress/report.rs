@@ -107,15 +107,16 @@ impl fmt::Display for Report {
         let Self { percent, rows, tables_left, tables_total, .. } = self;
         write!(f, "{percent:.1} %, {rows} rows, {}", bytes(self.bytes))?;
         write!(f, ", {} of {tables_total} tables done", tables_total - tables_left)?;
-        if self.running {
+        if !self.running {
+            return write!(f, ", in {}", duration(self.elapsed_seconds));
+        }
+        if self.bytes_per_second > 0 {
             let (rows, bytes) = (self.rows_per_second, bytes(self.bytes_per_second));
             write!(f, ", {rows} rows/s, {bytes}/s")?;
-            if let Some(left) = self.eta_seconds {
-                write!(f, ", {} left", duration(left))?;
-            }
-        } else {
-            write!(f, ", in {}", duration(self.elapsed_seconds))?;
         }
-        Ok(())
+        match self.eta_seconds {
+            Some(left) => write!(f, ", {} left", duration(left)),
+            None => Ok(()),
+        }
     }
 }
