@@ -8,13 +8,14 @@
 //!   Standby                   another reads from the slot: waiting until it is free
 //! ```
 //!
-//! Beside all of that runs the guard of the slot (`guard`). With another configuration (`reload`) a
+//! Beside all of that run the guard of the slot (`guard`) and the look for new tables (`discovery`). With another configuration (`reload`) a
 //! session drains as at the end, and the next begins with it.
 //!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
 
 mod desk;
+mod discovery;
 mod guard;
 mod line;
 mod lookup;
@@ -158,6 +159,7 @@ impl Bridge {
         let overrun = tokio::select! {
             outcome = &mut sessions => return outcome.map(|()| Run::Stopped),
             overrun = self.guard_slot() => overrun,
+            never = Box::pin(self.discover()) => match never {},
             () = told(&mut shutdown) => {
                 stop.send_replace(true);
                 return sessions.await.map(|()| Run::Stopped);

@@ -27,6 +27,11 @@ const FAILOVER_SINCE: u32 = 170_000;
 /// Longest wait for the answer to a replication command, where `watchdog` sets none.
 const ANSWER: Duration = Duration::from_secs(60);
 
+/// What mends a table that can't be published for want of a replica identity.
+pub(super) const IDENTITY_FIX: &str = "\
+    ALTER TABLE ... REPLICA IDENTITY FULL, add a primary key, or name the table exactly in \
+    postgres.tables if its rows are never updated or deleted";
+
 /// Where a stream starts.
 pub(super) struct Start {
     /// The position to ask the server for.
@@ -157,6 +162,31 @@ const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> 
     }
 }
 
+/// What the publication lacks of what is captured: `add` and `without_identity`, nothing else.
+///
+/// # Errors
+/// When the server can't be asked, or a filter does not fit its table.
+pub(super) async fn missing(
+    client: &Client,
+    settings: &Resolved,
+) -> Result<PublicationChange, postgres::Error> {
+    let version = postgres::client::server_version(client).await?;
+    let present = publication::find(client, &settings.publication, version).await?;
+    let Some(present) = present.filter(|publication| publication.is_by_table) else {
+        return Ok(PublicationChange::default());
+    };
+    let mut candidates = publication::candidates(client).await?;
+    candidates.retain(|candidate| !present.tables.contains_key(&candidate.table));
+    let server = Server { version, present: Some(&present) };
+    let filters = filters::settle(client, settings, &candidates, server).await?;
+    if !filters.shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
+    }
+    let planned = publication::plan(&candidates, &wanted(settings, &filters), Some(&present));
+    let PublicationChange { add, without_identity, .. } = planned;
+    Ok(PublicationChange { add, without_identity, ..PublicationChange::default() })
+}
+
 /// Brings the column list of a table that was altered up to date, as far as the configuration asks
 /// for it and the role may: a column list does not take new columns in by itself.
 ///
@@ -281,8 +311,7 @@ async fn publish(
     if !change.without_identity.is_empty() {
         tracing::warn!(
             tables = list(&change.without_identity),
-            fix = "ALTER TABLE ... REPLICA IDENTITY FULL, add a primary key, or name the table \
-                   exactly in postgres.tables if its rows are never updated or deleted",
+            fix = IDENTITY_FIX,
             "left out: Postgres would refuse to update or delete their rows once published"
         );
     }
@@ -322,7 +351,7 @@ async fn publish(
     Ok(())
 }
 
-fn list<T: ToString>(items: &[T]) -> String {
+pub(super) fn list<T: ToString>(items: &[T]) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 

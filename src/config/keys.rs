@@ -148,6 +148,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "tables", Kind::Patterns { empty: false }),
     key("postgres", "exclude_tables", Kind::Patterns { empty: true }),
     key("postgres", "skipped_operations", Kind::Operations),
+    key("postgres", "discover_interval", duration(100, 86_400)),
     key("postgres", "slot", Kind::Text(Rule::Slot)),
     key("postgres", "publication", Kind::Text(Rule::Publication)),
     key("postgres", "manage", Kind::Boolean),

@@ -43,6 +43,17 @@ impl TablePattern {
         self.schema.is_match(schema) && self.table.is_match(table)
     }
 
+    /// The text of the pattern that matches this table and no other.
+    #[must_use]
+    pub fn exact(schema: &str, table: &str) -> String {
+        let part = |part: &str, is_schema: bool| -> String {
+            let is_special = |c| "*?[]{}\\".contains(c) || (is_schema && c == '.');
+            let escaped = |c: char| if is_special(c) { vec!['\\', c] } else { vec![c] };
+            part.chars().flat_map(escaped).collect()
+        };
+        format!("{}.{}", part(schema, true), part(table, false))
+    }
+
     /// Whether it can only match the one table that it names.
     #[must_use]
     pub fn is_exact(&self) -> bool {
@@ -158,6 +169,18 @@ mod tests {
         assert!(matches("{public,audit}.rides_?", "audit", "rides_1"));
         assert!(matches("a[.]b.t", "a.b", "t"));
         assert!(!matches("public.rides", "public", "Rides"));
+    }
+
+    #[test]
+    fn the_exact_pattern_of_a_table_matches_it_and_no_other() {
+        for (schema, table) in
+            [("public", "rides"), ("a.b", "c.d"), ("s*", "t?{x,y}"), ("[s]", "back\\slash")]
+        {
+            let pattern = TablePattern::exact(schema, table);
+            assert!(matches(&pattern, schema, table), "{pattern}");
+            assert!(!matches(&pattern, schema, "t0{x"), "{pattern}");
+            assert!(!matches(&pattern, "sx", table), "{pattern}");
+        }
     }
 
     #[test]

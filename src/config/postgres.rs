@@ -29,6 +29,11 @@ pub struct Postgres {
     /// rowcast manages the publication. `[]` publishes TRUNCATE too, as an event with `op = "t"`
     /// and no key.
     pub skipped_operations: Vec<Operation>,
+    /// Time between two looks for tables that `tables` matches and that are not published yet. Such a
+    /// table is published, and its rows are read beside the stream, see [snapshots](snapshots.md).
+    /// Without `manage` nothing is looked for.
+    #[serde(with = "humantime_serde")]
+    pub discover_interval: Duration,
     /// The replication slot. Default: `rowcast_<name>`.
     pub slot: Option<String>,
     /// The publication. Default: `rowcast_<name>`.
@@ -70,6 +75,7 @@ impl Default for Postgres {
             exclude_tables: Vec::new(),
             // Debezium leaves truncates out unless asked; its consumers may not know the event.
             skipped_operations: vec![Operation::Truncate],
+            discover_interval: Duration::from_secs(10),
             slot: None,
             publication: None,
             manage: true,

@@ -37,6 +37,8 @@ pub struct Resolved {
     pub password: Option<Secret>,
     /// The tables to capture.
     pub captured: TableFilter,
+    /// Time between two looks for new tables.
+    pub discover_interval: Duration,
     /// The kinds of changes that are not published.
     pub skipped: Vec<Operation>,
     /// Whether the slot and the publication are made and kept up to date.
@@ -206,6 +208,7 @@ impl Config {
             url: self.postgres.url.clone(),
             password,
             captured: TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?,
+            discover_interval: self.postgres.discover_interval,
             skipped: self.postgres.skipped_operations.clone(),
             manage: self.postgres.manage,
             via_root: self.postgres.publish_via_partition_root,
