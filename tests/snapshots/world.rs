@@ -150,12 +150,15 @@ impl World {
         let client = self.client().await;
         let end = "SELECT pg_current_wal_insert_lsn()::text";
         let end: String = client.query_one(end, &[]).await.expect("ask").get(0);
-        let query = "SELECT confirmed_flush_lsn >= $1::text::pg_lsn FROM pg_replication_slots";
+        // Beside it there may be one that is read through.
+        let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots
+                     WHERE slot_name = $1";
+        let slot = format!("rowcast_{}", self.name);
         let message = "SELECT pg_logical_emit_message(true, 'rowcast.test', '')";
         eventually(SETTLED, "everything to be confirmed", async || {
             self.assert_runs();
             client.query(message, &[]).await.expect("write a message");
-            let row = client.query_opt(query, &[&end]).await.expect("ask");
+            let row = client.query_opt(query, &[&slot, &end]).await.expect("ask");
             let is_confirmed = row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false);
             if !is_confirmed {
                 tokio::time::sleep(Duration::from_millis(100)).await;
