@@ -3,8 +3,8 @@
 //! Three questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
 //! same backlog to /dev/null? How much later does a consumer see a row at a steady rate, beside a
 //! plain producer and consumer on the same broker? How fast is a table published that was there
-//! before, beside COPY alone and a producer alone, and beside Debezium (`DEBEZIUM=1`)? Contestants take turns, so that a machine whose
-//! speed drifts drifts for all; what counts are the ratios.
+//! before, beside COPY alone and a producer alone, and beside Debezium (`DEBEZIUM=1`)? Contestants
+//! take turns, so that a machine whose speed drifts drifts for all; what counts are the ratios.
 //!
 //! `ROWS` (default 1,000,000), `ROUNDS` (3) and `SECONDS` (20) set the sizes; `ONLY` (`backlog`,
 //! `latency` or `snapshot`) asks one question alone. Nothing is asserted:

@@ -96,6 +96,8 @@ impl Coordinator {
             turn: 0,
         };
         for snapshot in &stands.tables {
+            let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
+            tracing::info!(table = %format_args!("{schema}.{table}"), id, "snapshot taken up again");
             coordinator.begin(snapshot.clone());
         }
         coordinator
