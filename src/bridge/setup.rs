@@ -84,8 +84,7 @@ pub(super) async fn prepare(
     let client = postgres::client::connect(info, &connect_options(settings)).await?;
     let version = postgres::client::server_version(&client).await?;
     let name = &settings.publication;
-    let present = publication::find(&client, name, version).await?;
-    let candidates = publication::candidates(&client).await?;
+    let (present, candidates) = publication::survey(&client, name, version).await?;
     let server = Server { version, present: present.as_ref() };
     let filters = filters::settle(&client, settings, &candidates, server).await?;
     let mut change = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
@@ -171,11 +170,11 @@ pub(super) async fn missing(
     settings: &Resolved,
 ) -> Result<PublicationChange, postgres::Error> {
     let version = postgres::client::server_version(client).await?;
-    let present = publication::find(client, &settings.publication, version).await?;
+    let survey = publication::survey(client, &settings.publication, version).await?;
+    let (present, mut candidates) = survey;
     let Some(present) = present.filter(|publication| publication.is_by_table) else {
         return Ok(PublicationChange::default());
     };
-    let mut candidates = publication::candidates(client).await?;
     candidates.retain(|candidate| !present.tables.contains_key(&candidate.table));
     let server = Server { version, present: Some(&present) };
     let filters = filters::settle(client, settings, &candidates, server).await?;

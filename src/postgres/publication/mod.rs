@@ -177,6 +177,25 @@ pub async fn part(
     Ok(found.map_err(failed)?.map(part))
 }
 
+/// The publication and the tables that it could have, as of one moment: a table that is renamed
+/// between two looks is neither new nor gone.
+///
+/// # Errors
+/// When a query fails; the client is in a failed transaction then, and not to be used any more.
+pub async fn survey(
+    client: &Client,
+    name: &str,
+    server_version: u32,
+) -> Result<(Option<Publication>, Vec<Candidate>), Error> {
+    let failed = |source| Error::Sql { doing: "look at the publication", source };
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    client.batch_execute(begin).await.map_err(failed)?;
+    let publication = find(client, name, server_version).await?;
+    let candidates = candidates(client).await?;
+    client.batch_execute("COMMIT").await.map_err(failed)?;
+    Ok((publication, candidates))
+}
+
 /// Carries a change out, as a whole or not at all.
 ///
 /// # Errors
