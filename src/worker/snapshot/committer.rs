@@ -121,12 +121,6 @@ where
             }
         }
         self.tables = tables.iter().map(Unfinished::new).collect();
-        // So that rows that are younger than the snapshot are known for such, should nothing of their
-        // table be published before it is cut off: they are in the stream.
-        for listed in &mut self.snapshots.tables {
-            let Stamp { lsn, xmin, .. } = self.stamp;
-            listed.progress = TableProgress::Pages(PageProgress { lsn, xmin, leaves: Vec::new() });
-        }
         // A table without pages is read already; its topic is made.
         self.note(tables, &[]);
         self.begin()?;
