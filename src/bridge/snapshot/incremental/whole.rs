@@ -7,8 +7,9 @@
 //! 3. The rows are read by pages, and published where the stream stands.
 //! 4. One more watermark lets the stream pass the point, from where on all of this holds.
 //!
-//! What a first snapshot left of such a table is read so too: the pages that are missing, without the
-//! rows that were written since, which are in the stream.
+//! A table that a first snapshot left in the middle is read anew: what was published of it, and what
+//! was written since, comes again. To leave out the rows that were written since would lose those
+//! between the stop and the point, which the stream leaves out.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -17,14 +18,13 @@ use tokio::sync::{mpsc, oneshot};
 use super::Coordinator;
 use super::source::Source;
 use super::task::{Failure, Pending};
-use crate::checkpoint::{PageProgress, TableProgress};
+use crate::checkpoint::TableProgress;
 use crate::config::{Resolved, TableFilter, exactly};
-use crate::lsn::Lsn;
 use crate::postgres::copy::CopySession;
 use crate::postgres::{self, Error, ReplicationClient, SlotOptions, SlotSnapshot};
 use crate::snapshot::exchange::{Hold, Rows};
-use crate::snapshot::pages::{DonePages, PageRange, RANGE_BYTES, ranges};
-use crate::snapshot::plan::{self, Leaf, Plan, Scope};
+use crate::snapshot::pages::{RANGE_BYTES, ranges};
+use crate::snapshot::plan::{self, Plan, Scope};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::Table;
 use crate::snapshot::{Chunk, Edit, Order, Visibility};
@@ -40,7 +40,6 @@ impl Coordinator {
     pub(super) async fn read_whole(&mut self, at: usize, table: &Table) -> Result<(), Failure> {
         let Some(task) = self.tasks.get(at) else { return Ok(()) };
         let (name, id) = (task.full_name(), task.snapshot.id.clone());
-        let progress = task.snapshot.progress.clone();
         let condition = task.snapshot.condition.clone();
         let edits = vec![Edit::remove(&task.snapshot)];
         let (entered, has_entered) = oneshot::channel();
@@ -59,7 +58,6 @@ impl Coordinator {
         let reading = Reading {
             settings: &self.settings,
             table,
-            progress: &progress,
             condition: condition.as_deref(),
             chunk_bytes: self.settings.memory.window_bytes(),
             rows: &rows,
@@ -82,7 +80,6 @@ impl Coordinator {
 struct Reading<'a> {
     settings: &'a Resolved,
     table: &'a Table,
-    progress: &'a TableProgress,
     condition: Option<&'a str>,
     chunk_bytes: u64,
     rows: &'a mpsc::Sender<Rows>,
@@ -110,7 +107,7 @@ impl Reading<'_> {
         let planned = plan.tables.first().ok_or_else(gone)?;
         let mut read = Amount::default();
         for leaf in &planned.leaves {
-            for range in self.missing(leaf) {
+            for range in ranges(leaf.pages, RANGE_BYTES / PAGE_BYTES) {
                 let extra = self.extra();
                 let sql = planned.copy(leaf, range, extra.as_deref());
                 read = read.plus(self.range(&mut session, &sql).await?);
@@ -137,35 +134,10 @@ impl Reading<'_> {
         Ok(plan::plan(client, &scope).await?)
     }
 
-    /// What a first snapshot has published of it, if it has.
-    fn pages(&self) -> Option<&PageProgress> {
-        match self.progress {
-            TableProgress::Pages(pages) if pages.lsn != Lsn::ZERO => Some(pages),
-            _ => None,
-        }
-    }
-
-    /// The ranges of a file that are to be read.
-    fn missing(&self, leaf: &Leaf) -> Vec<PageRange> {
-        let is_it = |done: &&crate::checkpoint::LeafProgress| {
-            done.oid == leaf.oid && done.filenode == leaf.filenode
-        };
-        match self.pages().and_then(|pages| pages.leaves.iter().find(is_it)) {
-            Some(done) => DonePages::from(done.done.clone()).missing(),
-            None => ranges(leaf.pages, RANGE_BYTES / PAGE_BYTES).collect(),
-        }
-    }
-
     /// The condition beside those of the table.
     fn extra(&self) -> Option<String> {
-        let since = self.pages().map(|pages| {
-            let xmin = pages.xmin & u64::from(u32::MAX);
-            format!("pg_catalog.age(xmin) > pg_catalog.age('{xmin}'::xid)")
-        });
         // The line break ends a comment that the condition may end with.
-        let own = self.condition.map(|condition| format!("({condition}\n)"));
-        let both: Vec<String> = own.into_iter().chain(since).collect();
-        (!both.is_empty()).then(|| both.join(" AND "))
+        self.condition.map(|condition| format!("({condition}\n)"))
     }
 
     async fn range(&self, session: &mut CopySession, sql: &str) -> Result<Amount, Failure> {
