@@ -12,6 +12,9 @@ pub const END: u32 = u32::MAX;
 /// connections end together and little is read twice after a failure.
 pub const RANGE_BYTES: u32 = 2 * 1024 * 1024;
 
+/// Bytes of a page, unless the server was built otherwise, which only makes ranges larger.
+pub const PAGE_BYTES: u32 = 8192;
+
 /// Pages, from the first to before the last number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PageRange {

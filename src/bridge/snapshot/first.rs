@@ -23,7 +23,7 @@ use crate::kafka::Producer;
 use crate::postgres::publication::TableName;
 use crate::postgres::{self, Catalog, ConnInfo, ConnectOptions, slot};
 use crate::route::Router;
-use crate::snapshot::pages::{RANGE_BYTES, ranges};
+use crate::snapshot::pages::{PAGE_BYTES, RANGE_BYTES, ranges};
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Plan, plan};
 use crate::worker::snapshot::{FirstSnapshot, Leaf, Stamp, Table};
@@ -35,9 +35,6 @@ const WHOLE_BYTES: &str = include_str!("../../../sql/whole_bytes.sql");
 
 /// The name of the request that nobody makes.
 const ID: &str = "first";
-
-/// Bytes of a page, unless the server was built otherwise, which only makes ranges larger.
-const PAGE_BYTES: u32 = 8192;
 
 /// A first snapshot that is ready to be read.
 pub(in super::super) struct First {

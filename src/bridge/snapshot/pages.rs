@@ -40,8 +40,6 @@ impl Reading {
         let mut reading = Self { runtime: Some(runtime), session: None, stop };
         let connected = reading.drive(async |session| {
             let mut connected = CopySession::connect(info, options).await?;
-            // Row security would hide rows; so it is an error.
-            connected.query("SET row_security = off").await?;
             connected.begin_snapshot(snapshot).await?;
             *session = Some(connected);
             Ok(())

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use rowcast::checkpoint::{Checkpoint, Progress};
+use rowcast::checkpoint::Checkpoint;
 use rowcast::lsn::Lsn;
 use tokio_postgres::Client;
 
@@ -39,6 +39,36 @@ fn stops_with_a_gap(bridge: &mut Bridge, texts: &[&str]) {
     for text in texts.iter().chain(&["fix: rowcast run --accept-gap"]) {
         assert!(log.contains(text), "no {text:?}; log:\n{log}");
     }
+}
+
+/// A bridge that published 100 rows and was stopped, and up to where that is published.
+async fn stopped_after_100(
+    name: &str,
+    database: &TestDatabase,
+    client: &Client,
+    brokers: &str,
+) -> (Bridge, Lsn) {
+    create_table(client).await;
+    let mut bridge = Bridge::start_ready(name, &database.tcp_url, brokers, "", PATIENCE);
+    write(client, 1..=100).await;
+    all_arrive(brokers, name, client).await;
+    stop(&mut bridge);
+    (bridge, checkpoint_of(brokers, name).await.progress.through_lsn)
+}
+
+/// The gap is accepted: what was written in it never comes, all that follows does.
+async fn goes_on_without_the_second_100(
+    bridge: &mut Bridge,
+    name: &str,
+    client: &Client,
+    brokers: &str,
+) {
+    go_on(bridge);
+    write(client, 201..=300).await;
+    let wanted: Vec<i64> = (1..=100).chain(201..=300).collect();
+    assert_eq!(ids_up_to(brokers, name, 300).await, wanted);
+    stop(bridge);
+    assert_eq!(checkpoint_of(brokers, name).await.generation, 2);
 }
 
 fn go_on(bridge: &mut Bridge) {
@@ -107,13 +137,8 @@ async fn a_slot_that_somebody_else_confirmed_stops_the_start_until_the_gap_is_ac
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;
     let client = database.client().await;
-    create_table(&client).await;
     let (name, brokers) = (unique("ahead"), kafka.brokers());
-    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, "", PATIENCE);
-    write(&client, 1..=100).await;
-    all_arrive(&brokers, &name, &client).await;
-    stop(&mut bridge);
-    let Progress { through_lsn: published, .. } = checkpoint_of(&brokers, &name).await.progress;
+    let (mut bridge, published) = stopped_after_100(&name, &database, &client, &brokers).await;
     write(&client, 101..=200).await;
     let advance = format!(
         "SELECT end_lsn::text FROM pg_replication_slot_advance('rowcast_{name}', \
@@ -126,12 +151,7 @@ async fn a_slot_that_somebody_else_confirmed_stops_the_start_until_the_gap_is_ac
     }
     assert_eq!(checkpoint_of(&brokers, &name).await.generation, 1, "nothing is written before");
 
-    go_on(&mut bridge);
-    write(&client, 201..=300).await;
-    let wanted: Vec<i64> = (1..=100).chain(201..=300).collect();
-    assert_eq!(ids_up_to(&brokers, &name, 300).await, wanted);
-    stop(&mut bridge);
-    assert_eq!(checkpoint_of(&brokers, &name).await.generation, 2);
+    goes_on_without_the_second_100(&mut bridge, &name, &client, &brokers).await;
     start_again(&mut bridge);
     stop(&mut bridge);
 }
@@ -141,13 +161,8 @@ async fn a_slot_that_is_dropped_between_two_runs_stops_the_start_until_the_gap_i
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;
     let client = database.client().await;
-    create_table(&client).await;
     let (name, brokers) = (unique("absent"), kafka.brokers());
-    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, "", PATIENCE);
-    write(&client, 1..=100).await;
-    all_arrive(&brokers, &name, &client).await;
-    stop(&mut bridge);
-    let Progress { through_lsn: published, .. } = checkpoint_of(&brokers, &name).await.progress;
+    let (mut bridge, published) = stopped_after_100(&name, &database, &client, &brokers).await;
     let drop = format!("SELECT pg_drop_replication_slot('rowcast_{name}')");
     client.batch_execute(&drop).await.expect("drop the slot");
     write(&client, 101..=200).await;
@@ -157,12 +172,7 @@ async fn a_slot_that_is_dropped_between_two_runs_stops_the_start_until_the_gap_i
         stops_with_a_gap(&mut bridge, &[&range, "does not exist", "from a new slot"]);
     }
 
-    go_on(&mut bridge);
-    write(&client, 201..=300).await;
-    let wanted: Vec<i64> = (1..=100).chain(201..=300).collect();
-    assert_eq!(ids_up_to(&brokers, &name, 300).await, wanted);
-    stop(&mut bridge);
-    assert_eq!(checkpoint_of(&brokers, &name).await.generation, 2);
+    goes_on_without_the_second_100(&mut bridge, &name, &client, &brokers).await;
     start_again(&mut bridge);
     stop(&mut bridge);
 }

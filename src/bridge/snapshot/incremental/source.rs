@@ -49,8 +49,6 @@ impl Source {
             return Ok(reader);
         }
         let mut session = CopySession::connect(&self.info, &self.options).await?;
-        // Rows that a policy hides would be missing, and nobody would know.
-        session.query("SET row_security = off").await?;
         let rows = session.query("SHOW search_path").await?;
         let search_path = rows.into_iter().flatten().flatten().next().unwrap_or_default();
         Ok(Reader { session, search_path })

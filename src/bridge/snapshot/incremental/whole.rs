@@ -23,14 +23,11 @@ use crate::config::{Resolved, TableFilter, exactly};
 use crate::postgres::copy::CopySession;
 use crate::postgres::{self, Error, ReplicationClient, SlotOptions, SlotSnapshot};
 use crate::snapshot::exchange::{Hold, Rows};
-use crate::snapshot::pages::{RANGE_BYTES, ranges};
+use crate::snapshot::pages::{PAGE_BYTES, RANGE_BYTES, ranges};
 use crate::snapshot::plan::{self, Plan, Scope};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::Table;
 use crate::snapshot::{Chunk, Edit, Order, Visibility};
-
-/// Bytes of a page, unless the server was built otherwise, which only makes ranges larger.
-const PAGE_BYTES: u32 = 8192;
 
 /// Chunks that may wait for the worker.
 const CHUNKS: usize = 1;
@@ -96,7 +93,6 @@ impl Reading<'_> {
         let malformed = postgres::Error::Malformed { what: "a slot came without its snapshot" };
         let exported = exported.ok_or(malformed)?;
         let mut session = CopySession::connect(source.info(), source.options()).await?;
-        session.query("SET row_security = off").await?;
         session.begin_snapshot(exported).await?;
         drop(keeper);
         let plan = self.plan(source).await?;
@@ -108,8 +104,7 @@ impl Reading<'_> {
         let mut read = Amount::default();
         for leaf in &planned.leaves {
             for range in ranges(leaf.pages, RANGE_BYTES / PAGE_BYTES) {
-                let extra = self.extra();
-                let sql = planned.copy(leaf, range, extra.as_deref());
+                let sql = planned.copy(leaf, range, self.condition);
                 read = read.plus(self.range(&mut session, &sql).await?);
             }
         }
@@ -132,12 +127,6 @@ impl Reading<'_> {
             settings: &self.settings.tables,
         };
         Ok(plan::plan(client, &scope).await?)
-    }
-
-    /// The condition beside those of the table.
-    fn extra(&self) -> Option<String> {
-        // The line break ends a comment that the condition may end with.
-        self.condition.map(|condition| format!("({condition}\n)"))
     }
 
     async fn range(&self, session: &mut CopySession, sql: &str) -> Result<Amount, Failure> {
