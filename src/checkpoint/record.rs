@@ -111,7 +111,7 @@ impl Checkpoint {
             through_lsn,
             commit_lsn: position.commit_lsn,
             ordinal: position.ordinal,
-            snapshot: (!self.snapshots.tables.is_empty()).then_some(self.snapshots.as_ref()),
+            snapshot: (!self.snapshots.is_empty()).then_some(self.snapshots.as_ref()),
         };
         // Numbers and texts always have a form in JSON, and a Vec takes every byte.
         let _ = serde_json::to_writer(out, &fields);
@@ -142,7 +142,8 @@ impl Checkpoint {
 mod tests {
     use super::*;
     use crate::checkpoint::snapshots::{
-        KeyProgress, LeafProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot,
+        KeyProgress, LeafProgress, PageProgress, SnapshotReason, SnapshotRequest, TableProgress,
+        TableSnapshot,
     };
 
     /// What is in the topics of users: it must be read for ever.
@@ -155,7 +156,9 @@ mod tests {
         r#"{"oid":16400,"filenode":16404,"done":[[0,256],[512,768]]}]}}},"#,
         r#"{"id":"b1","schema":"public","table":"trips","reason":"asked","#,
         r#""condition":"fare > 5","is_paused":true,"#,
-        r#""progress":{"keys":{"columns":["id"],"after":["7"],"last":["9000"]}}}]}"#,
+        r#""progress":{"keys":{"columns":["id"],"after":["7"],"last":["9000"]}}}],"#,
+        r#""requests":[{"id":"b2","tables":["public.z*"],"condition":"id > 1","#,
+        r#""reason":"asked"}]}"#,
     );
 
     fn checkpoint() -> Checkpoint {
@@ -217,11 +220,30 @@ mod tests {
         };
         let waiting = table("zones", TableProgress::Waiting);
         let tables = vec![waiting, table("rides", TableProgress::Pages(pages)), asked];
-        let written = Checkpoint { snapshots: Arc::new(Snapshots { tables }), ..checkpoint() };
+        let requests = vec![SnapshotRequest {
+            id: "b2".to_owned(),
+            tables: vec!["public.z*".to_owned()],
+            condition: Some("id > 1".to_owned()),
+            reason: SnapshotReason::Asked,
+        }];
+        let snapshots = Arc::new(Snapshots { tables, requests });
+        let written = Checkpoint { snapshots, ..checkpoint() };
         let mut out = Vec::new();
         written.write(&mut out);
         assert_eq!(std::str::from_utf8(&out).unwrap(), json);
         assert_eq!(Checkpoint::read(json.as_bytes()).unwrap(), written);
+    }
+
+    #[test]
+    fn a_request_alone_is_kept_and_snapshots_without_the_field_have_none() {
+        let request = SnapshotRequest::new(Vec::new(), None, SnapshotReason::Asked);
+        let snapshots = Snapshots { tables: Vec::new(), requests: vec![request] };
+        let written = Checkpoint { snapshots: Arc::new(snapshots), ..checkpoint() };
+        let mut out = Vec::new();
+        written.write(&mut out);
+        assert_eq!(Checkpoint::read(&out).unwrap(), written);
+        let before = format!("{},\"snapshot\":{{\"tables\":[]}}}}", GOLDEN.trim_end_matches('}'));
+        assert_eq!(Checkpoint::read(before.as_bytes()).unwrap(), checkpoint());
     }
 
     #[test]

@@ -16,6 +16,39 @@ use crate::lsn::Lsn;
 pub struct Snapshots {
     /// The tables that are not finished, in the order in which they were asked for.
     pub tables: Vec<TableSnapshot>,
+    /// Requests of which nobody has said yet which tables they mean.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requests: Vec<SnapshotRequest>,
+}
+
+impl Snapshots {
+    /// Whether there is nothing to go on with.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.tables.is_empty() && self.requests.is_empty()
+    }
+}
+
+/// A snapshot that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRequest {
+    /// Names it from here on.
+    pub id: String,
+    /// The tables, as `schema.table` or globs of it.
+    pub tables: Vec<String>,
+    /// Only rows for which this SQL condition holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Who asks.
+    pub reason: SnapshotReason,
+}
+
+impl SnapshotRequest {
+    /// A request with an ID of its own.
+    #[must_use]
+    pub fn new(tables: Vec<String>, condition: Option<String>, reason: SnapshotReason) -> Self {
+        Self { id: uuid::Uuid::now_v7().to_string(), tables, condition, reason }
+    }
 }
 
 /// The snapshot of one table.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::checkpoint::SnapshotReason;
+pub use crate::checkpoint::SnapshotRequest as Request;
 
 /// The desk.
 #[derive(Debug, Default)]
@@ -70,19 +71,6 @@ impl Action {
             Self::Stop => Command::Stop { id },
         }
     }
-}
-
-/// A snapshot that is asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
-    /// Names it from here on.
-    pub id: String,
-    /// The tables, as `schema.table` or globs of it.
-    pub tables: Vec<String>,
-    /// Only rows for which this SQL condition holds.
-    pub condition: Option<String>,
-    /// Who asks.
-    pub reason: SnapshotReason,
 }
 
 /// How the snapshot of one table stands.
@@ -145,20 +133,18 @@ impl SnapshotState {
     }
 }
 
-impl Request {
-    /// A request with an ID of its own.
-    #[must_use]
-    pub fn new(tables: Vec<String>, condition: Option<String>, reason: SnapshotReason) -> Self {
-        Self { id: uuid::Uuid::now_v7().to_string(), tables, condition, reason }
-    }
-}
-
 impl Control {
-    /// Leaves a command for the session. A snapshot that is asked for is shown from now on.
+    /// Leaves a command for the session. A snapshot that is asked for is shown from now on. A request
+    /// that waits here already is left once: a session before this one, or the checkpoint, left it.
     pub fn ask(&self, command: Command) {
         let mut state = self.lock();
         if let Command::Take(request) = &command {
-            state.pending.push(request.clone());
+            if state.asked.contains(&command) {
+                return;
+            }
+            if !state.pending.contains(request) {
+                state.pending.push(request.clone());
+            }
         }
         state.asked.push_back(command);
         drop(state);
@@ -237,5 +223,22 @@ mod tests {
         let done = SnapshotStatus { state: SnapshotState::Done, ..shown[0].clone() };
         control.show(vec![done.clone()]);
         assert_eq!(control.shown(), [done]);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_is_left_again_is_shown_and_taken_once() {
+        let control = Control::default();
+        let request = Request::new(vec!["public.a".to_owned()], None, SnapshotReason::Asked);
+        for _ in 0..2 {
+            control.ask(Command::Take(request.clone()));
+        }
+        control.ask(Command::Pause { id: request.id.clone() });
+        assert_eq!(control.shown().len(), 1);
+        assert_eq!(control.next().await, Command::Take(request.clone()));
+        assert_eq!(control.next().await, Command::Pause { id: request.id.clone() });
+        // One that was begun with, and left again by whoever began.
+        control.ask(Command::Take(request.clone()));
+        assert_eq!(control.shown().len(), 1);
+        assert_eq!(control.next().await, Command::Take(request));
     }
 }

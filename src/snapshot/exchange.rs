@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::chunk::Chunk;
 use super::watermark::Watermark;
 use super::window::{Closed, Spoiled};
-use crate::checkpoint::{Snapshots, TableSnapshot};
+use crate::checkpoint::{SnapshotRequest, Snapshots, TableSnapshot};
 use crate::lsn::Lsn;
 
 /// What a watermark stands for.
@@ -90,6 +90,10 @@ pub enum Edit {
         /// The table.
         table: String,
     },
+    /// A snapshot is asked for; which tables that means is not known yet.
+    Ask(SnapshotRequest),
+    /// The request is answered: its tables stand on their own, or nothing comes of it.
+    Answer(SnapshotRequest),
 }
 
 impl Edit {
@@ -102,21 +106,23 @@ impl Edit {
 
     /// Carries it out.
     pub fn apply(self, snapshots: &mut Snapshots) {
-        let (id, schema, table) = match &self {
-            Self::Put(TableSnapshot { id, schema, table, .. })
-            | Self::Remove { id, schema, table } => (id, schema, table),
-        };
-        let is_it = |of: &TableSnapshot| (&of.id, &of.schema, &of.table) == (id, schema, table);
-        let at = snapshots.tables.iter().position(is_it);
-        match (self, at) {
-            (Self::Put(new), Some(at)) => {
-                if let Some(old) = snapshots.tables.get_mut(at) {
-                    *old = new;
+        let Snapshots { tables, requests } = snapshots;
+        match self {
+            Self::Put(new) => {
+                let is_it = |of: &&mut TableSnapshot| {
+                    (&of.id, &of.schema, &of.table) == (&new.id, &new.schema, &new.table)
+                };
+                match tables.iter_mut().find(is_it) {
+                    Some(old) => *old = new,
+                    None => tables.push(new),
                 }
             }
-            (Self::Put(new), None) => snapshots.tables.push(new),
-            (Self::Remove { .. }, Some(at)) => drop(snapshots.tables.remove(at)),
-            (Self::Remove { .. }, None) => {}
+            Self::Remove { id, schema, table } => {
+                tables.retain(|of| (&of.id, &of.schema, &of.table) != (&id, &schema, &table));
+            }
+            Self::Ask(new) if requests.contains(&new) => {}
+            Self::Ask(new) => requests.push(new),
+            Self::Answer(answered) => requests.retain(|request| *request != answered),
         }
     }
 }
@@ -238,5 +244,22 @@ mod tests {
             edit.apply(&mut snapshots);
         }
         assert_eq!(snapshots.tables, [of("1", "a", true), of("2", "a", false)]);
+    }
+
+    #[test]
+    fn a_request_stands_once_until_it_is_answered() {
+        let of = |pattern: &str| SnapshotRequest {
+            id: "mine".to_owned(),
+            tables: vec![pattern.to_owned()],
+            condition: None,
+            reason: SnapshotReason::Asked,
+        };
+        let mut snapshots = Snapshots::default();
+        for edit in [Edit::Ask(of("a.*")), Edit::Ask(of("a.*")), Edit::Ask(of("b.*"))] {
+            edit.apply(&mut snapshots);
+        }
+        assert_eq!(snapshots.requests, [of("a.*"), of("b.*")]);
+        Edit::Answer(of("a.*")).apply(&mut snapshots);
+        assert_eq!(snapshots.requests, [of("b.*")], "another one under the same name");
     }
 }

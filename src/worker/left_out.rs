@@ -79,7 +79,7 @@ mod tests {
         let (id, schema, table) = ("1".to_owned(), "public".to_owned(), "log".to_owned());
         let (condition, is_paused) = (None, false);
         let table = TableSnapshot { id, schema, table, reason, condition, is_paused, progress };
-        Snapshots { tables: vec![table] }
+        Snapshots { tables: vec![table], ..Snapshots::default() }
     }
 
     fn has(left_out: &LeftOut, commit_lsn: u64) -> bool {

@@ -15,14 +15,13 @@ use super::out::Out;
 use super::publish::{Prepared, Publisher};
 use super::{Halt, Lookup, Worker};
 use crate::change::{Change, Data, Position, Relation, Relations, Row, Snapshot, SnapshotMarker};
-use crate::checkpoint::{Snapshots, TableProgress, TableSnapshot};
-use crate::config::TablePattern;
+use crate::checkpoint::Snapshots;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::snapshot::exchange::{Edit, Exchange, Order, Outcome};
 use crate::snapshot::watermark::{OWN_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX};
 use crate::snapshot::{
-    Chunk, Closed, Control, RecentXids, Request, RowReader, Signal, Spoiled, Window, window,
+    Chunk, Closed, Control, RecentXids, RowReader, Signal, Spoiled, Window, window,
 };
 
 /// The windows that are open, and what is needed to close them.
@@ -159,8 +158,8 @@ impl Windows {
         self.carried_out.push(CarriedOut { number: Some(number), edits, result });
     }
 
-    /// A user asks for something in the stream. Tables that are named exactly are noted with the end
-    /// of the transaction, so that the request can't be lost.
+    /// A user asks for something in the stream. A request is noted with the end of the transaction,
+    /// so that it can't be lost before its tables are.
     fn signal(&mut self, position: Position, content: &[u8]) {
         let name = format!("{}-{}", position.commit_lsn, position.ordinal).replace('/', "-");
         let signal = match Signal::read(content, &name) {
@@ -171,7 +170,7 @@ impl Windows {
             }
         };
         if let Signal::Take(requests) = &signal {
-            let edits = requests.iter().flat_map(noted).collect();
+            let edits = requests.iter().cloned().map(Edit::Ask).collect();
             let result = Ok(Closed::default());
             self.carried_out.push(CarriedOut { number: None, edits, result });
         }
@@ -283,25 +282,6 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
         Ok(Ok(closed))
     }
-}
-
-/// The tables of a request that are named exactly, as they stand before anyone has looked at them.
-fn noted(request: &Request) -> Vec<Edit> {
-    let exact = request
-        .tables
-        .iter()
-        .filter(|text| TablePattern::parse(text).is_ok_and(|pattern| pattern.is_exact()));
-    let names = exact.filter_map(|text| text.split_once('.'));
-    let waiting = names.map(|(schema, table)| TableSnapshot {
-        id: request.id.clone(),
-        schema: schema.to_owned(),
-        table: table.to_owned(),
-        reason: request.reason,
-        condition: request.condition.clone(),
-        is_paused: false,
-        progress: TableProgress::Waiting,
-    });
-    waiting.map(Edit::Put).collect()
 }
 
 /// The relation by which a chunk's rows are published, known to the publisher: the stream's own,

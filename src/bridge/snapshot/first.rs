@@ -89,7 +89,7 @@ impl Bridge {
         }
         let tables = self.tables(catalog, &plan).await?;
         let listed = tables.iter().map(listed).collect();
-        start.checkpoint.snapshots = Arc::new(Snapshots { tables: listed });
+        start.checkpoint.snapshots = Arc::new(Snapshots { tables: listed, ..Snapshots::default() });
         tracing::info!(
             tables = plan.tables.len(),
             pages = plan.tables.iter().map(plan::Table::pages).sum::<u64>(),

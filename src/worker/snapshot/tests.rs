@@ -268,7 +268,8 @@ fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Durati
         is_paused: false,
         progress: TableProgress::Waiting,
     };
-    let snapshots = Arc::new(Snapshots { tables: tables.iter().map(listed).collect() });
+    let tables_listed = tables.iter().map(listed).collect();
+    let snapshots = Arc::new(Snapshots { tables: tables_listed, ..Snapshots::default() });
     let readers = random.random_range(1..4);
     let memory = |random: &mut StdRng| Memory {
         content: Arc::clone(content),

@@ -178,8 +178,12 @@ async fn a_signal_is_noted_where_it_stands_and_left_for_whoever_takes_snapshots(
     let broken = wire::message(true, 210, "rowcast.signal", b"take one");
     windowed.transaction(511, &[broken]);
     assert!(windowed.sent().is_empty());
-    let noted = TableSnapshot { id: "7".to_owned(), ..asked(false) };
-    assert_eq!(windowed.stands().tables, [noted], "what is named exactly");
     let snapshot::Command::Take(request) = windowed.control.next().await else { panic!("one") };
     assert_eq!((request.id.as_str(), request.tables.len()), ("7", 2));
+    assert_eq!(windowed.stands().requests, std::slice::from_ref(&request));
+    // Once it is known what it means, that stands in its place.
+    let edits = vec![Edit::Put(asked(false)), Edit::Answer(request)];
+    windowed.order(512, Order::Note(edits));
+    let answered = Snapshots { tables: vec![asked(false)], ..Snapshots::default() };
+    assert_eq!(windowed.stands(), answered);
 }

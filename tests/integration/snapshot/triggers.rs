@@ -242,6 +242,32 @@ async fn signals_in_the_stream_are_obeyed_once_and_a_wrong_one_is_told_and_harms
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_by_a_glob_outlives_a_kill_before_its_tables_are_known() {
+    let kafka = kafka_or_skip!().brokers();
+    let (database, client, name, mut bridge) = scene(&kafka, "glob", "", NEVER).await;
+    let holder = database.client().await;
+    // Whoever tries the condition on the table waits for this.
+    let lock = "BEGIN; LOCK TABLE rides IN ACCESS EXCLUSIVE MODE";
+    holder.batch_execute(lock).await.expect("lock the table");
+    let signal = r#"{"type":"snapshot","id":"glob","tables":["public.ri*"],"where":"fare > 97"}"#;
+    let emit = "SELECT pg_logical_emit_message(true, 'rowcast.signal', $1)";
+    client.execute(emit, &[&signal]).await.expect("emit");
+    super::all_published(&client, &name).await;
+    bridge.kill();
+    holder.batch_execute("COMMIT").await.expect("let it go");
+    bridge.start_again();
+    assert_eq!(ids(&kafka, &format!("{name}.public.rides"), "r", 3).await, [98, 99, 100]);
+    assert_eq!(ended(&bridge, "glob").await, ["done"]);
+    assert!(bridge.terminate(PATIENCE).success());
+
+    // It is answered: the next start knows nothing of it.
+    bridge.start_again();
+    bridge.wait_until_ready(PATIENCE).expect("it runs");
+    let (_, list) = ask(&bridge, "GET", "/snapshots", "", &Value::Null);
+    assert_eq!(list["snapshots"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_comes_up_is_published_with_the_rows_that_it_has() {
     let kafka = kafka_or_skip!().brokers();
     let database = TestDatabase::create().await;

@@ -100,6 +100,9 @@ impl Coordinator {
             tracing::info!(table = %format_args!("{schema}.{table}"), id, "snapshot taken up again");
             coordinator.begin(snapshot.clone());
         }
+        for request in &stands.requests {
+            coordinator.control.ask(Command::Take(request.clone()));
+        }
         coordinator
     }
 

@@ -55,6 +55,7 @@ impl Coordinator {
             Ok(tables) => tables,
             Err(reason) => {
                 let (tables, id) = (request.tables.join(", "), &request.id);
+                self.note(vec![Edit::Answer(request.clone())]).await?;
                 tracing::error!(tables, id, reason, "snapshot refused");
                 self.answer(request, SnapshotState::Failed, reason);
                 return Ok(());
@@ -89,13 +90,15 @@ impl Coordinator {
                 },
             });
         }
+        let mut edits: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
+        edits.push(Edit::Answer(request.clone()));
+        self.note(edits).await?;
         if new.is_empty() {
             tracing::info!(tables = request.tables.join(", "), "a snapshot is under way already");
             let note = "it is under way already".to_owned();
             self.answer(request, SnapshotState::Stopped, note);
             return Ok(());
         }
-        self.note(new.iter().cloned().map(Edit::Put).collect()).await?;
         for snapshot in new {
             let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
             tracing::info!(
