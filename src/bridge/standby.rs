@@ -11,15 +11,17 @@
 //! A connection that died without a word leaves its walsender behind, which holds the slot until
 //! `wal_sender_timeout`. Where that walsender served *this* process, nobody can be hurt by its end:
 //! process id and start time are those that the server itself told on our connection, and our end
-//! of it is closed. Any other holder may be alive, so it is waited for, never ended.
+//! of it is closed. Any other holder may be alive, so it is waited for, never ended; but for one that
+//! makes the slot still, and for whom nobody waits any more (`postgres::slot_creation`).
 
 use std::time::Duration;
 
 use super::{Bridge, setup, start};
 use crate::admin::State;
 use crate::error::{self, Error};
+use crate::lsn::Lsn;
 use crate::postgres::slot::{self, SlotState};
-use crate::postgres::{self, Walsender};
+use crate::postgres::{self, Walsender, slot_creation};
 
 /// Time between two looks at the slot: a quarter of the two seconds within which a copy takes over.
 pub(super) const POLL: Duration = Duration::from_millis(500);
@@ -36,8 +38,8 @@ impl Bridge {
         let mut ours = self.take_walsender();
         let mut told_of = None;
         loop {
-            let pid = match slot::state(&client, name, database).await? {
-                SlotState::Active { pid, .. } => pid,
+            let (pid, is_made) = match slot::state(&client, name, database).await? {
+                SlotState::Active { pid, confirmed } => (pid, confirmed != Lsn::ZERO),
                 SlotState::Absent if self.has_streamed() && !start::heals_gaps(&self.settings) => {
                     return Err(postgres::Error::SlotGone { slot: name.clone() }.into());
                 }
@@ -45,11 +47,21 @@ impl Bridge {
             };
             if let Some(ours) = ours.take_if(|ours| ours.pid == pid) {
                 end_ours(&client, &ours).await;
+            } else if !is_made && slot_creation::end_deserted(&client, name, pid).await? {
+                tracing::warn!(
+                    slot = name,
+                    pid,
+                    "the server still makes the slot for a copy that is gone: its process is ended"
+                );
             } else if told_of != Some(pid) {
                 told_of = Some(pid);
                 let holder = slot::holder(&client, pid).await?;
-                tracing::info!(slot = name, holder, "standby: another reads from the slot");
-                self.stand_by(format!("the slot {name:?} is read by {holder}"));
+                let (line, does) = match is_made {
+                    true => ("standby: another reads from the slot", "is read by"),
+                    false => ("standby: another makes the slot", "is being made by"),
+                };
+                tracing::info!(slot = name, holder, "{line}");
+                self.stand_by(format!("the slot {name:?} {does} {holder}"));
             }
             tokio::time::sleep(POLL).await;
         }

@@ -29,7 +29,7 @@ pub enum SlotState {
     Active {
         /// The server process that serves it.
         pid: i32,
-        /// Where the next reader starts.
+        /// Where the next reader starts; zero while the slot is being made.
         confirmed: Lsn,
     },
     /// The server removed WAL that it needs.

@@ -3,7 +3,9 @@
 //!
 //! The walsender that makes it says nothing meanwhile, so a second connection is asked what it waits
 //! for. The same question tells a wait from a line that is dead: a walsender that is gone, or that
-//! waits for us while we wait for it, will never answer.
+//! waits for us while we wait for it, will never answer. And for as long as it is there, it holds a
+//! lock that tells other copies that somebody waits: without it, a walsender that makes the slot was
+//! left behind by a process that was killed ([`end_deserted`]).
 //!
 //! Not here: who hears of it, and what becomes of a walsender that is left alone; see the bridge.
 
@@ -19,6 +21,8 @@ use super::walsender::Walsender;
 use super::{Error, client};
 
 const QUESTION: &str = include_str!("../../sql/slot_creation.sql");
+const LOCK: &str = include_str!("../../sql/lock_slot_making.sql");
+const END_MAKER: &str = include_str!("../../sql/end_slot_maker.sql");
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -124,82 +128,110 @@ impl ReplicationClient {
         (info, options): (&ConnInfo, &ConnectOptions),
         waits: impl FnMut(Option<Blocker>, Duration),
     ) -> Result<CreatedSlot, Error> {
+        let mut watch = Watch { slot: name, walsender, info, options, connected: None };
+        // Before the slot is begun, so that nobody finds it without the lock. The first look tells what
+        // is wrong with the connection.
+        let _ = tokio::time::timeout(ANSWER, watch.client()).await;
         tokio::select! {
             created = self.create_slot(name, slot) => created,
-            error = watch(walsender, info, options, waits) => Err(error),
+            error = watch.until_dead(waits) => Err(error),
         }
     }
 }
 
-/// Looks again and again; ends with what is wrong.
-async fn watch(
-    walsender: &Walsender,
-    info: &ConnInfo,
-    options: &ConnectOptions,
-    mut waits: impl FnMut(Option<Blocker>, Duration),
-) -> Error {
-    let started = Instant::now();
-    let mut connected = None;
-    let mut bad = 0;
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let look = look(&mut connected, walsender, info, options);
-        let looked = match tokio::time::timeout(ANSWER, look).await {
-            Ok(looked) => looked,
-            Err(_) => Err(Error::Timeout { doing: MAKING, after: started.elapsed() }),
-        };
-        let error = match looked {
-            Ok(Sight::AtWork(blocker)) => {
-                bad = 0;
-                waits(blocker, started.elapsed());
-                continue;
-            }
-            Ok(Sight::Gone) => Error::Closed,
-            Ok(Sight::Idle) => Error::Timeout { doing: MAKING, after: started.elapsed() },
-            Err(error) => {
-                connected = None;
-                error
-            }
-        };
-        bad += 1;
-        if bad == LOOKS {
-            return error;
-        }
-    }
+/// Ends the server process `pid` if it makes the slot for a process like this one that is gone: under
+/// the same role and application name, and nobody has the lock. Should one be taken for gone that only
+/// lost a connection, it begins anew.
+///
+/// Returns whether it was told to end.
+///
+/// # Errors
+/// When the query fails.
+pub async fn end_deserted(client: &Client, slot: &str, pid: i32) -> Result<bool, Error> {
+    let failed = |source| Error::Sql { doing: "end the making of a slot", source };
+    let row = client.query_opt(END_MAKER, &[&slot, &pid]).await.map_err(failed)?;
+    Ok(row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
 }
 
-async fn look(
-    connected: &mut Option<Client>,
-    walsender: &Walsender,
-    info: &ConnInfo,
-    options: &ConnectOptions,
-) -> Result<Sight, Error> {
-    let client = match connected.take().filter(|client| !client.is_closed()) {
-        Some(client) => client,
-        None => client::connect(info, options).await?,
-    };
-    let client = connected.insert(client);
-    let failed = |source| Error::Sql { doing: "ask what the slot waits for", source };
-    let Walsender { pid, started } = walsender;
-    let Some(row) = client.query_opt(QUESTION, &[pid, started]).await.map_err(failed)? else {
-        return Ok(Sight::Gone);
-    };
-    if !row.get::<_, bool>(0) {
-        return Ok(Sight::Idle);
+/// The second connection.
+struct Watch<'a> {
+    slot: &'a str,
+    walsender: &'a Walsender,
+    info: &'a ConnInfo,
+    options: &'a ConnectOptions,
+    connected: Option<Client>,
+}
+
+impl Watch<'_> {
+    /// Looks again and again; ends with what is wrong.
+    async fn until_dead(&mut self, mut waits: impl FnMut(Option<Blocker>, Duration)) -> Error {
+        let started = Instant::now();
+        let mut bad = 0;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let looked = match tokio::time::timeout(ANSWER, self.look()).await {
+                Ok(looked) => looked,
+                Err(_) => Err(Error::Timeout { doing: MAKING, after: started.elapsed() }),
+            };
+            let error = match looked {
+                Ok(Sight::AtWork(blocker)) => {
+                    bad = 0;
+                    waits(blocker, started.elapsed());
+                    continue;
+                }
+                Ok(Sight::Gone) => Error::Closed,
+                Ok(Sight::Idle) => Error::Timeout { doing: MAKING, after: started.elapsed() },
+                Err(error) => {
+                    self.connected = None;
+                    error
+                }
+            };
+            bad += 1;
+            if bad == LOOKS {
+                return error;
+            }
+        }
     }
-    let age = |at: usize| {
-        row.get::<_, Option<i64>>(at).map(|n| Duration::from_secs(u64::try_from(n).unwrap_or(0)))
-    };
-    Ok(Sight::AtWork(row.get::<_, Option<i32>>(1).map(|pid| Blocker {
-        pid: (pid != 0).then_some(pid),
-        user: row.get(2),
-        application: row.get(3),
-        database: row.get(4),
-        state: row.get(5),
-        age: age(6),
-        query_age: age(7),
-        gid: row.get(8),
-    })))
+
+    /// The connection, with the lock.
+    async fn client(&mut self) -> Result<&Client, Error> {
+        let client = match self.connected.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => {
+                let client = client::connect(self.info, self.options).await?;
+                let failed = |source| Error::Sql { doing: "lock the name of the slot", source };
+                client.query_one(LOCK, &[&self.slot]).await.map_err(failed)?;
+                client
+            }
+        };
+        Ok(self.connected.insert(client))
+    }
+
+    async fn look(&mut self) -> Result<Sight, Error> {
+        let Walsender { pid, started } = self.walsender;
+        let client = self.client().await?;
+        let failed = |source| Error::Sql { doing: "ask what the slot waits for", source };
+        let Some(row) = client.query_opt(QUESTION, &[pid, started]).await.map_err(failed)? else {
+            return Ok(Sight::Gone);
+        };
+        if !row.get::<_, bool>(0) {
+            return Ok(Sight::Idle);
+        }
+        let age = |at: usize| {
+            let seconds = row.get::<_, Option<i64>>(at)?;
+            Some(Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+        };
+        Ok(Sight::AtWork(row.get::<_, Option<i32>>(1).map(|pid| Blocker {
+            pid: (pid != 0).then_some(pid),
+            user: row.get(2),
+            application: row.get(3),
+            database: row.get(4),
+            state: row.get(5),
+            age: age(6),
+            query_age: age(7),
+            gid: row.get(8),
+        })))
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,25 @@
 //! A slot whose making waits for transactions that run: named while it waits, given up together with
 //! the bridge, and begun anew when the line is dead.
 
+use std::time::Duration;
+
 use tokio_postgres::Client;
 
-use super::{all_arrive, create_table, metric, readyz, stop, write};
+use super::{all_arrive, create_table, last, metric, readyz, stop, walsender, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{Brokers, kafka_or_skip};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
 use crate::support::relay::{Line, Relay};
 use crate::support::{PATIENCE, eventually, unique};
+
+/// A server of its own, with a database and a table, and two who use it.
+async fn scene() -> (PostgresServer, TestDatabase, Client, Client) {
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let (client, long) = (database.client().await, database.client().await);
+    create_table(&client).await;
+    (server, database, client, long)
+}
 
 /// Begins a transaction that has written, so that a new slot waits for it. Gives its process.
 async fn begin(client: &Client) -> i32 {
@@ -84,10 +95,7 @@ async fn a_transaction_that_a_new_slot_waits_for_is_named_while_it_does() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_while_a_new_slot_waits_leaves_neither_slot_nor_walsender() {
     let brokers = Brokers::any().bootstrap();
-    let server = PostgresServer::start(Binaries::newest(), &[]);
-    let database = server.database().await;
-    let (client, long) = (database.client().await, database.client().await);
-    create_table(&client).await;
+    let (_server, database, client, long) = scene().await;
     begin(&long).await;
     let mut bridge = Bridge::start(&unique("left"), &database.tcp_url, &brokers, "");
     readyz(&bridge, 503, "waits for the transaction").await;
@@ -99,6 +107,57 @@ async fn sigterm_while_a_new_slot_waits_leaves_neither_slot_nor_walsender() {
     .await;
     long.batch_execute("COMMIT").await.expect("commit");
     assert_eq!(slots(&client).await, (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_kill_while_a_new_slot_waits_the_next_start_ends_what_was_left_and_waits_itself() {
+    let brokers = Brokers::any().bootstrap();
+    let (_server, database, client, long) = scene().await;
+    begin(&long).await;
+    let name = unique("killed");
+    let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, "");
+    readyz(&bridge, 503, "waits for the transaction").await;
+    let left = walsender(&client, &name).await.expect("it makes the slot");
+    bridge.kill();
+    bridge.start_again();
+    // The server does not look whether anyone is there while it waits.
+    eventually(PATIENCE, "another walsender to make the slot", async || {
+        walsender(&client, &name).await.filter(|pid| *pid != left)
+    })
+    .await;
+    readyz(&bridge, 503, "waits for the transaction").await;
+    assert_eq!(slots(&client).await, (1, 1));
+    let log = bridge.log();
+    assert!(
+        log.contains("for a copy that is gone") && !log.contains("standby: another"),
+        "log:\n{log}"
+    );
+    long.batch_execute("COMMIT").await.expect("commit");
+    bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{ended:?}"));
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_waits_for_its_new_slot_is_waited_for_by_the_next() {
+    let brokers = Brokers::any().bootstrap();
+    let (_server, database, client, long) = scene().await;
+    begin(&long).await;
+    let name = unique("both");
+    let mut first = Bridge::start(&name, &database.tcp_url, &brokers, "");
+    readyz(&first, 503, "waits for the transaction").await;
+    let maker = walsender(&client, &name).await.expect("it makes the slot");
+    let mut second = Bridge::start(&name, &database.tcp_url, &brokers, "");
+    let told = format!("is being made by server process {maker}, application \"rowcast {name}\"");
+    readyz(&second, 503, &told).await;
+    // Several looks of the second, and of the first.
+    last(Duration::from_secs(2)).await;
+    assert_eq!(walsender(&client, &name).await, Some(maker));
+    long.batch_execute("COMMIT").await.expect("commit");
+    readyz(&first, 200, "streaming").await;
+    assert_eq!(metric(&first, "rowcast_retries_total"), 0, "log:\n{}", first.log());
+    readyz(&second, 503, "is read by").await;
+    stop(&mut second);
+    stop(&mut first);
 }
 
 /// Starts a bridge behind a relay whose slot waits for a transaction.
@@ -120,10 +179,7 @@ async fn waiting(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_is_swallowed_while_a_new_slot_waits_is_noticed_and_the_slot_made_anew() {
     let kafka = kafka_or_skip!();
-    let server = PostgresServer::start(Binaries::newest(), &[]);
-    let database = server.database().await;
-    let (client, long) = (database.client().await, database.client().await);
-    create_table(&client).await;
+    let (server, database, client, long) = scene().await;
     let brokers = kafka.brokers();
     let (relay, name, mut bridge) = waiting(&server, &database, &brokers, &long).await;
     relay.set(Line::BlackHole);
@@ -146,10 +202,7 @@ async fn a_line_that_is_swallowed_while_a_new_slot_waits_is_noticed_and_the_slot
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_is_swallowed_once_a_new_slot_is_made_is_noticed() {
     let kafka = kafka_or_skip!();
-    let server = PostgresServer::start(Binaries::newest(), &[]);
-    let database = server.database().await;
-    let (client, long) = (database.client().await, database.client().await);
-    create_table(&client).await;
+    let (server, database, client, long) = scene().await;
     let brokers = kafka.brokers();
     let (relay, name, mut bridge) = waiting(&server, &database, &brokers, &long).await;
     let before = relay.swallowed();
