@@ -252,6 +252,43 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn while_nothing_streams_nothing_is_taken_and_the_reason_is_told() {
+        let status = tokio::sync::watch::Sender::new(super::super::Status::default());
+        let metrics = Arc::<crate::metrics::Metrics>::default();
+        let progress = Arc::new(crate::snapshot::progress::Book::new(Arc::clone(&metrics)));
+        let observed = Observed { status: status.subscribe(), metrics, progress };
+        let desk = desk(None, true);
+        let control = Arc::clone(&desk.control);
+        let served = Served { observed, desk };
+        let ask = async || {
+            let body = Bytes::from_static(br#"{"tables": ["public.rides"]}"#);
+            take(Extract(served.clone()), HeaderMap::new(), body).await
+        };
+        for state in
+            [State::Preflight, State::Standby, State::Backoff, State::Draining, State::Stopped]
+        {
+            status.send_modify(|status| {
+                status.state = state;
+                status.reason = Some("who knows why".to_owned());
+            });
+            let refused = ask().await.expect_err("it is refused");
+            assert_eq!(refused.code, 503, "{state:?}");
+            let wanted = format!("takes no requests now: {}: who knows why", state.word());
+            assert!(refused.error.ends_with(&wanted), "{refused:?}");
+            assert!(refused.fix.is_some_and(|fix| fix.contains("/readyz")));
+            let path = Path(("7".to_owned(), "pause".to_owned()));
+            let refused = act(Extract(served.clone()), path, HeaderMap::new()).await;
+            assert_eq!(refused.expect_err("so is this").code, 503, "{state:?}");
+            assert!(control.shown().is_empty(), "nothing is left behind");
+        }
+        for state in [State::Snapshot, State::Streaming] {
+            status.send_modify(|status| status.state = state);
+            assert!(ask().await.is_ok(), "{state:?}");
+        }
+        assert_eq!(control.shown().len(), 2);
+    }
+
     fn answer(desk: &Desk, pairs: &[(header::HeaderName, &'static str)]) -> u16 {
         let value = |(name, value): &(header::HeaderName, &'static str)| {
             (name.clone(), header::HeaderValue::from_static(value))

@@ -25,7 +25,7 @@ const WHOLE: u64 = 1000;
 /// Shows what the book has, until the task is dropped.
 pub(super) async fn show(book: Arc<Book>, bars: Option<MultiProgress>) {
     let mut drawn = bars.map(Bars::new);
-    let mut line_at: Option<Instant> = None;
+    let mut lines = Lines::default();
     loop {
         tokio::time::sleep(LOOK).await;
         let report = book.snapshot();
@@ -33,11 +33,25 @@ pub(super) async fn show(book: Arc<Book>, bars: Option<MultiProgress>) {
             bars.draw(&report, rows() / 2);
             continue;
         }
+        lines.look(&report, Instant::now());
+    }
+}
+
+/// The lines in the log.
+#[derive(Default)]
+struct Lines {
+    /// When the last one was written; before the first, since when there is something to tell.
+    since: Option<Instant>,
+}
+
+impl Lines {
+    /// Tells of a report, if it is time for it.
+    fn look(&mut self, report: &Report, now: Instant) {
         if !report.running {
-            line_at = None;
-        } else if line_at.get_or_insert_with(Instant::now).elapsed() >= LINE {
-            line_at = Some(Instant::now());
-            tell(&report);
+            self.since = None;
+        } else if now.duration_since(*self.since.get_or_insert(now)) >= LINE {
+            self.since = Some(now);
+            tell(report);
         }
     }
 }
@@ -145,6 +159,45 @@ mod tests {
 
     use super::*;
     use crate::snapshot::progress::{Amount, Planned};
+
+    #[test]
+    fn the_log_has_a_line_every_ten_seconds_for_as_long_as_a_snapshot_goes_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let writer: Arc<std::fs::File> = Arc::new(file.reopen().unwrap());
+        let log = tracing_subscriber::fmt().with_writer(writer).with_ansi(false).finish();
+        let book = Book::new(Arc::default());
+        let (mut lines, start) = (Lines::default(), Instant::now());
+        let mut told_at = Vec::new();
+        tracing::subscriber::with_default(log, || {
+            let size = Amount { pages: 100, ..Amount::default() };
+            let mut table = None;
+            for step in 0..320 {
+                match step {
+                    // Nothing is read for five seconds, then a table for forty, then another for ten.
+                    25 | 250 => {
+                        table = Some(book.begin_table(Planned { size, ..Planned::default() }));
+                    }
+                    226 | 300 => table.iter().for_each(|table| book.finish(*table)),
+                    _ => {}
+                }
+                if step == 60 {
+                    let read = Amount { rows: 500, bytes: 50_000, pages: 25 };
+                    table.iter().for_each(|table| book.advance(*table, read));
+                }
+                lines.look(&book.snapshot(), start + LOOK * step);
+                let text = std::fs::read_to_string(file.path()).unwrap();
+                if text.lines().count() > told_at.len() {
+                    told_at.push(step);
+                }
+            }
+        });
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        // The second was done when its first line was due.
+        assert_eq!(told_at, [75, 125, 175, 225], "{text}");
+        let fields = "snapshot goes on percent=25.0 rows=500 bytes=50000 rows_per_second=0 \
+                      bytes_per_second=0 tables_left=1 tables_total=1";
+        assert!(text.contains(fields), "{text}");
+    }
 
     fn drawn(terminal: &InMemoryTerm) -> Vec<String> {
         terminal.contents().lines().map(|line| line.trim_end().to_owned()).collect()
