@@ -116,7 +116,7 @@ impl Bridge {
             opened;
         if first.is_none() && is_first_stream && self.settings.snapshot.mode == SnapshotMode::Always
         {
-            let all = Request::new(vec!["*.*".to_owned()], None, SnapshotReason::Asked);
+            let all = Request::new(vec!["*.*".to_owned()], None, SnapshotReason::First);
             self.control.ask(Command::Take(all));
         }
         if let Some(first) = first {

@@ -54,6 +54,81 @@ async fn always_reads_at_every_start_and_beside_the_stream_from_the_second_on() 
     assert_eq!(marker, "incremental");
 }
 
+/// The snapshots beside the stream that are listed: table, reason and state.
+fn listed(scenario: &Scenario) -> Vec<[String; 3]> {
+    let bridge = scenario.bridge.as_ref().expect("a bridge");
+    let (_, page) = bridge.get("/snapshots").expect("it answers");
+    let page: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+    let listed = page["snapshots"].as_array().expect("a list").iter();
+    let text = |of: &serde_json::Value, key| of[key].as_str().expect("a text").to_owned();
+    listed.map(|of| ["table", "reason", "state"].map(|key| text(of, key))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn for_always_a_reload_is_no_start_and_only_a_table_that_it_adds_is_read() {
+    let server = PostgresServer::shared();
+    let setup = format!(
+        "{SETUP}; CREATE TABLE zones (id int PRIMARY KEY, note text);
+                         INSERT INTO zones VALUES (7, 'before')"
+    );
+    for before in ["always", "initial"] {
+        let of = |mode: &str, tables: &str| {
+            format!("[snapshot]\nmode = \"{mode}\"\n[postgres]\ntables = [\"public.{tables}\"]\n")
+        };
+        let tables = ["public.rides", "public.zones"];
+        let mut scenario = Scenario::prepare(server, &of(before, "rides"), &setup, &tables).await;
+        scenario.run();
+        assert_eq!(short(&scenario.events("public.rides").await), json!([event("r", 1, "before")]));
+        scenario.configure(&of("always", "*"));
+        scenario.bridge.as_ref().expect("a bridge").hang_up();
+        eventually(PATIENCE, "the rows of the table that is added", async || {
+            let is_done = |of: &[String; 3]| of[0] == "public.zones" && of[2] == "done";
+            listed(&scenario).iter().any(is_done).then_some(())
+        })
+        .await;
+        // What a start asks for would stand there too, before all else.
+        let others: Vec<_> =
+            listed(&scenario).into_iter().filter(|of| of[0] != "public.zones").collect();
+        assert!(others.is_empty(), "{before}: {others:?}");
+        assert_eq!(short(&scenario.events("public.zones").await), json!([event("r", 7, "before")]));
+        assert_eq!(scenario.events("public.rides").await.len(), 1);
+        scenario.stop();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn always_goes_on_with_what_the_start_before_left_and_does_not_begin_it_twice() {
+    let mut scenario = scenario("always").await;
+    scenario.run();
+    assert_eq!(scenario.events("public.rides").await.len(), 1);
+    scenario.stop();
+    // Whoever reads the table waits for this.
+    let holder = scenario.connect().await;
+    let lock = "BEGIN; LOCK TABLE rides IN ACCESS EXCLUSIVE MODE";
+    holder.batch_execute(lock).await.expect("lock the table");
+    let waiting = ["public.rides", "first", "waiting"].map(str::to_owned);
+    scenario.run();
+    eventually(PATIENCE, "the table to be noted", async || {
+        (listed(&scenario) == [waiting.clone()]).then_some(())
+    })
+    .await;
+    scenario.bridge.as_mut().expect("a bridge").kill();
+    scenario.run();
+    let known = ["*.*", "first", "stopped"].map(str::to_owned);
+    eventually(PATIENCE, "the second to be known", async || {
+        (listed(&scenario) == [known.clone(), waiting.clone()]).then_some(())
+    })
+    .await;
+    holder.batch_execute("COMMIT").await.expect("let it go");
+    let done = ["public.rides", "first", "done"].map(str::to_owned);
+    eventually(PATIENCE, "the table to be read", async || {
+        (listed(&scenario) == [known.clone(), done.clone()]).then_some(())
+    })
+    .await;
+    let expected = json!([event("r", 1, "before"), event("r", 1, "before")]);
+    assert_eq!(short(&scenario.events("public.rides").await), expected);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn never_reads_nothing() {
     let mut scenario = scenario("never").await;

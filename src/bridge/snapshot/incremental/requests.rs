@@ -66,8 +66,8 @@ impl Coordinator {
             self.tasks.iter().any(|task| {
                 task.name() == name
                     && (task.snapshot.id == request.id
-                        // What comes anyway need not come twice.
-                        || (request.reason == SnapshotReason::Added
+                        // What comes anyway need not come twice, unless somebody asks for it.
+                        || (request.reason != SnapshotReason::Asked
                             && task.snapshot.condition.is_none()))
             })
         };
