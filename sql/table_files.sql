@@ -19,7 +19,8 @@ SELECT r.oid AS root,
              AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
            ORDER BY a.attnum
        ) AS hidden,
-       pg_catalog.row_security_active(c.oid) AS has_row_security
+       pg_catalog.row_security_active(c.oid) AS has_row_security,
+       pg_catalog.pg_table_size(c.oid) AS whole_bytes
 FROM unnest($1::oid[]) AS r (oid)
 CROSS JOIN LATERAL (
     SELECT p.relid FROM pg_catalog.pg_partition_tree(r.oid) p WHERE p.isleaf

@@ -26,7 +26,7 @@ use self::out::Out;
 pub use self::oversize::Oversize;
 pub use self::publish::Policy;
 use self::publish::{Prepared, Publisher};
-use self::window::{Heard, Windows};
+use self::window::{Heard, News, Windows};
 use crate::change::{
     Assembler, Change, KeyChoice, Position, Relation, RelationFacts, Reselected, Row, Step,
     Transaction,
@@ -141,7 +141,7 @@ pub fn write_checkpoint<S: Sink>(
     stop: Arc<Stop>,
     checkpointing: Checkpointing,
 ) -> Result<bool, Error> {
-    match Out::new(sink, ledger, metrics, stop, checkpointing).begin_durably() {
+    match Out::new(sink, ledger, metrics, stop, checkpointing).settle() {
         Ok(()) => Ok(true),
         Err(Halt::Stopped) => Ok(false),
         Err(Halt::Failed(error)) => Err(error),
@@ -288,12 +288,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                     self.send_around(&transaction)?;
                 }
                 self.out.ledger.commit(end_lsn, Position { commit_lsn, ordinal: changes });
-                if let Some(stand) = self.windows.as_mut().and_then(|w| w.ended(end_lsn)) {
-                    self.out.checkpoints.snapshots_stand(end_lsn, stand);
-                }
-                let is_behind = self.windows.as_ref().is_some_and(|w| w.left_out.is_behind());
-                self.out.checkpoints.is_held = is_behind;
-                self.out.source_ended()?;
+                self.source_ended(end_lsn)?;
                 self.out.metrics.transactions.inc();
                 self.out.metrics.received_lsn.set(end_lsn.as_u64());
             }
@@ -303,6 +298,15 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             self.out.message_ended()?;
         }
         Ok(())
+    }
+
+    /// A transaction has ended, and the ledger knows of it.
+    fn source_ended(&mut self, end_lsn: Lsn) -> Result<(), Halt> {
+        let news = self.windows.as_mut().and_then(|windows| windows.ended(end_lsn));
+        let Some(News { stand, is_durable }) = news else { return self.out.source_ended() };
+        self.out.checkpoints.snapshots_stand(end_lsn, stand);
+        self.out.source_ended()?;
+        if is_durable { self.out.settle() } else { Ok(()) }
     }
 
     /// Sends what the encoder has to say of a transaction's begin or end, if anything. It gets a

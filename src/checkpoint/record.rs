@@ -152,7 +152,7 @@ mod tests {
     const SNAPSHOTS: &str = concat!(
         r#"{"tables":[{"id":"first","schema":"public","table":"zones","reason":"first","#,
         r#""progress":"waiting"},{"id":"first","schema":"public","table":"rides","#,
-        r#""reason":"first","progress":{"pages":{"lsn":"16/B374D900","xmin":771,"leaves":["#,
+        r#""reason":"first","progress":{"pages":{"lsn":"16/B374D900","shows":"771:774:772","leaves":["#,
         r#"{"oid":16400,"filenode":16404,"done":[[0,256],[512,768]]}]}}},"#,
         r#"{"id":"b1","schema":"public","table":"trips","reason":"asked","#,
         r#""condition":"fare > 5","is_paused":true,"#,
@@ -205,7 +205,11 @@ mod tests {
             progress,
         };
         let leaf = LeafProgress { oid: 16_400, filenode: 16_404, done: vec![(0, 256), (512, 768)] };
-        let pages = PageProgress { lsn: Lsn::from(0x16_B374_D900), xmin: 771, leaves: vec![leaf] };
+        let pages = PageProgress {
+            lsn: Lsn::from(0x16_B374_D900),
+            shows: "771:774:772".to_owned(),
+            leaves: vec![leaf],
+        };
         let keys = KeyProgress {
             columns: vec!["id".to_owned()],
             after: Some(vec!["7".to_owned()]),

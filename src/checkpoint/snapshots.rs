@@ -110,14 +110,15 @@ pub enum TableProgress {
     Keys(KeyProgress),
 }
 
-/// Pages that are published.
+/// Pages that are published. Nothing is known of the snapshot, and [`lsn`](Self::lsn) is zero, where
+/// a table has no key and no row of it is read yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PageProgress {
     /// The point of the stream that the exported snapshot shows.
     pub lsn: Lsn,
-    /// Transactions before this one are all in the exported snapshot.
-    pub xmin: u64,
-    /// The table itself, or its partitions.
+    /// The transactions that the exported snapshot shows, as `pg_current_snapshot()` tells it.
+    pub shows: String,
+    /// The table itself, or its partitions, as they were when it was taken.
     pub leaves: Vec<LeafProgress>,
 }
 

@@ -50,29 +50,28 @@ pub enum Order {
     Hold(Hold),
 }
 
-/// A table that is read whole while the stream waits.
+/// Something of a table without a key that is done while the stream waits.
 #[derive(Debug)]
 pub struct Hold {
     /// The table's OID.
     pub oid: u32,
     /// Told once the stream waits.
     pub entered: oneshot::Sender<()>,
-    /// Its rows.
-    pub rows: Receiver<Rows>,
-    /// What holds once they are published, and the stream has come to the point that they show.
-    pub edits: Vec<Edit>,
+    /// What the reader brings.
+    pub brought: Receiver<Brought>,
 }
 
-/// Rows of a table that is read whole.
+/// What a reader brings while the stream waits.
 #[derive(Debug)]
-pub enum Rows {
-    /// Some of them.
-    Some(Box<Chunk>),
-    /// These were all.
-    All {
-        /// The point of the stream that they show: they have every transaction that committed before
-        /// it, and no other.
-        point: Lsn,
+pub enum Brought {
+    /// Rows.
+    Rows(Box<Chunk>),
+    /// That is all: the stream goes on, and this holds.
+    End {
+        /// What holds from the end of the watermark's transaction on.
+        edits: Vec<Edit>,
+        /// Whether that must be durable before the stream goes on.
+        is_durable: bool,
     },
 }
 

@@ -13,8 +13,6 @@
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
-use crate::checkpoint::{LeafProgress, PageProgress};
-
 /// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyColumn {
@@ -90,39 +88,6 @@ impl Keyset {
     }
 }
 
-/// The SQL condition for the rows that are not in pages which were read already, as one snapshot
-/// showed them; none where nothing was read.
-///
-/// A row that was written since may stand in such a page: one that an update moved there, whose
-/// event may lack large values. It is told by the transaction that wrote it. And a table that was
-/// rewritten has another file, of which nothing was read.
-#[must_use]
-pub fn missing_rows(pages: &PageProgress) -> Option<String> {
-    let read = |leaf: &LeafProgress| {
-        let ranges = leaf
-            .done
-            .iter()
-            .map(|(from, to)| format!("ctid >= '({from},0)'::tid AND ctid < '({to},0)'::tid"));
-        let ranges: Vec<String> = ranges.collect();
-        format!(
-            "tableoid = {}::oid AND pg_catalog.pg_relation_filenode(tableoid) = {}::oid AND ({})",
-            leaf.oid,
-            leaf.filenode,
-            ranges.join(" OR ")
-        )
-    };
-    let begun = pages.leaves.iter().filter(|leaf| !leaf.done.is_empty());
-    let read: Vec<String> = begun.map(|leaf| format!("({})", read(leaf))).collect();
-    if read.is_empty() {
-        return None;
-    }
-    let xmin = pages.xmin & u64::from(u32::MAX);
-    Some(format!(
-        "NOT ({}) OR pg_catalog.age(xmin) <= pg_catalog.age('{xmin}'::xid)",
-        read.join(" OR ")
-    ))
-}
-
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ")
 }
@@ -168,22 +133,6 @@ mod tests {
             "AND (c > 5 -- cheap\n) AND (d IS NULL\n) ORDER BY"
         );
         assert!(sql.contains(bounds), "{sql}");
-    }
-
-    #[test]
-    fn what_is_missing_is_what_stands_elsewhere_or_was_written_since() {
-        let leaf =
-            |oid, done: &[(u32, u32)]| LeafProgress { oid, filenode: 9, done: done.to_vec() };
-        let mut pages = PageProgress { xmin: (1 << 32) + 7, ..PageProgress::default() };
-        pages.leaves = vec![leaf(5, &[]), leaf(6, &[(0, 2), (4, 5)])];
-        assert_eq!(
-            missing_rows(&pages).unwrap(),
-            "NOT ((tableoid = 6::oid AND pg_catalog.pg_relation_filenode(tableoid) = 9::oid AND \
-             (ctid >= '(0,0)'::tid AND ctid < '(2,0)'::tid OR ctid >= '(4,0)'::tid AND \
-             ctid < '(5,0)'::tid))) OR pg_catalog.age(xmin) <= pg_catalog.age('7'::xid)"
-        );
-        pages.leaves.pop();
-        assert_eq!(missing_rows(&pages), None);
     }
 
     #[test]

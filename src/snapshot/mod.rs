@@ -40,6 +40,7 @@ mod control;
 mod error;
 pub mod exchange;
 pub mod keyset;
+pub mod missing;
 pub mod pages;
 pub mod plan;
 pub mod progress;

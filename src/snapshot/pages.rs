@@ -77,6 +77,22 @@ impl DonePages {
         &self.ranges
     }
 
+    /// The next pages to read of a file that has so many, at most `step` at a time; none when all
+    /// are done.
+    #[must_use]
+    pub fn next(&self, pages: u32, step: u32) -> Option<PageRange> {
+        let PageRange { from, to } = *self.missing().first()?;
+        let end = from.saturating_add(step.max(1));
+        Some(PageRange { from, to: if to == END && end >= pages { END } else { end.min(to) } })
+    }
+
+    /// How many of so many pages are done.
+    #[must_use]
+    pub fn count(&self, pages: u32) -> u64 {
+        let ranges = self.ranges.iter();
+        ranges.map(|&(from, to)| u64::from(to.min(pages).saturating_sub(from))).sum()
+    }
+
     /// The pages that are not done, ascending; the last range has no end unless it is done.
     #[must_use]
     pub fn missing(&self) -> Vec<PageRange> {
@@ -145,6 +161,32 @@ mod tests {
                 missing.iter().flat_map(|range| range.from..range.to.min(50)).collect();
             let expected: BTreeSet<u32> = (0..50).filter(|page| !model.contains(page)).collect();
             prop_assert_eq!(missing, expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_step_by_step_is_all_that_was_missing_and_nothing_twice(
+            added in prop::collection::vec((0_u32..40, 0_u32..45), 0..8),
+            pages in 0_u32..50,
+            step in 0_u32..9,
+        ) {
+            let mut done = DonePages::from(added);
+            let mut left: BTreeSet<u32> =
+                done.missing().iter().flat_map(|range| range.from..range.to.min(60)).collect();
+            let mut reads = 0;
+            while let Some(range) = done.next(pages, step) {
+                prop_assert!(range.to == END || range.to - range.from <= step.max(1));
+                for page in range.from..range.to.min(60) {
+                    prop_assert!(left.remove(&page), "page {} is read again", page);
+                }
+                done.insert(range);
+                reads += 1;
+            }
+            prop_assert_eq!(left.len(), 0);
+            prop_assert_eq!(done.as_slice(), [(0, END)]);
+            prop_assert!(reads <= pages + 10, "no range is there for pages that are not");
+            prop_assert_eq!(done.count(pages), u64::from(pages));
         }
     }
 

@@ -28,7 +28,7 @@ use std::fmt;
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
-use super::pages::{END, PageRange};
+use super::pages::{END, PAGE_BYTES, PageRange, RANGE_BYTES};
 use super::relation::Description;
 use crate::config::{TableFilter, TableSettings};
 use crate::postgres::Error;
@@ -98,6 +98,20 @@ pub struct Leaf {
     pub pages: u32,
     /// Rows in it, as far as the server has counted; an estimate.
     pub rows: Option<u64>,
+    /// Bytes with all that is stored outside of its rows, if it is still there.
+    pub whole_bytes: Option<u64>,
+}
+
+impl Leaf {
+    /// How many of its pages are read at a time, so that it is not too much with what is stored
+    /// outside of them.
+    #[must_use]
+    pub fn step(&self) -> u32 {
+        let pages = u64::from(self.pages);
+        let whole = self.whole_bytes.unwrap_or_default() / u64::from(PAGE_BYTES);
+        let step = u64::from(RANGE_BYTES / PAGE_BYTES) * pages / whole.max(pages).max(1);
+        u32::try_from(step).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 /// Something that is not read.
@@ -259,6 +273,7 @@ async fn files(client: &Client, tables: &[Published]) -> Result<BTreeMap<u32, Ve
             filenode: row.get(5),
             pages,
             rows: estimated(row.get(7), row.get(8), pages),
+            whole_bytes: row.get::<_, Option<i64>>(12).and_then(|bytes| bytes.try_into().ok()),
         };
         files.entry(row.get(0)).or_default().push(File {
             leaf,

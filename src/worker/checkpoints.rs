@@ -75,8 +75,6 @@ pub(super) struct State {
     /// How the snapshots stand, each with the position through which the stream must be published
     /// before it holds; ascending, and at least one.
     snapshots: VecDeque<(Lsn, Arc<Snapshots>)>,
-    /// Whether what was sent since is to stand in one checkpoint with what comes.
-    pub(super) is_held: bool,
     /// The last change whose records were all sent, and that the ledger does not know of.
     pub(super) last_change: Option<Position>,
     /// The last checkpoint as a record's value.
@@ -107,7 +105,6 @@ impl State {
             is_continued: false,
             is_backlog: false,
             snapshots: VecDeque::from([(Lsn::ZERO, snapshots)]),
-            is_held: false,
             last_change: None,
             json: Vec::new(),
             now,
@@ -211,9 +208,6 @@ impl State {
 
     /// Whether a checkpoint with this progress is due.
     pub(super) fn is_due(&self, progress: Progress) -> bool {
-        if self.is_held {
-            return false;
-        }
         let stretch = match self.told.mode {
             Mode::ExactlyOnce { commit_interval, .. } if self.is_backlog => {
                 commit_interval * (BACKLOG_FACTOR - 1)

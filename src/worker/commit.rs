@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::checkpoints::{Mode, Open, State};
 use super::out::Out;
 use super::{Halt, ROOM};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::{Checkpoint, Ledger, Progress};
 use crate::kafka::{CHECKPOINT_PARTITION, Outgoing, SendError, Sink};
 
 /// How often acknowledgements that are due are looked for.
@@ -31,16 +31,23 @@ const COMMIT: Duration = Duration::from_secs(1);
 const FLUSH: Duration = Duration::from_millis(100);
 
 impl<S: Sink> Out<S> {
-    /// Writes the checkpoint that holds at the start, and waits until it is durable. Blocks.
-    pub(super) fn begin_durably(&mut self) -> Result<(), Halt> {
+    /// Writes the checkpoint of all that was sent, and waits until it is durable. Blocks.
+    pub(super) fn settle(&mut self) -> Result<(), Halt> {
         if self.checkpoints.is_transactional() {
             return self.commit();
         }
-        let progress = self.checkpoints.resumed_from();
-        while !self.offer(progress)? {
+        let sent = self.ledger.standing().sent;
+        self.flush_until(|ledger| {
+            ledger.standing().delivered == sent && !ledger.is_checkpoint_under_way()
+        })?;
+        while !self.offer(sent)? {
             self.go_on()?;
         }
-        while self.ledger.is_checkpoint_under_way() {
+        self.flush_until(|ledger| !ledger.is_checkpoint_under_way())
+    }
+
+    fn flush_until(&self, is_done: impl Fn(&Ledger) -> bool) -> Result<(), Halt> {
+        while !is_done(&self.ledger) {
             self.go_on()?;
             if self.sink.commit(FLUSH)? {
                 // The report is heard on another thread, or is a failure.

@@ -1,89 +1,113 @@
-//! Tables that nothing tells the rows of apart: read whole, while the stream waits.
+//! Tables that nothing tells the rows of apart: some pages of them are read while the stream waits, so
+//! that no change can come between.
 //!
 //! ```text
-//! stream   ... watermark | waits ............................ | goes on, without what is in the rows
-//! reader                   slot at C2, its snapshot, all rows
+//! stream   ... watermark | waits ........................... | goes on ... watermark | waits ...
+//! reader                   looks, and brings what it reads                            more
 //! ```
 //!
-//! The rows are those of the point C2, where a slot was made after the stream had come to a stop. So
-//! every change of the table from before C2 is in them, and is left out; and every change from C2 on
-//! follows them. What holds after the table (that its snapshot is over) holds from C2 on, so that
-//! whoever is cut off before reads it again.
+//! Every change that the stream has not brought at a watermark follows the rows that are published
+//! there, and every one that it has brought is in them: for the reader looks after the stream has
+//! come to a stop. A commit that stands in the WAL and is not visible yet would be the exception, so
+//! it is looked for (`snapshot::visibility`), and the pages are read again.
 //!
-//! With exactly-once the rows and that word stand in one Kafka transaction, as long as it may hold
-//! them; of a larger table rows may come twice, if the process dies while they are read.
+//! Rows and the note of their pages stand in one transaction, so with exactly-once in one Kafka
+//! transaction, as long as that may hold them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::left_out::Read;
-use super::window::{Heard, announced};
+use super::window::{CarriedOut, Heard, announced};
 use super::{Halt, Lookup, Worker};
 use crate::kafka::Sink;
-use crate::snapshot::exchange::{Hold, Rows};
-use crate::snapshot::{Closed, Spoiled};
+use crate::snapshot::exchange::{Brought, Hold};
+use crate::snapshot::{Chunk, Closed, Mark, Spoiled};
 
 /// How often the reader is looked for while the stream waits.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(1);
 
 impl<S: Sink, L: Lookup> Worker<S, L> {
     /// Publishes what the reader brings, until it has brought all.
-    pub(super) fn hold(
-        &mut self,
-        number: u64,
-        hold: Hold,
-        heard: &Heard,
-    ) -> Result<Result<(), Spoiled>, Halt> {
-        let Hold { oid, entered, mut rows, edits } = hold;
+    pub(super) fn hold(&mut self, number: u64, hold: Hold, heard: &Heard) -> Result<(), Halt> {
+        let Hold { oid, entered, mut brought } = hold;
+        let Some(mark) = self.windows.as_ref().map(|windows| windows.recent.mark()) else {
+            return Ok(());
+        };
         // Nobody listens where the reader has gone: then it brings nothing either.
         let _ = entered.send(());
-        let mut closed = Closed::default();
-        let mut position = heard.position();
-        loop {
+        let mut published = 0;
+        let result = loop {
             if self.out.stop.is_asked() {
                 return Err(Halt::Stopped);
             }
-            match rows.try_recv() {
-                Ok(Rows::Some(chunk)) => {
-                    let Self { assembler, publisher, out, windows } = self;
-                    let Some(windows) = windows else { return Ok(Err(Spoiled::CutOff)) };
-                    let relation = announced(publisher, &assembler.relations, &chunk)?;
-                    for line in chunk.lines() {
-                        let row = windows.reader.read(line, &relation)?;
-                        heard.publish_row(
-                            (publisher, out),
-                            &relation,
-                            (row, chunk.time_us),
-                            position,
-                        )?;
-                        position.ordinal += 1;
-                        closed.published += 1;
-                    }
-                    out.commit_what_is_too_much()?;
-                    if let Some(known) = assembler.relations.by_oid(oid)
-                        && !Arc::ptr_eq(known, &relation)
-                    {
-                        publisher.announce(known, Some(&relation))?;
+            match brought.try_recv() {
+                Ok(Brought::Rows(chunk)) => {
+                    match self.publish_rows((oid, mark), &chunk, heard, published)? {
+                        Ok(rows) => published += rows,
+                        Err(spoiled) => break Err(spoiled),
                     }
                 }
-                Ok(Rows::All { point }) => {
-                    if let Some(windows) = &mut self.windows {
-                        windows.left_out.read_as_of(point, Read { oid, number, edits, closed });
-                    }
-                    return Ok(Ok(()));
-                }
+                Ok(Brought::End { edits, is_durable }) => break Ok((edits, is_durable)),
                 Err(TryRecvError::Empty) => std::thread::sleep(LOOK),
-                Err(TryRecvError::Disconnected) => {
-                    if closed.published > 0 && self.out.checkpoints.is_transactional() {
-                        tracing::warn!("a table was read in part: the session begins anew");
-                        // What was published of it is aborted with the session, and comes again.
-                        return Err(Halt::Failed(crate::postgres::Error::Closed.into()));
-                    }
-                    return Ok(Err(Spoiled::CutOff));
-                }
+                Err(TryRecvError::Disconnected) => break Err(Spoiled::CutOff),
             }
+        };
+        if result.is_err() && published > 0 && self.out.checkpoints.is_transactional() {
+            tracing::warn!("pages were read in part: the session begins anew");
+            // What was published of them is aborted with the session, and comes again.
+            return Err(Halt::Failed(crate::postgres::Error::Closed.into()));
         }
+        if let Some(windows) = &mut self.windows {
+            let number = Some(number);
+            windows.carried_out.push(match result {
+                Ok((edits, is_durable)) => {
+                    let result = Ok(Closed { published, left_out: 0 });
+                    CarriedOut { number, edits, is_durable, result }
+                }
+                Err(spoiled) => CarriedOut {
+                    number,
+                    edits: Vec::new(),
+                    is_durable: false,
+                    result: Err(spoiled),
+                },
+            });
+        }
+        Ok(())
+    }
+
+    /// Publishes some rows, of which `before` were published at this watermark. Gives their number;
+    /// or that they must be read again.
+    fn publish_rows(
+        &mut self,
+        (oid, mark): (u32, Mark),
+        chunk: &Chunk,
+        heard: &Heard,
+        before: u64,
+    ) -> Result<Result<u64, Spoiled>, Halt> {
+        let Self { assembler, publisher, out, windows } = self;
+        let Some(windows) = windows else { return Ok(Err(Spoiled::CutOff)) };
+        let unseen = windows.recent.unseen_before(mark, &chunk.visibility, &chunk.suspects);
+        if let Some(xid) = unseen {
+            return Ok(Err(Spoiled::Unseen { xid }));
+        }
+        let relation = announced(publisher, &assembler.relations, chunk)?;
+        let mut position = heard.position();
+        position.ordinal += before;
+        for line in chunk.lines() {
+            let row = windows.reader.read(line, &relation)?;
+            let row = (row, chunk.time_us);
+            heard.publish_row((publisher, out), &relation, row, position)?;
+            position.ordinal += 1;
+        }
+        out.commit_what_is_too_much()?;
+        if let Some(known) = assembler.relations.by_oid(oid)
+            && !Arc::ptr_eq(known, &relation)
+        {
+            // What follows in the stream is of that shape.
+            publisher.announce(known, Some(&relation))?;
+        }
+        Ok(Ok(chunk.rows()))
     }
 }

@@ -30,20 +30,30 @@ pub(super) struct Windows {
     control: Arc<Control>,
     /// By the OIDs of their tables.
     open: HashMap<u32, Window>,
-    recent: RecentXids,
+    pub(super) recent: RecentXids,
     /// As snapshots stand at this place of the stream.
     stands: Snapshots,
     /// Orders that are carried out in the transaction that is open.
-    carried_out: Vec<CarriedOut>,
-    pub(super) left_out: LeftOut,
+    pub(super) carried_out: Vec<CarriedOut>,
+    left_out: LeftOut,
     pub(super) reader: RowReader,
 }
 
-struct CarriedOut {
+/// An order that is carried out, but for its end.
+pub(super) struct CarriedOut {
     /// None where nobody placed it: a signal.
-    number: Option<u64>,
-    edits: Vec<Edit>,
-    result: Result<Closed, Spoiled>,
+    pub(super) number: Option<u64>,
+    pub(super) edits: Vec<Edit>,
+    /// Whether the edits must be durable before the next transaction is published.
+    pub(super) is_durable: bool,
+    pub(super) result: Result<Closed, Spoiled>,
+}
+
+/// How snapshots stand otherwise than before.
+pub(super) struct News {
+    pub(super) stand: Arc<Snapshots>,
+    /// Whether that must be durable before the next transaction is published.
+    pub(super) is_durable: bool,
 }
 
 /// A message of our own, as it stands in the stream.
@@ -143,7 +153,7 @@ impl Windows {
         !self.left_out.is_empty()
             && change.relation().is_some_and(|relation| {
                 let name = (relation.schema.as_str(), relation.table.as_str());
-                self.left_out.has(relation.oid, name, change.position.commit_lsn)
+                self.left_out.has(name, change.position.commit_lsn)
             })
     }
 
@@ -155,7 +165,12 @@ impl Windows {
     }
 
     fn done(&mut self, number: u64, edits: Vec<Edit>, result: Result<Closed, Spoiled>) {
-        self.carried_out.push(CarriedOut { number: Some(number), edits, result });
+        self.carried_out.push(CarriedOut {
+            number: Some(number),
+            edits,
+            is_durable: false,
+            result,
+        });
     }
 
     /// A user asks for something in the stream. A request is noted with the end of the transaction,
@@ -172,23 +187,23 @@ impl Windows {
         if let Signal::Take(requests) = &signal {
             let edits = requests.iter().cloned().map(Edit::Ask).collect();
             let result = Ok(Closed::default());
-            self.carried_out.push(CarriedOut { number: None, edits, result });
+            self.carried_out.push(CarriedOut { number: None, edits, is_durable: false, result });
         }
         self.control.obey(signal);
     }
 
     /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
-    pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<Arc<Snapshots>> {
-        if self.carried_out.is_empty() && !self.left_out.is_behind() {
+    pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<News> {
+        if !self.left_out.is_empty() {
+            self.left_out.reached(end_lsn);
+        }
+        if self.carried_out.is_empty() {
             return None;
         }
-        let mut changed = false;
-        for (edits, outcome) in self.left_out.reached(end_lsn) {
-            edits.into_iter().for_each(|edit| edit.apply(&mut self.stands));
-            changed = true;
-            self.exchange.tell(outcome);
-        }
-        for CarriedOut { number, edits, result } in std::mem::take(&mut self.carried_out) {
+        let (mut changed, mut must_be_durable) = (false, false);
+        for carried_out in std::mem::take(&mut self.carried_out) {
+            let CarriedOut { number, edits, is_durable, result } = carried_out;
+            must_be_durable |= is_durable;
             for edit in edits {
                 edit.apply(&mut self.stands);
                 changed = true;
@@ -197,10 +212,13 @@ impl Windows {
                 self.exchange.tell(Outcome { number, end_lsn, result });
             }
         }
-        if changed {
-            self.left_out.follow(&self.stands);
+        if !changed {
+            return None;
         }
-        changed.then(|| Arc::new(self.stands.clone()))
+        self.left_out.follow(&self.stands);
+        self.left_out.reached(end_lsn);
+        let stand = Arc::new(self.stands.clone());
+        Some(News { stand, is_durable: must_be_durable })
     }
 }
 
@@ -243,13 +261,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             Some((number, Order::Note(edits))) => {
                 windows.done(number, edits, Ok(Closed::default()));
             }
-            Some((number, Order::Hold(hold))) => {
-                if let Err(spoiled) = self.hold(number, hold, heard)?
-                    && let Some(windows) = &mut self.windows
-                {
-                    windows.done(number, Vec::new(), Err(spoiled));
-                }
-            }
+            Some((number, Order::Hold(hold))) => self.hold(number, hold, heard)?,
         }
         Ok(())
     }

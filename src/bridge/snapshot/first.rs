@@ -17,21 +17,22 @@ use super::super::{Bridge, StopOnDrop};
 use super::pages::{PageReader, Reading};
 use crate::admin::State;
 use crate::change::KeyChoice;
-use crate::checkpoint::{Checkpoint, SnapshotReason, Snapshots, TableProgress, TableSnapshot};
+use crate::checkpoint::{
+    Checkpoint, LeafProgress, PageProgress, SnapshotReason, Snapshots, TableProgress, TableSnapshot,
+};
 use crate::error::Error;
 use crate::kafka::Producer;
+use crate::lsn::Lsn;
 use crate::postgres::publication::TableName;
 use crate::postgres::{self, Catalog, ConnInfo, ConnectOptions, slot};
 use crate::route::Router;
-use crate::snapshot::pages::{PAGE_BYTES, RANGE_BYTES, ranges};
+use crate::snapshot::pages::ranges;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Plan, plan};
 use crate::worker::snapshot::{FirstSnapshot, Leaf, Stamp, Table};
 use crate::worker::{Checkpointing, Stop};
 
-const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
-
-const WHOLE_BYTES: &str = include_str!("../../../sql/whole_bytes.sql");
+pub(super) const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
 
 /// The name of the request that nobody makes.
 const ID: &str = "first";
@@ -72,14 +73,14 @@ impl Bridge {
         // Everyone has the snapshot.
         drop(keeper);
         // Without an end that was asked for, there is one.
-        let (readings, xmin, time_us) = begun.unwrap_or_default();
+        let (readings, shows, time_us) = begun.unwrap_or_default();
         let client = catalog.client().await?;
         let failed = |source| postgres::Error::Sql { doing: "ask for a transaction", source };
         let row =
             client.query_one("SELECT pg_catalog.txid_current()", &[]).await.map_err(failed)?;
         let xid = u64::try_from(row.get::<_, i64>(0)).ok();
         let lsn = start.checkpoint.progress.through_lsn;
-        let stamp = Stamp { lsn, xmin, time_us, xid };
+        let stamp = Stamp { lsn, time_us, xid };
 
         let is_limited = start.captured.is_some();
         let plan = plan::plan(client, &setup::scope(settings, server_version, is_limited)).await?;
@@ -88,7 +89,7 @@ impl Bridge {
             tracing::warn!(table = %skipped.name, reason = skipped.reason, "not read");
         }
         let tables = self.tables(catalog, &plan).await?;
-        let listed = tables.iter().map(listed).collect();
+        let listed = tables.iter().map(|table| listed(table, lsn, &shows)).collect();
         start.checkpoint.snapshots = Arc::new(Snapshots { tables: listed, ..Snapshots::default() });
         tracing::info!(
             tables = plan.tables.len(),
@@ -105,12 +106,6 @@ impl Bridge {
     /// The tables of a plan, as their rows are published.
     async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<Table>, Error> {
         let router = Router::new(&self.settings, self.conninfo.database());
-        let oids = plan.tables.iter().flat_map(|table| &table.leaves).map(|leaf| leaf.oid);
-        let oids: Vec<u32> = oids.collect();
-        let failed = |source| postgres::Error::Sql { doing: "ask how large tables are", source };
-        let rows = catalog.client().await?.query(WHOLE_BYTES, &[&oids]).await.map_err(failed)?;
-        let whole: BTreeMap<u32, i64> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        let step = |leaf: &plan::Leaf| step(leaf.pages, whole.get(&leaf.oid).copied());
         let mut tables = Vec::new();
         for table in &plan.tables {
             let TableName { schema, name } = &table.name;
@@ -122,7 +117,7 @@ impl Bridge {
                 oid: leaf.oid,
                 filenode: leaf.filenode,
                 pages: leaf.pages,
-                ranges: ranges(leaf.pages, step(leaf)).collect(),
+                ranges: ranges(leaf.pages, leaf.step()).collect(),
             };
             let entry = self.progress.begin_table(Planned {
                 snapshot: ID.to_owned(),
@@ -193,16 +188,10 @@ impl Bridge {
     }
 }
 
-/// How many pages a range of a file has, so that it is not too much with what is stored outside of
-/// them.
-fn step(pages: u32, whole_bytes: Option<i64>) -> u32 {
-    let whole_pages = whole_bytes.map_or(0, |bytes| bytes / i64::from(PAGE_BYTES));
-    let whole_pages = u64::try_from(whole_pages).unwrap_or(0).max(u64::from(pages)).max(1);
-    let step = u64::from(RANGE_BYTES / PAGE_BYTES) * u64::from(pages) / whole_pages;
-    u32::try_from(step).unwrap_or(u32::MAX).max(1)
-}
-
-fn listed(table: &Table) -> TableSnapshot {
+/// What the checkpoint says of a table of which nothing is published.
+fn listed(table: &Table, lsn: Lsn, shows: &str) -> TableSnapshot {
+    let leaf =
+        |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
     TableSnapshot {
         id: ID.to_owned(),
         schema: table.relation.schema.clone(),
@@ -210,12 +199,16 @@ fn listed(table: &Table) -> TableSnapshot {
         reason: SnapshotReason::First,
         condition: None,
         is_paused: false,
-        progress: TableProgress::Waiting,
+        progress: TableProgress::Pages(PageProgress {
+            lsn,
+            shows: shows.to_owned(),
+            leaves: table.leaves.iter().map(leaf).collect(),
+        }),
     }
 }
 
 /// Connections that have imported the snapshot, and what it shows; none when told to stop.
-type Begun = Option<(Vec<Reading>, u64, i64)>;
+type Begun = Option<(Vec<Reading>, String, i64)>;
 
 /// Imports the snapshot on so many connections. One of them takes the locks that reading takes, so
 /// that nobody rewrites a table before it is read. Blocks.
@@ -240,13 +233,14 @@ fn begin(
         return Ok(None);
     }
     let Some(stamp) = first.ask(STAMP)? else { return Ok(None) };
-    let number = |at: usize| stamp.get(at).and_then(|text| text.as_deref()?.parse().ok());
-    let xmin = number(0).and_then(|number: i64| u64::try_from(number).ok());
-    let (Some(xmin), Some(time_us)) = (xmin, number(1)) else {
-        let what = "the question what a snapshot shows is answered by something else";
-        return Err(postgres::Error::Malformed { what }.into());
-    };
-    Ok(Some((readings, xmin, time_us)))
+    let [Some(shows), Some(time_us)] = stamp.as_slice() else { return Err(no_stamp().into()) };
+    let (shows, time_us) = (shows.clone(), time_us.parse().map_err(|_| no_stamp())?);
+    Ok(Some((readings, shows, time_us)))
+}
+
+const fn no_stamp() -> postgres::Error {
+    let what = "the question what a snapshot shows is answered by something else";
+    postgres::Error::Malformed { what }
 }
 
 /// The statement that locks all files of a plan as reading them does.
@@ -285,19 +279,4 @@ fn spawn(snapshot: Taking) -> Result<Publishing<Option<Checkpoint>>, Error> {
         })
         .map_err(|error| Error::Thread { thread: "snapshot", reason: error.to_string() })?;
     Ok(receiver)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_has_fewer_pages_where_much_is_stored_outside_of_them() {
-        let page = i64::from(PAGE_BYTES);
-        assert_eq!(step(1_000, Some(1_000 * page)), 256);
-        assert_eq!(step(1_000, Some(16_000 * page)), 16);
-        assert_eq!(step(10, Some(1_000_000 * page)), 1);
-        // Nothing is known, or it was emptied in between.
-        assert_eq!((step(1_000, None), step(0, Some(0))), (256, 1));
-    }
 }

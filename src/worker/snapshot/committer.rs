@@ -8,10 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::desk::Desk;
 use super::reader::{Reader, Rows};
-use super::{Leaf, Place, Ranges, Stamp, Table};
-use crate::checkpoint::{
-    Checkpoint, LeafProgress, PageProgress, Snapshots, TableProgress, TableSnapshot,
-};
+use super::{Leaf, Place, Ranges, Table};
+use crate::checkpoint::{Checkpoint, LeafProgress, Snapshots, TableProgress, TableSnapshot};
 use crate::error::Error;
 use crate::kafka::Sink;
 use crate::snapshot::DonePages;
@@ -34,7 +32,6 @@ pub(super) struct Committer<'a, S, L> {
     desk: &'a Desk<S>,
     rows: Rows<L>,
     out: Out<S>,
-    stamp: Stamp,
     max_transaction_bytes: Option<u64>,
     start: Checkpoint,
     /// What the next checkpoint says.
@@ -60,7 +57,6 @@ where
         desk: &'a Desk<S>,
         rows: Rows<L>,
         mut checkpointing: Checkpointing,
-        stamp: Stamp,
     ) -> Self {
         let mut max_transaction_bytes = None;
         if let Mode::ExactlyOnce { commit_interval, max_transaction_bytes: max } =
@@ -84,7 +80,6 @@ where
             desk,
             rows,
             out,
-            stamp,
             max_transaction_bytes,
             start,
             snapshots,
@@ -274,12 +269,8 @@ where
                 continue;
             };
             let listed = self.snapshots.tables.iter_mut().find(|listed| is_of(listed, table));
-            if let Some(listed) = listed {
-                listed.progress = TableProgress::Pages(PageProgress {
-                    lsn: self.stamp.lsn,
-                    xmin: self.stamp.xmin,
-                    leaves: unfinished.begun(),
-                });
+            if let Some(TableProgress::Pages(pages)) = listed.map(|listed| &mut listed.progress) {
+                pages.leaves = unfinished.leaves();
             }
         }
         for (table, unfinished) in tables.iter().zip(&mut self.tables) {
@@ -310,14 +301,13 @@ impl Unfinished {
         }
     }
 
-    /// The leaves of which something is published.
-    fn begun(&self) -> Vec<LeafProgress> {
+    /// What is published of each leaf.
+    fn leaves(&self) -> Vec<LeafProgress> {
         let progress = |(oid, filenode, done): &(u32, u32, DonePages)| LeafProgress {
             oid: *oid,
             filenode: *filenode,
             done: done.as_slice().to_vec(),
         };
-        let begun = self.leaves.iter().filter(|(_, _, done)| !done.as_slice().is_empty());
-        begun.map(progress).collect()
+        self.leaves.iter().map(progress).collect()
     }
 }

@@ -83,8 +83,6 @@ pub struct Place {
 pub struct Stamp {
     /// The point of the stream that the snapshot shows.
     pub lsn: Lsn,
-    /// Transactions before this one are all in it.
-    pub xmin: u64,
     /// When it was taken, in microseconds since the Unix epoch.
     pub time_us: i64,
     /// A transaction of that time.
@@ -175,7 +173,7 @@ where
         let ranges = tables.iter().map(Table::ranges);
         let desk = Desk::new(sink, ledger, metrics, book, stop, ranges);
         let rows = |parts: Parts<L>| Rows::new(parts.publisher(), stamp, Arc::clone(&tables));
-        let mut committer = Committer::new(&desk, rows(own), checkpointing, stamp);
+        let mut committer = Committer::new(&desk, rows(own), checkpointing);
         let readers =
             readers.into_iter().map(|(source, parts)| Reader { rows: rows(parts), source });
         committer.run(&tables, readers.collect())

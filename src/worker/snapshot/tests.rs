@@ -14,7 +14,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::*;
 use crate::change::{KeyChoice, RelationFacts, Relations};
 use crate::checkpoint::{
-    LeafProgress, Progress, SnapshotReason, Snapshots, Source, TableProgress, TableSnapshot, Ticket,
+    LeafProgress, PageProgress, Progress, SnapshotReason, Snapshots, Source, TableProgress, TableSnapshot, Ticket,
 };
 use crate::config::{Config, Kafka};
 use crate::encode::{EncodeOptions, SourceIdentity};
@@ -266,7 +266,7 @@ fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Durati
         reason: SnapshotReason::First,
         condition: None,
         is_paused: false,
-        progress: TableProgress::Waiting,
+        progress: TableProgress::Pages(PageProgress { lsn: LSN, ..PageProgress::default() }),
     };
     let tables_listed = tables.iter().map(listed).collect();
     let snapshots = Arc::new(Snapshots { tables: tables_listed, ..Snapshots::default() });
@@ -311,7 +311,7 @@ fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Durati
             drain_limit: Duration::from_secs(10),
         },
         tables,
-        stamp: Stamp { lsn: LSN, xmin: 700, time_us: 0, xid: None },
+        stamp: Stamp { lsn: LSN, time_us: 0, xid: None },
         own: parts(),
         readers,
     };

@@ -1,4 +1,4 @@
-//! Tables whose rows nothing tells apart: read whole while the stream waits, with nothing twice and
+//! Tables whose rows nothing tells apart: read by pages while the stream waits, with nothing twice and
 //! nothing missing between the rows and the changes.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, eventually, unique};
 
 const SETUP: &str = "
     CREATE TABLE seeds (id int PRIMARY KEY);
-    CREATE TABLE log (n bigint, v int) WITH (fillfactor = 40);
+    CREATE TABLE log (n bigint, v int, filler text DEFAULT repeat('x', 500)) WITH (fillfactor = 40);
     ALTER TABLE log REPLICA IDENTITY FULL;
     INSERT INTO log SELECT n / 2, 0 FROM generate_series(1, 8000) n";
 
@@ -47,7 +47,8 @@ async fn write(url: String, told: Arc<AtomicBool>) {
     }
 }
 
-/// How often each row is there, as the events tell it.
+/// How often each row is there, as the events tell it. A row may be told of as gone before it was
+/// read.
 fn replayed(records: &[OwnedRecord]) -> BTreeMap<(i64, i64), i64> {
     let mut rows: BTreeMap<(i64, i64), i64> = BTreeMap::new();
     for value in records.iter().filter_map(OwnedRecord::json) {
@@ -55,8 +56,7 @@ fn replayed(records: &[OwnedRecord]) -> BTreeMap<(i64, i64), i64> {
         let (before, after) = (&value["before"], &value["after"]);
         if !before.is_null() {
             let count = rows.entry(row(before)).or_default();
-            *count -= 1;
-            assert!(*count >= 0, "{value} tells of a row that was not told");
+            *count = (*count - 1).max(0);
         }
         if !after.is_null() {
             *rows.entry(row(after)).or_default() += 1;
@@ -91,9 +91,11 @@ async fn a_keyless_table_that_is_added_under_load(delivery: &str) {
             bridge.log().contains("publication altered, for a snapshot").then_some(())
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..300))).await;
-        bridge.kill();
-        bridge.start_again();
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(rand::rng().random_range(0..600))).await;
+            bridge.kill();
+            bridge.start_again();
+        }
     }
     eventually(LONG, "the snapshot to end", async || {
         bridge.log().contains("snapshot done").then_some(())
@@ -119,6 +121,6 @@ async fn a_keyless_table_added_under_load_is_exact_at_least_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_keyless_table_added_under_load_is_exact_across_a_kill_exactly_once() {
+async fn a_keyless_table_added_under_load_is_exact_across_kills_exactly_once() {
     a_keyless_table_that_is_added_under_load("exactly-once").await;
 }

@@ -3,10 +3,11 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::Coordinator;
+use super::keyless::is_unread;
 use super::requests::what_is_missing;
 use super::source::Reader;
 use super::task::{Failure, Pending};
-use crate::checkpoint::{KeyProgress, PageProgress, TableProgress, TableSnapshot};
+use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
 use crate::postgres::publication::{self, TableName};
 use crate::postgres::{self, Error};
 use crate::snapshot::progress::Amount;
@@ -40,22 +41,20 @@ impl Coordinator {
     pub(super) async fn advance(&mut self, at: usize) -> Result<(), Failure> {
         self.admit(at).await?;
         let table = self.look(at).await?;
-        self.tell_size(at, &table);
         let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
         task.table = Some(table.clone());
-        let is_marked = matches!(
-            &task.snapshot.progress,
-            TableProgress::Pages(pages) if *pages == PageProgress::default()
-        );
-        let Some(keyset) = table.keyset.as_ref().filter(|_| !is_marked) else {
-            return self.read_whole(at, &table).await;
+        let is_unread = is_unread(&task.snapshot);
+        let Some(keyset) = table.keyset.as_ref().filter(|_| !is_unread) else {
+            return self.read_pages(at, &table).await;
         };
+        self.tell_size(at, &table);
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
         if let TableProgress::Pages(_) = &task.snapshot.progress {
             let of_table = self.settings.tables.of(&task.snapshot.schema, &task.snapshot.table);
             let configured = of_table.and_then(|table| table.snapshot_where.as_deref());
             task.snapshot = what_is_missing(task.snapshot.clone(), configured);
             // It is read under another condition.
-            task.table = None;
+            task.forget();
             return Ok(());
         }
         let columns: Vec<String> = keyset.key.iter().map(|column| column.name.clone()).collect();
@@ -81,7 +80,7 @@ impl Coordinator {
         self.source.give_back(reader);
         let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
         let Read::Chunk { chunk, last, is_last } = read else {
-            task.table = None;
+            task.forget();
             return Ok(());
         };
         let (rows, bytes) = (chunk.rows(), chunk.len_bytes());
@@ -200,7 +199,7 @@ impl Coordinator {
 }
 
 /// Those of whom only the server knows that they committed before the window.
-fn suspects(waiting: &[Option<u32>], seen: &Visibility) -> Vec<u32> {
+pub(super) fn suspects(waiting: &[Option<u32>], seen: &Visibility) -> Vec<u32> {
     let known = waiting.iter().flatten().copied();
     if waiting.iter().all(Option::is_some) {
         return known.collect();
@@ -225,7 +224,7 @@ fn key_of_last(chunk: &Chunk, key: &[String]) -> Result<Option<Vec<String>>, Fai
     key.map(Some).ok_or_else(unreadable)
 }
 
-fn now_us() -> i64 {
+pub(super) fn now_us() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

@@ -16,7 +16,7 @@
 //!    the high watermark is written.
 //! 4. Its outcome comes back when the stream has brought that. Then the next.
 //!
-//! A table whose rows nothing tells apart is read whole instead, while the stream waits (`whole`).
+//! A table whose rows nothing tells apart is read by pages instead, while the stream waits (`keyless`).
 //!
 //! A table that fails does not hold the others, nor the stream: it is tried again, later each time,
 //! and ends as failed where trying again can't help. Ends with the session; the next one goes on from
@@ -26,10 +26,11 @@
 //! (`snapshot::window`).
 
 mod chunks;
+mod exported;
+mod keyless;
 mod requests;
 mod source;
 mod task;
-mod whole;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -110,15 +111,17 @@ impl Coordinator {
     pub(in crate::bridge) async fn run(mut self) {
         loop {
             while let Ok(outcome) = self.outcomes.try_recv() {
-                self.heard(outcome).await;
+                self.heard(outcome);
             }
+            // Not before: whoever waits for something of one task knows it by its place.
+            self.tasks.retain(|task| !task.is_over);
             self.show();
             let next = self.next_task();
             // A command is obeyed between two chunks.
             let patience = next.map_or_else(|| self.wait(), |_| Duration::ZERO);
             tokio::select! {
                 biased;
-                Some(outcome) = self.outcomes.recv(), if next.is_none() => self.heard(outcome).await,
+                Some(outcome) = self.outcomes.recv(), if next.is_none() => self.heard(outcome),
                 command = self.control.next() => self.obey(command).await,
                 () = tokio::time::sleep(patience) => {
                     if let Some(at) = next {
@@ -151,7 +154,7 @@ impl Coordinator {
             return false;
         }
         let before = self.tasks.iter().take(at);
-        let mut same = before.filter(|other| other.name() == task.name());
+        let mut same = before.filter(|other| other.name() == task.name() && !other.is_over);
         same.any(|other| !other.snapshot.is_paused || other.pending.is_some())
     }
 
@@ -183,7 +186,7 @@ impl Coordinator {
     }
 
     /// A watermark came by.
-    async fn heard(&mut self, outcome: Outcome) {
+    fn heard(&mut self, outcome: Outcome) {
         let is_its = |task: &Task| {
             task.pending.as_ref().is_some_and(|pending| pending.number == outcome.number)
         };
@@ -211,7 +214,7 @@ impl Coordinator {
         let end_lsn = loop {
             match self.outcomes.recv().await {
                 Some(outcome) if outcome.number == number => break outcome.end_lsn,
-                Some(outcome) => self.heard(outcome).await,
+                Some(outcome) => self.heard(outcome),
                 // The session ends.
                 None => std::future::pending().await,
             }
@@ -226,7 +229,7 @@ impl Coordinator {
     async fn settle(&mut self, at: usize) {
         while self.tasks.get(at).is_some_and(|task| task.pending.is_some()) {
             match self.outcomes.recv().await {
-                Some(outcome) => self.heard(outcome).await,
+                Some(outcome) => self.heard(outcome),
                 None => std::future::pending().await,
             }
         }
@@ -236,7 +239,9 @@ impl Coordinator {
     async fn end(&mut self, at: usize) -> Result<(), Failure> {
         self.settle(at).await;
         let Some(task) = self.tasks.get(at) else { return Ok(()) };
-        let Some((state, note)) = task.ending.clone() else { return Ok(()) };
+        let Some((state, note)) = task.ending.clone().filter(|_| !task.is_over) else {
+            return Ok(());
+        };
         let edit = Edit::remove(&task.snapshot);
         self.note(vec![edit]).await.map_err(Failure::Again)?;
         self.over(at, state, note);
@@ -245,10 +250,8 @@ impl Coordinator {
 
     /// A table's snapshot is over, and the state of snapshots says so.
     fn over(&mut self, at: usize, state: SnapshotState, note: Option<String>) {
-        if at >= self.tasks.len() {
-            return;
-        }
-        let task = self.tasks.remove(at);
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        task.is_over = true;
         let status = SnapshotStatus { state, note, ..task.status() };
         let SnapshotStatus { table, id, rows, note, .. } = &status;
         match state {

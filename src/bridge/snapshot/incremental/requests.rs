@@ -11,7 +11,7 @@ use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
 use crate::postgres::publication::{self, TableName};
-use crate::snapshot::keyset::missing_rows;
+use crate::snapshot::missing::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table;
 use crate::snapshot::{Edit, Request, SnapshotState, SnapshotStatus};
@@ -65,6 +65,7 @@ impl Coordinator {
             let name = (table.schema.as_str(), table.name.as_str());
             self.tasks.iter().any(|task| {
                 task.name() == name
+                    && !task.is_over
                     && (task.snapshot.id == request.id
                         // What comes anyway need not come twice, unless somebody asks for it.
                         || (request.reason != SnapshotReason::Asked
@@ -181,6 +182,7 @@ impl Coordinator {
             if let Some(task) = self.tasks.get_mut(at)
                 && task.snapshot.id == id
                 && task.snapshot.is_paused != is_paused
+                && !task.is_over
             {
                 edits.push(Edit::Put(TableSnapshot { is_paused, ..task.snapshot.clone() }));
             }

@@ -1,13 +1,14 @@
 //! The snapshot of one table, as far as this session knows.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::checkpoint::{TableProgress, TableSnapshot};
 use crate::error::{Error, Severity};
-use crate::snapshot;
 use crate::snapshot::progress::{Amount, Book, TableId};
 use crate::snapshot::table::{Table, TableError};
+use crate::snapshot::{self, plan};
 use crate::snapshot::{ChunkSize, Closed, SnapshotState, SnapshotStatus, Spoiled};
 
 const FIRST_WAIT: Duration = Duration::from_millis(10);
@@ -24,6 +25,8 @@ pub(super) struct Task {
     pub(super) snapshot: TableSnapshot,
     /// The table, once it was looked at and until it is altered.
     pub(super) table: Option<Table>,
+    /// Its files, likewise, where it is read by pages.
+    pub(super) files: Option<Arc<plan::Table>>,
     pub(super) size: ChunkSize,
     /// The window that is open.
     pub(super) pending: Option<Pending>,
@@ -39,6 +42,8 @@ pub(super) struct Task {
     /// Whether the book knows how large it is.
     pub(super) is_sized: bool,
     pub(super) note: Option<String>,
+    /// Whether it is at its end, and shown as such.
+    pub(super) is_over: bool,
     rows: u64,
     backoff: Backoff,
 }
@@ -90,6 +95,7 @@ impl Task {
         Self {
             snapshot,
             table: None,
+            files: None,
             size: ChunkSize::new(chunk_bytes),
             pending: None,
             retry_at: None,
@@ -99,6 +105,7 @@ impl Task {
             book,
             is_sized: false,
             note: None,
+            is_over: false,
             rows: 0,
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT),
         }
@@ -112,10 +119,18 @@ impl Task {
         format!("{}.{}", self.snapshot.schema, self.snapshot.table)
     }
 
+    /// What it is like is to be asked again.
+    pub(super) fn forget(&mut self) {
+        (self.table, self.files) = (None, None);
+    }
+
     /// Whether something can be done for it now.
     pub(super) fn is_ready(&self, now: Instant) -> bool {
         let is_wanted = self.ending.is_some() || !self.snapshot.is_paused;
-        is_wanted && self.pending.is_none() && self.retry_at.is_none_or(|at| at <= now)
+        is_wanted
+            && !self.is_over
+            && self.pending.is_none()
+            && self.retry_at.is_none_or(|at| at <= now)
     }
 
     /// The window is closed, or spoiled. Returns whether all rows are published.
@@ -137,11 +152,11 @@ impl Task {
 
     fn spoiled(&mut self, spoiled: &Spoiled) {
         match spoiled {
-            Spoiled::Altered | Spoiled::Moved => self.table = None,
+            Spoiled::Altered | Spoiled::Moved => self.forget(),
             Spoiled::TooManyChanges => self.size.spoiled(),
             Spoiled::CutOff => self.try_later(spoiled.to_string()),
             Spoiled::NoKey => {
-                self.table = None;
+                self.forget();
                 self.try_later(spoiled.to_string());
             }
             // Most are visible a moment later; one that waits for a standby is not.
@@ -159,7 +174,7 @@ impl Task {
     pub(super) fn failed(&mut self, failure: Failure) {
         let table = self.full_name();
         // It may be another one by now.
-        self.table = None;
+        self.forget();
         match failure {
             Failure::Waits(note) => self.try_later(note),
             Failure::Never(reason) => {

@@ -1,0 +1,336 @@
+//! Tables that nothing tells the rows of apart: read by pages, each few of them while the stream stands
+//! still for a moment.
+//!
+//! 1. The snapshot of a temporary slot is taken, and noted with its point in the stream. Of a table
+//!    that came to the publication the stream tells what that snapshot does not show, and nothing
+//!    else; so the stream waits while it is taken. Any other table it has told of all along.
+//! 2. The stream comes to a stop at a watermark. Only then some pages are looked at; the rows in them
+//!    that the snapshot shows, and that are as they were then, are published where the stream stands.
+//!    With them it is noted which pages these were.
+//! 3. So on, page by page.
+//!
+//! What was written since the snapshot is in the stream, whether its row was read or not: an update or
+//! a delete may come of a row that was not, as with a key.
+//!
+//! A first snapshot that was cut off leaves its own snapshot and pages in the note, and this goes on
+//! from there.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::Coordinator;
+use super::chunks::{now_us, suspects};
+use super::exported::{self, Exported};
+use super::source::{Reader, Source};
+use super::task::{Failure, Pending};
+use crate::checkpoint::{LeafProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
+use crate::config::{TableFilter, exactly};
+use crate::lsn::Lsn;
+use crate::postgres::{self, Error};
+use crate::snapshot::exchange::{Brought, Hold};
+use crate::snapshot::missing::shown_rows;
+use crate::snapshot::plan::{self, Leaf, Scope};
+use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::table::{self, Table};
+use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
+
+/// Chunks that may wait for the worker.
+const CHUNKS: usize = 1;
+
+/// Longest wait for a lock, for the stream waits too.
+const LOCK: &str = "SET LOCAL lock_timeout = '1s'";
+
+/// Whether a table's snapshot waits for the one by which its rows are read, and none of its changes is
+/// published meanwhile.
+pub(super) fn is_unread(snapshot: &TableSnapshot) -> bool {
+    snapshot.reason == SnapshotReason::Added
+        && matches!(&snapshot.progress, TableProgress::Pages(pages) if pages.lsn == Lsn::ZERO)
+}
+
+impl Coordinator {
+    /// Reads the next pages of a table, and hands them over.
+    pub(super) async fn read_pages(&mut self, at: usize, table: &Table) -> Result<(), Failure> {
+        let files = self.files(at, table).await?;
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        let noted = match &task.snapshot.progress {
+            TableProgress::Pages(pages) => {
+                Visibility::parse(&pages.shows).map(|shows| (pages.clone(), shows))
+            }
+            TableProgress::Waiting | TableProgress::Keys(_) => None,
+        };
+        let Some((progress, shows)) = noted else {
+            return self.begin_pages(at, table, &files).await;
+        };
+        if was_rewritten(&progress, &files) {
+            tracing::warn!(
+                table = task.full_name(),
+                "it was rewritten, and its rows stand elsewhere: all of them are read anew"
+            );
+            task.snapshot.progress = TableProgress::Waiting;
+            task.forget();
+            return Ok(());
+        }
+        self.tell_pages(at, &files, &progress);
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let snapshot = task.snapshot.clone();
+        let Some(next) = Next::of(&progress, &files) else {
+            let number = self.emit(Order::Note(vec![Edit::remove(&snapshot)])).await?;
+            let progress = TableProgress::Pages(progress);
+            self.wait_for(at, Pending { number, progress, is_last: true, read: Amount::default() });
+            return Ok(());
+        };
+        let is_last = Next::of(&next.progress, &files).is_none();
+        let progress = TableProgress::Pages(next.progress);
+        let edit = if is_last {
+            Edit::remove(&snapshot)
+        } else {
+            Edit::Put(TableSnapshot { progress: progress.clone(), ..snapshot })
+        };
+
+        let reader = self.source.take_reader().await?;
+        let (number, bring) = self.hold(table).await?;
+        let sql = files.copy(next.leaf, next.range, Some(&shown_rows(&shows)));
+        let chunk_bytes = self.settings.memory.window_bytes();
+        let reading = Reading { table, leaf: next.leaf, sql, chunk_bytes, bring: &bring };
+        // Without a sender the stream goes on, whatever came of it.
+        let read = reading.read(reader, &mut self.source).await?;
+        let read = match read {
+            Read::Altered => {
+                if let Some(task) = self.tasks.get_mut(at) {
+                    task.forget();
+                }
+                return Ok(());
+            }
+            // Why, the outcome tells.
+            Read::Refused => Amount::default(),
+            Read::All(read) => {
+                let end = Brought::End { edits: vec![edit], is_durable: false };
+                // If nobody takes it, the session ends.
+                let _ = bring.send(end).await;
+                let pages = next.range.to.min(next.leaf.pages).saturating_sub(next.range.from);
+                Amount { pages: pages.into(), ..read }
+            }
+        };
+        self.wait_for(at, Pending { number, progress, is_last, read });
+        Ok(())
+    }
+
+    /// Takes the snapshot by which the table is read, and notes it.
+    async fn begin_pages(
+        &mut self,
+        at: usize,
+        table: &Table,
+        files: &plan::Table,
+    ) -> Result<(), Failure> {
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let held = match is_unread(&task.snapshot) {
+            true => Some(self.hold(table).await?),
+            false => None,
+        };
+        let Exported { point, shows } = exported::take(&mut self.source).await?;
+        let leaf =
+            |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
+        let leaves = files.leaves.iter().map(leaf).collect();
+        let progress = TableProgress::Pages(PageProgress { lsn: point, shows, leaves });
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let edits =
+            vec![Edit::Put(TableSnapshot { progress: progress.clone(), ..task.snapshot.clone() })];
+        match held {
+            Some((number, bring)) => {
+                // What is left out depends on it. If nobody takes it, the session ends.
+                let _ = bring.send(Brought::End { edits, is_durable: true }).await;
+                let read = Amount::default();
+                self.wait_for(at, Pending { number, progress, is_last: false, read });
+            }
+            None => {
+                self.note(edits).await?;
+                if let Some(task) = self.tasks.get_mut(at) {
+                    task.snapshot.progress = progress;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the stream to a stop. It goes on when the sender is dropped.
+    async fn hold(&mut self, table: &Table) -> Result<(u64, mpsc::Sender<Brought>), Failure> {
+        let (entered, has_entered) = oneshot::channel();
+        let (bring, brought) = mpsc::channel(CHUNKS);
+        let hold = Hold { oid: table.relation.oid, entered, brought };
+        let number = self.emit(Order::Hold(hold)).await?;
+        has_entered.await.map_err(|_| Error::Closed)?;
+        Ok((number, bring))
+    }
+
+    fn wait_for(&mut self, at: usize, pending: Pending) {
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.pending = Some(pending);
+        }
+    }
+
+    /// The files of a table, if they are not known.
+    async fn files(&mut self, at: usize, table: &Table) -> Result<Arc<plan::Table>, Failure> {
+        let Some(task) = self.tasks.get(at) else { return Err(Error::Closed.into()) };
+        if let Some(files) = &task.files {
+            return Ok(Arc::clone(files));
+        }
+        let condition = task.snapshot.condition.clone();
+        let relation = table.relation.as_ref();
+        let pattern = exactly(&relation.schema, &relation.table);
+        let captured = TableFilter::parse(&[pattern], &[]);
+        let captured = captured.map_err(|fault| Failure::Never(fault.to_string()))?;
+        let client = self.source.client().await?;
+        let scope = Scope {
+            publication: &self.settings.publication,
+            server_version: postgres::client::server_version(client).await?,
+            captured: &captured,
+            is_limited: true,
+            settings: &self.settings.tables,
+        };
+        let plan = plan::plan(client, &scope).await?;
+        if let Some(shortfall) = plan.shortfalls.first() {
+            return Err(Failure::Never(shortfall.to_string()));
+        }
+        let gone = || Failure::Gone("it is not in the publication any more".to_owned());
+        let mut files = plan.tables.into_iter().next().ok_or_else(gone)?;
+        files.condition = condition.or(files.condition);
+        let files = Arc::new(files);
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.files = Some(Arc::clone(&files));
+        }
+        Ok(files)
+    }
+
+    /// How large the table is, is told once.
+    fn tell_pages(&mut self, at: usize, files: &plan::Table, progress: &PageProgress) {
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        if std::mem::replace(&mut task.is_sized, true) {
+            return;
+        }
+        let done = files.leaves.iter().map(|leaf| done_of(progress, leaf.oid).count(leaf.pages));
+        task.book = self.book.begin_table(Planned {
+            snapshot: task.snapshot.id.clone(),
+            table: task.full_name(),
+            size: Amount { rows: files.rows().unwrap_or_default(), bytes: 0, pages: files.pages() },
+            measure: Measure::Pages,
+            done: Amount { pages: done.sum(), ..Amount::default() },
+        });
+    }
+}
+
+/// The pages that come next.
+struct Next<'a> {
+    leaf: &'a Leaf,
+    range: PageRange,
+    /// What holds once they are published.
+    progress: PageProgress,
+}
+
+impl<'a> Next<'a> {
+    /// None where all are published.
+    fn of(progress: &PageProgress, files: &'a plan::Table) -> Option<Self> {
+        files.leaves.iter().find_map(|leaf| {
+            let mut done = done_of(progress, leaf.oid);
+            let range = done.next(leaf.pages, leaf.step())?;
+            done.insert(range);
+            let done = done.as_slice().to_vec();
+            let mut progress = progress.clone();
+            match progress.leaves.iter_mut().find(|noted| noted.oid == leaf.oid) {
+                Some(noted) => noted.done = done,
+                // It was attached since.
+                None => {
+                    let (oid, filenode) = (leaf.oid, leaf.filenode);
+                    progress.leaves.push(LeafProgress { oid, filenode, done });
+                }
+            }
+            Some(Self { leaf, range, progress })
+        })
+    }
+}
+
+fn done_of(progress: &PageProgress, oid: u32) -> DonePages {
+    let noted = progress.leaves.iter().find(|noted| noted.oid == oid);
+    noted.map(|noted| DonePages::from(noted.done.clone())).unwrap_or_default()
+}
+
+/// Whether a file is another one than the snapshot showed: its rows stand elsewhere, and may name
+/// another transaction.
+fn was_rewritten(progress: &PageProgress, files: &plan::Table) -> bool {
+    files.leaves.iter().any(|leaf| {
+        let mut noted = progress.leaves.iter();
+        noted.any(|noted| noted.oid == leaf.oid && noted.filenode != leaf.filenode)
+    })
+}
+
+/// Pages that are read while the stream waits.
+struct Reading<'a> {
+    table: &'a Table,
+    leaf: &'a Leaf,
+    sql: String,
+    chunk_bytes: u64,
+    bring: &'a mpsc::Sender<Brought>,
+}
+
+/// What came of reading.
+enum Read {
+    All(Amount),
+    /// The table is another one than it was.
+    Altered,
+    /// The worker takes no more.
+    Refused,
+}
+
+impl Reading<'_> {
+    /// The reader is given back when all went well.
+    async fn read(&self, mut reader: Reader, source: &mut Source) -> Result<Read, Failure> {
+        let session = &mut reader.session;
+        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        session.query(LOCK).await?;
+        // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
+        let lock = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", self.leaf.name.sql());
+        session.query(&lock).await?;
+        let waiting = source.commits_waiting().await?;
+        let seen = session.query(&table::what_is_read(&self.table.name())).await?;
+        let mut seen = seen.into_iter().flatten();
+        let visibility = seen.next().flatten().and_then(|text| Visibility::parse(&text));
+        let malformed = || postgres::Error::Malformed { what: "a snapshot is none" };
+        let visibility = visibility.ok_or_else(malformed)?;
+        let is_same = seen.next().flatten().unwrap_or_default() == self.table.shape;
+        let ask = format!("SELECT pg_catalog.pg_relation_filenode({})", self.leaf.oid);
+        let file = session.query(&ask).await?.into_iter().flatten().next().flatten();
+        if !is_same || file != Some(self.leaf.filenode.to_string()) {
+            session.query("ROLLBACK").await?;
+            source.give_back(reader);
+            return Ok(Read::Altered);
+        }
+        let mut read = Amount::default();
+        let suspects = suspects(&waiting, &visibility);
+        let new_chunk = || {
+            let (relation, seen) = (Arc::clone(&self.table.relation), visibility.clone());
+            let mut chunk = Box::new(Chunk::new(relation, seen, now_us()));
+            chunk.suspects.clone_from(&suspects);
+            chunk
+        };
+        let mut chunk = new_chunk();
+        let mut copy = session.copy_out(&self.sql).await?;
+        while let Some(rows) = copy.next().await? {
+            for line in rows.rows() {
+                chunk.push(line);
+                read = read.plus(Amount { rows: 1, bytes: line.len() as u64, pages: 0 });
+                if chunk.len_bytes() >= self.chunk_bytes {
+                    let full = std::mem::replace(&mut chunk, new_chunk());
+                    if self.bring.send(Brought::Rows(full)).await.is_err() {
+                        return Ok(Read::Refused);
+                    }
+                }
+            }
+        }
+        if chunk.rows() > 0 && self.bring.send(Brought::Rows(chunk)).await.is_err() {
+            return Ok(Read::Refused);
+        }
+        session.query("COMMIT").await?;
+        source.give_back(reader);
+        Ok(Read::All(read))
+    }
+}

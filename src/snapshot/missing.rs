@@ -1,0 +1,115 @@
+//! What is left of a table of which some pages were published, as one snapshot showed them: SQL
+//! conditions by which the rest is told from them later.
+//!
+//! A row that nobody touches stays where it is, and names the transaction that wrote it (`xmin`). So
+//! of a row that is still there two things are known: whether the snapshot showed it, by the
+//! transaction, and whether it was published, by the page. Both are of use as long as the table has
+//! the same file.
+//!
+//! | the row was written | it stands in a page that is | it comes |
+//! |---|---|---|
+//! | before the snapshot | published | no more |
+//! | before the snapshot | not published | from the table |
+//! | since | any | from the stream |
+//!
+//! With a key it does no harm to read a row once more, so there the question is only asked roughly.
+//!
+//! Transactions are compared by their age, since their numbers run in circles. A row that was frozen
+//! keeps the number of its transaction, so one that is older than half the circle seems to be of the
+//! future: nothing is, so it is an old one.
+
+use super::visibility::Visibility;
+use crate::checkpoint::{LeafProgress, PageProgress};
+
+/// The condition for the rows of a table with a key that were not published with the pages; none
+/// where no page was.
+///
+/// Rows that were written since may be among those that it holds for: one that an update moved
+/// into such a page, whose event may lack large values.
+#[must_use]
+pub fn missing_rows(pages: &PageProgress) -> Option<String> {
+    let read = |leaf: &LeafProgress| {
+        let ranges = leaf
+            .done
+            .iter()
+            .map(|(from, to)| format!("ctid >= '({from},0)'::tid AND ctid < '({to},0)'::tid"));
+        let ranges: Vec<String> = ranges.collect();
+        format!(
+            "tableoid = {}::oid AND pg_catalog.pg_relation_filenode(tableoid) = {}::oid AND ({})",
+            leaf.oid,
+            leaf.filenode,
+            ranges.join(" OR ")
+        )
+    };
+    let begun = pages.leaves.iter().filter(|leaf| !leaf.done.is_empty());
+    let read: Vec<String> = begun.map(|leaf| format!("({})", read(leaf))).collect();
+    if read.is_empty() {
+        return None;
+    }
+    // Of a snapshot that can't be read nothing is known to be old.
+    let xmin = Visibility::parse(&pages.shows).map_or(0, |shows| lower_half(shows.xmin));
+    Some(format!(
+        "NOT ({}) OR pg_catalog.age(xmin) <= pg_catalog.age('{xmin}'::xid)",
+        read.join(" OR ")
+    ))
+}
+
+/// The condition for the rows that a snapshot shows, and that are as they were then. It must be the
+/// snapshot of a slot, which knows of subtransactions.
+#[must_use]
+pub fn shown_rows(shows: &Visibility) -> String {
+    let since = format!(
+        "pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid)",
+        lower_half(shows.xmax)
+    );
+    if shows.in_progress.is_empty() {
+        return format!("NOT ({since})");
+    }
+    let ran: Vec<String> =
+        shows.in_progress.iter().map(|xid| lower_half(*xid).to_string()).collect();
+    format!("NOT ({since} OR xmin = ANY ('{{{}}}'::xid[]))", ran.join(","))
+}
+
+const fn lower_half(xid: u64) -> u64 {
+    xid & 0xFFFF_FFFF
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_what_stands_elsewhere_or_was_written_since() {
+        let leaf =
+            |oid, done: &[(u32, u32)]| LeafProgress { oid, filenode: 9, done: done.to_vec() };
+        let shows = format!("{}:{}:", (1_u64 << 32) + 7, (1_u64 << 32) + 9);
+        let mut pages = PageProgress { shows, ..PageProgress::default() };
+        pages.leaves = vec![leaf(5, &[]), leaf(6, &[(0, 2), (4, 5)])];
+        assert_eq!(
+            missing_rows(&pages).unwrap(),
+            "NOT ((tableoid = 6::oid AND pg_catalog.pg_relation_filenode(tableoid) = 9::oid AND \
+             (ctid >= '(0,0)'::tid AND ctid < '(2,0)'::tid OR ctid >= '(4,0)'::tid AND \
+             ctid < '(5,0)'::tid))) OR pg_catalog.age(xmin) <= pg_catalog.age('7'::xid)"
+        );
+        pages.leaves.pop();
+        assert_eq!(missing_rows(&pages), None);
+    }
+
+    #[test]
+    fn rows_are_shown_that_neither_those_who_ran_nor_any_after_the_snapshot_wrote() {
+        let epoch = 1_u64 << 32;
+        let shows = Visibility::parse(&format!("{}:{}:", epoch + 7, epoch + 9)).unwrap();
+        assert_eq!(
+            shown_rows(&shows),
+            "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('9'::xid))"
+        );
+        // The numbers begin anew in the midst of it.
+        let (last, next) = (epoch - 1, epoch + 4);
+        let shows = Visibility::parse(&format!("{last}:{next}:{last},{}", next - 1)).unwrap();
+        assert_eq!(
+            shown_rows(&shows),
+            "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('4'::xid) \
+             OR xmin = ANY ('{4294967295,3}'::xid[]))"
+        );
+    }
+}
