@@ -1,5 +1,6 @@
 //! What the worker hands over before it says that a transaction ended.
 
+mod holds;
 mod promises;
 mod windows;
 

@@ -53,11 +53,7 @@ where
     S: Sink + Send + Sync,
     L: Lookup + Send,
 {
-    pub(super) fn new(
-        desk: &'a Desk<S>,
-        rows: Rows<L>,
-        mut checkpointing: Checkpointing,
-    ) -> Self {
+    pub(super) fn new(desk: &'a Desk<S>, rows: Rows<L>, mut checkpointing: Checkpointing) -> Self {
         let mut max_transaction_bytes = None;
         if let Mode::ExactlyOnce { commit_interval, max_transaction_bytes: max } =
             &mut checkpointing.mode

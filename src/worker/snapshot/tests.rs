@@ -14,7 +14,8 @@ use rand::{RngExt as _, SeedableRng as _};
 use super::*;
 use crate::change::{KeyChoice, RelationFacts, Relations};
 use crate::checkpoint::{
-    LeafProgress, PageProgress, Progress, SnapshotReason, Snapshots, Source, TableProgress, TableSnapshot, Ticket,
+    LeafProgress, PageProgress, Progress, SnapshotReason, Snapshots, Source, TableProgress,
+    TableSnapshot, Ticket,
 };
 use crate::config::{Config, Kafka};
 use crate::encode::{EncodeOptions, SourceIdentity};

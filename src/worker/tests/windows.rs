@@ -5,13 +5,13 @@ use crate::checkpoint::{SnapshotReason, Snapshots, TableProgress, TableSnapshot}
 use crate::snapshot::{self, Closed, Control, Edit, Exchange, Order, Outcome, Spoiled, Visibility};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-const COLUMNS: [wire::Column<'_>; 2] = [(true, "id", 23), (false, "note", 25)];
+pub(super) const COLUMNS: [wire::Column<'_>; 2] = [(true, "id", 23), (false, "note", 25)];
 
-struct Windowed {
-    worker: Worker<Held, Willing>,
-    sink: Arc<Held>,
-    ledger: Arc<Ledger>,
-    exchange: Arc<Exchange>,
+pub(super) struct Windowed {
+    pub(super) worker: Worker<Held, Willing>,
+    pub(super) sink: Arc<Held>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) exchange: Arc<Exchange>,
     outcomes: UnboundedReceiver<Outcome>,
     control: Arc<Control>,
     /// Where the next transaction commits.
@@ -30,12 +30,12 @@ fn asked(is_paused: bool) -> TableSnapshot {
     }
 }
 
-fn insert(id: &str) -> Vec<u8> {
+pub(super) fn insert(id: &str) -> Vec<u8> {
     wire::row(b'I', 7, &[wire::tuple(b'N', &[wire::text(id), wire::text("new")])])
 }
 
 impl Windowed {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(100))));
         let (worker, sink) = worker(Format::default(), &ledger);
         let (exchange, outcomes) = Exchange::new("slot".to_owned());
@@ -44,14 +44,14 @@ impl Windowed {
         Self { worker, sink, ledger, exchange, outcomes, control, at: 200 }
     }
 
-    fn transaction(&mut self, xid: u32, messages: &[Vec<u8>]) {
+    pub(super) fn transaction(&mut self, xid: u32, messages: &[Vec<u8>]) {
         carry(&mut self.worker, &[wire::begin(self.at, 0, xid)]);
         carry(&mut self.worker, messages);
         carry(&mut self.worker, &[wire::commit(self.at, self.at + 10, 0)]);
         self.at += 10;
     }
 
-    fn order(&mut self, xid: u32, order: Order) -> Outcome {
+    pub(super) fn order(&mut self, xid: u32, order: Order) -> Outcome {
         let watermark = self.exchange.place(order);
         let content = watermark.content();
         let message = wire::message(true, self.at, "rowcast.watermark", content.as_bytes());
@@ -78,18 +78,18 @@ impl Windowed {
     }
 
     /// The table as the catalog has it.
-    fn relation(&self) -> Arc<Relation> {
+    pub(super) fn relation(&self) -> Arc<Relation> {
         let described = wire::relation(7, "rides", b'd', &COLUMNS);
         let Ok(Message::Relation(body)) = pgoutput::decode(&described) else { panic!("one") };
         let mut relations = crate::change::Relations::default();
         relations.insert(&body, RelationFacts::default(), &KeyChoice::default()).expect("fits")
     }
 
-    fn sent(&self) -> Vec<(String, Ticket)> {
+    pub(super) fn sent(&self) -> Vec<(String, Ticket)> {
         std::mem::take(&mut *self.sink.0.lock().unwrap())
     }
 
-    fn stands(&self) -> Snapshots {
+    pub(super) fn stands(&self) -> Snapshots {
         let delivered = self.ledger.standing().delivered;
         self.worker.out.checkpoints.snapshots_at(delivered).as_ref().clone()
     }
