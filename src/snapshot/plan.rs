@@ -403,3 +403,22 @@ async fn unpublishable(client: &Client, scope: &Scope<'_>, plan: &mut Plan) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_has_fewer_pages_where_much_is_stored_outside_of_them() {
+        let step = |pages: u32, whole_pages: Option<u64>| {
+            let name = TableName { schema: "public".to_owned(), name: "rides".to_owned() };
+            let whole_bytes = whole_pages.map(|pages| pages * u64::from(PAGE_BYTES));
+            Leaf { oid: 7, name, filenode: 9, pages, rows: None, whole_bytes }.step()
+        };
+        assert_eq!(step(1_000, Some(1_000)), 256);
+        assert_eq!(step(1_000, Some(16_000)), 16);
+        assert_eq!(step(10, Some(1_000_000)), 1);
+        // Nothing is known, or it was emptied in between.
+        assert_eq!((step(1_000, None), step(0, Some(0))), (256, 1));
+    }
+}

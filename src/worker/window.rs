@@ -147,7 +147,7 @@ impl Windows {
         }
     }
 
-    /// Whether a change is not to be published, for it is in rows that are read whole.
+    /// Whether a change is not to be published, for it is in rows that will be read.
     #[inline]
     pub(super) fn leaves_out(&self, change: &Change<'_>) -> bool {
         !self.left_out.is_empty()

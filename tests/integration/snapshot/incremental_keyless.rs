@@ -124,3 +124,55 @@ async fn a_keyless_table_added_under_load_is_exact_at_least_once() {
 async fn a_keyless_table_added_under_load_is_exact_across_kills_exactly_once() {
     a_keyless_table_that_is_added_under_load("exactly-once").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyless_table_that_is_rewritten_in_the_midst_is_read_anew() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let setup = "
+        CREATE TABLE log (n bigint, v int, filler text DEFAULT repeat('x', 3000))
+            WITH (fillfactor = 10);
+        ALTER TABLE log REPLICA IDENTITY FULL;
+        INSERT INTO log SELECT n, 0 FROM generate_series(1, 6000) n";
+    client.batch_execute(setup).await.expect("make a table");
+    let (name, brokers) = (unique("rewritten"), kafka.brokers());
+    let config = config("\"public.log\"", "exactly-once") + "[snapshot]\nmode = \"never\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
+    let ask = r#"SELECT pg_logical_emit_message(true, 'rowcast.signal',
+                     '{"type": "snapshot", "tables": ["public.log"]}')"#;
+    client.batch_execute(ask).await.expect("ask for a snapshot");
+    eventually(LONG, "some of its rows to be published", async || {
+        let (_, page) = bridge.get("/snapshots")?;
+        let page: Value = serde_json::from_str(&page).expect("JSON");
+        let rows = page["snapshots"][0]["rows"].as_u64()?;
+        assert!(rows < 6000, "it was too fast to be cut off");
+        (rows > 0).then_some(())
+    })
+    .await;
+    bridge.kill();
+    let change = "DELETE FROM log WHERE n % 7 = 0; UPDATE log SET v = 1 WHERE n % 5 = 0";
+    client.batch_execute(change).await.expect("change rows");
+    client.batch_execute("VACUUM FULL log").await.expect("rewrite the table");
+    bridge.start_again();
+    eventually(LONG, "the snapshot to end", async || {
+        bridge.log().contains("snapshot done").then_some(())
+    })
+    .await;
+    assert!(bridge.log().contains("it was rewritten"), "log:\n{}", bridge.log());
+    confirmed(&client, &name).await;
+    let mut rows = BTreeMap::new();
+    for value in records(&brokers, format!("{name}.public.log")).await.iter() {
+        let value = value.json().expect("JSON");
+        match op(&value) {
+            "d" => drop(rows.remove(&(value["before"]["n"].as_i64().expect("n")))),
+            _ => drop(rows.insert(
+                value["after"]["n"].as_i64().expect("n"),
+                value["after"]["v"].as_i64().expect("v"),
+            )),
+        }
+    }
+    let rows: BTreeMap<(i64, i64), i64> = rows.into_iter().map(|row| (row, 1)).collect();
+    assert_eq!(rows, stored(&client).await);
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}

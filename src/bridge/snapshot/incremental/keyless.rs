@@ -62,7 +62,7 @@ impl Coordinator {
         let Some((progress, shows)) = noted else {
             return self.begin_pages(at, table, &files).await;
         };
-        if was_rewritten(&progress, &files) {
+        if was_rewritten(&progress, &files.leaves) {
             tracing::warn!(
                 table = task.full_name(),
                 "it was rewritten, and its rows stand elsewhere: all of them are read anew"
@@ -74,13 +74,13 @@ impl Coordinator {
         self.tell_pages(at, &files, &progress);
         let Some(task) = self.tasks.get(at) else { return Ok(()) };
         let snapshot = task.snapshot.clone();
-        let Some(next) = Next::of(&progress, &files) else {
+        let Some(next) = Next::of(&progress, &files.leaves) else {
             let number = self.emit(Order::Note(vec![Edit::remove(&snapshot)])).await?;
             let progress = TableProgress::Pages(progress);
             self.wait_for(at, Pending { number, progress, is_last: true, read: Amount::default() });
             return Ok(());
         };
-        let is_last = Next::of(&next.progress, &files).is_none();
+        let is_last = Next::of(&next.progress, &files.leaves).is_none();
         let progress = TableProgress::Pages(next.progress);
         let edit = if is_last {
             Edit::remove(&snapshot)
@@ -229,8 +229,8 @@ struct Next<'a> {
 
 impl<'a> Next<'a> {
     /// None where all are published.
-    fn of(progress: &PageProgress, files: &'a plan::Table) -> Option<Self> {
-        files.leaves.iter().find_map(|leaf| {
+    fn of(progress: &PageProgress, leaves: &'a [Leaf]) -> Option<Self> {
+        leaves.iter().find_map(|leaf| {
             let mut done = done_of(progress, leaf.oid);
             let range = done.next(leaf.pages, leaf.step())?;
             done.insert(range);
@@ -256,8 +256,8 @@ fn done_of(progress: &PageProgress, oid: u32) -> DonePages {
 
 /// Whether a file is another one than the snapshot showed: its rows stand elsewhere, and may name
 /// another transaction.
-fn was_rewritten(progress: &PageProgress, files: &plan::Table) -> bool {
-    files.leaves.iter().any(|leaf| {
+fn was_rewritten(progress: &PageProgress, leaves: &[Leaf]) -> bool {
+    leaves.iter().any(|leaf| {
         let mut noted = progress.leaves.iter();
         noted.any(|noted| noted.oid == leaf.oid && noted.filenode != leaf.filenode)
     })
@@ -332,5 +332,69 @@ impl Reading<'_> {
         session.query("COMMIT").await?;
         source.give_back(reader);
         Ok(Read::All(read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::publication::TableName;
+
+    fn leaf(oid: u32, filenode: u32, pages: u32) -> Leaf {
+        let name = TableName { schema: "public".to_owned(), name: format!("log_{oid}") };
+        Leaf { oid, name, filenode, pages, rows: None, whole_bytes: None }
+    }
+
+    fn noted(oid: u32, filenode: u32, done: &[(u32, u32)]) -> LeafProgress {
+        LeafProgress { oid, filenode, done: done.to_vec() }
+    }
+
+    #[test]
+    fn every_page_of_every_file_comes_once_and_what_was_published_does_not_come() {
+        let leaves = [leaf(5, 50, 600), leaf(6, 60, 0), leaf(7, 70, 300)];
+        let begun = vec![noted(5, 50, &[(0, 256)]), noted(6, 60, &[]), noted(9, 90, &[])];
+        let mut progress = PageProgress { leaves: begun, ..PageProgress::default() };
+        let mut read = Vec::new();
+        while let Some(next) = Next::of(&progress, &leaves) {
+            read.push((next.leaf.oid, next.range.from, next.range.to));
+            progress = next.progress;
+        }
+        let end = crate::snapshot::pages::END;
+        let expected = [(5, 256, 512), (5, 512, end), (6, 0, end), (7, 0, 256), (7, 256, end)];
+        assert_eq!(read, expected);
+        let all = [(0, end)];
+        // One that is gone stays as it was noted, one that was attached is noted too.
+        let expected = [(5, 50, true), (6, 60, true), (9, 90, false), (7, 70, true)];
+        let expected =
+            expected.map(|(oid, file, is_done)| noted(oid, file, if is_done { &all } else { &[] }));
+        assert_eq!(progress.leaves, expected);
+    }
+
+    #[test]
+    fn a_table_was_rewritten_when_a_file_that_the_snapshot_showed_is_another() {
+        let begun = vec![noted(5, 50, &[(0, 256)]), noted(6, 60, &[])];
+        let progress = PageProgress { leaves: begun, ..PageProgress::default() };
+        assert!(!was_rewritten(&progress, &[leaf(5, 50, 600), leaf(6, 60, 1), leaf(7, 70, 1)]));
+        assert!(was_rewritten(&progress, &[leaf(5, 50, 600), leaf(6, 61, 1)]));
+    }
+
+    #[test]
+    fn only_a_new_table_without_its_snapshot_has_no_change_published() {
+        let snapshot = |reason, progress| TableSnapshot {
+            id: "1".to_owned(),
+            schema: "public".to_owned(),
+            table: "log".to_owned(),
+            reason,
+            condition: None,
+            is_paused: false,
+            progress,
+        };
+        let pages = |lsn: u64| {
+            TableProgress::Pages(PageProgress { lsn: Lsn::from(lsn), ..PageProgress::default() })
+        };
+        assert!(is_unread(&snapshot(SnapshotReason::Added, pages(0))));
+        assert!(!is_unread(&snapshot(SnapshotReason::Added, pages(7))));
+        assert!(!is_unread(&snapshot(SnapshotReason::Added, TableProgress::Waiting)));
+        assert!(!is_unread(&snapshot(SnapshotReason::Asked, pages(0))));
     }
 }
