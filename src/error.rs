@@ -95,6 +95,12 @@ pub enum Error {
         /// The table, or a partition.
         table: String,
     },
+    /// A table was dropped between the plan of a snapshot and the snapshot.
+    #[error("a table was dropped while the snapshot of its rows began: {}", server.message)]
+    Dropped {
+        /// What the server says of it.
+        server: Box<postgres::ServerError>,
+    },
     /// A snapshot can't be planned.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
@@ -131,7 +137,7 @@ impl Error {
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),
             Self::Snapshot(snapshot::Error::Postgres(error)) => retry_if(error.is_transient()),
-            Self::Rewritten { .. } => Severity::Retry,
+            Self::Rewritten { .. } | Self::Dropped { .. } => Severity::Retry,
             Self::Snapshot(snapshot::Error::Relation(_)) => Severity::Operator,
             Self::ConnInfo(_)
             | Self::Resolve(_)
@@ -173,7 +179,7 @@ impl Error {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }
             Self::Snapshot(snapshot::Error::Postgres(error)) => error.fix(),
-            Self::Rewritten { .. } => None,
+            Self::Rewritten { .. } | Self::Dropped { .. } => None,
             Self::Relation(_) | Self::Snapshot(snapshot::Error::Relation(_)) => Some("mend `key` of the table in [tables]".to_owned()),
             Self::Rules(error) => Some(error.fix()),
             Self::Encode { source, .. } | Self::EncodeRow(source) => source.fix().or_else(|| {

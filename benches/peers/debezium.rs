@@ -10,18 +10,9 @@ use std::path::Path;
 
 use crate::snapshot::{PUBLICATION, TABLE};
 use crate::support::process::{Guarded, free_port};
-use crate::support::run_script;
+use crate::support::{java, run_script};
 
 const MEMORY: &[&str] = &["-Xms256M", "-Xmx2G", "-XX:+UseG1GC"];
-
-const LOGGING: &str = "
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1} %m%n
-";
 
 /// What is read, and where it goes.
 pub(crate) struct Connector<'a> {
@@ -43,20 +34,15 @@ impl Connector<'_> {
 /// Starts a worker with the connector.
 pub(crate) fn start(brokers: &str, connector: &Connector<'_>) -> Guarded {
     let jars = run_script("fetch-debezium", &[]).ok().and_then(|mut folders| folders.pop());
-    let jars = jars.expect("the jars of Debezium (scripts/fetch-debezium)").display().to_string();
+    let jars = jars.expect("the jars of Debezium (scripts/fetch-debezium)");
     let mut process = Guarded::new("debezium", None, "KILL");
+    let mut args = java::args(MEMORY, process.dir(), "warn", &jars.join("worker"));
     let dir = process.dir().display().to_string();
     let write = |name: &str, text: &str| {
         fs::write(format!("{dir}/{name}"), text).expect("write the settings");
     };
-    write("log4j2.properties", LOGGING);
-    write("worker.properties", &worker(brokers, &dir, &jars));
+    write("worker.properties", &worker(brokers, &dir, &jars.display().to_string()));
     write("connector.properties", &properties(connector));
-    let mut args: Vec<String> = MEMORY.iter().map(|&arg| arg.to_owned()).collect();
-    args.push(format!("-Dlog4j2.configurationFile={dir}/log4j2.properties"));
-    // Killed, it leaves the libraries that it unpacked.
-    args.push(format!("-Djava.io.tmpdir={dir}"));
-    args.extend(["-cp".to_owned(), format!("{jars}/worker/*")]);
     args.push("org.apache.kafka.connect.cli.ConnectStandalone".to_owned());
     args.push(format!("{dir}/worker.properties"));
     args.push(format!("{dir}/connector.properties"));

@@ -12,6 +12,10 @@
 //! stage as back-pressure, lose nothing, and end by themselves. A client that sits on a dead
 //! connection, or has lost its way after all brokers were away, may not: it is replaced.
 //!
+//! A first snapshot may be without a row for long, as its conditions may leave all of them out, and the
+//! stream stands still for it on purpose: then the source is not judged here. Its connections ask the
+//! server by themselves whether it is at work: see `postgres::copy`.
+//!
 //! A healthy line costs nothing: the server is asked for the end of its WAL only when nothing was
 //! processed for half of the limit.
 
@@ -20,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use super::{Bridge, setup};
-use crate::admin::Stall;
+use crate::admin::{Stall, State};
 use crate::checkpoint::Ledger;
 use crate::config::Watchdog;
 use crate::error::Error;
@@ -68,6 +72,8 @@ struct Sight {
     in_flight: u64,
     /// Records acknowledged.
     acked: u64,
+    /// Whether the stream waits for the rows of a first snapshot.
+    is_snapshot: bool,
 }
 
 /// What was seen, and since when it is the same.
@@ -100,7 +106,8 @@ impl Watch {
     /// Takes note of a look.
     fn look(&mut self, now: Instant, sight: Sight) {
         let last = std::mem::replace(&mut self.last, sight);
-        let is_processing = sight.received != last.received
+        let is_processing = sight.is_snapshot
+            || sight.received != last.received
             || sight.changes != last.changes
             || sight.bytes.saturating_sub(last.bytes) > KEEPALIVES_BYTES;
         if is_processing {
@@ -183,6 +190,7 @@ impl Bridge {
                 bytes: metrics.received_bytes.get(),
                 in_flight: ledger.standing().in_flight,
                 acked: metrics.records_acked.get(),
+                is_snapshot: self.status.borrow().state == State::Snapshot,
             };
             watch.look(Instant::now(), sight);
             if watch.wants_wal_end(Instant::now())
@@ -350,6 +358,23 @@ mod tests {
             watch.look(start + LIMIT + SECOND, step);
             assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "{what}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_waits_for_a_first_snapshot_is_not_stalled_and_its_brokers_may_be() {
+        let start = Instant::now();
+        let mut watch = watch(start);
+        let waiting = Sight { is_snapshot: true, ..Sight::default() };
+        for second in 0..1000 {
+            let now = start + SECOND * second;
+            watch.look(now, waiting);
+            assert!(!watch.wants_wal_end(now), "after {second} s");
+            assert_eq!(watch.stalled(now), None, "after {second} s");
+        }
+        let now = start + SECOND * 1000;
+        watch.look(now, Sight { in_flight: 3, ..waiting });
+        let (stage, _) = watch.stalled(now + LIMIT).expect("a stall");
+        assert_eq!(stage, Stage::Kafka);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Switches that do not touch each other share a configuration. One more is an entry in [`ALL`] and
 //! its golden file.
 
+use crate::script::Part;
+
 /// One configuration.
 #[derive(Debug)]
 pub(crate) struct Configuration {
@@ -26,6 +28,14 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
+    /// The parts from the one on that rowcast refuses.
+    pub(crate) fn from_what_is_refused<'a>(&self, parts: &'a [Part]) -> &'a [Part] {
+        let at = self.refused.map_or(parts.len(), |refused| {
+            parts.iter().position(|part| part.name == refused).expect("a part")
+        });
+        &parts[at..]
+    }
+
     /// Whether Debezium reads with it on every version of PostgreSQL, not on the newest alone. One
     /// does: with schemas it tells all that the same tells without.
     pub(crate) fn is_debeziums_everywhere(&self) -> bool {

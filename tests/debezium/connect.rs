@@ -5,19 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::support::process::{Guarded, free_port};
-use crate::support::run_script;
+use crate::support::{java, run_script};
 
 /// As the node of the tests is run: little memory, no optimising compiler.
 const MEMORY: &[&str] = &["-Xms256m", "-Xmx640m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
-
-const LOGGING: &str = "
-rootLogger.level = warn
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1} %m%n
-";
 
 /// The running worker.
 #[derive(Debug)]
@@ -44,16 +35,10 @@ impl Connect {
         connectors: &[(String, Vec<(String, String)>)],
     ) -> Self {
         let mut process = Guarded::new("debezium", None, "KILL");
+        let mut args = java::args(MEMORY, process.dir(), "warn", &jars.join("worker"));
         let dir = process.dir().display().to_string();
-        let mut args: Vec<String> = MEMORY.iter().map(|&arg| arg.to_owned()).collect();
-        args.push(format!("-Dlog4j2.configurationFile={dir}/log4j2.properties"));
-        // Killed, it leaves the libraries that it unpacked.
-        args.push(format!("-Djava.io.tmpdir={dir}"));
-        args.push("-XX:-UsePerfData".to_owned());
-        args.extend(["-cp".to_owned(), format!("{}/worker/*", jars.display())]);
         args.push("org.apache.kafka.connect.cli.ConnectStandalone".to_owned());
         args.push(format!("{dir}/worker.properties"));
-        fs::write(format!("{dir}/log4j2.properties"), LOGGING).expect("write the log settings");
         let worker = worker(brokers, &dir, &jars.join("plugins"));
         fs::write(format!("{dir}/worker.properties"), worker).expect("write the settings");
         for (name, properties) in connectors {

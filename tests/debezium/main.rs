@@ -5,7 +5,9 @@
 //! Debezium's records are kept as [`golden`] files, with which rowcast is compared also where
 //! Debezium cannot be had. Of what differs, [`differences`] lets pass what the documentation lists.
 //!
-//! Not here: snapshots, and what either does after a failure.
+//! The rows that were there when they begin are compared too ([`snapshot`]).
+//!
+//! Not here: what either does after a failure.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -16,10 +18,13 @@ mod connect;
 mod differences;
 mod golden;
 mod json;
+mod reader;
 mod record;
 mod run;
 mod script;
+mod snapshot;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -34,6 +39,19 @@ macro_rules! debezium_or_skip {
         if let Some(reason) = &run().without_debezium {
             support::report_skipped(module_path!(), reason);
             return;
+        }
+    };
+}
+
+/// What was read, or leave the test with the line that says it was skipped.
+macro_rules! rows_or_skip {
+    () => {
+        match snapshot::read() {
+            Ok(read) => read,
+            Err(reason) => {
+                support::report_skipped(module_path!(), reason);
+                return;
+            }
         }
     };
 }
@@ -80,10 +98,7 @@ fn rowcast_and_debezium_agree_on_places_and_times() {
     let mut wrong = String::new();
     for (major, configuration, records) in run().of(Publisher::Rowcast) {
         let mut debeziums = run().of(Publisher::Debezium);
-        let is_same = |(of, other, _): &(u32, &Configuration, &[Record])| {
-            (*of, other.name) == (major, configuration.name)
-        };
-        let Some((_, _, expected)) = debeziums.find(is_same) else {
+        let Some((_, _, expected)) = debeziums.find(is_like(major, configuration)) else {
             // Held to the golden file, and its twin with schemas to this server's Debezium.
             assert!(configuration.is_rowcasts_everywhere(), "{} is compared", configuration.name);
             continue;
@@ -100,6 +115,39 @@ fn rowcast_and_debezium_agree_on_places_and_times() {
 }
 
 #[test]
+fn rowcast_and_debezium_read_the_same_rows() {
+    let read = rows_or_skip!();
+    let mut wrong = String::new();
+    for (major, configuration, records) in run::of(read, Publisher::Rowcast) {
+        let mut debeziums = run::of(read, Publisher::Debezium);
+        let (_, _, expected) = debeziums.find(is_like(major, configuration)).expect("both read");
+        let (expected, found) = (snapshot::comparable(expected), snapshot::comparable(records));
+        wrong += &compare_with_rowcast(major, configuration, expected, found);
+    }
+    assert!(wrong.is_empty(), "rowcast reads something else than Debezium: {wrong}");
+}
+
+#[test]
+fn rows_that_are_read_land_where_debezium_puts_them() {
+    let read = rows_or_skip!();
+    let places = |records: &[Record]| -> BTreeMap<String, i32> {
+        let spread = format!("taxi.public.{}", snapshot::SPREAD);
+        let spread = records.iter().filter(|record| record.topic == spread);
+        let place =
+            |record: &Record| (record.key.as_ref().expect("a key").to_string(), record.partition);
+        spread.map(place).collect()
+    };
+    for (major, configuration, records) in run::of(read, Publisher::Rowcast) {
+        let mut debeziums = run::of(read, Publisher::Debezium);
+        let (_, _, expected) = debeziums.find(is_like(major, configuration)).expect("both read");
+        let (expected, found) = (places(expected), places(records));
+        let partitions: BTreeSet<i32> = expected.values().copied().collect();
+        assert!(partitions.len() > 1, "they are in {partitions:?}");
+        assert_eq!(found, expected, "{} on PostgreSQL {major}", configuration.name);
+    }
+}
+
+#[test]
 fn the_documentation_lists_the_differences_that_are_allowed() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/debezium.md");
     let text = fs::read_to_string(file).expect("the documentation");
@@ -108,6 +156,13 @@ fn the_documentation_lists_the_differences_that_are_allowed() {
     let entries = section.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("**"));
     let names: Vec<&str> = entries.map(|(name, _)| name).collect();
     assert_eq!(names, differences::NAMES);
+}
+
+fn is_like(
+    major: u32,
+    configuration: &Configuration,
+) -> impl Fn(&(u32, &Configuration, &[Record])) -> bool {
+    move |(of, other, _)| (*of, other.name) == (major, configuration.name)
 }
 
 fn compare_with_rowcast(
@@ -130,9 +185,8 @@ fn compare_with_rowcast(
 /// The tables whose events both publish.
 fn compared_tables(major: u32, configuration: &Configuration) -> Vec<String> {
     let mut parts = script::parts(major);
-    if let Some(refused) = configuration.refused {
-        parts.truncate(parts.iter().position(|part| part.name == refused).expect("a part"));
-    }
+    parts.truncate(parts.len() - configuration.from_what_is_refused(&parts).len());
+    parts.push(script::rows(&parts, major));
     let mut tables = script::tables(&parts);
     tables.retain(|table| !configuration.unread.contains(&table.as_str()));
     tables

@@ -7,6 +7,8 @@ use crate::support::consume::OwnedRecord;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Record {
     pub(crate) topic: String,
+    /// Where it stands in its topic; compared by itself, as most topics have one.
+    pub(crate) partition: i32,
     pub(crate) key: Option<Json>,
     pub(crate) value: Option<Json>,
     pub(crate) headers: Vec<(String, Option<String>)>,
@@ -41,6 +43,7 @@ impl Record {
         });
         Self {
             topic,
+            partition: record.partition,
             headers: headers.collect(),
             key: record.key.as_ref().map(parse),
             value: record.value.as_ref().map(parse),
@@ -164,6 +167,7 @@ impl Record {
         };
         Self {
             topic: json.field("topic").and_then(text).expect("a topic"),
+            partition: 0,
             key: or_none("key"),
             value: or_none("value"),
             headers: headers.iter().map(header).collect(),
@@ -171,6 +175,13 @@ impl Record {
     }
 
     /// The event, inside of its schema or alone.
+    pub(crate) fn event(&self) -> Option<&Json> {
+        let value = self.value.as_ref()?;
+        let is_inside = value.field("schema").is_some();
+        value.field("payload").filter(|_| is_inside).or(Some(value))
+    }
+
+    /// The same, to be changed.
     pub(crate) fn event_mut(&mut self) -> Option<&mut Json> {
         let value = self.value.as_mut()?;
         if value.field("schema").is_some() && value.field("payload").is_some() {

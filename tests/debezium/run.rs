@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::metadata::MetadataTopic;
 use tokio_postgres::Client;
 
-use crate::configurations::{ALL, Configuration};
+use crate::configurations::Configuration;
 use crate::connect::{self, Connect};
-use crate::golden;
+use crate::reader::{self, Reader, Reads};
 use crate::record::Record;
 use crate::script::{self, Part, Step};
 use crate::support::bridge::Bridge;
@@ -27,16 +28,16 @@ use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
 use crate::support::process::pause;
 
 /// Longest time until all readers stream, or have published what came before a `-- wait`.
-const LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 
 /// The table that tells how far a reader is.
-const BARRIER: &str = "barrier";
+pub(crate) const BARRIER: &str = "barrier";
 
 /// The table that tells whether a reader streams.
-const HELLO: &str = "hello";
+pub(crate) const HELLO: &str = "hello";
 
 /// Made before the readers start.
-const PREPARE: &str = "
+pub(crate) const PREPARE: &str = "
 CREATE TABLE hello (n serial PRIMARY KEY);
 CREATE TABLE barrier (n int PRIMARY KEY);
 CREATE PUBLICATION leaves FOR ALL TABLES;
@@ -51,11 +52,11 @@ pub(crate) enum Publisher {
 }
 
 /// What a reader of a server of this version published.
-struct Published {
-    major: u32,
-    publisher: Publisher,
-    configuration: &'static Configuration,
-    records: Vec<Record>,
+pub(crate) struct Published {
+    pub(crate) major: u32,
+    pub(crate) publisher: Publisher,
+    pub(crate) configuration: &'static Configuration,
+    pub(crate) records: Vec<Record>,
 }
 
 /// All that was published.
@@ -71,12 +72,23 @@ impl Run {
         &self,
         publisher: Publisher,
     ) -> impl DoubleEndedIterator<Item = (u32, &'static Configuration, &[Record])> {
-        let own = self.published.iter().filter(move |published| published.publisher == publisher);
-        own.map(|own| (own.major, own.configuration, own.records.as_slice()))
+        of(&self.published, publisher)
     }
 }
 
-/// The run that all tests look at.
+/// What one of them published: version of the server, configuration, records.
+pub(crate) fn of(
+    published: &[Published],
+    publisher: Publisher,
+) -> impl DoubleEndedIterator<Item = (u32, &'static Configuration, &[Record])> {
+    let own = published.iter().filter(move |published| published.publisher == publisher);
+    own.map(|own| (own.major, own.configuration, own.records.as_slice()))
+}
+
+/// Held while a worker runs: it is large.
+pub(crate) static ONE_WORKER: Mutex<()> = Mutex::new(());
+
+/// The run that all tests of changes look at.
 pub(crate) fn run() -> &'static Run {
     static RUN: OnceLock<Result<Run, String>> = OnceLock::new();
     let run = RUN.get_or_init(|| {
@@ -88,6 +100,7 @@ pub(crate) fn run() -> &'static Run {
 }
 
 fn run_all() -> Run {
+    let _alone = ONE_WORKER.lock().unwrap_or_else(PoisonError::into_inner);
     let brokers = Brokers::any();
     let jars = match &brokers {
         Brokers::Real(_) => connect::jars(),
@@ -102,12 +115,20 @@ fn run_all() -> Run {
         });
         join_all(starts)
     });
-    for server in &servers {
-        block_on(server.create_topics(&brokers));
+    let topics = servers.iter().flat_map(Server::topics).map(|name| (name, 1));
+    let topics: Vec<_> = topics.collect();
+    match &brokers {
+        Brokers::Real(_) => block_on(create_topics(&bootstrap, &topics)),
+        Brokers::Embedded(_) => {
+            for (name, partitions) in &topics {
+                block_on(brokers.create_topic(name, *partitions));
+            }
+        }
     }
-    let names: Vec<String> = servers.iter().flat_map(Server::topics).collect();
-    wait_for_topics(&bootstrap, &names);
-    let connectors: Vec<_> = servers.iter().flat_map(Server::connectors).collect();
+    let connectors = servers.iter().flat_map(|server| {
+        reader::connectors(&server.readers, server.server.port(), &server.database)
+    });
+    let connectors: Vec<_> = connectors.collect();
     let connect = jars.as_ref().ok().map(|jars| Connect::start(jars, &bootstrap, &connectors));
     let connect = connect.map(Mutex::new);
     let published = std::thread::scope(|scope| {
@@ -123,9 +144,25 @@ fn run_all() -> Run {
     Run { published, without_debezium: jars.err() }
 }
 
+/// Makes topics at a broker, with so many partitions: each reader would make its own one by one.
+pub(crate) async fn create_topics(bootstrap: &str, topics: &[(String, i32)]) {
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(bootstrap).create().expect("an admin client");
+    let new: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
+        .collect();
+    let made = admin.create_topics(&new, &AdminOptions::new()).await.expect("ask for topics");
+    for result in made {
+        result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
+    }
+    let names: Vec<&str> = topics.iter().map(|(name, _)| name.as_str()).collect();
+    wait_for_topics(bootstrap, &names);
+}
+
 /// Waits until the broker serves the topics: that they are made is said long before, and who writes
 /// to one meanwhile hears that there is none.
-fn wait_for_topics(bootstrap: &str, names: &[String]) {
+fn wait_for_topics(bootstrap: &str, names: &[&str]) {
     let client: BaseConsumer = client_config(bootstrap).create().expect("a client");
     let started = Instant::now();
     loop {
@@ -136,7 +173,7 @@ fn wait_for_topics(bootstrap: &str, names: &[String]) {
             .filter(|topic| topic.partitions().iter().all(|partition| partition.leader() >= 0))
             .map(|topic| topic.name())
             .collect();
-        let missing = names.iter().filter(|name| !served.contains(name.as_str())).count();
+        let missing = names.iter().filter(|name| !served.contains(*name)).count();
         if missing == 0 {
             return;
         }
@@ -146,7 +183,9 @@ fn wait_for_topics(bootstrap: &str, names: &[String]) {
     }
 }
 
-fn join_all<'scope, T>(threads: impl Iterator<Item = ScopedJoinHandle<'scope, T>>) -> Vec<T> {
+pub(crate) fn join_all<'scope, T>(
+    threads: impl Iterator<Item = ScopedJoinHandle<'scope, T>>,
+) -> Vec<T> {
     // All are started before the first is waited for.
     let threads: Vec<_> = threads.collect();
     threads
@@ -155,7 +194,7 @@ fn join_all<'scope, T>(threads: impl Iterator<Item = ScopedJoinHandle<'scope, T>
         .collect()
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(work)
 }
@@ -175,18 +214,7 @@ impl Server {
         let server = PostgresServer::start(binaries, &[]);
         let database = server.database().await;
         let major = server.major();
-        let newest = binaries == Binaries::newest();
-        let mut readers = Vec::new();
-        for configuration in ALL {
-            // Golden files are written without regard to what rowcast can do by now.
-            let of_rowcast = !golden::is_update();
-            if with_debezium && (newest || configuration.is_debeziums_everywhere()) {
-                readers.push(Reader::new(Publisher::Debezium, configuration, major));
-            }
-            if of_rowcast && (newest || configuration.is_rowcasts_everywhere()) {
-                readers.push(Reader::new(Publisher::Rowcast, configuration, major));
-            }
-        }
+        let readers = reader::all(Reads::Changes, binaries, with_debezium);
         let mut parts = script::parts(major);
         let setup = parts.remove(0);
         Self { server, database, readers, setup, parts }
@@ -204,37 +232,6 @@ impl Server {
         self.readers.iter().flat_map(of_reader).collect()
     }
 
-    /// Makes the topics for all readers at once: each would make its own one by one.
-    async fn create_topics(&self, brokers: &Brokers) {
-        let names = self.topics();
-        if let Brokers::Embedded(_) = brokers {
-            for name in &names {
-                brokers.create_topic(name, 1).await;
-            }
-            return;
-        }
-        let admin: AdminClient<DefaultClientContext> =
-            client_config(&brokers.bootstrap()).create().expect("an admin client");
-        let topics: Vec<NewTopic<'_>> =
-            names.iter().map(|name| NewTopic::new(name, 1, TopicReplication::Fixed(1))).collect();
-        let made =
-            admin.create_topics(&topics, &AdminOptions::new()).await.expect("ask for topics");
-        for result in made {
-            result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
-        }
-    }
-
-    /// The connectors that read it: name and properties.
-    fn connectors(&self) -> Vec<(String, Vec<(String, String)>)> {
-        let of_debezium =
-            self.readers.iter().filter(|reader| reader.publisher == Publisher::Debezium);
-        of_debezium
-            .map(|reader| {
-                (reader.prefix.clone(), reader.properties(self.server.port(), &self.database))
-            })
-            .collect()
-    }
-
     /// Starts the readers, runs the script, and gives what they published.
     async fn run(&self, bootstrap: &str, connect: Option<&Mutex<Connect>>) -> Vec<Published> {
         let client = self.database.client().await;
@@ -248,7 +245,7 @@ impl Server {
         let of_rowcast =
             self.readers.iter().filter(|reader| reader.publisher == Publisher::Rowcast);
         runner.bridges = of_rowcast
-            .map(|reader| (reader, reader.start_bridge(&self.database, bootstrap)))
+            .map(|reader| (reader, reader.start_bridge(&self.database, bootstrap, &[])))
             .collect();
         runner.wait_for_all_to_stream().await;
         runner.wait().await;
@@ -270,11 +267,9 @@ impl Server {
         }
         let major = self.server.major();
         let published = self.readers.iter().map(|reader| {
-            let records = runner.records(&reader.prefix);
-            let records = records.iter().map(|record| Record::new(record, &reader.prefix));
-            let records = from_the_first_barrier(records.collect());
-            let (publisher, configuration) = (reader.publisher, reader.configuration);
-            Published { major, publisher, configuration, records }
+            let published = runner.published(reader, major);
+            let records = from_the_first_barrier(published.records);
+            Published { records, ..published }
         });
         published.collect()
     }
@@ -294,88 +289,20 @@ fn from_the_first_barrier(records: Vec<Record>) -> Vec<Record> {
     kept.map(|(_, record)| record).collect()
 }
 
-/// A reader: its topics' prefix, which is also the name of its slot.
-struct Reader {
-    prefix: String,
-    publisher: Publisher,
-    configuration: &'static Configuration,
-}
-
-impl Reader {
-    fn new(publisher: Publisher, configuration: &'static Configuration, major: u32) -> Self {
-        let who = match publisher {
-            Publisher::Debezium => "debezium",
-            Publisher::Rowcast => "rowcast",
-        };
-        let prefix = format!("{who}_{}_{major}", configuration.name);
-        Self { prefix, publisher, configuration }
-    }
-
-    /// Debezium's properties.
-    fn properties(&self, port: u16, database: &TestDatabase) -> Vec<(String, String)> {
-        let port = port.to_string();
-        let schemas = self.configuration.schemas.to_string();
-        let mut properties = vec![
-            ("connector.class", "io.debezium.connector.postgresql.PostgresConnector"),
-            ("tasks.max", "1"),
-            ("database.hostname", "127.0.0.1"),
-            ("database.port", &port),
-            ("database.user", "postgres"),
-            ("database.dbname", &database.name),
-            ("topic.prefix", &self.prefix),
-            ("plugin.name", "pgoutput"),
-            ("slot.name", &self.prefix),
-            ("publication.name", self.configuration.publication),
-            ("publication.autocreate.mode", "disabled"),
-            ("snapshot.mode", "no_data"),
-            ("poll.interval.ms", "10"),
-            ("errors.max.retries", "0"),
-            ("key.converter", "org.apache.kafka.connect.json.JsonConverter"),
-            ("value.converter", "org.apache.kafka.connect.json.JsonConverter"),
-            ("key.converter.schemas.enable", &schemas),
-            ("value.converter.schemas.enable", &schemas),
-            ("topic.creation.default.replication.factor", "1"),
-            ("topic.creation.default.partitions", "1"),
-        ];
-        properties.extend(self.configuration.connector);
-        properties.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-    }
-
-    /// Starts rowcast.
-    fn start_bridge(&self, database: &TestDatabase, bootstrap: &str) -> Bridge {
-        let Configuration { publication, format, schemas, skipped_operations, .. } =
-            self.configuration;
-        let value = if *schemas { "debezium-schema" } else { "debezium" };
-        let prefix = &self.prefix;
-        let toml = format!(
-            "[postgres]
-slot = \"{prefix}\"
-publication = \"{publication}\"
-manage = false
-skipped_operations = {skipped_operations:?}
-[format]
-value = \"{value}\"
-types = \"debezium\"
-{format}"
-        );
-        Bridge::start(prefix, &database.unix_url, bootstrap, &toml)
-    }
-}
-
 /// Runs steps, and waits for the readers.
-struct Runner<'a> {
+pub(crate) struct Runner<'a> {
     client: &'a Client,
     bootstrap: &'a str,
     /// Those that still read.
     readers: Vec<&'a Reader>,
     connect: Option<&'a Mutex<Connect>>,
-    bridges: Vec<(&'a Reader, Bridge)>,
+    pub(crate) bridges: Vec<(&'a Reader, Bridge)>,
     consumer: BaseConsumer,
     barrier: i64,
 }
 
 impl<'a> Runner<'a> {
-    fn new(
+    pub(crate) fn new(
         client: &'a Client,
         bootstrap: &'a str,
         readers: &'a [Reader],
@@ -413,7 +340,7 @@ impl<'a> Runner<'a> {
     }
 
     /// Waits until every reader has published all that was committed by now.
-    async fn wait(&mut self) {
+    pub(crate) async fn wait(&mut self) {
         self.barrier += 1;
         let insert = format!("INSERT INTO {BARRIER} VALUES ({})", self.barrier);
         self.client.batch_execute(&insert).await.expect("set the barrier");
@@ -433,7 +360,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    fn assert_healthy(&mut self) {
+    pub(crate) fn assert_healthy(&mut self) {
         for (reader, bridge) in &mut self.bridges {
             if let Some(status) = bridge.exited() {
                 panic!("{} ended: {status}; log:\n{}", reader.prefix, bridge.log());
@@ -447,8 +374,20 @@ impl<'a> Runner<'a> {
 
     /// Records in the one partition of a topic; none while there is no topic.
     fn length(&self, topic: &str) -> i64 {
+        self.end(topic, 0)
+    }
+
+    fn end(&self, topic: &str, partition: i32) -> i64 {
         let timeout = Duration::from_secs(5);
-        self.consumer.fetch_watermarks(topic, 0, timeout).map_or(0, |(_, end)| end)
+        self.consumer.fetch_watermarks(topic, partition, timeout).map_or(0, |(_, end)| end)
+    }
+
+    /// All that a reader has published.
+    pub(crate) fn published(&self, reader: &Reader, major: u32) -> Published {
+        let records = self.records(&reader.prefix);
+        let records = records.iter().map(|record| Record::new(record, &reader.prefix)).collect();
+        let (publisher, configuration) = (reader.publisher, reader.configuration);
+        Published { major, publisher, configuration, records }
     }
 
     /// All that the reader with this prefix has published: by topic, then in order.
@@ -456,15 +395,21 @@ impl<'a> Runner<'a> {
         let metadata = self.consumer.fetch_metadata(None, LIMIT).expect("metadata");
         let own = format!("{prefix}.");
         let aside = [BARRIER, HELLO].map(|table| format!("{prefix}.public.{table}"));
-        let topics = metadata.topics().iter().map(|topic| topic.name());
-        let is_own = |topic: &&str| topic.starts_with(&own) && !aside.iter().any(|a| a == topic);
-        let mut topics: Vec<&str> = topics.filter(is_own).collect();
-        topics.sort_unstable();
-        let all: i64 = topics.iter().map(|topic| self.length(topic)).sum();
+        let is_own = |topic: &&MetadataTopic| {
+            topic.name().starts_with(&own) && !aside.iter().any(|aside| aside == topic.name())
+        };
+        let topics: Vec<&MetadataTopic> = metadata.topics().iter().filter(is_own).collect();
+        let partitions = |topic: &&MetadataTopic| {
+            let partitions = topic.partitions().iter();
+            partitions.map(|own| self.end(topic.name(), own.id())).sum::<i64>()
+        };
+        let all: i64 = topics.iter().map(partitions).sum();
         let all = usize::try_from(all).expect("a count");
+        let topics: Vec<&str> = topics.iter().map(|topic| topic.name()).collect();
         let mut reader = RecordReader::open(self.bootstrap, &topics, LIMIT);
         let mut records = reader.until(|records| records.len() >= all, LIMIT).to_vec();
-        records.sort_by(|a, b| (&a.topic, a.offset).cmp(&(&b.topic, b.offset)));
+        let place = |record: &OwnedRecord| (record.topic.clone(), record.partition, record.offset);
+        records.sort_by_cached_key(place);
         records
     }
 }

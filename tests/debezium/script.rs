@@ -25,15 +25,34 @@ pub(crate) struct Part {
 pub(crate) fn parts(major: u32) -> Vec<Part> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/debezium/sql");
     let entries = fs::read_dir(&folder).expect("the folder of the script");
-    let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    let files = entries.map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> = files.filter(|file| file.is_file()).collect();
     files.sort();
-    files
-        .iter()
-        .map(|file| Part {
-            name: file.file_name().expect("a name").to_string_lossy().into_owned(),
-            steps: steps(&fs::read_to_string(file).expect("a part of the script"), major),
-        })
-        .collect()
+    files.iter().map(|file| part(file, major)).collect()
+}
+
+/// What is there, beside what these parts leave, before a snapshot is taken.
+pub(crate) fn rows(parts: &[Part], major: u32) -> Part {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/debezium/sql/snapshot/rows.sql");
+    let Part { name, steps: own } = part(&file, major);
+    let text = fs::read_to_string(&file).expect("it was just read");
+    let emptied = text.lines().filter_map(|line| line.strip_prefix("-- again "));
+    let again = emptied.flat_map(|table| {
+        let insert = format!("INSERT INTO {table} ");
+        let all = parts.iter().flat_map(|part| &part.steps);
+        let is_its = |step: &&Step| matches!(step, Step::Run(sql) if sql.starts_with(&insert));
+        let found: Vec<Step> = all.filter(is_its).cloned().collect();
+        assert!(!found.is_empty(), "nothing is inserted into {table}");
+        found
+    });
+    Part { name, steps: again.chain(own).collect() }
+}
+
+fn part(file: &Path, major: u32) -> Part {
+    Part {
+        name: file.file_name().expect("a name").to_string_lossy().into_owned(),
+        steps: steps(&fs::read_to_string(file).expect("a part of the script"), major),
+    }
 }
 
 fn steps(text: &str, major: u32) -> Vec<Step> {

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use crate::support::bridge::Bridge;
-use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
+use crate::support::kafka::{KafkaNode, kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::TestDatabase;
 use crate::support::{PATIENCE, eventually, unique};
 
@@ -143,4 +143,77 @@ async fn a_broker_that_takes_nothing_under_full_load_makes_the_database_wait_not
         assert_within(&bridge, memory_mb, "a broker that takes all at once");
         assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
     }
+}
+
+/// Rows of half a megabyte, packed neither in the database nor in Kafka, so that all of each is held
+/// wherever it is.
+const WIDE_ROWS: u64 = 200;
+const WIDE: &str = "
+    CREATE TABLE rides (id int PRIMARY KEY, note text);
+    ALTER TABLE rides ALTER note SET STORAGE EXTERNAL;
+    INSERT INTO rides SELECT n, repeat(md5(n::text), 15000) FROM generate_series(1, 200) n";
+const UNPACKED: &str = "[kafka.properties]\n\"compression.type\" = \"none\"\n";
+
+/// What snapshots of such rows are held to.
+const WIDE_MEMORY_MB: u64 = 32;
+
+/// Waits until the queue is refused at every look for a while, with the broker frozen; then lets it
+/// take so many records in all.
+async fn stays_within_while_stalled(bridge: &Bridge, kafka: &KafkaNode, records: u64, what: &str) {
+    let full = "rowcast_queue_full_total";
+    let before = metric(bridge, full).unwrap_or_default();
+    eventually(LIMIT, "the queue to be full", async || {
+        metric(bridge, full).filter(|&times| times >= before + 20)
+    })
+    .await;
+    let read = metric(bridge, "rowcast_snapshot_rows_total").expect("counted");
+    println!("{read} rows are read");
+    assert!(read < WIDE_ROWS, "the rest waits in the database");
+    assert_within(bridge, WIDE_MEMORY_MB, &format!("{what}, while the broker takes nothing"));
+    kafka.thaw();
+    acknowledged(bridge, records).await;
+    assert_within(bridge, WIDE_MEMORY_MB, &format!("{what}, once it takes all"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn snapshots_of_wide_rows_take_no_more_than_the_bound_while_the_broker_takes_nothing() {
+    let kafka = private_kafka_or_skip!();
+    let brokers = kafka.brokers();
+    let database = TestDatabase::create().await;
+    database.client().await.batch_execute(WIDE).await.expect("fill the table");
+    let name = unique("first");
+    let config = |snapshot: &str| {
+        format!("memory = \"{WIDE_MEMORY_MB}MB\"\n[snapshot]\n{snapshot}\n{UNPACKED}")
+    };
+    let four = config("connections = 4");
+    let mut bridge = Bridge::start(&name, &database.unix_url, &brokers, &four);
+    eventually(PATIENCE, "rows to be read", async || {
+        metric(&bridge, "rowcast_records_acked_total").filter(|&acked| acked > 0)
+    })
+    .await;
+    kafka.freeze();
+    stays_within_while_stalled(&bridge, &kafka, WIDE_ROWS, "a first snapshot").await;
+    assert!(bridge.log().contains("connections=4"), "log:\n{}", bridge.log());
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    client.batch_execute(WIDE).await.expect("fill the table");
+    let name = unique("beside");
+    let never = config("mode = \"never\"");
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &never, PATIENCE);
+    let ask = "SELECT pg_logical_emit_message(true, 'rowcast.signal',
+                   '{\"type\": \"snapshot\", \"tables\": [\"public.rides\"]}')";
+    client.query(ask, &[]).await.expect("ask for a snapshot");
+    eventually(PATIENCE, "rows to be read", async || {
+        metric(&bridge, "rowcast_snapshot_rows_total").filter(|&read| read > 0)
+    })
+    .await;
+    kafka.freeze();
+    // The stream's rows fill the queue together with the snapshot's, of which few are under way.
+    let insert = "INSERT INTO rides SELECT n + 1000, note FROM rides, generate_series(1, 60) n
+                  WHERE id = 1";
+    client.batch_execute(insert).await.expect("write");
+    stays_within_while_stalled(&bridge, &kafka, WIDE_ROWS + 60, "beside the stream").await;
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

@@ -16,6 +16,10 @@ use crate::support::kafka::Brokers;
 use crate::support::postgres::{PostgresServer, TestDatabase};
 use crate::support::{PATIENCE, eventually, unique};
 
+/// The embedded broker makes no topics and tells no settings of those it has: each question would be
+/// waited for in vain, for seconds.
+const TOPICS: &str = "[topics]\ncreate = false\ndescribe = false\n";
+
 /// A database, a broker, and a bridge that runs or is yet to be started.
 pub(crate) struct Scenario {
     pub(crate) client: Client,
@@ -54,7 +58,7 @@ impl Scenario {
         for topic in &topics {
             brokers.create_topic(topic, 1).await;
         }
-        let config = format!("{config}\n[topics]\ncreate = false\n");
+        let config = format!("{config}\n{TOPICS}");
         Self { client, bridge: None, name, config, brokers, topics, database }
     }
 
@@ -105,7 +109,7 @@ impl Scenario {
 
     /// Another configuration, laid over the defaults, for the next start.
     pub(crate) fn configure(&mut self, config: &str) {
-        self.config = format!("{config}\n[topics]\ncreate = false\n");
+        self.config = format!("{config}\n{TOPICS}");
         self.bridge.as_ref().expect("a bridge").configure(&self.config);
     }
 

@@ -26,19 +26,10 @@ pub(crate) use self::cluster::{KafkaCluster, Roles};
 pub(crate) use self::settings::RelayedPort;
 use self::settings::Settings;
 use super::process::Guarded;
-use super::{PATIENCE, run_script};
+use super::{PATIENCE, java, run_script};
 
 /// A JVM and its broker take seconds on an idle machine, and tests compete for cores.
 const START_PATIENCE: Duration = Duration::from_secs(120);
-
-const LOGGING: &str = "
-rootLogger.level = info
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1} %m%n
-";
 
 /// The shared node, or leave the test with a line that says it was skipped.
 macro_rules! kafka_or_skip {
@@ -144,7 +135,7 @@ impl KafkaNode {
             .process
             .command(Path::new("java"))
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(self.class_path())
+            .arg(java::class_path(self.jars))
             .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.brokers()])
             .args(["--allow-principal", "User:bridge"])
             .args(args)
@@ -193,12 +184,11 @@ impl KafkaNode {
         let dir = self.process.dir();
         let settings = self.settings.properties(&dir.join("data"));
         fs::write(dir.join("server.properties"), settings).expect("write the settings");
-        fs::write(dir.join("log4j2.properties"), LOGGING).expect("write the log settings");
         let output = self
             .process
             .command(Path::new("java"))
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
-            .arg(self.class_path())
+            .arg(java::class_path(self.jars))
             .args(["kafka.tools.StorageTool", "format", "-t", "QMjxTo9TTvGnsYQe10JV7A", "-c"])
             .arg(dir.join("server.properties"))
             .output()
@@ -207,20 +197,12 @@ impl KafkaNode {
         assert!(output.status.success(), "format Kafka's storage: {errors}");
     }
 
-    fn class_path(&self) -> String {
-        format!("{}/*", self.jars.display())
-    }
-
     fn launch(&mut self) {
-        let dir = self.process.dir().display().to_string();
-        let logging = format!("-Dlog4j2.configurationFile={dir}/log4j2.properties");
-        // Killed, it leaves the libraries that it unpacked.
-        let scratch = format!("-Djava.io.tmpdir={dir}");
-        let settings = format!("{dir}/server.properties");
-        let class_path = self.class_path();
-        let program =
-            [&logging, &scratch, "-XX:-UsePerfData", "-cp", &class_path, "kafka.Kafka", &settings];
-        let args: Vec<&str> = self.memory.iter().copied().chain(program).collect();
+        let dir = self.process.dir();
+        let mut args = java::args(self.memory, dir, "info", self.jars);
+        let settings = dir.join("server.properties").display().to_string();
+        args.extend(["kafka.Kafka".to_owned(), settings]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
         self.process.spawn(Path::new("java"), &args, |_| {});
     }
 

@@ -16,6 +16,7 @@
 
 pub(crate) mod bridge;
 pub(crate) mod consume;
+pub(crate) mod java;
 pub(crate) mod kafka;
 pub(crate) mod postgres;
 pub(crate) mod process;

@@ -287,6 +287,11 @@ impl PostgresServer {
         self.process.wait(PATIENCE);
     }
 
+    /// The programs that it runs.
+    pub(crate) fn binaries(&self) -> &Binaries {
+        &self.binaries
+    }
+
     /// Major version: 15, 18, ...
     pub(crate) fn major(&self) -> u32 {
         self.binaries.major

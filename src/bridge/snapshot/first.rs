@@ -228,7 +228,7 @@ fn begin(
     }
     let Some(first) = readings.first_mut() else { return Ok(None) };
     if let Some(lock) = lock
-        && first.run(lock)?.is_none()
+        && first.run(lock).map_err(dropped)?.is_none()
     {
         return Ok(None);
     }
@@ -241,6 +241,19 @@ fn begin(
 const fn no_stamp() -> postgres::Error {
     let what = "the question what a snapshot shows is answered by something else";
     postgres::Error::Malformed { what }
+}
+
+/// What could not be locked because it is gone is not in the next plan.
+fn dropped(error: Error) -> Error {
+    match error {
+        // undefined_table, invalid_schema_name
+        Error::Postgres(postgres::Error::Server(server))
+            if ["42P01", "3F000"].contains(&server.sqlstate.as_str()) =>
+        {
+            Error::Dropped { server }
+        }
+        error => error,
+    }
 }
 
 /// The statement that locks all files of a plan as reading them does.

@@ -6,6 +6,7 @@
 //! kills of the bridge (`delivery`), tables that change (`ddl`).
 
 mod failover;
+mod first_snapshot;
 mod kafka;
 mod postgres;
 mod slot;
@@ -158,9 +159,17 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         let text = in_folder("tests/integration") + &in_folder("src");
         assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
     }
-    for module in
-        ["failover", "kafka", "postgres", "slot", "slot_creation", "standby", "start", "watchdog"]
-    {
+    for module in [
+        "failover",
+        "first_snapshot",
+        "kafka",
+        "postgres",
+        "slot",
+        "slot_creation",
+        "standby",
+        "start",
+        "watchdog",
+    ] {
         let file = root.join("tests/integration/faults").join(module).with_extension("rs");
         let text = std::fs::read_to_string(file).expect("a module of these");
         let tests = text.split("#[tokio::test(flavor = \"multi_thread\")]").skip(1);

@@ -7,6 +7,7 @@ mod incremental;
 mod incremental_cases;
 mod incremental_keyless;
 mod modes;
+mod tables;
 mod triggers;
 
 use std::time::Duration;

@@ -1,0 +1,147 @@
+//! A first snapshot that takes its time, whose broker stands still, or whose server is out of reach:
+//! each is told for what it is, and all rows come.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use super::{metric, readyz, stop};
+use crate::support::bridge::Bridge;
+use crate::support::consume::RecordReader;
+use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::relay::{Line, Relay};
+use crate::support::{PATIENCE, eventually, unique};
+
+/// Rows of the table, of which a page has one or two.
+const ROWS: i64 = 4_000;
+
+/// Ten seconds without an answer, and as long as the server may take to say whether it works on it
+/// (`docs/faults.md`); twice that on a busy machine.
+const NOTICED_WITHIN: Duration = Duration::from_secs(2 * (10 + 2));
+
+async fn fill(client: &Client) {
+    let fill = format!(
+        "CREATE TABLE rides (id int PRIMARY KEY, note text);
+         ALTER TABLE rides ALTER note SET STORAGE PLAIN;
+         CREATE TABLE busy (id int);
+         INSERT INTO rides SELECT n, repeat('n', 4500) FROM generate_series(1, {ROWS}) n"
+    );
+    client.batch_execute(&fill).await.expect("fill the table");
+}
+
+/// Waits until some rows of the snapshot are read, and others are not.
+async fn wait_for_the_middle(bridge: &Bridge) {
+    eventually(PATIENCE, "the snapshot to be under way", async || {
+        bridge.get("/metrics")?;
+        let read = metric(bridge, "rowcast_snapshot_rows_total");
+        assert!(read < 9 * ROWS.unsigned_abs() / 10, "it is over already: {read}");
+        (read > 0).then_some(())
+    })
+    .await;
+}
+
+/// Waits until each row is in the topic.
+async fn all_rows_come(brokers: &str, name: &str) {
+    let (brokers, topic) = (brokers.to_owned(), format!("{name}.public.rides"));
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut reader = RecordReader::open(&brokers, &[&topic], PATIENCE);
+        let (mut seen, mut read) = (BTreeSet::new(), 0);
+        reader.until(
+            |records| {
+                seen.extend(records[read..].iter().filter_map(|record| record.key.clone()));
+                read = records.len();
+                seen.len() >= usize::try_from(ROWS).expect("a count")
+            },
+            PATIENCE,
+        );
+    });
+    reading.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_reads_for_longer_than_every_limit_is_no_stall() {
+    const CONFIG: &str = "
+        [watchdog]\nsource_stalled_after = \"500ms\"\nkafka_stalled_after = \"500ms\"\n
+        server_silent_after = \"2s\"\n
+        [tables.\"public.rides\"]\nsnapshot_where = \"id > 1 OR pg_sleep(5) IS NULL\"\n";
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[("wal_sender_timeout", "1s")]);
+    let database = server.database().await;
+    let client = database.client().await;
+    let setup = "CREATE TABLE rides (id int PRIMARY KEY); CREATE TABLE busy (id int);
+                 INSERT INTO rides VALUES (1)";
+    client.batch_execute(setup).await.expect("make tables");
+    let (name, brokers) = (unique("long"), kafka.brokers());
+    let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, CONFIG);
+    readyz(&bridge, 503, "snapshot").await;
+    let started = Instant::now();
+    // The WAL goes on all the while, as the stream does not.
+    let write = "INSERT INTO busy SELECT generate_series(1, 1000)";
+    eventually(PATIENCE, "the rows to be read", async || {
+        client.batch_execute(write).await.expect("write");
+        let (code, body) = bridge.get("/readyz")?;
+        assert!(code == 200 || body == "snapshot" || body == "snapshot\n", "{code} {body:?}");
+        (code == 200).then_some(())
+    })
+    .await;
+    assert!(started.elapsed() > Duration::from_secs(3), "it took {:?}", started.elapsed());
+    let log = bridge.log();
+    assert!(!log.contains("stalled") && !log.contains("trying again"), "log:\n{log}");
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_that_takes_nothing_of_a_first_snapshot_is_told_of_until_it_does() {
+    let kafka = private_kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    fill(&database.client().await).await;
+    let (name, brokers) = (unique("refused"), kafka.brokers());
+    let config = "memory = \"16MB\"\n[watchdog]\nkafka_stalled_after = \"1s\"\n";
+    let relay = Relay::to(PostgresServer::shared().port()).await;
+    let url = database
+        .tcp_url
+        .replace(&format!(":{}/", PostgresServer::shared().port()), &format!(":{}/", relay.port()));
+    relay.set(Line::Slow(Duration::from_millis(2)));
+    let mut bridge = Bridge::start(&name, &url, &brokers, config);
+    wait_for_the_middle(&bridge).await;
+    kafka.freeze();
+    readyz(&bridge, 503, "snapshot: stalled, kafka has acknowledged none of ").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 1);
+    kafka.thaw();
+    readyz(&bridge, 200, "streaming").await;
+    assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 0);
+    all_rows_come(&brokers, &name).await;
+    assert_eq!(metric(&bridge, "rowcast_snapshot_rows_total"), ROWS.unsigned_abs());
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_swallowed_in_a_first_snapshot_is_noticed_and_the_rest_is_read() {
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    fill(&database.client().await).await;
+    let relay = Relay::to(server.port()).await;
+    let url =
+        database.tcp_url.replace(&format!(":{}/", server.port()), &format!(":{}/", relay.port()));
+    relay.set(Line::Slow(Duration::from_millis(2)));
+    let (name, brokers) = (unique("swallowed"), kafka.brokers());
+    let config = "[postgres]\nconnect_timeout = \"2s\"\n[snapshot]\nconnections = 2\n";
+    let mut bridge = Bridge::start(&name, &url, &brokers, config);
+    wait_for_the_middle(&bridge).await;
+    relay.set(Line::BlackHole);
+    let swallowed = Instant::now();
+    eventually(NOTICED_WITHIN, "the line to be noticed", async || {
+        (metric(&bridge, "rowcast_retries_total") > 0).then_some(())
+    })
+    .await;
+    println!("noticed after {:?}", swallowed.elapsed());
+    relay.set(Line::Open);
+    readyz(&bridge, 200, "streaming").await;
+    all_rows_come(&brokers, &name).await;
+    let log = bridge.log();
+    assert!(log.contains("the connection is dead"), "log:\n{log}");
+    stop(&mut bridge);
+}
