@@ -29,7 +29,7 @@ pub(crate) struct Configuration {
 
 impl Configuration {
     /// The parts from the one on that rowcast refuses.
-    pub(crate) fn from_what_is_refused<'a>(&self, parts: &'a [Part]) -> &'a [Part] {
+    pub(crate) fn refused_parts<'a>(&self, parts: &'a [Part]) -> &'a [Part] {
         let at = self.refused.map_or(parts.len(), |refused| {
             parts.iter().position(|part| part.name == refused).expect("a part")
         });

@@ -20,6 +20,8 @@ pub(crate) const NAMES: &[&str] = &[
     "Digits of real",
     "Unchanged large values",
     "Names in metadata",
+    "More than the stream in snapshots",
+    "Old dates in snapshots",
 ];
 
 type Cells = &'static [(&'static str, &'static [&'static str])];
@@ -88,6 +90,87 @@ const UNCHANGED: Cells = &[
 
 /// Digits of real.
 const REALS: Cells = &[("floats", &["single"])];
+
+/// More than the stream in snapshots: partitioned tables beside their partitions, by publication.
+const OTHER_PARTITIONS: &[(&str, &[&str])] = &[
+    ("leaves", &["parts", "zones", "zones_east"]),
+    (
+        "roots",
+        &[
+            "parts_late",
+            "parts_north",
+            "parts_rest",
+            "zones_east",
+            "zones_east_high",
+            "zones_east_low",
+            "zones_rest",
+        ],
+    ),
+];
+
+/// More than the stream in snapshots: columns that are generated.
+const GENERATED: Cells = &[("generated", &["b"])];
+
+/// Tables that others inherit from, and the rows of those.
+pub(crate) const PARENTS: &[(&str, i32)] = &[("base", 2)];
+
+/// Old dates in snapshots.
+const OLD_DATES: Cells = &[("dates", &["day"]), ("dates_far", &["day"])];
+
+/// Whether Debezium reads this row under another name too, or a second time.
+pub(crate) fn is_read_twice(record: &Record, publication: &str) -> bool {
+    let table = record.topic.strip_prefix("taxi.public.").unwrap_or("");
+    let of_publication = OTHER_PARTITIONS.iter().filter(|(name, _)| *name == publication);
+    let is_other = of_publication.flat_map(|(_, tables)| *tables).any(|other| *other == table);
+    is_other
+        || PARENTS.iter().any(|(parent, child)| {
+            let id = record.event().and_then(|event| event.path(&["after", "id"]));
+            *parent == table && matches!(id, Some(Json::Number(id)) if *id == child.to_string())
+        })
+}
+
+/// Takes out of a pair of records of snapshots what is known to differ.
+pub(crate) fn settle_read(expected: &mut Record, found: &mut Record) {
+    let topic = expected.topic.clone();
+    let table = topic.strip_prefix("taxi.public.").unwrap_or("");
+    let generated = columns_of(table, GENERATED);
+    for row in 0..2 {
+        let rows = expected.value.as_mut().and_then(|value| value.field_mut("schema"));
+        let row = rows.and_then(|schema| schema.field_mut("fields")?.item_mut(row));
+        if let Some(Json::Array(columns)) = row.and_then(|row| row.field_mut("fields")) {
+            let is_generated = |column: &Json| match column.field("field") {
+                Some(Json::Text(name)) => generated.contains(&name.as_str()),
+                _ => false,
+            };
+            columns.retain(|column| !is_generated(column));
+        }
+    }
+    let old_dates = columns_of(table, OLD_DATES);
+    let after = found.event_mut().and_then(|event| event.field_mut("after"));
+    if let (Some(expected), Some(found)) = (expected.event_mut(), after)
+        && let Some(Json::Object(columns)) = expected.field_mut("after")
+    {
+        columns.retain(|(name, _)| !generated.contains(&name.as_str()));
+        for (name, date) in columns {
+            // Days since 1970, or a text.
+            if old_dates.contains(&name.as_str()) && is_old(found.field(name)) {
+                date.clone_from(found.field(name).expect("it was just looked at"));
+            }
+        }
+    }
+    settle(expected, found);
+}
+
+/// Whether this is a date of before the Gregorian calendar, or none at all.
+fn is_old(date: Option<&Json>) -> bool {
+    /// 1582-10-15, in days since 1970.
+    const GREGORIAN: i64 = -141_427;
+    match date {
+        Some(Json::Number(days)) => days.parse::<i64>().is_ok_and(|days| days < GREGORIAN),
+        Some(Json::Text(text)) => text.starts_with('-') || text.as_str() < "1582-10-15",
+        _ => false,
+    }
+}
 
 /// Whether Debezium publishes this record and rowcast does not: a tombstone without a key.
 pub(crate) fn is_only_debeziums(record: &Record) -> bool {

@@ -121,8 +121,12 @@ fn rowcast_and_debezium_read_the_same_rows() {
     for (major, configuration, records) in run::of(read, Publisher::Rowcast) {
         let mut debeziums = run::of(read, Publisher::Debezium);
         let (_, _, expected) = debeziums.find(is_like(major, configuration)).expect("both read");
-        let (expected, found) = (snapshot::comparable(expected), snapshot::comparable(records));
-        wrong += &compare_with_rowcast(major, configuration, expected, found);
+        let publication = configuration.publication;
+        let (expected, found) = (
+            snapshot::comparable(expected, publication),
+            snapshot::comparable(records, publication),
+        );
+        wrong += &compare(major, configuration, expected, found, differences::settle_read);
     }
     assert!(wrong.is_empty(), "rowcast reads something else than Debezium: {wrong}");
 }
@@ -137,7 +141,10 @@ fn rows_that_are_read_land_where_debezium_puts_them() {
             |record: &Record| (record.key.as_ref().expect("a key").to_string(), record.partition);
         spread.map(place).collect()
     };
-    for (major, configuration, records) in run::of(read, Publisher::Rowcast) {
+    // With schemas, the keys of the two have other bytes: the topic's prefix stands in them.
+    let without_schemas =
+        run::of(read, Publisher::Rowcast).filter(|(_, configuration, _)| !configuration.schemas);
+    for (major, configuration, records) in without_schemas {
         let mut debeziums = run::of(read, Publisher::Debezium);
         let (_, _, expected) = debeziums.find(is_like(major, configuration)).expect("both read");
         let (expected, found) = (places(expected), places(records));
@@ -168,13 +175,23 @@ fn is_like(
 fn compare_with_rowcast(
     major: u32,
     configuration: &Configuration,
+    expected: Vec<Record>,
+    found: Vec<Record>,
+) -> String {
+    compare(major, configuration, expected, found, differences::settle)
+}
+
+fn compare(
+    major: u32,
+    configuration: &Configuration,
     mut expected: Vec<Record>,
     mut found: Vec<Record>,
+    settle: fn(&mut Record, &mut Record),
 ) -> String {
     let tables = compared_tables(major, configuration);
     expected.retain(|record| is_of(record, &tables) && !differences::is_only_debeziums(record));
     found.retain(|record| is_of(record, &tables) && !differences::is_only_rowcasts(record));
-    match compare::differences(&expected, &found, differences::settle) {
+    match compare::differences(&expected, &found, settle) {
         Some(differences) => {
             format!("\n{} on PostgreSQL {major}: {differences}", configuration.name)
         }
@@ -185,7 +202,7 @@ fn compare_with_rowcast(
 /// The tables whose events both publish.
 fn compared_tables(major: u32, configuration: &Configuration) -> Vec<String> {
     let mut parts = script::parts(major);
-    parts.truncate(parts.len() - configuration.from_what_is_refused(&parts).len());
+    parts.truncate(parts.len() - configuration.refused_parts(&parts).len());
     parts.push(script::rows(&parts, major));
     let mut tables = script::tables(&parts);
     tables.retain(|table| !configuration.unread.contains(&table.as_str()));

@@ -42,8 +42,13 @@ impl Reader {
         Self { prefix, publisher, configuration, reads }
     }
 
-    /// Debezium's properties.
-    fn properties(&self, port: u16, database: &TestDatabase) -> Vec<(String, String)> {
+    /// Debezium's properties; it leaves these tables alone.
+    fn properties(
+        &self,
+        port: u16,
+        database: &TestDatabase,
+        excluded: &[String],
+    ) -> Vec<(String, String)> {
         let port = port.to_string();
         let schemas = self.configuration.schemas.to_string();
         let snapshot_mode = match self.reads {
@@ -73,6 +78,14 @@ impl Reader {
             ("topic.creation.default.partitions", "1"),
         ];
         properties.extend(self.configuration.connector);
+        let mut excluded: Vec<String> =
+            excluded.iter().map(|table| table.replace('.', "\\\\.")).collect();
+        let own = properties.extract_if(.., |(key, _)| *key == "table.exclude.list");
+        excluded.extend(own.map(|(_, value)| value.to_owned()));
+        let excluded = excluded.join(",");
+        if !excluded.is_empty() {
+            properties.push(("table.exclude.list", &excluded));
+        }
         properties.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
@@ -105,14 +118,17 @@ types = \"debezium\"
     }
 }
 
-/// The connectors among them: name and properties.
+/// The connectors among them: name and properties. `excluded` says which tables one leaves alone.
 pub(crate) fn connectors(
     readers: &[Reader],
     port: u16,
     database: &TestDatabase,
+    excluded: impl Fn(&Reader) -> Vec<String>,
 ) -> Vec<(String, Vec<(String, String)>)> {
     let of_debezium = readers.iter().filter(|reader| reader.publisher == Publisher::Debezium);
-    of_debezium.map(|reader| (reader.prefix.clone(), reader.properties(port, database))).collect()
+    of_debezium
+        .map(|reader| (reader.prefix.clone(), reader.properties(port, database, &excluded(reader))))
+        .collect()
 }
 
 /// All that read a server of this version.

@@ -126,7 +126,7 @@ fn run_all() -> Run {
         }
     }
     let connectors = servers.iter().flat_map(|server| {
-        reader::connectors(&server.readers, server.server.port(), &server.database)
+        reader::connectors(&server.readers, server.server.port(), &server.database, |_| Vec::new())
     });
     let connectors: Vec<_> = connectors.collect();
     let connect = jars.as_ref().ok().map(|jars| Connect::start(jars, &bootstrap, &connectors));
