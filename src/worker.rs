@@ -141,7 +141,9 @@ pub fn write_checkpoint<S: Sink>(
     stop: Arc<Stop>,
     checkpointing: Checkpointing,
 ) -> Result<bool, Error> {
-    match Out::new(sink, ledger, metrics, stop, checkpointing).settle() {
+    // An intent may come behind much that was sent, and takes it back.
+    let progress = checkpointing.start.progress;
+    match Out::new(sink, ledger, metrics, stop, checkpointing).settle_at(progress) {
         Ok(()) => Ok(true),
         Err(Halt::Stopped) => Ok(false),
         Err(Halt::Failed(error)) => Err(error),

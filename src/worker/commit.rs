@@ -33,14 +33,19 @@ const FLUSH: Duration = Duration::from_millis(100);
 impl<S: Sink> Out<S> {
     /// Writes the checkpoint of all that was sent, and waits until it is durable. Blocks.
     pub(super) fn settle(&mut self) -> Result<(), Halt> {
+        self.settle_at(self.ledger.standing().sent)
+    }
+
+    /// The same of a checkpoint with this progress, whatever was sent.
+    pub(super) fn settle_at(&mut self, progress: Progress) -> Result<(), Halt> {
         if self.checkpoints.is_transactional() {
-            return self.commit();
+            return self.commit_at(progress);
         }
         let sent = self.ledger.standing().sent;
         self.flush_until(|ledger| {
             ledger.standing().delivered == sent && !ledger.is_checkpoint_under_way()
         })?;
-        while !self.offer(sent)? {
+        while !self.offer(progress)? {
             self.go_on()?;
         }
         self.flush_until(|ledger| !ledger.is_checkpoint_under_way())
@@ -191,9 +196,12 @@ impl<S: Sink> Out<S> {
 
     /// Ends the Kafka transaction with a checkpoint of all that was sent.
     pub(super) fn commit(&mut self) -> Result<(), Halt> {
+        self.commit_at(self.ledger.standing().sent)
+    }
+
+    fn commit_at(&mut self, progress: Progress) -> Result<(), Halt> {
         self.open_transaction()?;
-        let sent = self.ledger.standing().sent;
-        while !self.offer(sent)? {
+        while !self.offer(progress)? {
             if self.stop.is_now() {
                 return Err(Halt::Stopped);
             }
@@ -203,7 +211,7 @@ impl<S: Sink> Out<S> {
                 return Err(Halt::Stopped);
             }
         }
-        self.committed(sent);
+        self.committed(progress);
         Ok(())
     }
 

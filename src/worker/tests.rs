@@ -200,3 +200,50 @@ fn commit_times_that_jump_change_neither_order_nor_what_is_confirmed() {
         assert_eq!(ledger.standing().delivered.through_lsn, Lsn::from(lsn + 10), "{time_us}");
     }
 }
+
+/// Keeps the last checkpoint, and acknowledges each at once.
+struct Keeps(Arc<Ledger>, Mutex<Vec<u8>>);
+
+impl Sink for Keeps {
+    fn send(&self, _: &Outgoing<'_>, _: Ticket) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn checkpoint(&self, record: &Outgoing<'_>) -> Result<(), SendError> {
+        *self.1.lock().unwrap() = record.value.unwrap_or_default().to_vec();
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<(), kafka::Error> {
+        Ok(())
+    }
+
+    fn commit(&self, _: Duration) -> Result<bool, kafka::Error> {
+        if self.0.is_checkpoint_under_way() {
+            self.0.checkpoint_acknowledged();
+        }
+        Ok(true)
+    }
+
+    fn send_queued(&self) {}
+
+    fn wait_for_room(&self, _: u64, _: Duration) {}
+}
+
+#[test]
+fn an_intent_is_written_as_such_whatever_was_published_before() {
+    let exactly_once =
+        Mode::ExactlyOnce { commit_interval: Duration::ZERO, max_transaction_bytes: 1 << 20 };
+    for mode in [Mode::AtLeastOnce, exactly_once] {
+        let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
+        let sink = Arc::new(Keeps(Arc::clone(&ledger), Mutex::default()));
+        let intent = checkpointing(Progress::default(), mode);
+        let (metrics, stop) = (Arc::default(), Arc::default());
+        let written =
+            write_checkpoint(Arc::clone(&sink), Arc::clone(&ledger), metrics, stop, intent);
+        assert!(written.unwrap());
+        assert!(Checkpoint::read(&sink.1.lock().unwrap()).unwrap().is_intent());
+        // Postgres may discard no less for it.
+        assert_eq!(ledger.standing().confirmed, Lsn::from(800));
+    }
+}
