@@ -1,8 +1,9 @@
-//! The contestants that are this program itself: readers that let their rows go, and a producer
-//! that only sends.
+//! The contestants that are this program itself: readers that let their rows go, a producer that only
+//! sends, and a client that sends batches which are made already.
 //!
 //! They use what rowcast uses, so that the difference is the rest of it: the same statements over the
-//! same kind of session; librdkafka with the same properties, and records that rowcast published.
+//! same kind of session; librdkafka with the same properties, and records that rowcast published; the
+//! very batches that the broker had of it.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -23,6 +24,7 @@ use rowcast::postgres::{self, ConnInfo, ConnectOptions, CopySession};
 use rowcast::snapshot::pages::{self, RANGE_BYTES};
 use rowcast::snapshot::plan::{self, Scope};
 
+use crate::replay;
 use crate::snapshot::PUBLICATION;
 use crate::support::kafka::client_config;
 
@@ -43,6 +45,7 @@ pub(crate) fn run(arguments: &[String]) {
         ["produce", brokers, topic, sample, rows, threads] => {
             produce(brokers, topic, Path::new(sample), number(rows), number(threads));
         }
+        ["replay", brokers, topic, batches] => replay::run(brokers, topic, Path::new(batches)),
         _ => panic!("no contestant is called by {arguments:?}"),
     }
 }

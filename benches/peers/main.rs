@@ -3,12 +3,13 @@
 //! Three questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
 //! same backlog to /dev/null? How much later does a consumer see a row at a steady rate, beside a
 //! plain producer and consumer on the same broker? How fast is a table published that was there
-//! before, beside COPY alone and a producer alone, and beside Debezium (`DEBEZIUM=1`)? Contestants
-//! take turns, so that a machine whose speed drifts drifts for all; what counts are the ratios.
+//! before, beside COPY alone, a producer alone and the broker alone, and beside Debezium
+//! (`DEBEZIUM=1`)? Contestants take turns, so that a machine whose speed drifts drifts for all; what
+//! counts are the ratios.
 //!
 //! `ROWS` (default 1,000,000), `ROUNDS` (3) and `SECONDS` (20) set the sizes; `ONLY` (`backlog`,
-//! `latency` or `snapshot`) asks one question alone. Nothing is asserted:
-//! a bench that fails on a busy machine teaches nobody.
+//! `latency` or `snapshot`) asks one question alone; `WARM_UP` is told of in `snapshot`. Nothing is
+//! asserted: a bench that fails on a busy machine teaches nobody.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;
@@ -17,6 +18,7 @@ mod backlog;
 mod bounds;
 mod debezium;
 mod latency;
+mod replay;
 mod sample;
 mod snapshot;
 

@@ -1,12 +1,19 @@
 //! A table of taxi rows, published by each contestant from the first row to the last.
 //!
 //! What bounds a snapshot is measured beside it: as many connections that read the same pages and
-//! let them go, and a bare librdkafka producer that sends records of the same sizes as fast as it
-//! can. `DEBEZIUM=1` (`make bench-debezium`) adds Debezium at its best tuning.
+//! let them go; a bare librdkafka producer that sends records of the same sizes as fast as it can; and
+//! the broker alone, which is sent the batches that rowcast made. `DEBEZIUM=1` (`make bench-debezium`)
+//! adds Debezium at its best tuning.
 //!
 //! The time runs from the start of a process until a consumer of committed records could see as
 //! many as there are rows; for the readers, until the process ends. "Steady" leaves out the start:
-//! it is the rate from a fifth of the records to the last.
+//! it is the rate from a fifth of the records to the last. Where all cores are at work, what counts is
+//! how much of them a row costs, whom: the seconds of the contestant's own process, of the broker's
+//! and of Postgres' are told for each.
+//!
+//! A JVM compiles what it runs often, for many seconds, and takes that time from whoever runs beside
+//! it. So `WARM_UP` (4) runs that don't count come first, and the broker is as warm for the first as
+//! for the last.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,7 +24,7 @@ use tokio_postgres::Client;
 
 use crate::bounds;
 use crate::debezium::{self, Connector};
-use crate::sample::{Sampler, Usage, machine, median};
+use crate::sample::{Sampler, Usage, family_cpu_s, machine, median};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, client_config};
 use crate::support::postgres::{Binaries, PostgresServer, connect};
@@ -36,6 +43,7 @@ enum Contestant {
     RowcastExactlyOnce,
     Copy,
     Producer,
+    Broker,
     Debezium,
 }
 
@@ -46,6 +54,7 @@ impl Contestant {
             Self::RowcastExactlyOnce => "rowcast to Kafka, snapshot only, exactly once",
             Self::Copy => "COPY of the same ranges, let go",
             Self::Producer => "librdkafka alone, records of the same sizes",
+            Self::Broker => "the broker alone, sent the same batches",
             Self::Debezium => "Debezium to Kafka, snapshot only, tuned",
         }
     }
@@ -58,6 +67,9 @@ struct Run {
     /// How much of all cores was at work, whoever's, while it was steady.
     busy: f64,
     own: Usage,
+    /// What the servers used meanwhile, in seconds.
+    broker_cpu_s: f64,
+    postgres_cpu_s: f64,
 }
 
 /// What all contestants share.
@@ -69,6 +81,8 @@ struct Stage<'a> {
     connections: usize,
     /// Records as rowcast publishes them, for the bare producer.
     sample: PathBuf,
+    /// All of them as the broker keeps them.
+    batches: PathBuf,
 }
 
 /// Loads the table, lets everyone publish it, prints the figures.
@@ -85,16 +99,22 @@ pub(crate) async fn run(kafka: &KafkaNode, rows: u64, rounds: u64) {
     let directory = tempfile::tempdir().expect("a folder");
     let client = load(&server, rows).await;
     let connections = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(4));
-    let sample = directory.path().join("records");
-    let stage = Stage { server: &server, client, kafka, rows, connections, sample };
+    let (sample, batches) = (directory.path().join("records"), directory.path().join("batches"));
+    let stage = Stage { server: &server, client, kafka, rows, connections, sample, batches };
     let mut contestants = vec![
         Contestant::Rowcast,
         Contestant::RowcastExactlyOnce,
         Contestant::Copy,
         Contestant::Producer,
+        Contestant::Broker,
     ];
     if std::env::var_os("DEBEZIUM").is_some() {
         contestants.push(Contestant::Debezium);
+    }
+    for number in 0..crate::setting("WARM_UP", 4) {
+        let contestant = if number == 0 { Contestant::Rowcast } else { Contestant::Producer };
+        let rate = stage.run(contestant).await.rows_per_s;
+        println!("to warm the broker up: {}: {rate:.0} rows/s", contestant.name());
     }
     let mut runs = Vec::new();
     for round in 1..=rounds {
@@ -128,14 +148,28 @@ impl Stage<'_> {
         // Debezium has its own names for topics.
         let topic = connector.topic();
         self.kafka.create_topic(&topic, 1, &[]).await;
+        let before = self.servers();
         let (seen, own) = match contestant {
             Contestant::Rowcast | Contestant::RowcastExactlyOnce => {
                 self.rowcast(contestant, &name, &topic).await
             }
             Contestant::Copy => self.copy(),
-            Contestant::Producer => self.produce(&topic).await,
+            Contestant::Producer => {
+                let sample = self.sample.display().to_string();
+                let (rows, threads) = (self.rows.to_string(), self.connections.to_string());
+                self.send("produce", &topic, &[&sample, &rows, &threads]).await
+            }
+            Contestant::Broker => {
+                let batches = self.batches.display().to_string();
+                self.send("replay", &topic, &[&batches]).await
+            }
             Contestant::Debezium => self.debezium(&connector, &topic).await,
         };
+        let after = self.servers();
+        if !self.batches.exists() {
+            let log = format!("data/{topic}-0/00000000000000000000.log");
+            std::fs::copy(self.kafka.dir().join(log), &self.batches).expect("keep the batches");
+        }
         self.kafka.delete_topic(&topic).await;
         let rate = |rows: u64, time: Duration| {
             #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -151,7 +185,15 @@ impl Stage<'_> {
             steady_per_s: rate(self.rows - seen.rows_then, steady),
             busy: worked / all,
             own,
+            broker_cpu_s: after.0 - before.0,
+            postgres_cpu_s: after.1 - before.1,
         }
+    }
+
+    /// What the broker and Postgres have used since they were started, in seconds.
+    fn servers(&self) -> (f64, f64) {
+        let used = |pid: Option<u32>| family_cpu_s(pid.expect("it runs"));
+        (used(self.kafka.pid()), used(self.server.pid()))
     }
 
     async fn rowcast(&self, contestant: Contestant, name: &str, topic: &str) -> (Seen, Usage) {
@@ -192,17 +234,15 @@ impl Stage<'_> {
         (Seen { rows_then: 0, fifth: Duration::ZERO, whole, machine }, own.finish())
     }
 
-    /// Sends records of the same sizes, as fast as the brokers take them.
-    async fn produce(&self, topic: &str) -> (Seen, Usage) {
-        let sample = self.sample.display().to_string();
-        let (rows, connections) = (self.rows.to_string(), self.connections.to_string());
+    /// Has records sent by this program, as fast as the broker takes them.
+    async fn send(&self, what: &str, topic: &str, more: &[&str]) -> (Seen, Usage) {
         let started = Instant::now();
         let brokers = self.kafka.brokers();
-        let mut child = contestant(&["produce", &brokers, topic, &sample, &rows, &connections]);
+        let mut child = contestant(&[&[what, &brokers, topic], more].concat());
         let own = Sampler::watch(child.id());
         let seen = self.watch(topic, started, String::new).await;
         let status = child.wait().expect("wait for a child of ours");
-        assert!(status.success(), "the producer: {status}");
+        assert!(status.success(), "{what}: {status}");
         (seen, own.finish())
     }
 
@@ -271,19 +311,23 @@ fn print(contestants: &[Contestant], runs: &[Run], rows: u64, connections: usize
     let of = |contestant: Contestant, what: fn(&Run) -> f64| {
         median(runs.iter().filter(|run| run.contestant == contestant).map(what).collect())
     };
-    println!("\nsnapshot of {rows} rows over {connections} connections; medians\n");
     println!(
-        "{:<46} {:>10} {:>10} {:>10} {:>8} {:>9}",
-        "", "rows/s", "steady", "cores busy", "CPU s", "peak MiB"
+        "\nsnapshot of {rows} rows over {connections} connections; medians; CPU seconds in all\n"
+    );
+    println!(
+        "{:<46} {:>9} {:>9} {:>6} {:>7} {:>7} {:>8} {:>9}",
+        "", "rows/s", "steady", "busy", "own s", "broker", "Postgres", "peak MiB"
     );
     for contestant in contestants {
         println!(
-            "{:<46} {:>10.0} {:>10.0} {:>8.0} % {:>8.2} {:>9.1}",
+            "{:<46} {:>9.0} {:>9.0} {:>4.0} % {:>7.2} {:>7.2} {:>8.2} {:>9.1}",
             contestant.name(),
             of(*contestant, |run| run.rows_per_s),
             of(*contestant, |run| run.steady_per_s),
             of(*contestant, |run| 100.0 * run.busy),
             of(*contestant, |run| run.own.cpu_s),
+            of(*contestant, |run| run.broker_cpu_s),
+            of(*contestant, |run| run.postgres_cpu_s),
             of(*contestant, |run| run.own.peak_mib),
         );
     }
@@ -297,4 +341,15 @@ fn print(contestants: &[Contestant], runs: &[Run], rows: u64, connections: usize
             ratio(|run| run.steady_per_s),
         );
     }
+    // Who reads as COPY alone does, and sends as librdkafka alone does, needs so much of the cores.
+    let needed = |contestant: Contestant| {
+        of(contestant, |run| run.own.cpu_s + run.broker_cpu_s + run.postgres_cpu_s)
+    };
+    let needed = needed(Contestant::Copy) + needed(Contestant::Producer);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let all_cores = rows as f64 * cores as f64 / needed;
+    let name = format!("COPY and librdkafka on {cores} cores: {all_cores:.0} rows/s");
+    let ratio = of(Contestant::Rowcast, |run| run.steady_per_s) / all_cores;
+    println!("{name:<46} {:>10} {ratio:>10.2}", "");
 }
