@@ -147,137 +147,146 @@ async fn count_rows(session: &mut CopySession, sql: &str) -> Result<usize, Error
 
 #[test]
 fn sessions_see_what_the_slots_snapshot_shows_and_nothing_after_it() {
-    let server = Server::start(TRUST, &[], &[]);
-    server.sql("CREATE TABLE t (id int PRIMARY KEY, v text)");
-    server.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 5000) g");
-    let info = server.local();
-    block_on(async {
-        let options = ConnectOptions::default();
-        let mut slot = ReplicationClient::connect(&info, &options).await.expect("connects");
-        let export = SlotOptions { snapshot: SlotSnapshot::Export, ..SlotOptions::default() };
-        let created = slot.create_slot("s", export).await.expect("makes a slot");
-        let name = created.snapshot_name.expect("exported");
-        server.sql("INSERT INTO t SELECT g, 'new' FROM generate_series(5001, 6000) g");
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                let name = name.clone();
-                on_a_thread(info.clone(), async move |mut session| {
-                    session.begin_snapshot(&name).await.expect("it is still exported");
-                    let sql = "COPY t TO STDOUT";
-                    let first = count_rows(&mut session, sql).await.expect("all rows");
-                    let again = count_rows(&mut session, sql).await.expect("all rows");
-                    (session.server_version(), first, again)
+    Server::newest_and_oldest(TRUST, |server| {
+        server.sql("CREATE TABLE t (id int PRIMARY KEY, v text)");
+        server.sql("INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 5000) g");
+        let info = server.local();
+        block_on(async {
+            let options = ConnectOptions::default();
+            let mut slot = ReplicationClient::connect(&info, &options).await.expect("connects");
+            let export = SlotOptions { snapshot: SlotSnapshot::Export, ..SlotOptions::default() };
+            let created = slot.create_slot("s", export).await.expect("makes a slot");
+            let name = created.snapshot_name.expect("exported");
+            server.sql("INSERT INTO t SELECT g, 'new' FROM generate_series(5001, 6000) g");
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    let name = name.clone();
+                    on_a_thread(info.clone(), async move |mut session| {
+                        session.begin_snapshot(&name).await.expect("it is still exported");
+                        let sql = "COPY t TO STDOUT";
+                        let first = count_rows(&mut session, sql).await.expect("all rows");
+                        let again = count_rows(&mut session, sql).await.expect("all rows");
+                        (session.server_version(), first, again)
+                    })
                 })
-            })
-            .collect();
-        for reader in readers {
-            let (version, first, again) = reader.join().expect("no panic");
-            assert!(version >= 140_000);
-            assert_eq!((first, again), (5000, 5000));
-        }
-        drop(slot);
-        let mut late = CopySession::connect(&info, &options).await.expect("connects");
-        let error = late.begin_snapshot(&name).await.expect_err("it is gone");
-        assert!(error.sqlstate().is_some(), "{error}");
+                .collect();
+            for reader in readers {
+                let (version, first, again) = reader.join().expect("no panic");
+                assert!(version >= 140_000);
+                assert_eq!((first, again), (5000, 5000));
+            }
+            drop(slot);
+            let mut late = CopySession::connect(&info, &options).await.expect("connects");
+            let error = late.begin_snapshot(&name).await.expect_err("it is gone");
+            assert!(error.sqlstate().is_some(), "{error}");
+        });
     });
 }
 
 #[test]
 fn an_error_half_way_is_the_servers_and_leaves_the_session_usable() {
-    let server = Server::start(TRUST, &[], &[]);
-    let work = async |mut session: CopySession| {
-        session.query("BEGIN").await.expect("begins");
-        let sql = "COPY (SELECT repeat('x', 100), 1 / (50000 - g) FROM generate_series(1, 60000) g) \
+    Server::newest_and_oldest(TRUST, |server| {
+        let work = async |mut session: CopySession| {
+            session.query("BEGIN").await.expect("begins");
+            let sql = "COPY (SELECT repeat('x', 100), 1 / (50000 - g) FROM generate_series(1, 60000) g) \
                    TO STDOUT";
-        let error = count_rows(&mut session, sql).await.expect_err("division by zero");
-        assert_eq!(error.sqlstate(), Some("22012"), "{error}");
-        session.query("ROLLBACK").await.expect("the session goes on");
-        let error = session.copy_out("COPY no_such_table TO STDOUT").await.expect_err("no table");
-        assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
-        let mut copy = session
-            .copy_out("COPY (SELECT g FROM generate_series(1, 1000000) g) TO STDOUT")
-            .await
-            .expect("it begins");
-        assert!(copy.next().await.expect("rows").is_some());
-        let rows = session.query("SELECT 'after', NULL").await.expect("the rest is let go");
-        assert_eq!(rows, [vec![Some("after".to_owned()), None]]);
-    };
-    on_a_thread(server.local(), work).join().expect("no panic");
+            let error = count_rows(&mut session, sql).await.expect_err("division by zero");
+            assert_eq!(error.sqlstate(), Some("22012"), "{error}");
+            session.query("ROLLBACK").await.expect("the session goes on");
+            let error =
+                session.copy_out("COPY no_such_table TO STDOUT").await.expect_err("no table");
+            assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
+            let mut copy = session
+                .copy_out("COPY (SELECT g FROM generate_series(1, 1000000) g) TO STDOUT")
+                .await
+                .expect("it begins");
+            assert!(copy.next().await.expect("rows").is_some());
+            let rows = session.query("SELECT 'after', NULL").await.expect("the rest is let go");
+            assert_eq!(rows, [vec![Some("after".to_owned()), None]]);
+        };
+        on_a_thread(server.local(), work).join().expect("no panic");
+    });
 }
 
 #[test]
 fn what_the_role_has_set_changes_no_value_and_hides_no_row() {
-    let server = Server::start(TRUST, &[], &[]);
-    server.sql(
-        "CREATE ROLE r LOGIN; ALTER ROLE r SET DateStyle = 'German';
+    Server::newest_and_oldest(TRUST, |server| {
+        server.sql(
+            "CREATE ROLE r LOGIN; ALTER ROLE r SET DateStyle = 'German';
          ALTER ROLE r SET bytea_output = 'escape'; ALTER ROLE r SET statement_timeout = '1ms';
          ALTER ROLE r SET TimeZone = 'Asia/Tokyo'; ALTER ROLE r SET lock_timeout = '1ms';
          CREATE TABLE t (at timestamptz, raw bytea); CREATE TABLE hidden (id int);
          INSERT INTO t VALUES ('2024-01-02 03:04:05+00', '\\x00ff');
          INSERT INTO hidden VALUES (1); ALTER TABLE hidden ENABLE ROW LEVEL SECURITY;
          GRANT SELECT ON t, hidden TO r",
-    );
-    let info = server
-        .conninfo(&format!("host={} user=r dbname=postgres", server.socket_directory().display()));
-    let work = async |mut session: CopySession| {
-        session.query("SELECT pg_sleep(0.05)").await.expect("no limit");
-        let mut copy = session.copy_out("COPY t TO STDOUT").await.expect("it begins");
-        let chunk = copy.next().await.expect("rows").expect("a row");
-        let rows: Vec<_> = chunk.rows().collect();
-        assert_eq!(rows, [b"2024-01-02 03:04:05+00\t\\\\x00ff\n".as_slice()]);
-        let error = session.copy_out("COPY (SELECT * FROM hidden) TO STDOUT").await;
-        let error = error.expect_err("refused rather than filtered");
-        assert_eq!(error.sqlstate(), Some("42501"), "{error}");
-    };
-    on_a_thread(info, work).join().expect("no panic");
+        );
+        let info = server.conninfo(&format!(
+            "host={} user=r dbname=postgres",
+            server.socket_directory().display()
+        ));
+        let work = async |mut session: CopySession| {
+            session.query("SELECT pg_sleep(0.05)").await.expect("no limit");
+            let mut copy = session.copy_out("COPY t TO STDOUT").await.expect("it begins");
+            let chunk = copy.next().await.expect("rows").expect("a row");
+            let rows: Vec<_> = chunk.rows().collect();
+            assert_eq!(rows, [b"2024-01-02 03:04:05+00\t\\\\x00ff\n".as_slice()]);
+            let error = session.copy_out("COPY (SELECT * FROM hidden) TO STDOUT").await;
+            let error = error.expect_err("refused rather than filtered");
+            assert_eq!(error.sqlstate(), Some("42501"), "{error}");
+        };
+        on_a_thread(info, work).join().expect("no panic");
+    });
 }
 
 #[test]
 fn a_locked_table_is_waited_for_and_a_dropped_session_ends_its_copy() {
-    let server = Server::start(TRUST, &[], &[]);
-    server.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 10) g");
-    let info = server.local();
-    let active = "SELECT count(*) FROM pg_stat_activity
+    Server::newest_and_oldest(TRUST, |server| {
+        server.sql("CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 10) g");
+        let info = server.local();
+        let active = "SELECT count(*) FROM pg_stat_activity
         WHERE application_name = 'rowcast' AND state = 'active'";
-    let until = |what: &str, sql: &str, wanted: &str| {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while server.sql(sql) != wanted {
-            assert!(Instant::now() < deadline, "not in time: {what}");
-            std::thread::yield_now();
-        }
-    };
-    let holder = on_a_thread(info.clone(), async |mut session: CopySession| {
-        session.query("BEGIN; LOCK t").await.expect("locks");
-        session
-    });
-    let holder = holder.join().expect("no panic");
-    let started = Instant::now();
-    let reader = on_a_thread(info.clone(), async |session: CopySession| {
-        let mut session = session.with_patience(SHORT);
-        count_rows(&mut session, "COPY t TO STDOUT").await
-    });
-    let waited = "SELECT count(*) FROM pg_stat_activity
+        let until = |what: &str, sql: &str, wanted: &str| {
+            let deadline = Instant::now() + Duration::from_secs(20);
+            while server.sql(sql) != wanted {
+                assert!(Instant::now() < deadline, "not in time: {what}");
+                std::thread::yield_now();
+            }
+        };
+        let holder = on_a_thread(info.clone(), async |mut session: CopySession| {
+            session.query("BEGIN; LOCK t").await.expect("locks");
+            session
+        });
+        let holder = holder.join().expect("no panic");
+        let started = Instant::now();
+        let reader = on_a_thread(info.clone(), async |session: CopySession| {
+            let mut session = session.with_patience(SHORT);
+            count_rows(&mut session, "COPY t TO STDOUT").await
+        });
+        let waited = "SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'";
-    until("the reader waits for much longer than it has patience", waited, "1");
-    drop(holder);
-    assert_eq!(reader.join().expect("no panic").expect("all rows"), 10);
-    assert!(started.elapsed() > 2 * SHORT.unanswered);
+        until("the reader waits for much longer than it has patience", waited, "1");
+        drop(holder);
+        assert_eq!(reader.join().expect("no panic").expect("all rows"), 10);
+        assert!(started.elapsed() > 2 * SHORT.unanswered);
 
-    let work = async |mut session: CopySession| {
-        let endless = "COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT";
-        let mut copy = session.copy_out(endless).await.expect("it begins");
-        assert!(copy.next().await.expect("rows").is_some());
-    };
-    on_a_thread(info.clone(), work).join().expect("no panic");
-    until("the server ends the COPY", active, "0");
-    // One that has no row to send looks after its client by itself.
-    let work = async |mut session: CopySession| {
-        let silent = "COPY (SELECT pg_sleep(600)) TO STDOUT";
-        let copy = tokio::time::timeout(Duration::from_millis(200), session.copy_out(silent)).await;
-        assert!(copy.is_err(), "it waits");
-    };
-    on_a_thread(info, work).join().expect("no panic");
-    until("the server ends a query without a client", active, "0");
+        let work = async |mut session: CopySession| {
+            let endless =
+                "COPY (SELECT repeat('x', 1000), generate_series(1, 1000000000)) TO STDOUT";
+            let mut copy = session.copy_out(endless).await.expect("it begins");
+            assert!(copy.next().await.expect("rows").is_some());
+        };
+        on_a_thread(info.clone(), work).join().expect("no panic");
+        until("the server ends the COPY", active, "0");
+        // One that has no row to send looks after its client by itself.
+        let work = async |mut session: CopySession| {
+            let silent = "COPY (SELECT pg_sleep(600)) TO STDOUT";
+            let copy =
+                tokio::time::timeout(Duration::from_millis(200), session.copy_out(silent)).await;
+            assert!(copy.is_err(), "it waits");
+        };
+        on_a_thread(info, work).join().expect("no panic");
+        until("the server ends a query without a client", active, "0");
+    });
 }
 
 /// Carries bytes between one client at a time and the server until told to swallow what the server
@@ -313,24 +322,27 @@ fn swallowing_line(server_port: u16, swallow: &Arc<AtomicBool>) -> u16 {
 
 #[test]
 fn a_line_that_swallowed_the_rest_is_given_up_since_the_server_has_done_its_part() {
-    let server = Server::start(TRUST, &[], &[]);
-    let swallow = Arc::new(AtomicBool::new(false));
-    let port = swallowing_line(server.port(), &swallow);
-    let text = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
-    let info = ConnInfo::parse(&text, &|_| None).expect("valid");
-    let work = async move |session: CopySession| {
-        let mut session = session.with_patience(SHORT);
-        let sql = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 20000)) TO STDOUT";
-        let mut copy = session.copy_out(sql).await.expect("it begins");
-        assert!(copy.next().await.expect("rows").is_some());
-        swallow.store(true, Ordering::SeqCst);
-        loop {
-            match copy.next().await {
-                Ok(Some(_)) => {}
-                Ok(None) => panic!("it is not all there"),
-                Err(error) => break assert!(matches!(error, Error::Silent { .. }), "{error:?}"),
+    Server::newest_and_oldest(TRUST, |server| {
+        let swallow = Arc::new(AtomicBool::new(false));
+        let port = swallowing_line(server.port(), &swallow);
+        let text = format!("postgres://postgres@127.0.0.1:{port}/postgres?sslmode=disable");
+        let info = ConnInfo::parse(&text, &|_| None).expect("valid");
+        let work = async move |session: CopySession| {
+            let mut session = session.with_patience(SHORT);
+            let sql = "COPY (SELECT repeat('x', 1000) FROM generate_series(1, 20000)) TO STDOUT";
+            let mut copy = session.copy_out(sql).await.expect("it begins");
+            assert!(copy.next().await.expect("rows").is_some());
+            swallow.store(true, Ordering::SeqCst);
+            loop {
+                match copy.next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it is not all there"),
+                    Err(error) => {
+                        break assert!(matches!(error, Error::Silent { .. }), "{error:?}");
+                    }
+                }
             }
-        }
-    };
-    on_a_thread(info, work).join().expect("no panic");
+        };
+        on_a_thread(info, work).join().expect("no panic");
+    });
 }

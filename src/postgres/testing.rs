@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::conninfo::ConnInfo;
 
+const NO_SERVER: &str = "a PostgreSQL server: set PG_BIN_DIRS to its bin directory";
+
 /// Debian's `nobody`.
 const UNPRIVILEGED: u32 = 65_534;
 
@@ -21,6 +23,8 @@ const UNPRIVILEGED: u32 = 65_534;
 #[derive(Debug)]
 pub(crate) struct Server {
     bin: PathBuf,
+    /// What was fetched has the server's programs alone.
+    psql: PathBuf,
     directory: tempfile::TempDir,
     port: u16,
     process: Child,
@@ -30,7 +34,21 @@ impl Server {
     /// Starts one with these lines in `pg_hba.conf` and these settings. `files` are put into its
     /// data directory, readable only to it.
     pub(crate) fn start(hba: &str, settings: &[&str], files: &[(&str, String)]) -> Self {
-        let bin = bin_directory();
+        Self::start_from(bin_directory(), hba, settings, files)
+    }
+
+    /// Starts one of the newest version that can be had, then one of the oldest, each for itself.
+    pub(crate) fn newest_and_oldest(hba: &str, work: impl Fn(&Self)) {
+        let found = bin_directories();
+        let (newest, oldest) = (found.first(), found.last());
+        assert!(newest.is_some(), "{NO_SERVER}");
+        for bin in newest.into_iter().chain(oldest.filter(|oldest| Some(*oldest) != newest)) {
+            println!("{}", bin.display());
+            work(&Self::start_from(bin.clone(), hba, &[], &[]));
+        }
+    }
+
+    fn start_from(bin: PathBuf, hba: &str, settings: &[&str], files: &[(&str, String)]) -> Self {
         let directory = tempfile::tempdir().expect("temp dir");
         hand_over(directory.path());
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
@@ -65,7 +83,10 @@ impl Server {
             .stderr(log)
             .spawn()
             .expect("postgres starts");
-        let server = Self { bin, directory, port, process };
+        let psql = bin_directories().into_iter().map(|bin| bin.join("psql"));
+        let psql = std::iter::once(bin.join("psql")).chain(psql).find(|psql| psql.exists());
+        let psql = psql.unwrap_or_else(|| PathBuf::from("psql"));
+        let server = Self { bin, psql, directory, port, process };
         server.wait_until_ready();
         server
     }
@@ -102,7 +123,7 @@ impl Server {
     }
 
     fn psql(&self, sql: &str) -> std::process::Output {
-        unprivileged(&self.bin.join("psql"), self.directory.path())
+        unprivileged(&self.psql, self.directory.path())
             .args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-U", "postgres", "-d", "postgres", "-h"])
             .arg(self.directory.path())
             .args(["-p", &self.port.to_string(), "-c", sql])
@@ -159,5 +180,26 @@ fn bin_directory() -> PathBuf {
     installed.sort();
     directories.extend(installed.into_iter().rev());
     let found = directories.into_iter().find(|directory| directory.join("postgres").exists());
-    found.expect("a PostgreSQL server: set PG_BIN_DIRS to its bin directory")
+    found.expect(NO_SERVER)
+}
+
+/// Every directory with a server, the newest first: those of `PG_BIN_DIRS`, as they stand there, else
+/// those that were fetched and Debian's.
+fn bin_directories() -> Vec<PathBuf> {
+    let has_server = |bin: &PathBuf| bin.join("postgres").exists();
+    if let Ok(named) = std::env::var("PG_BIN_DIRS") {
+        return named.split(':').map(PathBuf::from).filter(has_server).collect();
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cache-dir");
+    let cache = Command::new(script).output().expect("scripts/cache-dir runs");
+    let fetched = PathBuf::from(String::from_utf8_lossy(&cache.stdout).trim()).join("postgres");
+    let folders = [fetched, PathBuf::from("/usr/lib/postgresql")];
+    let versions = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten();
+    let mut found: Vec<PathBuf> =
+        versions.flatten().map(|version| version.path().join("bin")).filter(has_server).collect();
+    let major = |bin: &PathBuf| -> Option<u32> {
+        bin.parent()?.file_name()?.to_str()?.split('.').next()?.parse().ok()
+    };
+    found.sort_by_key(|bin| std::cmp::Reverse(major(bin)));
+    found
 }
