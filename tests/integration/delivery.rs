@@ -32,7 +32,27 @@ pub(crate) fn open(brokers: &str, topics: &[String], witness: Witness) -> Record
     reader
 }
 
-async fn confirmed(client: &Client, name: &str) -> Lsn {
+/// The same for a test that goes on meanwhile.
+pub(crate) async fn opened(brokers: &str, topics: &[String], witness: Witness) -> RecordReader {
+    let (brokers, topics) = (brokers.to_owned(), topics.to_owned());
+    let opening = move || open(&brokers, &topics, witness);
+    tokio::task::spawn_blocking(opening).await.expect("opening does not panic")
+}
+
+/// Runs a reader's blocking part.
+pub(crate) async fn reading(
+    mut reader: RecordReader,
+    read: impl FnOnce(&mut RecordReader) + Send + 'static,
+) -> RecordReader {
+    let read = move || {
+        read(&mut reader);
+        reader
+    };
+    tokio::task::spawn_blocking(read).await.expect("reading does not panic")
+}
+
+/// Where the slot is confirmed.
+pub(crate) async fn confirmed(client: &Client, name: &str) -> Lsn {
     let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
     let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
     row.get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
@@ -71,18 +91,13 @@ async fn ten_thousand_mixed_changes_arrive_once_and_in_commit_order() {
         let written = load::write(&database, 10_000, rand::random()).await;
 
         let topics = topics(&name);
-        let records = tokio::task::spawn_blocking({
-            let (topics, brokers) = (topics.clone(), brokers.clone());
-            let witness = Witness::of(&bridge, &database);
-            move || {
-                let mut reader = open(&brokers, &topics, witness);
-                reader.until_count(written.records(), LOAD_LIMIT);
-                reader.until_quiet(Duration::from_millis(300));
-                reader.records
-            }
+        let reader = opened(&brokers, &topics, Witness::of(&bridge, &database)).await;
+        let reader = reading(reader, move |reader| {
+            reader.until_count(written.records(), LOAD_LIMIT);
+            reader.until_quiet(Duration::from_millis(300));
         })
-        .await
-        .expect("reading does not panic");
+        .await;
+        let records = reader.records;
 
         assert_eq!(records.len(), written.records(), "{written:?}");
         for (table, topic) in TABLES.iter().zip(&topics) {
@@ -132,30 +147,21 @@ async fn after_kill_9_nothing_is_lost_and_only_what_is_in_no_checkpoint_comes_ag
     });
 
     let mut kills: Vec<Kill> = Vec::new();
-    let mut records = tokio::task::spawn_blocking({
-        let (topics, brokers) = (topics.clone(), brokers.clone());
-        move || open(&brokers, &topics, witness)
-    })
-    .await
-    .expect("opening does not panic");
+    let mut reader = opened(&brokers, &topics, witness).await;
     for round in 1..=4 {
         let enough = round * rand::rng().random_range(1_200..1_600);
-        records = tokio::task::spawn_blocking(move || {
-            records.until_count(enough, LOAD_LIMIT);
-            records
+        reader = reading(reader, move |reader| {
+            reader.until_count(enough, LOAD_LIMIT);
         })
-        .await
-        .expect("reading does not panic");
+        .await;
         bridge.kill();
-        records = tokio::task::spawn_blocking(move || {
+        reader = reading(reader, |reader| {
             // What was on its way when the process died is in the topic now or never.
-            records.until_quiet(Duration::from_millis(500));
-            records
+            reader.until_quiet(Duration::from_millis(500));
         })
-        .await
-        .expect("reading does not panic");
+        .await;
         let mut ends = BTreeMap::new();
-        for record in &records.records {
+        for record in &reader.records {
             ends.insert((record.topic.clone(), record.partition), record.offset);
         }
         let published = tokio::task::spawn_blocking({
@@ -173,12 +179,11 @@ async fn after_kill_9_nothing_is_lost_and_only_what_is_in_no_checkpoint_comes_ag
         (confirmed(&client, &name).await >= end).then_some(())
     })
     .await;
-    let records = tokio::task::spawn_blocking(move || {
-        records.until_quiet(Duration::from_millis(500));
-        records.records
+    let reader = reading(reader, |reader| {
+        reader.until_quiet(Duration::from_millis(500));
     })
-    .await
-    .expect("reading does not panic");
+    .await;
+    let records = reader.records;
 
     // The same position always says the same.
     let mut changes: BTreeMap<(Lsn, u64, bool), &OwnedRecord> = BTreeMap::new();
@@ -233,19 +238,12 @@ async fn sigterm_drains_and_confirms_so_that_a_restart_repeats_nothing() {
         let written = load::write(&database, 6_000, rand::random()).await;
         (database, written)
     });
-    let mut reader = tokio::task::spawn_blocking({
-        let topics = topics.clone();
-        move || open(&brokers, &topics, witness)
-    })
-    .await
-    .expect("opening does not panic");
+    let mut reader = opened(&brokers, &topics, witness).await;
     for enough in [800, 2_000, 3_500] {
-        reader = tokio::task::spawn_blocking(move || {
+        reader = reading(reader, move |reader| {
             reader.until_count(enough, LOAD_LIMIT);
-            reader
         })
-        .await
-        .expect("reading does not panic");
+        .await;
         let status = bridge.terminate(PATIENCE);
         assert!(status.success(), "{status}; log:\n{}", bridge.log());
         bridge.start_again();
@@ -253,13 +251,12 @@ async fn sigterm_drains_and_confirms_so_that_a_restart_repeats_nothing() {
         bridge.wait_until_ready(PATIENCE).expect("it streams");
     }
     let (_database, written) = writing.await.expect("writing does not panic");
-    let records = tokio::task::spawn_blocking(move || {
+    let reader = reading(reader, move |reader| {
         reader.until_count(written.records(), LOAD_LIMIT);
         reader.until_quiet(Duration::from_millis(300));
-        reader.records
     })
-    .await
-    .expect("reading does not panic");
+    .await;
+    let records = reader.records;
     assert_eq!(records.len(), written.records(), "{written:?}");
     for (table, topic) in TABLES.iter().zip(&topics) {
         assert_eq!(replayed(&records, topic), load::rows_of(&client, table).await, "{table}");
@@ -302,17 +299,11 @@ async fn the_server_keeps_the_line_while_kafka_is_away_and_rows_flow_when_it_is_
     let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
     let insert = "INSERT INTO rides SELECT n, 1, 'x' FROM generate_series($1::int, $2::int) n";
     client.execute(insert, &[&1, &100]).await.expect("insert");
-    let mut reader = tokio::task::spawn_blocking({
-        let topic = vec![topics[0].clone()];
-        let witness = Witness::of(&bridge, &database);
-        move || {
-            let mut reader = open(&brokers, &topic, witness);
-            reader.until_count(100, LOAD_LIMIT);
-            reader
-        }
+    let reader = opened(&brokers, &topics[..1], Witness::of(&bridge, &database)).await;
+    let reader = reading(reader, |reader| {
+        reader.until_count(100, LOAD_LIMIT);
     })
-    .await
-    .expect("reading does not panic");
+    .await;
 
     kafka.kill();
     let pid = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
@@ -329,13 +320,11 @@ async fn the_server_keeps_the_line_while_kafka_is_away_and_rows_flow_when_it_is_
     assert_eq!((walsender.is_some(), walsender), (true, same), "log:\n{}", bridge.log());
 
     kafka.start_again();
-    let records = tokio::task::spawn_blocking(move || {
+    let reader = reading(reader, |reader| {
         reader.until_count(2_000, LOAD_LIMIT);
         reader.until_quiet(Duration::from_millis(300));
-        reader.records
     })
-    .await
-    .expect("reading does not panic");
-    assert_eq!(records.len(), 2_000, "nothing was lost and nothing repeated");
+    .await;
+    assert_eq!(reader.records.len(), 2_000, "nothing was lost and nothing repeated");
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

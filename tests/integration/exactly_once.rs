@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use tokio_postgres::Client;
 
-use crate::delivery::{open, position, replayed, topics};
+use crate::delivery::{confirmed, opened, position, reading, replayed, topics};
 use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::consume::{OwnedRecord, RecordReader};
@@ -22,18 +22,6 @@ use crate::support::{PATIENCE, eventually, unique};
 const CONFIG: &str = "delivery = \"exactly-once\"\n[format]\nposition_headers = true\n\
                       [topics]\npartitions = 3\n";
 
-/// Runs a reader's blocking part.
-async fn reading(
-    mut reader: RecordReader,
-    read: impl FnOnce(&mut RecordReader) + Send + 'static,
-) -> RecordReader {
-    let read = move || {
-        read(&mut reader);
-        reader
-    };
-    tokio::task::spawn_blocking(read).await.expect("reading does not panic")
-}
-
 /// Reads on until there are so many records.
 async fn counted(reader: RecordReader, count: usize) -> RecordReader {
     reading(reader, move |reader| {
@@ -42,10 +30,11 @@ async fn counted(reader: RecordReader, count: usize) -> RecordReader {
     .await
 }
 
-async fn opened(brokers: &str, topics: &[String], witness: Witness) -> RecordReader {
-    let (brokers, topics) = (brokers.to_owned(), topics.to_owned());
-    let opening = move || open(&brokers, &topics, witness);
-    tokio::task::spawn_blocking(opening).await.expect("opening does not panic")
+/// Has the server end the process that serves the slot.
+async fn end_walsender(client: &Client, name: &str) {
+    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
+               WHERE slot_name = $1 AND active_pid IS NOT NULL";
+    client.query(end, &[&format!("rowcast_{name}")]).await.expect("end the walsender");
 }
 
 /// A place in the stream; of a delete and its tombstone each its own.
@@ -132,13 +121,6 @@ async fn killed_again_and_again_every_change_is_committed_once_in_order_and_whol
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
 
-/// Where the slot is confirmed.
-async fn confirmed(client: &Client, name: &str) -> rowcast::lsn::Lsn {
-    let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
-    let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
-    row.get::<_, String>(0).parse().expect("an LSN")
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_a_commit_to_kafka_and_its_confirm_nothing_is_committed_twice() {
     let kafka = kafka_or_skip!();
@@ -164,9 +146,7 @@ async fn killed_between_a_commit_to_kafka_and_its_confirm_nothing_is_committed_t
     let confirmed = confirmed(&client, &name).await;
     assert!(confirmed < committed, "{confirmed} is confirmed, and {committed} in Kafka");
     // The server has not noticed that nobody reads from the slot any more.
-    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
-               WHERE active_pid IS NOT NULL";
-    client.query(end, &[]).await.expect("end the walsender");
+    end_walsender(&client, &name).await;
 
     relay.set(Line::Open);
     bridge.start_again();
@@ -271,9 +251,7 @@ async fn a_twin_that_takes_over_fences_the_one_before_and_nothing_is_published_t
 
     // The first stands still, and the server ends its connection: as after a partition.
     first.freeze();
-    let end = "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots
-               WHERE slot_name = $1 AND active_pid IS NOT NULL";
-    client.query(end, &[&format!("rowcast_{name}")]).await.expect("end the walsender");
+    end_walsender(&client, &name).await;
     let mut second = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
     insert(&client, 101, 200).await;
     reader = counted(reader, 200).await;

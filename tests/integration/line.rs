@@ -72,9 +72,8 @@ async fn a_line_that_is_cut_half_closed_or_swallowed_is_made_anew_and_nothing_is
     let witness = Witness::of(&bridge, &database);
     insert(&client, 1..=100).await;
     let (brokers, topic) = (kafka.brokers(), vec![topics[0].clone()]);
-    let reader =
-        tokio::task::spawn_blocking(move || delivery::open(&brokers, &topic, witness)).await;
-    let mut reader = until_row(reader.expect("opening does not panic"), 100).await;
+    let reader = delivery::opened(&brokers, &topic, witness).await;
+    let mut reader = until_row(reader, 100).await;
 
     let mut last = 100;
     for line in [Line::Cut, Line::HalfClosed, Line::BlackHole] {
@@ -126,9 +125,8 @@ async fn a_slow_line_is_no_broken_one() {
     relay.set(Line::Slow(Duration::from_millis(300)));
     insert(&client, 1..=5_000).await;
     let (brokers, topic) = (kafka.brokers(), vec![delivery::topics(&name)[0].clone()]);
-    let reader =
-        tokio::task::spawn_blocking(move || delivery::open(&brokers, &topic, witness)).await;
-    let reader = until_row(reader.expect("opening does not panic"), 5_000).await;
+    let reader = delivery::opened(&brokers, &topic, witness).await;
+    let reader = until_row(reader, 5_000).await;
     assert_eq!(reader.records.len(), 5_000, "nothing came twice");
     assert_eq!(retries(&bridge), 0, "log:\n{}", bridge.log());
     relay.set(Line::Open);
@@ -148,9 +146,8 @@ async fn the_server_is_answered_while_kafka_stands_still_for_longer_than_it_wait
     let witness = Witness::of(&bridge, &database);
     insert(&client, 1..=100).await;
     let (brokers, topic) = (kafka.brokers(), vec![delivery::topics(&name)[0].clone()]);
-    let reader =
-        tokio::task::spawn_blocking(move || delivery::open(&brokers, &topic, witness)).await;
-    let reader = until_row(reader.expect("opening does not panic"), 100).await;
+    let reader = delivery::opened(&brokers, &topic, witness).await;
+    let reader = until_row(reader, 100).await;
 
     kafka.freeze();
     insert(&client, 101..=20_000).await;
