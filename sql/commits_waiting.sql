@@ -1,7 +1,9 @@
 -- Which transactions have written their commits and wait for synchronous standbys, so that nobody
 -- sees them yet? Null stands for some that can't be told: prepared ones, and those of other roles
--- where this one may not look.
-SELECT a.backend_xid::text
+-- where this one may not look. Who is hidden, and from whom, follows.
+SELECT a.backend_xid::text,
+       a.backend_type IS NULL AS is_hidden,
+       current_user::text AS role
 FROM pg_catalog.pg_stat_activity a
 WHERE a.wait_event = 'SyncRep'
    OR (a.backend_type IS NULL

@@ -45,18 +45,40 @@ struct Small {
 
 impl Small {
     async fn start(server: &PostgresServer, setup: &str, config: &str) -> Option<Self> {
+        Self::start_as("postgres", server, setup, config).await
+    }
+
+    /// The same with a bridge that logs in as this role.
+    async fn start_as(
+        role: &str,
+        server: &PostgresServer,
+        setup: &str,
+        config: &str,
+    ) -> Option<Self> {
         let brokers = KafkaNode::shared().ok()?.brokers();
         let database = server.database().await;
         let client = database.client().await;
         client.batch_execute(setup).await.expect(setup);
         let name = unique("small");
         let config = format!("{config}\n[topics]\npartitions = 1\n[snapshot]\nmode = \"never\"\n");
-        let bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
+        let url = database.unix_url.replace("postgres@", &format!("{role}@"));
+        let bridge = Bridge::start_ready(&name, &url, &brokers, &config, PATIENCE);
         Some(Self { client, bridge, name, brokers, database })
     }
 
     async fn sql(&self, sql: &str) {
         self.client.batch_execute(sql).await.expect(sql);
+    }
+
+    /// Names the synchronous standbys, and waits until that holds.
+    async fn standbys(&self, names: &str) {
+        self.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'")).await;
+        self.sql("SELECT pg_reload_conf()").await;
+        eventually(PATIENCE, "the setting", async || {
+            let shown = self.client.query_one("SHOW synchronous_standby_names", &[]).await;
+            (shown.expect("ask").get::<_, &str>(0) == names).then_some(())
+        })
+        .await;
     }
 
     /// All events of a table so far, once all that was written is published.
@@ -144,17 +166,8 @@ async fn a_commit_that_is_streamed_and_not_visible_yet_is_never_followed_by_an_o
     let setup = "CREATE TABLE rides (id int PRIMARY KEY, v int);
                  INSERT INTO rides VALUES (1, 1), (2, 1)";
     let Some(small) = Small::start(&server, setup, "").await else { return };
-    let reload = async |names: &str| {
-        small.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'")).await;
-        small.sql("SELECT pg_reload_conf()").await;
-    };
-    reload("nobody").await;
+    small.standbys("nobody").await;
     let writer = small.database.client().await;
-    eventually(PATIENCE, "the setting", async || {
-        let shown = writer.query_one("SHOW synchronous_standby_names", &[]).await.expect("ask");
-        (shown.get::<_, &str>(0) == "nobody").then_some(())
-    })
-    .await;
     let update = tokio::spawn(async move {
         writer.batch_execute("UPDATE rides SET v = 2 WHERE id = 1").await.expect("write");
     });
@@ -176,7 +189,7 @@ async fn a_commit_that_is_streamed_and_not_visible_yet_is_never_followed_by_an_o
     })
     .await;
     assert!(!small.bridge.log().contains("snapshot done"));
-    reload("").await;
+    small.standbys("").await;
     update.await.expect("it ends");
     done(&small.bridge, 1).await;
     let events = small.events("rides").await;
@@ -187,6 +200,39 @@ async fn a_commit_that_is_streamed_and_not_visible_yet_is_never_followed_by_an_o
         .collect();
     assert_eq!(of_one, [2, 2], "the update, and the row as it left it");
     assert_eq!(reads(&events).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_may_not_see_who_waits_for_standbys_is_told_once_what_it_lacks() {
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let role = unique("blind");
+    let setup = format!(
+        "CREATE ROLE {role} LOGIN REPLICATION;
+         ALTER ROLE postgres SET synchronous_commit = local;
+         CREATE TABLE rides (id int PRIMARY KEY); CREATE TABLE zones (id int PRIMARY KEY);
+         INSERT INTO rides VALUES (1); INSERT INTO zones VALUES (1);
+         ALTER TABLE rides OWNER TO {role}; ALTER TABLE zones OWNER TO {role};
+         DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO {role}', current_database());
+         END $$"
+    );
+    let Some(small) = Small::start_as(&role, &server, &setup, "").await else { return };
+    small.standbys("nobody").await;
+    small.sql("SET synchronous_commit = local").await;
+    // Somebody may wait for a standby, for all that the role can see.
+    let runs = small.database.client().await;
+    runs.batch_execute("BEGIN; INSERT INTO zones VALUES (2)").await.expect("write");
+    small.sql("INSERT INTO rides VALUES (2)").await;
+    signal(&small.client, &json!({"type": "snapshot", "tables": ["public.*"]})).await;
+    eventually(PATIENCE, "the snapshot to wait", async || {
+        small.bridge.log().contains("is not visible yet").then_some(())
+    })
+    .await;
+    runs.batch_execute("COMMIT").await.expect("commit");
+    done(&small.bridge, 2).await;
+    let log = small.bridge.log();
+    let fix = format!("GRANT pg_read_all_stats TO \\\"{role}\\\";");
+    assert_eq!(log.matches(&fix).count(), 1, "{log}");
+    assert_eq!(reads(&small.events("rides").await).len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

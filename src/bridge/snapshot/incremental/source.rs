@@ -1,7 +1,7 @@
 //! The connections of a snapshot beside the stream: one that reads chunks, one that asks the catalog
 //! and writes watermarks. Both are opened when they are needed, and again after a failure.
 
-use postgres_protocol::escape::escape_literal;
+use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
 use crate::postgres::copy::CopySession;
@@ -15,6 +15,8 @@ pub(super) struct Source {
     options: ConnectOptions,
     reader: Option<Reader>,
     catalog: Option<Catalog>,
+    /// Whether it was told that others' commits are hidden.
+    is_told: bool,
 }
 
 /// A connection that reads chunks.
@@ -26,7 +28,7 @@ pub(super) struct Reader {
 
 impl Source {
     pub(super) fn new(info: &ConnInfo, options: ConnectOptions) -> Self {
-        Self { info: info.clone(), options, reader: None, catalog: None }
+        Self { info: info.clone(), options, reader: None, catalog: None, is_told: false }
     }
 
     pub(super) const fn info(&self) -> &ConnInfo {
@@ -82,11 +84,20 @@ impl Source {
     }
 
     /// Transactions whose commits are written and that nobody sees yet; none in the list stands for
-    /// those that can't be told.
+    /// those that can't be told. Where a role lacks the right to tell them, that is said once.
     pub(super) async fn commits_waiting(&mut self) -> Result<Vec<Option<u32>>, Error> {
         const WAITING: &str = include_str!("../../../../sql/commits_waiting.sql");
         let failed = |source| Error::Sql { doing: "ask which commits wait", source };
         let rows = self.client().await?.query(WAITING, &[]).await.map_err(failed)?;
+        if let Some(hidden) = rows.iter().find(|row| row.get(1))
+            && !std::mem::replace(&mut self.is_told, true)
+        {
+            tracing::warn!(
+                fix = format!("GRANT pg_read_all_stats TO {};", escape_identifier(hidden.get(2))),
+                "the role may not see whose commits wait for synchronous standbys: each part of a \
+                 table that is read beside the stream waits for every transaction that runs"
+            );
+        }
         let xid = |row: &tokio_postgres::Row| row.get::<_, Option<&str>>(0)?.parse().ok();
         Ok(rows.iter().map(xid).collect())
     }
