@@ -190,11 +190,14 @@ impl Metrics {
         self.stalled.get_or_create(&StageLabel { stage }).set(u64::from(stalled));
     }
 
-    /// Says how much of a snapshot's table is published: rows, and the share that they are.
-    pub fn set_snapshot_table(&self, table: &str, rows: u64, ratio: f64) {
+    /// Says how much of a snapshot's table is published: rows, and the share that they are, where
+    /// that is known.
+    pub fn set_snapshot_table(&self, table: &str, rows: u64, ratio: Option<f64>) {
         let label = TableLabel { table: table.to_owned() };
         self.snapshot_table_rows.get_or_create(&label).set(rows);
-        self.snapshot_table_ratio.get_or_create(&label).set(ratio);
+        if let Some(ratio) = ratio {
+            self.snapshot_table_ratio.get_or_create(&label).set(ratio);
+        }
     }
 
     /// The table is not read any more.

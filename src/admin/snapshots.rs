@@ -69,7 +69,8 @@ pub struct Listed {
     /// How it stands.
     #[serde(flatten)]
     pub status: SnapshotStatus,
-    /// How much of it is published, of a hundred; none before it is read.
+    /// How much of it is published, of a hundred; none before it is read, and where nobody knows how
+    /// large it is.
     pub percent: Option<f64>,
     /// Rows a second in the last half minute.
     pub rows_per_second: Option<u64>,
@@ -134,7 +135,7 @@ async fn list(Extract(Served { observed, desk }): Extract<Served>) -> Json<List>
         let table = progress.tables.iter().find(same);
         let running = table.filter(|_| status.state == SnapshotState::Running);
         Listed {
-            percent: table.map(|table| table.percent),
+            percent: table.and_then(|table| table.percent),
             rows_per_second: running.map(|table| table.rows_per_second),
             eta_seconds: running.and_then(|table| table.eta_seconds),
             status,

@@ -61,7 +61,7 @@ fn tell(report: &Report) {
     let (tables_left, tables_total) = (report.tables_left, report.tables_total);
     let left = report.eta_seconds.map(duration);
     tracing::info!(
-        percent,
+        percent = *percent,
         rows,
         bytes,
         rows_per_second,
@@ -134,16 +134,17 @@ fn bar() -> ProgressBar {
     clippy::cast_sign_loss,
     reason = "from 0 to 100, in tenths"
 )]
-fn set(bar: &ProgressBar, percent: f64, message: &str) {
+fn set(bar: &ProgressBar, percent: Option<f64>, message: &str) {
     bar.set_message(message.to_owned());
-    bar.set_position((percent * 10.0) as u64);
+    bar.set_position((percent.unwrap_or(0.0) * 10.0) as u64);
 }
 
 fn of_table(table: &TableReport) -> String {
     if table.phase == Phase::Waiting {
         return table.phase.word().to_owned();
     }
-    let mut text = format!("{:.1} %, {} rows", table.percent, table.rows);
+    let percent = table.percent.map(|percent| format!("{percent:.1} %, "));
+    let mut text = format!("{}{} rows", percent.unwrap_or_default(), table.rows);
     if table.rows_per_second > 0 {
         text += &format!(", {} rows/s", table.rows_per_second);
     }

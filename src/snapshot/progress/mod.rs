@@ -1,7 +1,8 @@
 //! The book of how far snapshots are: who reads writes into it, who watches asks it.
 //!
 //! Per cent are those of pages where a table is read by pages, else of the rows that the catalog
-//! estimates; both are guesses until a table is done, so nothing shows a hundred before. Rate and
+//! estimates; both are guesses until a table is done, so nothing shows a hundred before. Where the
+//! catalog has no estimate, there are rows and a rate alone: no share, and no time left. Rate and
 //! time left are those of the last half minute (`window`); what a resumed table had already is no
 //! speed. Metrics are set as the book is written, and have a label for few tables at a time.
 //!
@@ -77,7 +78,8 @@ pub struct Planned {
     pub snapshot: String,
     /// Schema and name.
     pub table: String,
-    /// How large it is, by the catalog: `relpages` and `reltuples`, or better.
+    /// How large it is, by the catalog: `relpages` and `reltuples`, or better. No rows stand for a
+    /// number that nobody knows.
     pub size: Amount,
     /// What its progress is measured by.
     pub measure: Measure,
@@ -187,18 +189,16 @@ struct Entry {
 }
 
 impl Entry {
-    /// How much of the table is done, from 0 to 1.
-    fn share(&self) -> f64 {
+    /// How much of the table is done, from 0 to 1; none where nobody knows how large it is.
+    fn share(&self) -> Option<f64> {
         let (size, done) = (self.planned.size, self.done);
-        let of = |done: u64, size: u64| match size {
-            // Nobody knows how large it is.
-            0 => 0.0,
-            size => (as_f64(done) / as_f64(size)).min(UNFINISHED),
-        };
+        let of = |done: u64, size: u64| (as_f64(done) / as_f64(size)).min(UNFINISHED);
         match (self.phase, self.planned.measure) {
-            (Phase::Done, _) => 1.0,
-            (_, Measure::Pages) => of(done.pages, size.pages),
-            (_, Measure::Rows) => of(done.rows, size.rows),
+            (Phase::Done, _) => Some(1.0),
+            // An empty file.
+            (_, Measure::Pages) if size.pages == 0 => Some(0.0),
+            (_, Measure::Pages) => Some(of(done.pages, size.pages)),
+            (_, Measure::Rows) => (size.rows > 0).then(|| of(done.rows, size.rows)),
         }
     }
 
@@ -209,16 +209,17 @@ impl Entry {
 
     fn report(&self, at: Duration) -> TableReport {
         let rate = self.window.rate(at).filter(|_| self.phase == Phase::Reading);
-        let left = (1.0 - self.share()) * self.weight();
+        let share = self.share();
+        let left = share.map(|share| (1.0 - share) * self.weight());
         TableReport {
             snapshot: self.planned.snapshot.clone(),
             table: self.planned.table.clone(),
             phase: self.phase,
             rows: self.done.rows,
             bytes: self.done.bytes,
-            percent: percent(self.share()),
+            percent: share.map(percent),
             rows_per_second: rate.map_or(0, |rate| rounded(rate.rows)),
-            eta_seconds: rate.and_then(|rate| seconds_left(left, rate.work)),
+            eta_seconds: rate.and_then(|rate| seconds_left(left?, rate.work)),
         }
     }
 }
@@ -254,9 +255,10 @@ impl Pages {
             entry.phase = Phase::Reading;
             entry.is_measured = measured < MEASURED;
         }
-        let before = entry.share();
+        let share = |entry: &Entry| entry.share().unwrap_or(0.0);
+        let before = share(entry);
         entry.done = entry.done.plus(amount);
-        let work = (entry.share() - before) * entry.weight();
+        let work = (share(entry) - before) * entry.weight();
         entry.window.add(at, amount, work);
         self.window.add(at, amount, work);
         Some(entry)
@@ -284,7 +286,10 @@ impl Pages {
     fn report(&self, at: Duration) -> Report {
         let entries = self.entries.values();
         let sum = |of: fn(&Entry) -> f64| entries.clone().map(of).sum::<f64>();
-        let (weight, done) = (sum(Entry::weight), sum(|entry| entry.weight() * entry.share()));
+        // Of something whose size nobody knows there is no share either.
+        let is_known = entries.clone().all(|entry| entry.share().is_some());
+        let weight = sum(Entry::weight);
+        let done = sum(|entry| entry.weight() * entry.share().unwrap_or(0.0));
         let total = entries.clone().fold(Amount::default(), |sum, entry| sum.plus(entry.done));
         let (tables_left, tables_total) = (self.left(), self.entries.len());
         let running = tables_left > 0;
@@ -300,14 +305,16 @@ impl Pages {
             rows: total.rows,
             bytes: total.bytes,
             percent: match tables_total {
-                0 => 0.0,
-                _ if !running => 100.0,
-                _ => percent((done / weight).min(UNFINISHED)),
+                0 => None,
+                _ if !running => Some(100.0),
+                _ => is_known.then(|| percent((done / weight).min(UNFINISHED))),
             },
             rows_per_second: rate.map_or(0, |rate| rounded(rate.rows)),
             bytes_per_second: rate.map_or(0, |rate| rounded(rate.bytes)),
             elapsed_seconds: until.saturating_sub(self.since).as_secs(),
-            eta_seconds: rate.and_then(|rate| seconds_left(weight - done, rate.work)),
+            eta_seconds: rate
+                .filter(|_| is_known)
+                .and_then(|rate| seconds_left(weight - done, rate.work)),
             tables: listed.into_iter().map(|entry| entry.report(at)).collect(),
         }
     }

@@ -43,8 +43,9 @@ pub struct TableReport {
     pub rows: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// How much of it that is, of a hundred; below that until it is done.
-    pub percent: f64,
+    /// How much of it that is, of a hundred; below that until it is done. None where nobody knows
+    /// how large it is.
+    pub percent: Option<f64>,
     /// Rows a second in the last half minute.
     pub rows_per_second: u64,
     /// Seconds left at this rate; none where there is no rate.
@@ -64,8 +65,9 @@ pub struct Report {
     pub rows: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// How much of all that is, of a hundred, weighed by the tables' sizes.
-    pub percent: f64,
+    /// How much of all that is, of a hundred, weighed by the tables' sizes. None where nobody knows
+    /// how large one of them is.
+    pub percent: Option<f64>,
     /// Rows a second in the last half minute.
     pub rows_per_second: u64,
     /// Bytes a second in the last half minute.
@@ -104,8 +106,11 @@ pub fn duration(seconds: u64) -> String {
 /// One line of all.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { percent, rows, tables_left, tables_total, .. } = self;
-        write!(f, "{percent:.1} %, {rows} rows, {}", bytes(self.bytes))?;
+        let Self { rows, tables_left, tables_total, .. } = self;
+        if let Some(percent) = self.percent {
+            write!(f, "{percent:.1} %, ")?;
+        }
+        write!(f, "{rows} rows, {}", bytes(self.bytes))?;
         write!(f, ", {} of {tables_total} tables done", tables_total - tables_left)?;
         if !self.running {
             return write!(f, ", in {}", duration(self.elapsed_seconds));

@@ -223,7 +223,11 @@ impl Task {
                 (false, false) => SnapshotState::Waiting,
             },
             rows: self.rows,
-            rows_estimated: self.table.as_ref().map(|table| table.rows_estimated),
+            rows_estimated: self
+                .table
+                .as_ref()
+                .map(|of| of.rows_estimated)
+                .filter(|rows| *rows > 0),
             note: self.note.clone(),
         }
     }
