@@ -143,7 +143,8 @@ async fn a_part_that_is_asked_for_is_read_and_no_more_and_through_the_publicatio
                  CREATE TABLE parts (id int, at int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
                  CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (100);
                  CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (100) TO (200);
-                 INSERT INTO parts SELECT n, n % 200 FROM generate_series(1, 1000) n";
+                 INSERT INTO parts SELECT n, n % 200 FROM generate_series(1, 1000) n;
+                 ANALYZE parts";
     let config =
         "[tables.\"public.rides\"]\nexclude_columns = [\"secret\"]\nwhere = \"id > 500\"\n";
     let Some(small) = Small::start(server, setup, config).await else { return };
@@ -157,6 +158,11 @@ async fn a_part_that_is_asked_for_is_read_and_no_more_and_through_the_publicatio
     assert!(read.iter().all(|row| row["id"].as_i64() > Some(500) && row.get("secret").is_none()));
     // Under the root's name, as changes are.
     assert_eq!(reads(&small.events("parts").await).len(), 1000);
+    let (_, page) = small.bridge.get("/snapshots").expect("it answers");
+    let listed: Value = serde_json::from_str(&page).expect("JSON");
+    let parts = listed["snapshots"].as_array().expect("a list");
+    let parts = parts.iter().find(|of| of["table"] == "public.parts").expect("it was asked for");
+    assert_eq!(parts["rows_estimated"], 1000, "each row once, the root's own count not added");
 }
 
 #[tokio::test(flavor = "multi_thread")]
