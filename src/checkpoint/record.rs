@@ -156,7 +156,8 @@ mod tests {
         r#"{"oid":16400,"filenode":16404,"done":[[0,256],[512,768]]}]}}},"#,
         r#"{"id":"b1","schema":"public","table":"trips","reason":"asked","#,
         r#""condition":"fare > 5","is_paused":true,"#,
-        r#""progress":{"keys":{"columns":["id"],"after":["7"],"last":["9000"]}}}],"#,
+        r#""progress":{"keys":{"columns":["id"],"missing":"id < 3","after":["7"],"#,
+        r#""last":["9000"]}}}],"#,
         r#""requests":[{"id":"b2","tables":["public.z*"],"condition":"id > 1","#,
         r#""reason":"asked"}]}"#,
     );
@@ -212,6 +213,7 @@ mod tests {
         };
         let keys = KeyProgress {
             columns: vec!["id".to_owned()],
+            missing: Some("id < 3".to_owned()),
             after: Some(vec!["7".to_owned()]),
             last: Some(vec!["9000".to_owned()]),
         };

@@ -137,8 +137,11 @@ pub struct LeafProgress {
 /// Rows that are published in the order of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyProgress {
-    /// The key's columns.
+    /// The key's columns; none before it is looked at.
     pub columns: Vec<String>,
+    /// Only rows for which this SQL condition holds: the others were published by pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
     /// The key of the last row that is published, as text; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Vec<String>>,

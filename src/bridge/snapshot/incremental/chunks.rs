@@ -50,9 +50,7 @@ impl Coordinator {
         self.tell_size(at, &table);
         let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
         if let TableProgress::Pages(_) = &task.snapshot.progress {
-            let of_table = self.settings.tables.of(&task.snapshot.schema, &task.snapshot.table);
-            let configured = of_table.and_then(|table| table.snapshot_where.as_deref());
-            task.snapshot = what_is_missing(task.snapshot.clone(), configured);
+            task.snapshot = what_is_missing(task.snapshot.clone());
             // It is read under another condition.
             task.forget();
             return Ok(());
@@ -60,9 +58,12 @@ impl Coordinator {
         let columns: Vec<String> = keyset.key.iter().map(|column| column.name.clone()).collect();
         let progress = match &task.snapshot.progress {
             TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),
-            TableProgress::Keys(_) => {
-                tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
-                KeyProgress { columns, ..KeyProgress::default() }
+            TableProgress::Keys(keys) => {
+                if !keys.columns.is_empty() {
+                    tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
+                }
+                let missing = keys.missing.clone();
+                KeyProgress { columns, missing, ..KeyProgress::default() }
             }
             TableProgress::Waiting | TableProgress::Pages(_) => {
                 KeyProgress { columns, ..KeyProgress::default() }
@@ -108,10 +109,18 @@ impl Coordinator {
         if let Some(table) = &task.table {
             return Ok(table.clone());
         }
-        let TableSnapshot { schema, table: name, condition, .. } = task.snapshot.clone();
+        let TableSnapshot { schema, table: name, condition, progress, .. } = task.snapshot.clone();
         let of_table = self.settings.tables.of(&schema, &name);
         let configured = of_table.and_then(|table| table.snapshot_where.clone());
-        let condition = condition.or(configured);
+        let missing = match progress {
+            TableProgress::Keys(keys) => keys.missing,
+            TableProgress::Waiting | TableProgress::Pages(_) => None,
+        };
+        let condition = match (condition.or(configured), missing) {
+            // The line break ends a comment that the condition may end with.
+            (Some(condition), Some(missing)) => Some(format!("({condition}\n) AND ({missing})")),
+            (condition, missing) => condition.or(missing),
+        };
         let catalog = self.source.catalog().await?;
         let client = catalog.client().await?;
         let server_version = postgres::client::server_version(client).await?;

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use super::Coordinator;
 use super::task::{Failure, Task};
 use crate::bridge::setup;
-use crate::checkpoint::{PageProgress, SnapshotReason, TableProgress, TableSnapshot};
+use crate::checkpoint::{KeyProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
 use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
@@ -238,17 +238,15 @@ impl Coordinator {
     }
 }
 
-/// What is left of a table whose pages were read in part goes on by keys. The condition says it all,
-/// so it holds for as long as the snapshot lasts.
-pub(super) fn what_is_missing(snapshot: TableSnapshot, configured: Option<&str>) -> TableSnapshot {
+/// What is left of a table whose pages were read in part goes on by keys. Which rows that are is no
+/// condition that anybody asked for, so it is kept apart from that, for as long as the snapshot lasts.
+pub(super) fn what_is_missing(snapshot: TableSnapshot) -> TableSnapshot {
     let TableProgress::Pages(pages) = &snapshot.progress else { return snapshot };
-    let missing = missing_rows(pages);
-    let condition = match (snapshot.condition.as_deref().or(configured), missing) {
-        // The line break ends a comment that the condition may end with.
-        (Some(condition), Some(missing)) => Some(format!("({condition}\n) AND ({missing})")),
-        (condition, missing) => missing.or_else(|| condition.map(str::to_owned)),
+    let progress = match missing_rows(pages) {
+        None => TableProgress::Waiting,
+        missing => TableProgress::Keys(KeyProgress { missing, ..KeyProgress::default() }),
     };
-    TableSnapshot { condition, progress: TableProgress::Waiting, ..snapshot }
+    TableSnapshot { progress, ..snapshot }
 }
 
 /// The first transaction that has not begun.
@@ -281,4 +279,37 @@ async fn leaves_of(client: &Client, table: TableName) -> Result<Vec<TableName>, 
     let failed = |source| postgres::Error::Sql { doing: "ask for partitions", source };
     let rows = client.query(LEAVES, &[&table.schema, &table.name]).await.map_err(failed)?;
     Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::LeafProgress;
+
+    #[test]
+    fn what_is_left_of_a_table_is_no_condition_that_a_user_asked_for() {
+        let leaf = LeafProgress { oid: 5, filenode: 9, done: vec![(0, 2)] };
+        let pages =
+            |leaves| TableProgress::Pages(PageProgress { leaves, ..PageProgress::default() });
+        let cut_off = |condition: Option<&str>, leaves| TableSnapshot {
+            id: "first".to_owned(),
+            schema: "public".to_owned(),
+            table: "rides".to_owned(),
+            reason: SnapshotReason::First,
+            condition: condition.map(str::to_owned),
+            is_paused: false,
+            progress: pages(leaves),
+        };
+        for condition in [None, Some("fare > 5")] {
+            let left = what_is_missing(cut_off(condition, vec![leaf.clone()]));
+            assert_eq!(left.condition.as_deref(), condition);
+            let TableProgress::Keys(keys) = left.progress else { panic!("by keys") };
+            assert!(keys.missing.is_some_and(|missing| missing.contains("tableoid = 5")));
+            let none = what_is_missing(cut_off(condition, Vec::new()));
+            assert_eq!(
+                (none.condition.as_deref(), none.progress),
+                (condition, TableProgress::Waiting)
+            );
+        }
+    }
 }
