@@ -340,7 +340,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     }
 }
 
-fn now_us() -> i64 {
+/// Our clock, in microseconds since 1970.
+pub(crate) fn now_us() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,6 @@
 //! One chunk: read between two watermarks, and handed over.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::Coordinator;
 use super::keyless::is_unread;
@@ -13,6 +13,7 @@ use crate::postgres::{self, Error};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
 use crate::snapshot::{Chunk, Edit, Order, RowReader, Visibility};
+use crate::worker::now_us;
 
 /// What came of reading.
 enum Read {
@@ -231,9 +232,4 @@ fn key_of_last(chunk: &Chunk, key: &[String]) -> Result<Option<Vec<String>>, Fai
     let key = key.iter().map(text).collect::<Option<Vec<String>>>();
     let unreadable = || Failure::Never("its key is not text in UTF-8".to_owned());
     key.map(Some).ok_or_else(unreadable)
-}
-
-pub(super) fn now_us() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Coordinator;
-use super::chunks::{now_us, suspects};
+use super::chunks::suspects;
 use super::exported::{self, Exported};
 use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
@@ -34,6 +34,7 @@ use crate::snapshot::plan::{self, Leaf, Scope};
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table::{self, Table};
 use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
+use crate::worker::now_us;
 
 /// Chunks that may wait for the worker.
 const CHUNKS: usize = 1;
