@@ -342,7 +342,7 @@ async fn what_a_first_snapshot_left_is_read_beside_the_stream_and_nothing_of_it_
     let text = async |query: &str| -> String {
         small.client.query_one(query, &[]).await.expect(query).get(0)
     };
-    let xmin = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text").await;
+    let shows = text("SELECT pg_current_snapshot()::text").await;
     let oid = text("SELECT 'rides'::regclass::oid::text").await;
     let filenode = text("SELECT pg_relation_filenode('rides')::text").await;
     let pages = text("SELECT (pg_relation_size('rides') / 8192)::text").await;
@@ -361,7 +361,7 @@ async fn what_a_first_snapshot_left_is_read_beside_the_stream_and_nothing_of_it_
     let number = |text: &str| text.parse::<u64>().expect("a number");
     json["snapshot"] = json!({"tables": [{
         "id": "first", "schema": "public", "table": "rides", "reason": "first",
-        "progress": {"pages": {"lsn": json["through_lsn"], "xmin": number(&xmin), "leaves": [
+        "progress": {"pages": {"lsn": json["through_lsn"], "shows": shows, "leaves": [
             {"oid": number(&oid), "filenode": number(&filenode), "done": [[0, half]]}]}}}]});
     produce(&small.brokers, "rowcast.checkpoints", &[(&small.name, &json.to_string())]).await;
     // One that was missing moves into pages that were read, one leaves its place.
