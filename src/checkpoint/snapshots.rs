@@ -73,6 +73,16 @@ pub struct TableSnapshot {
     pub progress: TableProgress,
 }
 
+impl TableSnapshot {
+    /// Whether the table has no key and came to those that are published, and the snapshot is yet to
+    /// be taken by which its rows are read: until then none of its changes is published.
+    #[must_use]
+    pub fn is_unread(&self) -> bool {
+        self.reason == SnapshotReason::Added
+            && matches!(&self.progress, TableProgress::Pages(pages) if pages.lsn == Lsn::ZERO)
+    }
+}
+
 /// Why a table's rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -148,4 +158,29 @@ pub struct KeyProgress {
     /// The greatest key when the snapshot began, as text: rows after it are in the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<Vec<String>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_new_table_without_its_snapshot_has_no_change_published() {
+        let snapshot = |reason, progress| TableSnapshot {
+            id: "1".to_owned(),
+            schema: "public".to_owned(),
+            table: "log".to_owned(),
+            reason,
+            condition: None,
+            is_paused: false,
+            progress,
+        };
+        let pages = |lsn: u64| {
+            TableProgress::Pages(PageProgress { lsn: Lsn::from(lsn), ..PageProgress::default() })
+        };
+        assert!(snapshot(SnapshotReason::Added, pages(0)).is_unread());
+        assert!(!snapshot(SnapshotReason::Added, pages(7)).is_unread());
+        assert!(!snapshot(SnapshotReason::Added, TableProgress::Waiting).is_unread());
+        assert!(!snapshot(SnapshotReason::Asked, pages(0)).is_unread());
+    }
 }

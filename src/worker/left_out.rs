@@ -30,7 +30,7 @@ impl LeftOut {
         let unread = added.filter_map(|table| {
             let TableProgress::Pages(pages) = &table.progress else { return None };
             let (schema, name) = (table.schema.clone(), table.table.clone());
-            let since = (pages.lsn != Lsn::ZERO).then_some(pages.lsn);
+            let since = (!table.is_unread()).then_some(pages.lsn);
             Some(Unread { schema, table: name, since })
         });
         self.tables = unread.collect();

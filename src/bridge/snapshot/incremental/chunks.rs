@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use super::Coordinator;
-use super::keyless::is_unread;
 use super::requests::what_is_missing;
 use super::source::Reader;
 use super::task::{Failure, Pending};
@@ -44,7 +43,7 @@ impl Coordinator {
         let table = self.look(at).await?;
         let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
         task.table = Some(table.clone());
-        let is_unread = is_unread(&task.snapshot);
+        let is_unread = task.snapshot.is_unread();
         let Some(keyset) = table.keyset.as_ref().filter(|_| !is_unread) else {
             return self.read_pages(at, &table).await;
         };

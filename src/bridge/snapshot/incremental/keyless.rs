@@ -24,9 +24,8 @@ use super::chunks::suspects;
 use super::exported::{self, Exported};
 use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
-use crate::checkpoint::{LeafProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
+use crate::checkpoint::{LeafProgress, PageProgress, TableProgress, TableSnapshot};
 use crate::config::{TableFilter, exactly};
-use crate::lsn::Lsn;
 use crate::postgres::{self, Error};
 use crate::snapshot::exchange::{Brought, Hold};
 use crate::snapshot::missing::shown_rows;
@@ -41,13 +40,6 @@ const CHUNKS: usize = 1;
 
 /// Longest wait for a lock, for the stream waits too.
 const LOCK: &str = "SET LOCAL lock_timeout = '1s'";
-
-/// Whether a table's snapshot waits for the one by which its rows are read, and none of its changes is
-/// published meanwhile.
-pub(super) fn is_unread(snapshot: &TableSnapshot) -> bool {
-    snapshot.reason == SnapshotReason::Added
-        && matches!(&snapshot.progress, TableProgress::Pages(pages) if pages.lsn == Lsn::ZERO)
-}
 
 impl Coordinator {
     /// Reads the next pages of a table, and hands them over.
@@ -125,7 +117,7 @@ impl Coordinator {
         files: &plan::Table,
     ) -> Result<(), Failure> {
         let Some(task) = self.tasks.get(at) else { return Ok(()) };
-        let held = match is_unread(&task.snapshot) {
+        let held = match task.snapshot.is_unread() {
             true => Some(self.hold(table).await?),
             false => None,
         };
@@ -377,25 +369,5 @@ mod tests {
         let progress = PageProgress { leaves: begun, ..PageProgress::default() };
         assert!(!was_rewritten(&progress, &[leaf(5, 50, 600), leaf(6, 60, 1), leaf(7, 70, 1)]));
         assert!(was_rewritten(&progress, &[leaf(5, 50, 600), leaf(6, 61, 1)]));
-    }
-
-    #[test]
-    fn only_a_new_table_without_its_snapshot_has_no_change_published() {
-        let snapshot = |reason, progress| TableSnapshot {
-            id: "1".to_owned(),
-            schema: "public".to_owned(),
-            table: "log".to_owned(),
-            reason,
-            condition: None,
-            is_paused: false,
-            progress,
-        };
-        let pages = |lsn: u64| {
-            TableProgress::Pages(PageProgress { lsn: Lsn::from(lsn), ..PageProgress::default() })
-        };
-        assert!(is_unread(&snapshot(SnapshotReason::Added, pages(0))));
-        assert!(!is_unread(&snapshot(SnapshotReason::Added, pages(7))));
-        assert!(!is_unread(&snapshot(SnapshotReason::Added, TableProgress::Waiting)));
-        assert!(!is_unread(&snapshot(SnapshotReason::Asked, pages(0))));
     }
 }
