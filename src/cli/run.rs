@@ -32,15 +32,16 @@ pub(super) struct RunArgs {
 pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliError> {
     let config = args.load(&global)?;
     let bars = telemetry::init(&config.log)?;
-    // From here on SIGHUP does not end the process.
+    // From here on SIGHUP does not end the process, nor does SIGTERM before it has drained.
     let hangups = signal(SignalKind::hangup()).map_err(CliError::Signal)?;
+    let stop = told_to_stop();
     let bridge = Bridge::new(&config)?;
     let _admin = serve_admin(&bridge).await?;
     let shown = progress::show(bridge.observe().progress, bars);
     let _shown = AbortOnDrop(tokio::spawn(shown));
     let reloads = reload_on(hangups, bridge.clone(), move || args.load(&global));
     let _reloads = AbortOnDrop(tokio::spawn(reloads));
-    bridge.run(told_to_stop()).await?;
+    bridge.run(stop).await?;
     Ok(())
 }
 
@@ -93,30 +94,27 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Turns true at the first SIGTERM or SIGINT. A second one ends the process at once, for whoever
-/// does not want to wait for the brokers.
+/// Turns true at the first SIGTERM or SIGINT from now on. A second one ends the process at once, for
+/// whoever does not want to wait for the brokers.
 pub(super) fn told_to_stop() -> watch::Receiver<bool> {
     let (told, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        for round in 0.. {
-            if !signal_came().await {
-                return;
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
+    // Listened to now: the task may run late, and until then a signal would end the process. Where
+    // the system gives no such signals, nobody waits for any.
+    if let [Ok(mut terminate), Ok(mut interrupt)] = kinds.map(signal) {
+        tokio::spawn(async move {
+            for round in 0.. {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                if round > 0 {
+                    tracing::warn!("told twice: ending without waiting for the brokers");
+                    std::process::exit(i32::from(Exit::Retry as u8));
+                }
+                told.send_replace(true);
             }
-            if round > 0 {
-                tracing::warn!("told twice: ending without waiting for the brokers");
-                std::process::exit(i32::from(Exit::Retry as u8));
-            }
-            told.send_replace(true);
-        }
-    });
-    receiver
-}
-
-/// Waits for SIGTERM or SIGINT; false where the system gives no such signals.
-async fn signal_came() -> bool {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return false };
-    tokio::select! {
-        came = terminate.recv() => came.is_some(),
-        came = tokio::signal::ctrl_c() => came.is_ok(),
+        });
     }
+    receiver
 }
