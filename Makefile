@@ -4,7 +4,8 @@ RIDES ?=
 BROKER ?= embedded
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
-# The chaos run: how many faults in each mode, and the seed of an earlier run to see it again.
+# The chaos run: how many faults in each mode, a round of snapshots for each twenty of them, and the
+# seed of an earlier run to see it again.
 FAULTS ?= 200
 SEED ?=
 
@@ -31,7 +32,8 @@ test: ## Run all tests, on real Postgres and Kafka servers
 
 chaos: ## Break everything around the bridge, and prove that nothing is lost (FAULTS=200 a mode, SEED=N)
 	scripts/setup test
-	CHAOS_FAULTS=$(FAULTS) $(if $(SEED),CHAOS_SEED=$(SEED)) cargo test --locked --test chaos -- --nocapture
+	CHAOS_FAULTS=$(FAULTS) $(if $(SEED),CHAOS_SEED=$(SEED)) \
+	cargo test --locked --no-fail-fast --test chaos --test snapshots -- --nocapture
 
 bench: ## Measure throughput, memory and latency
 	scripts/setup test

@@ -6,14 +6,13 @@
 //! What was committed is not counted here, for a writer whose connection breaks at its COMMIT does
 //! not know: the server is asked afterwards (see `truth`).
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
+
+use crate::support::load::{GoOn, Load};
 
 /// A table of the load.
 #[derive(Debug, Clone, Copy)]
@@ -60,56 +59,36 @@ const BULK: i32 = 2_000;
 /// enough that a busy machine is not choked.
 const PACE: std::ops::Range<u64> = 20..120;
 
-/// Writers that go on until they are told to stop.
-#[derive(Debug)]
-pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
-    writers: JoinSet<u64>,
-}
-
-impl Load {
-    /// Starts writing. The seed gives the same statements again; who comes first, and what a
-    /// broken connection cuts off, differs.
-    pub(crate) fn start(url: &str, seed: u64) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let mut writers = JoinSet::new();
-        for writer in 0..WRITERS {
-            let rng = StdRng::seed_from_u64(seed ^ writer.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            let number = i32::try_from(writer).expect("few writers");
-            let writer = Writer { url: url.to_owned(), number, rng, stop: Arc::clone(&stop) };
-            writers.spawn(writer.write());
-        }
-        Self { stop, writers }
+/// Starts writing. The seed gives the same statements again; who comes first, and what a broken
+/// connection cuts off, differs.
+pub(crate) fn start(url: &str, seed: u64) -> Load {
+    let mut load = Load::default();
+    for writer in 0..WRITERS {
+        let rng = StdRng::seed_from_u64(seed ^ writer.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let number = i32::try_from(writer).expect("few writers");
+        let url = url.to_owned();
+        load.add(|go_on| Writer { url, number, rng, go_on }.write());
     }
-
-    /// Stops, and gives the number of transactions whose commit was acknowledged.
-    pub(crate) async fn stop(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut committed = 0;
-        while let Some(writer) = self.writers.join_next().await {
-            committed += writer.expect("a writer does not panic");
-        }
-        committed
-    }
+    load
 }
 
 struct Writer {
     url: String,
     number: i32,
     rng: StdRng,
-    stop: Arc<AtomicBool>,
+    go_on: GoOn,
 }
 
 impl Writer {
     async fn write(mut self) -> u64 {
         let mut committed = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        while self.go_on.is_wanted() {
             let Ok((client, connection)) = tokio_postgres::connect(&self.url, NoTls).await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let connection = tokio::spawn(connection);
-            while !self.stop.load(Ordering::Relaxed) && !client.is_closed() {
+            while self.go_on.is_wanted() && !client.is_closed() {
                 let script = self.transaction();
                 match client.batch_execute(&script).await {
                     Ok(()) => committed += 1,

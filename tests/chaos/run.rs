@@ -3,23 +3,12 @@
 use std::time::Duration;
 
 use crate::check::Mode;
-use crate::load::Load;
+use crate::load;
 use crate::schedule::schedule;
-use crate::support::report_skipped;
+use crate::support::{number, report_skipped, seed};
 use crate::verdict::Verdict;
 use crate::watch::Watcher;
 use crate::world::World;
-
-/// A variable of the environment, as a number.
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
-}
-
-/// The seed that was asked for, or any.
-pub(crate) fn seed() -> u64 {
-    number("CHAOS_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()))
-}
 
 /// Whether the modes that are asked for have this one among them.
 pub(crate) fn is_asked_for(mode: Mode) -> bool {
@@ -39,7 +28,7 @@ pub(crate) async fn run(mode: Mode) {
         Err(reason) => return report_skipped(module_path!(), reason),
     };
     let watcher = Watcher::start(world.kafka.brokers(), world.topics());
-    let load = Load::start(&world.database.unix_url, seed);
+    let load = load::start(&world.database.unix_url, seed);
     world.recover(&watcher).await;
     for (number, step) in schedule(seed, faults).iter().enumerate() {
         world.suffer(number + 1, step).await;

@@ -2,69 +2,73 @@
 //! deletes, savepoints, what comes to nothing; and one whose transactions last for seconds, so that
 //! they run while the slot is made and while tables are read.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
+use crate::support::load::{GoOn, Load};
 use crate::support::postgres::connect;
-use crate::tables::{HOT, TABLES, Table, Takes};
+use crate::tables::{HOT, Table, Takes};
 
 /// Milliseconds between two transactions of a writer.
 const PACE: std::ops::Range<u64> = 5..60;
 
-/// Writers that go on until they are told to stop.
-#[derive(Debug)]
-pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
-    writers: JoinSet<u64>,
+/// The tables that there are to write to; more may come. Their tags go on from one load to the next.
+#[derive(Debug, Clone)]
+pub(crate) struct Written {
+    tables: Arc<RwLock<Vec<&'static Table>>>,
+    next_tag: Arc<AtomicU64>,
 }
 
-impl Load {
-    /// Starts writing; the seed gives the same statements again.
-    pub(crate) fn start(url: &str, seed: u64) -> Self {
-        let stop = Arc::<AtomicBool>::default();
-        let tags = Arc::new(AtomicU64::new(1_000_000));
-        let mut writers = JoinSet::new();
-        for number in 0..3_u64 {
-            let writer = Writer {
-                random: StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15)),
-                is_slow: number == 2,
-                tags: Arc::clone(&tags),
-                stop: Arc::clone(&stop),
-            };
-            writers.spawn(writer.write(url.to_owned()));
-        }
-        Self { stop, writers }
+impl Written {
+    /// Of these, those that take anything.
+    pub(crate) fn of(tables: impl IntoIterator<Item = &'static Table>) -> Self {
+        let written =
+            Self { tables: Arc::default(), next_tag: Arc::new(AtomicU64::new(1_000_000)) };
+        tables.into_iter().for_each(|table| written.add(table));
+        written
     }
 
-    /// Stops, and gives the number of transactions that were committed.
-    pub(crate) async fn stop(mut self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        let mut committed = 0;
-        while let Some(writer) = self.writers.join_next().await {
-            committed += writer.expect("a writer does not panic");
+    /// There is one more.
+    pub(crate) fn add(&self, table: &'static Table) {
+        if table.takes != Takes::Nothing {
+            self.tables.write().expect("nobody panics with it").push(table);
         }
-        committed
     }
+
+    fn any(&self, random: &mut StdRng) -> &'static Table {
+        let tables = self.tables.read().expect("nobody panics with it");
+        tables[random.random_range(0..tables.len())]
+    }
+}
+
+/// Starts writing; the seed gives the same statements again.
+pub(crate) fn start(url: &str, seed: u64, tables: &Written) -> Load {
+    let mut load = Load::default();
+    for number in 0..3_u64 {
+        let random = StdRng::seed_from_u64(seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let (tables, url, is_slow) = (tables.clone(), url.to_owned(), number == 2);
+        load.add(|go_on| Writer { random, is_slow, tables, go_on }.write(url));
+    }
+    load
 }
 
 struct Writer {
     random: StdRng,
     is_slow: bool,
-    tags: Arc<AtomicU64>,
-    stop: Arc<AtomicBool>,
+    tables: Written,
+    go_on: GoOn,
 }
 
 impl Writer {
     async fn write(mut self, url: String) -> u64 {
         let client = connect(&url).await;
         let mut committed = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        while self.go_on.is_wanted() {
             match self.transaction(&client).await {
                 Ok(is_committed) => committed += u64::from(is_committed),
                 // A key that another has taken, or a deadlock.
@@ -96,9 +100,7 @@ impl Writer {
     }
 
     fn statement(&mut self) -> String {
-        let written: Vec<&Table> =
-            TABLES.iter().filter(|table| table.takes != Takes::Nothing).collect();
-        let table = written[self.random.random_range(0..written.len())];
+        let table = self.tables.any(&mut self.random);
         let body = self.body();
         match (table.key.is_empty(), table.takes) {
             (true, Takes::All) => self.without_key(table, &body),
@@ -152,7 +154,7 @@ impl Writer {
     }
 
     fn insert_tag(&self, table: &Table, body: &str) -> String {
-        let tag = self.tags.fetch_add(1, Ordering::Relaxed);
+        let tag = self.tables.next_tag.fetch_add(1, Ordering::Relaxed);
         format!("INSERT INTO {} (tag, version, body) VALUES ({tag}, 0, {body});", table.name)
     }
 

@@ -8,10 +8,11 @@
 //! | no change of the stream twice, by position | repeats are left out | yes |
 //! | no row of a snapshot twice at one position | | yes |
 //! | versions of a key do not go back while it lives | | yes |
-//! | a row of the seed that nobody writes to is read once | at least | yes |
+//! | a row of the seed that nobody writes to is read once, and once more for each request that asks for it | at least | yes |
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
 use serde_json::Value;
 use tokio_postgres::Client;
@@ -33,6 +34,11 @@ pub(crate) enum Delivery {
 }
 
 impl Delivery {
+    /// How often comes what is promised so often.
+    pub(crate) fn times(self, least: usize, most: usize) -> RangeInclusive<usize> {
+        least..=if self == Self::ExactlyOnce { most } else { usize::MAX }
+    }
+
     /// As the configuration names it.
     pub(crate) const fn word(self) -> &'static str {
         match self {
@@ -66,20 +72,24 @@ struct Replay {
 /// What all topics tell.
 #[derive(Debug)]
 pub(crate) struct Replayed {
+    delivery: Delivery,
     tables: BTreeMap<&'static str, Replay>,
 }
 
 impl Replayed {
-    /// Replays records, each partition's in the order of its offsets.
-    pub(crate) fn of(delivery: Delivery, records: &[OwnedRecord]) -> Self {
-        let mut tables: BTreeMap<&str, Replay> =
-            TABLES.iter().map(|table| (table.name, Replay::default())).collect();
+    /// Of what was promised so, before any record.
+    pub(crate) fn new(delivery: Delivery) -> Self {
+        let tables = TABLES.iter().map(|table| (table.name, Replay::default())).collect();
+        Self { delivery, tables }
+    }
+
+    /// Replays more records, each partition's in the order of its offsets.
+    pub(crate) fn replay(&mut self, records: &[OwnedRecord]) {
         for record in records {
             let table = table_of(&record.topic);
-            let replay = tables.get_mut(table.name).expect("all are there");
-            replay.apply(delivery, table, record);
+            let replay = self.tables.get_mut(table.name).expect("all are there");
+            replay.apply(self.delivery, table, record);
         }
-        Self { tables }
     }
 
     /// Rows that a snapshot told, of all tables.
@@ -92,17 +102,26 @@ impl Replayed {
         printed(self.tables.values().flat_map(|replay| replay.problems.clone()).collect())
     }
 
-    /// How often rows were read that nobody has written to since the seed: (at least, at most).
-    pub(crate) fn reads_of_still(
+    /// The most often that one row was read, whoever wrote to it.
+    pub(crate) fn most_reads(&self, table: &str) -> usize {
+        self.tables[table].reads.values().copied().max().unwrap_or(0)
+    }
+
+    /// Which rows that nobody has written to were read more or less often than `expected` says of a
+    /// table and a key.
+    pub(crate) fn misread(
         &self,
         still: &BTreeMap<&'static str, Vec<String>>,
-    ) -> (usize, usize) {
-        let reads = still.iter().flat_map(|(table, keys)| {
-            let replay = &self.tables[table];
-            keys.iter().map(|key| replay.reads.get(key).copied().unwrap_or(0))
+        expected: impl Fn(&str, &str) -> RangeInclusive<usize>,
+    ) -> Option<String> {
+        let all = still.iter().flat_map(|(table, keys)| keys.iter().map(move |key| (*table, key)));
+        let wrong = all.filter_map(|(table, key)| {
+            let (reads, expected) =
+                (self.tables[table].reads.get(key).copied().unwrap_or(0), expected(table, key));
+            let is_wrong = !expected.contains(&reads);
+            is_wrong.then(|| format!("{table}: {key} was read {reads} times, not {expected:?}"))
         });
-        let reads: Vec<usize> = reads.collect();
-        (reads.iter().copied().min().unwrap_or(0), reads.iter().copied().max().unwrap_or(0))
+        printed(wrong.collect())
     }
 
     /// Where the tables are other than the records tell. `lenient` lets rows stay that are gone: of
@@ -270,6 +289,31 @@ impl Truth {
         Self(tables)
     }
 
+    /// Whether there are many rows that have been as they are since the seed.
+    pub(crate) fn tells_of_seeded(&self) -> bool {
+        self.still().values().map(Vec::len).sum::<usize>() > 1_000
+    }
+
+    /// The keys of a table's rows for which an SQL condition holds.
+    pub(crate) async fn keys_where(
+        client: &Client,
+        table: &Table,
+        condition: &str,
+    ) -> BTreeSet<String> {
+        let columns: Vec<&str> = key_columns(table).to_vec();
+        let list = columns.iter().map(|column| format!("{column}::text"));
+        let list = list.collect::<Vec<_>>().join(", ");
+        let (name, published) = (table.name, table.published);
+        let query = format!("SELECT {list} FROM {name} WHERE ({published}) AND ({condition}\n)");
+        let rows = client.query(&query, &[]).await.expect("read a table");
+        let key = |row: &tokio_postgres::Row| {
+            let named = columns.iter().enumerate();
+            let row = named.map(|(at, column)| ((*column).to_owned(), row.get(at))).collect();
+            key_of(table, &row)
+        };
+        rows.iter().map(key).collect()
+    }
+
     /// The keys of the rows that have been as they are since the seed.
     pub(crate) fn still(&self) -> BTreeMap<&'static str, Vec<String>> {
         let is_still = |row: &Row, table: &Table| {
@@ -287,10 +331,14 @@ impl Truth {
     }
 }
 
+/// What tells rows apart.
+const fn key_columns(table: &Table) -> &'static [&'static str] {
+    if table.key.is_empty() { &["tag"] } else { table.key }
+}
+
 /// The key's values, or the tag.
 fn key_of(table: &Table, row: &Row) -> String {
-    let columns = if table.key.is_empty() { &["tag"] } else { table.key };
-    let values = columns.iter().map(|column| row.get(*column).cloned().flatten());
+    let values = key_columns(table).iter().map(|column| row.get(*column).cloned().flatten());
     values.map(|value| value.unwrap_or_else(|| "?".to_owned())).collect::<Vec<_>>().join("/")
 }
 

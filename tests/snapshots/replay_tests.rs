@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::replay::{Delivery, Replayed};
@@ -29,8 +31,14 @@ fn event(op: &str, before: Value, after: Value) -> Option<Value> {
     Some(json!({"op": op, "before": before, "after": after}))
 }
 
+fn replayed(delivery: Delivery, records: &[OwnedRecord]) -> Replayed {
+    let mut replayed = Replayed::new(delivery);
+    replayed.replay(records);
+    replayed
+}
+
 fn problems(delivery: Delivery, records: &[OwnedRecord]) -> String {
-    Replayed::of(delivery, records).problems().unwrap_or_default()
+    replayed(delivery, records).problems().unwrap_or_default()
 }
 
 /// A row that is read, changed and deleted.
@@ -48,7 +56,7 @@ fn life() -> Vec<OwnedRecord> {
 fn a_row_that_lives_dies_and_lives_again_is_no_problem() {
     for delivery in [Delivery::AtLeastOnce, Delivery::ExactlyOnce] {
         assert_eq!(problems(delivery, &life()), "");
-        assert_eq!(Replayed::of(delivery, &life()).reads(), 1);
+        assert_eq!(replayed(delivery, &life()).reads(), 1);
     }
 }
 
@@ -84,4 +92,21 @@ fn a_column_that_is_left_out_needs_a_word() {
     let found = problems(Delivery::ExactlyOnce, &with(silent));
     assert!(found.contains("body is left out without a word"), "{found}");
     assert_eq!(problems(Delivery::ExactlyOnce, &with(told)), "");
+}
+
+#[test]
+fn a_row_that_is_read_again_by_another_request_is_no_problem_and_is_counted() {
+    let again = record(5, (9, 0), event("r", Value::Null, row(2, 0)));
+    let first = record(0, (5, 0), event("r", Value::Null, row(2, 0)));
+    for delivery in [Delivery::AtLeastOnce, Delivery::ExactlyOnce] {
+        let replayed = replayed(delivery, &[first.clone(), again.clone()]);
+        assert_eq!(replayed.problems(), None);
+        assert_eq!((replayed.most_reads("rides"), replayed.most_reads("drivers")), (2, 0));
+        let still = BTreeMap::from([("rides", vec!["2".to_owned()])]);
+        assert_eq!(replayed.misread(&still, |_, _| delivery.times(2, 2)), None);
+        let seldom = replayed.misread(&still, |_, _| delivery.times(3, 3)).unwrap_or_default();
+        assert!(seldom.contains("rides: 2 was read 2 times"), "{seldom}");
+        let often = replayed.misread(&still, |_, _| delivery.times(1, 1));
+        assert_eq!(often.is_some(), delivery == Delivery::ExactlyOnce);
+    }
 }

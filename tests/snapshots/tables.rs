@@ -25,6 +25,10 @@ pub(crate) struct Table {
     pub(crate) rest: &'static [&'static str],
     /// What is made, but for what all have.
     create: &'static str,
+    /// What is made beside it.
+    also: &'static str,
+    /// A condition on its rows that stands for a part of them: `{n}` is one of five.
+    part: &'static str,
     /// Of which rows the events tell.
     pub(crate) published: &'static str,
     /// Which writes it takes.
@@ -47,39 +51,52 @@ const fn keyed(
     number: &'static [&'static str],
     create: &'static str,
 ) -> Table {
-    let (rest, published, takes) = (PLAIN, "true", Takes::All);
-    Table { name, key, number, rest, create, published, takes }
+    let (rest, part, published) = (PLAIN, "id % 5 = {n}", "true");
+    Table { name, key, number, rest, create, also: "", part, published, takes: Takes::All }
 }
 
 /// All of them.
 pub(crate) const TABLES: [Table; 11] = [
     keyed("rides", &["id"], &["{n}"], "CREATE TABLE rides (id int PRIMARY KEY"),
-    keyed(
-        "drivers",
-        &["id"],
-        &["md5(({n})::text)::uuid"],
-        "CREATE TABLE drivers (id uuid PRIMARY KEY",
-    ),
-    keyed(
-        "places",
-        &["region", "code"],
-        &["{n} % 7", "'c' || {n}"],
-        "CREATE TABLE places (region int, code text, PRIMARY KEY (region, code)",
-    ),
-    keyed("archive", &["id"], &["{n}"], "CREATE TABLE archive (id bigint PRIMARY KEY"),
-    keyed(
-        "shifts",
-        &["day", "hour"],
-        &["date '2020-01-01' + {n} % 100", "{n} / 2.0"],
-        "CREATE TABLE shifts (day date, hour numeric(8,1), PRIMARY KEY (day, hour)",
-    ),
-    keyed(
-        "readings",
-        &["id"],
-        &["{n}"],
-        "CREATE TABLE readings (id int PRIMARY KEY",
-    ),
     Table {
+        part: "id::text LIKE '%{n}'",
+        ..keyed(
+            "drivers",
+            &["id"],
+            &["md5(({n})::text)::uuid"],
+            "CREATE TABLE drivers (id uuid PRIMARY KEY",
+        )
+    },
+    Table {
+        part: "region = {n}",
+        ..keyed(
+            "places",
+            &["region", "code"],
+            &["{n} % 7", "'c' || {n}"],
+            "CREATE TABLE places (region int, code text, PRIMARY KEY (region, code)",
+        )
+    },
+    Table {
+        also: "ALTER TABLE archive REPLICA IDENTITY FULL;",
+        ..keyed("archive", &["id"], &["{n}"], "CREATE TABLE archive (id bigint PRIMARY KEY")
+    },
+    Table {
+        part: "hour BETWEEN {n} * 600 AND {n} * 600 + 599.5",
+        ..keyed(
+            "shifts",
+            &["day", "hour"],
+            &["date '2020-01-01' + {n} % 100", "{n} / 2.0"],
+            "CREATE TABLE shifts (day date, hour numeric(8,1), PRIMARY KEY (day, hour)",
+        )
+    },
+    Table {
+        also: "CREATE TABLE readings_1 PARTITION OF readings FOR VALUES FROM (0) TO (40);
+               CREATE TABLE readings_2 PARTITION OF readings FOR VALUES FROM (40) TO (4000);
+               CREATE TABLE readings_3 PARTITION OF readings DEFAULT;",
+        ..keyed("readings", &["id"], &["{n}"], "CREATE TABLE readings (id int PRIMARY KEY")
+    },
+    Table {
+        also: "ALTER TABLE wide ALTER large SET STORAGE EXTERNAL;",
         rest: &["version", "body", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c8", "large"],
         ..keyed(
             "wide",
@@ -87,7 +104,7 @@ pub(crate) const TABLES: [Table; 11] = [
             &["{n}"],
             "CREATE TABLE wide (id int PRIMARY KEY, c1 text DEFAULT 'one', c2 text, c3 int DEFAULT 3,
              c4 boolean DEFAULT true, c5 text DEFAULT '', c6 bigint, c7 text, c8 text DEFAULT E'\\t\\\\',
-             large text DEFAULT repeat('large', 900)",
+             large text DEFAULT repeat('large', 450)",
         )
     },
     Table {
@@ -101,11 +118,14 @@ pub(crate) const TABLES: [Table; 11] = [
     },
     Table {
         rest: &["tag", "version", "body"],
+        also: "ALTER TABLE notes REPLICA IDENTITY FULL;",
+        part: "tag % 5 = {n}",
         ..keyed("notes", &[], &[], "CREATE TABLE notes (tag bigint")
     },
     Table {
         rest: &["tag", "version", "body"],
         takes: Takes::Inserts,
+        part: "tag % 5 = {n}",
         ..keyed("log", &[], &[], "CREATE TABLE log (tag bigint")
     },
     Table {
@@ -114,12 +134,8 @@ pub(crate) const TABLES: [Table; 11] = [
     },
 ];
 
-/// What of the tables stands in the configuration: all by name, since one has no identity.
-pub(crate) const CONFIG: &str = "
-[postgres]
-tables = [\"public.rides\", \"public.drivers\", \"public.places\", \"public.archive\", \
-          \"public.shifts\", \"public.readings\", \"public.wide\", \"public.guests\", \
-          \"public.notes\", \"public.log\", \"public.vacant\"]
+/// What of single tables stands in the configuration.
+const OF_TABLES: &str = "
 [tables.\"public.guests\"]
 exclude_columns = [\"secret\"]
 where = \"id % 2 = 0\"
@@ -129,45 +145,51 @@ partitions = 1
 partitions = 1
 ";
 
-/// Makes all, with the rows that are there before.
-pub(crate) fn schema() -> String {
-    let mut script = String::new();
-    for table in &TABLES {
-        let is_parted = table.name == "readings";
-        let _ = write!(
-            script,
-            "{}, version int NOT NULL, body text){};
-             ALTER TABLE {} ALTER body SET STORAGE EXTERNAL;",
-            table.create,
-            if is_parted { " PARTITION BY RANGE (id)" } else { "" },
-            table.name
-        );
+/// What of the tables stands in the configuration, with `postgres.tables`.
+pub(crate) fn config(patterns: &[String]) -> String {
+    let patterns: Vec<String> = patterns.iter().map(|pattern| format!("{pattern:?}")).collect();
+    let patterns = patterns.join(", ");
+    // Looked for often where a test waits for new ones.
+    format!("[postgres]\ntables = [{patterns}]\ndiscover_interval = \"200ms\"\n{OF_TABLES}")
+}
+
+impl Table {
+    /// Its name as `postgres.tables` has it.
+    pub(crate) fn full_name(&self) -> String {
+        format!("public.{}", self.name)
     }
-    script += "
-        ALTER TABLE archive REPLICA IDENTITY FULL;
-        ALTER TABLE notes REPLICA IDENTITY FULL;
-        ALTER TABLE wide ALTER large SET STORAGE EXTERNAL;
-        CREATE TABLE readings_1 PARTITION OF readings FOR VALUES FROM (0) TO (40);
-        CREATE TABLE readings_2 PARTITION OF readings FOR VALUES FROM (40) TO (4000);
-        CREATE TABLE readings_3 PARTITION OF readings DEFAULT;";
-    for table in TABLES.iter().filter(|table| table.takes != Takes::Nothing) {
-        let (columns, values) = match table.key.is_empty() {
+
+    /// Makes it, with the rows that are there before.
+    pub(crate) fn script(&self) -> String {
+        let Self { name, create, also, .. } = self;
+        let parted = if *name == "readings" { " PARTITION BY RANGE (id)" } else { "" };
+        let mut script = format!(
+            "{create}, version int NOT NULL, body text){parted};
+             ALTER TABLE {name} ALTER body SET STORAGE EXTERNAL;
+             {also}"
+        );
+        if self.takes == Takes::Nothing {
+            return script;
+        }
+        let (columns, values) = match self.key.is_empty() {
             true => ("tag".to_owned(), "n".to_owned()),
-            false => (table.key.join(", "), table.key_of("n")),
+            false => (self.key.join(", "), self.key_of("n")),
         };
         // Every tenth is too large for its row.
         let _ = write!(
             script,
-            "INSERT INTO {} ({columns}, version, body)
+            "INSERT INTO {name} ({columns}, version, body)
              SELECT {values}, 0, repeat('b' || n, CASE WHEN n % 10 = 0 THEN 800 ELSE 20 END)
-             FROM generate_series(1, {SEEDED}) n;",
-            table.name
+             FROM generate_series(1, {SEEDED}) n;"
         );
+        script
     }
-    script
-}
 
-impl Table {
+    /// A condition that holds for a part of its rows; which of five is the number's.
+    pub(crate) fn part_of(&self, number: u32) -> String {
+        self.part.replace("{n}", &number.to_string())
+    }
+
     /// The columns of the events.
     pub(crate) fn columns(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.key.iter().chain(self.rest).copied()

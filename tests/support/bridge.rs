@@ -11,8 +11,12 @@ use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use super::process::{Guarded, free_port, pause};
+
+/// Longest wait for a page of the admin endpoint.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// A running bridge. Its log is printed when the test that owns it fails.
 #[derive(Debug)]
@@ -86,9 +90,12 @@ impl Bridge {
         });
     }
 
-    /// Replaces its configuration file, for the next start.
+    /// Replaces its configuration file, for the next start; who reads it just now reads it whole.
     pub(crate) fn configure(&self, toml: &str) {
-        fs::write(self.process.dir().join("rowcast.toml"), toml).expect("write the configuration");
+        let (next, file) = ("rowcast.toml.next", "rowcast.toml");
+        let [next, file] = [next, file].map(|name| self.process.dir().join(name));
+        fs::write(&next, toml).expect("write the configuration");
+        fs::rename(next, file).expect("replace the configuration");
     }
 
     /// Starts it again after it ended; everything is as before, the log goes on.
@@ -130,6 +137,25 @@ impl Bridge {
     /// Status and body of a page of the admin endpoint; `None` while nobody answers.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         admin_page(self.admin_port, path)
+    }
+
+    /// Status and body of the answer to a request to the admin endpoint; `None` while nobody
+    /// answers.
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &Value,
+    ) -> Option<(u16, Value)> {
+        let body = body.to_string();
+        let length = body.len();
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\
+             {headers}\r\n{body}"
+        );
+        let (status, body) = answer(self.admin_port, &request, super::PATIENCE)?;
+        Some((status, serde_json::from_str(&body).ok()?))
     }
 
     /// The port of the admin endpoint.
@@ -200,9 +226,13 @@ impl Bridge {
 
 /// Status and body of a page of the admin endpoint at a port of this machine.
 pub(crate) fn admin_page(port: u16, path: &str) -> Option<(u16, String)> {
+    answer(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"), ANSWER)
+}
+
+/// Status and body of the answer to a request; `None` while nobody answers.
+fn answer(port: u16, request: &str, limit: Duration) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    stream.set_read_timeout(Some(limit)).ok()?;
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;

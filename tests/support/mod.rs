@@ -18,6 +18,7 @@ pub(crate) mod bridge;
 pub(crate) mod consume;
 pub(crate) mod java;
 pub(crate) mod kafka;
+pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod relay;
@@ -57,6 +58,21 @@ pub(crate) async fn eventually<T>(
 pub(crate) fn unique(stem: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("{stem}_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A variable of the environment, as a number.
+///
+/// # Panics
+///
+/// When it is set, and is none.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// The seed in `CHAOS_SEED`, or any.
+pub(crate) fn seed() -> u64 {
+    number("CHAOS_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()))
 }
 
 /// Says on standard error, past the capture of the test runner, that the running test is skipped.

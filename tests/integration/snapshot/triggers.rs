@@ -1,7 +1,5 @@
 //! How a snapshot is asked for: over HTTP, by the command line, in the stream, by a new table.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -15,19 +13,7 @@ use crate::support::{PATIENCE, eventually, unique};
 
 /// Status and body of a request to the admin endpoint.
 fn ask(bridge: &Bridge, method: &str, path: &str, headers: &str, body: &Value) -> (u16, Value) {
-    let mut stream = TcpStream::connect(("127.0.0.1", bridge.admin_port())).expect("connect");
-    stream.set_read_timeout(Some(PATIENCE)).expect("set a limit");
-    let body = body.to_string();
-    let length = body.len();
-    let request = format!(
-        "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
-    );
-    stream.write_all(request.as_bytes()).expect("ask");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("an answer");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-    let code = head.split_whitespace().nth(1).expect("a code").parse().expect("a number");
-    (code, serde_json::from_str(body).expect("JSON"))
+    bridge.ask(method, path, headers, body).expect("an answer in JSON")
 }
 
 #[tokio::test(flavor = "multi_thread")]
