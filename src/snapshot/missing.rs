@@ -56,11 +56,14 @@ pub fn missing_rows(pages: &PageProgress) -> Option<String> {
 
 /// The condition for the rows that a snapshot shows, and that are as they were then. It must be the
 /// snapshot of a slot, which knows of subtransactions.
+///
+/// A slot raises `xmin` by the transactions that run and `xmax` by those that commit: the former may be
+/// above the latter, and then it alone divides.
 #[must_use]
 pub fn shown_rows(shows: &Visibility) -> String {
     let since = format!(
         "pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid)",
-        lower_half(shows.xmax)
+        lower_half(shows.xmax.max(shows.xmin))
     );
     if shows.in_progress.is_empty() {
         return format!("NOT ({since})");
@@ -99,6 +102,12 @@ mod tests {
     fn rows_are_shown_that_neither_those_who_ran_nor_any_after_the_snapshot_wrote() {
         let epoch = 1_u64 << 32;
         let shows = Visibility::parse(&format!("{}:{}:", epoch + 7, epoch + 9)).unwrap();
+        assert_eq!(
+            shown_rows(&shows),
+            "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('9'::xid))"
+        );
+        // Nobody who committed is as young as the oldest who runs.
+        let shows = Visibility::parse("9:7:").unwrap();
         assert_eq!(
             shown_rows(&shows),
             "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('9'::xid))"

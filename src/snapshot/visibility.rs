@@ -19,7 +19,8 @@ const REMEMBERED: usize = 1 << 16;
 pub struct Visibility {
     /// Every transaction before this one has ended.
     pub xmin: u64,
-    /// Neither this transaction nor any after it is visible.
+    /// Neither this transaction nor any after it is visible, but for those before `xmin`: of a slot's
+    /// snapshot this one may be the lesser of the two.
     pub xmax: u64,
     /// Transactions between the two that are not visible, ascending.
     pub in_progress: Vec<u64>,

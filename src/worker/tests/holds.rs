@@ -82,8 +82,13 @@ fn rows_are_read_again_that_do_not_show_what_the_stream_brought_before_them() {
     let outcome = windowed.order(511, hold(blind).0);
     assert_eq!(outcome.result, Err(Spoiled::Unseen { xid: 510 }));
     assert_eq!((windowed.sent().len(), windowed.stands().tables.len()), (0, 0));
+    // That it sees nothing says nothing.
+    let blind = vec![rows(&windowed, "510:520:510", &[]), end(vec![Edit::Put(listed(100, 2))])];
+    let outcome = windowed.order(512, hold(blind).0);
+    assert_eq!(outcome.result, Err(Spoiled::Unseen { xid: 510 }));
+    assert_eq!(windowed.stands().tables.len(), 0);
     let clear = seen(&windowed, "520:520:");
-    let outcome = windowed.order(512, hold(clear).0);
+    let outcome = windowed.order(513, hold(clear).0);
     assert_eq!(outcome.result, Ok(Closed { published: 1, left_out: 0 }));
 }
 

@@ -319,7 +319,8 @@ impl Reading<'_> {
                 }
             }
         }
-        if chunk.rows() > 0 && self.bring.send(Brought::Rows(chunk)).await.is_err() {
+        // Without rows too: it is looked at whether it should have some.
+        if self.bring.send(Brought::Rows(chunk)).await.is_err() {
             return Ok(Read::Refused);
         }
         session.query("COMMIT").await?;
