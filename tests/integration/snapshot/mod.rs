@@ -7,6 +7,7 @@ mod incremental;
 mod incremental_cases;
 mod incremental_keyless;
 mod modes;
+mod shown;
 mod tables;
 mod triggers;
 
