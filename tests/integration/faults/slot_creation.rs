@@ -209,7 +209,10 @@ async fn an_answer_that_is_swallowed_once_a_new_slot_is_made_is_noticed() {
     relay.set(Line::BlackHole);
     long.batch_execute("ROLLBACK").await.expect("roll back");
     eventually(PATIENCE, "the answer to be lost", async || {
-        (relay.swallowed() > before && slots(&client).await.0 == 1).then_some(())
+        let query = "SELECT count(*) FROM pg_stat_activity
+                     WHERE backend_type = 'walsender' AND state LIKE 'idle%'";
+        let has_answered: i64 = client.query_one(query, &[]).await.expect("ask").get(0);
+        (relay.swallowed() > before && has_answered == 1).then_some(())
     })
     .await;
     // Another connection is answered, so it is known that nobody works on this one.
