@@ -23,8 +23,8 @@ use crate::lsn::Lsn;
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, Walsender, slot_creation};
 
-/// Time between two looks at the slot: a quarter of the two seconds within which a copy takes over.
-pub(super) const POLL: Duration = Duration::from_millis(500);
+/// Time between two looks at the slot: an eighth of the two seconds within which a copy takes over.
+pub(super) const POLL: Duration = Duration::from_millis(250);
 
 impl Bridge {
     /// Waits until nobody reads from the slot.

@@ -151,6 +151,8 @@ impl Checkpoints {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
+            // The end is told with an empty answer, which a broker keeps back for this long.
+            .set("fetch.wait.max.ms", "10")
             .set("isolation.level", isolation);
         config.create_with_context(Quiet).map_err(creation_error)
     }

@@ -39,6 +39,13 @@ impl Chunk {
         }
     }
 
+    /// Another one without rows, of what the same reader sees.
+    #[must_use]
+    pub fn another(&self, time_us: i64) -> Self {
+        let another = Self::new(Arc::clone(&self.relation), self.visibility.clone(), time_us);
+        Self { suspects: self.suspects.clone(), ..another }
+    }
+
     /// Adds a line of COPY's text form, its newline included.
     pub fn push(&mut self, line: &[u8]) {
         self.lines.extend_from_slice(line);

@@ -202,14 +202,10 @@ impl<S: Sink> Out<S> {
     fn commit_at(&mut self, progress: Progress) -> Result<(), Halt> {
         self.open_transaction()?;
         while !self.offer(progress)? {
-            if self.stop.is_now() {
-                return Err(Halt::Stopped);
-            }
+            self.go_on()?;
         }
         while !self.sink.commit(COMMIT)? {
-            if self.stop.is_now() {
-                return Err(Halt::Stopped);
-            }
+            self.go_on()?;
         }
         self.committed(progress);
         Ok(())

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TryRecvError;
 
-use super::window::{CarriedOut, Heard, announced};
+use super::window::{Heard, announced};
 use super::{Halt, Lookup, Worker};
 use crate::kafka::Sink;
 use crate::snapshot::exchange::{Brought, Hold};
@@ -59,20 +59,13 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             // What was published of them is aborted with the session, and comes again.
             return Err(Halt::Failed(crate::postgres::Error::Closed.into()));
         }
+        let (edits, is_durable, result) = match result {
+            Ok((edits, is_durable)) => (edits, is_durable, Ok(Closed { published, left_out: 0 })),
+            Err(spoiled) => (Vec::new(), false, Err(spoiled)),
+        };
         if let Some(windows) = &mut self.windows {
-            let number = Some(number);
-            windows.carried_out.push(match result {
-                Ok((edits, is_durable)) => {
-                    let result = Ok(Closed { published, left_out: 0 });
-                    CarriedOut { number, edits, is_durable, result }
-                }
-                Err(spoiled) => CarriedOut {
-                    number,
-                    edits: Vec::new(),
-                    is_durable: false,
-                    result: Err(spoiled),
-                },
-            });
+            windows.must_be_durable |= is_durable;
+            windows.done(number, edits, result);
         }
         Ok(())
     }

@@ -34,19 +34,18 @@ pub(super) struct Windows {
     /// As snapshots stand at this place of the stream.
     stands: Snapshots,
     /// Orders that are carried out in the transaction that is open.
-    pub(super) carried_out: Vec<CarriedOut>,
+    carried_out: Vec<CarriedOut>,
+    /// Whether what they change must be durable before the next transaction is published.
+    pub(super) must_be_durable: bool,
     left_out: LeftOut,
     pub(super) reader: RowReader,
 }
 
-/// An order that is carried out, but for its end.
-pub(super) struct CarriedOut {
+struct CarriedOut {
     /// None where nobody placed it: a signal.
-    pub(super) number: Option<u64>,
-    pub(super) edits: Vec<Edit>,
-    /// Whether the edits must be durable before the next transaction is published.
-    pub(super) is_durable: bool,
-    pub(super) result: Result<Closed, Spoiled>,
+    number: Option<u64>,
+    edits: Vec<Edit>,
+    result: Result<Closed, Spoiled>,
 }
 
 /// How snapshots stand otherwise than before.
@@ -121,6 +120,7 @@ impl Windows {
             recent: RecentXids::default(),
             stands,
             carried_out: Vec::new(),
+            must_be_durable: false,
             left_out,
             reader: RowReader::default(),
         }
@@ -164,13 +164,8 @@ impl Windows {
         }
     }
 
-    fn done(&mut self, number: u64, edits: Vec<Edit>, result: Result<Closed, Spoiled>) {
-        self.carried_out.push(CarriedOut {
-            number: Some(number),
-            edits,
-            is_durable: false,
-            result,
-        });
+    pub(super) fn done(&mut self, number: u64, edits: Vec<Edit>, result: Result<Closed, Spoiled>) {
+        self.carried_out.push(CarriedOut { number: Some(number), edits, result });
     }
 
     /// A user asks for something in the stream. A request is noted with the end of the transaction,
@@ -187,23 +182,15 @@ impl Windows {
         if let Signal::Take(requests) = &signal {
             let edits = requests.iter().cloned().map(Edit::Ask).collect();
             let result = Ok(Closed::default());
-            self.carried_out.push(CarriedOut { number: None, edits, is_durable: false, result });
+            self.carried_out.push(CarriedOut { number: None, edits, result });
         }
         self.control.obey(signal);
     }
 
     /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
     pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<News> {
-        if !self.left_out.is_empty() {
-            self.left_out.reached(end_lsn);
-        }
-        if self.carried_out.is_empty() {
-            return None;
-        }
-        let (mut changed, mut must_be_durable) = (false, false);
-        for carried_out in std::mem::take(&mut self.carried_out) {
-            let CarriedOut { number, edits, is_durable, result } = carried_out;
-            must_be_durable |= is_durable;
+        let mut changed = false;
+        for CarriedOut { number, edits, result } in std::mem::take(&mut self.carried_out) {
             for edit in edits {
                 edit.apply(&mut self.stands);
                 changed = true;
@@ -212,13 +199,12 @@ impl Windows {
                 self.exchange.tell(Outcome { number, end_lsn, result });
             }
         }
-        if !changed {
-            return None;
+        if changed {
+            self.left_out.follow(&self.stands);
         }
-        self.left_out.follow(&self.stands);
         self.left_out.reached(end_lsn);
-        let stand = Arc::new(self.stands.clone());
-        Some(News { stand, is_durable: must_be_durable })
+        let is_durable = std::mem::take(&mut self.must_be_durable);
+        changed.then(|| News { stand: Arc::new(self.stands.clone()), is_durable })
     }
 }
 

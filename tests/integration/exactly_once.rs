@@ -129,7 +129,7 @@ async fn killed_between_a_commit_to_kafka_and_its_confirm_nothing_is_committed_t
     let client = database.client().await;
     load::create_tables(&client).await;
     let relay = Relay::to(server.port()).await;
-    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let url = relay.url(&database.tcp_url);
     let (name, brokers) = (unique("between"), kafka.brokers());
     let mut bridge = Bridge::start_ready(&name, &url, &brokers, CONFIG, PATIENCE);
     insert(&client, 1, 100).await;

@@ -65,7 +65,7 @@ async fn a_line_that_is_cut_half_closed_or_swallowed_is_made_anew_and_nothing_is
     let client = database.client().await;
     load::create_tables(&client).await;
     let relay = Relay::to(server.port()).await;
-    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let url = relay.url(&database.tcp_url);
     let name = unique("line");
     let topics = delivery::topics(&name);
     let mut bridge = Bridge::start_ready(&name, &url, &kafka.brokers(), CONFIG, PATIENCE);
@@ -118,7 +118,7 @@ async fn a_slow_line_is_no_broken_one() {
     let client = database.client().await;
     load::create_tables(&client).await;
     let relay = Relay::to(server.port()).await;
-    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let url = relay.url(&database.tcp_url);
     let name = unique("slow");
     let mut bridge = Bridge::start_ready(&name, &url, &kafka.brokers(), CONFIG, PATIENCE);
     let witness = Witness::of(&bridge, &database);
@@ -185,7 +185,7 @@ async fn a_question_that_the_line_swallowed_is_given_up_and_one_that_takes_long_
         let options = ConnectOptions::default();
         rowcast::postgres::client::connect(&info, &options).await.expect("connect")
     };
-    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let url = relay.url(&database.tcp_url);
     let (swallowed, slow) = (open(&url).await, open(&database.tcp_url).await);
     relay.set(Line::BlackHole);
     let asked = tokio::spawn(async move { swallowed.query_one("SELECT 1", &[]).await });
@@ -208,7 +208,7 @@ async fn a_replication_command_that_the_line_swallowed_is_given_up() {
     let server = PostgresServer::shared();
     let database = server.database().await;
     let relay = Relay::to(server.port()).await;
-    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let url = relay.url(&database.tcp_url);
     let info = ConnInfo::parse(&url, &|_| None).expect("a connection string");
     let limit = Duration::from_millis(500);
     let options = ConnectOptions { answer_timeout: limit, ..ConnectOptions::default() };

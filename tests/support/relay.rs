@@ -36,6 +36,7 @@ pub(crate) enum Line {
 #[derive(Debug)]
 pub(crate) struct Relay {
     port: u16,
+    server: u16,
     line: watch::Sender<Line>,
     accepted: Arc<AtomicUsize>,
     swallowed: Arc<AtomicUsize>,
@@ -54,12 +55,17 @@ impl Relay {
         let server = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let counts = (Arc::clone(&accepted), Arc::clone(&swallowed));
         tasks.spawn(accept(listener, server, line.clone(), counts));
-        Self { port: own, line, accepted, swallowed, _tasks: tasks }
+        Self { port: own, server: port, line, accepted, swallowed, _tasks: tasks }
     }
 
     /// Where it listens.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// A URL of the server, by this way.
+    pub(crate) fn url(&self, url: &str) -> String {
+        url.replace(&format!(":{}/", self.server), &format!(":{}/", self.port))
     }
 
     /// Changes the line, for connections that stand and for new ones. Connections that were cut or

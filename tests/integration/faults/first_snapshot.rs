@@ -100,9 +100,7 @@ async fn a_kafka_that_takes_nothing_of_a_first_snapshot_is_told_of_until_it_does
     let (name, brokers) = (unique("refused"), kafka.brokers());
     let config = "memory = \"16MB\"\n[watchdog]\nkafka_stalled_after = \"1s\"\n";
     let relay = Relay::to(PostgresServer::shared().port()).await;
-    let url = database
-        .tcp_url
-        .replace(&format!(":{}/", PostgresServer::shared().port()), &format!(":{}/", relay.port()));
+    let url = relay.url(&database.tcp_url);
     relay.set(Line::Slow(Duration::from_millis(2)));
     let mut bridge = Bridge::start(&name, &url, &brokers, config);
     wait_for_the_middle(&bridge).await;
@@ -124,8 +122,7 @@ async fn a_line_that_is_swallowed_in_a_first_snapshot_is_noticed_and_the_rest_is
     let database = server.database().await;
     fill(&database.client().await).await;
     let relay = Relay::to(server.port()).await;
-    let url =
-        database.tcp_url.replace(&format!(":{}/", server.port()), &format!(":{}/", relay.port()));
+    let url = relay.url(&database.tcp_url);
     relay.set(Line::Slow(Duration::from_millis(2)));
     let (name, brokers) = (unique("swallowed"), kafka.brokers());
     let config = "[postgres]\nconnect_timeout = \"2s\"\n[snapshot]\nconnections = 2\n";

@@ -169,7 +169,7 @@ async fn waiting(
 ) -> (Relay, String, Bridge) {
     begin(long).await;
     let relay = Relay::to(server.port()).await;
-    let url = database.tcp_url.replace(&server.port().to_string(), &relay.port().to_string());
+    let url = relay.url(&database.tcp_url);
     let name = unique("dead");
     let bridge = Bridge::start(&name, &url, brokers, "[postgres]\nconnect_timeout = \"2s\"\n");
     readyz(&bridge, 503, "waits for the transaction").await;

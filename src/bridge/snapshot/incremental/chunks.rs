@@ -11,8 +11,7 @@ use crate::postgres::publication::{self, TableName};
 use crate::postgres::{self, Error};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
-use crate::snapshot::{Chunk, Edit, Order, RowReader, Visibility};
-use crate::worker::now_us;
+use crate::snapshot::{Chunk, Edit, Order, RowReader};
 
 /// What came of reading.
 enum Read {
@@ -165,18 +164,11 @@ impl Coordinator {
         let key = keyset.key.iter().map(|column| column.name.clone()).collect();
         let limit_bytes = usize::try_from(bounds.bytes).unwrap_or(usize::MAX);
         self.emit(Order::Open { oid: table.relation.oid, key, limit_bytes }).await?;
-        let waiting = self.source.commits_waiting().await?;
-        let seen = session.query(&table::what_is_read(&table.name())).await?;
-        let mut seen = seen.into_iter().flatten();
-        let visibility = seen.next().flatten().and_then(|text| Visibility::parse(&text));
-        let malformed = || postgres::Error::Malformed { what: "a snapshot is none" };
-        let visibility = visibility.ok_or_else(malformed)?;
-        if seen.next().flatten().unwrap_or_default() != table.shape {
+        let Some(mut chunk) = self.source.look(session, table).await? else {
             session.query("ROLLBACK").await?;
             return Ok(Read::Altered);
-        }
-        let mut chunk = Box::new(Chunk::new(table.relation.clone(), visibility, now_us()));
-        chunk.suspects = suspects(&waiting, &chunk.visibility);
+        };
+        let malformed = || postgres::Error::Malformed { what: "a key is none" };
         let found = match &bounds.last {
             Some(_) => None,
             None => {
@@ -205,17 +197,6 @@ impl Coordinator {
         session.query("COMMIT").await?;
         Ok(Read::Chunk { chunk, last: found, is_last })
     }
-}
-
-/// Those of whom only the server knows that they committed before the window.
-pub(super) fn suspects(waiting: &[Option<u32>], seen: &Visibility) -> Vec<u32> {
-    let known = waiting.iter().flatten().copied();
-    if waiting.iter().all(Option::is_some) {
-        return known.collect();
-    }
-    // Of some nobody knows who they are: any that runs may be one.
-    let lower_half = |xid: &u64| u32::try_from(xid & u64::from(u32::MAX)).unwrap_or_default();
-    known.chain(seen.in_progress.iter().map(lower_half)).collect()
 }
 
 /// The key of the last row, as text.

@@ -20,7 +20,6 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Coordinator;
-use super::chunks::suspects;
 use super::exported::{self, Exported};
 use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
@@ -31,8 +30,8 @@ use crate::snapshot::exchange::{Brought, Hold};
 use crate::snapshot::missing::shown_rows;
 use crate::snapshot::plan::{self, Leaf, Scope};
 use crate::snapshot::progress::{Amount, Measure, Planned};
-use crate::snapshot::table::{self, Table};
-use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
+use crate::snapshot::table::Table;
+use crate::snapshot::{DonePages, Edit, Order, PageRange, Visibility};
 use crate::worker::now_us;
 
 /// Chunks that may wait for the worker.
@@ -283,36 +282,24 @@ impl Reading<'_> {
         // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
         let lock = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", self.leaf.name.sql());
         session.query(&lock).await?;
-        let waiting = source.commits_waiting().await?;
-        let seen = session.query(&table::what_is_read(&self.table.name())).await?;
-        let mut seen = seen.into_iter().flatten();
-        let visibility = seen.next().flatten().and_then(|text| Visibility::parse(&text));
-        let malformed = || postgres::Error::Malformed { what: "a snapshot is none" };
-        let visibility = visibility.ok_or_else(malformed)?;
-        let is_same = seen.next().flatten().unwrap_or_default() == self.table.shape;
+        let seen = source.look(session, self.table).await?;
         let ask = format!("SELECT pg_catalog.pg_relation_filenode({})", self.leaf.oid);
         let file = session.query(&ask).await?.into_iter().flatten().next().flatten();
-        if !is_same || file != Some(self.leaf.filenode.to_string()) {
+        let is_same = file == Some(self.leaf.filenode.to_string());
+        let Some(mut chunk) = seen.filter(|_| is_same) else {
             session.query("ROLLBACK").await?;
             source.give_back(reader);
             return Ok(Read::Altered);
-        }
-        let mut read = Amount::default();
-        let suspects = suspects(&waiting, &visibility);
-        let new_chunk = || {
-            let (relation, seen) = (Arc::clone(&self.table.relation), visibility.clone());
-            let mut chunk = Box::new(Chunk::new(relation, seen, now_us()));
-            chunk.suspects.clone_from(&suspects);
-            chunk
         };
-        let mut chunk = new_chunk();
+        let mut read = Amount::default();
         let mut copy = session.copy_out(&self.sql).await?;
         while let Some(rows) = copy.next().await? {
             for line in rows.rows() {
                 chunk.push(line);
                 read = read.plus(Amount { rows: 1, bytes: line.len() as u64, pages: 0 });
                 if chunk.len_bytes() >= self.chunk_bytes {
-                    let full = std::mem::replace(&mut chunk, new_chunk());
+                    let another = Box::new(chunk.another(now_us()));
+                    let full = std::mem::replace(&mut chunk, another);
                     if self.bring.send(Brought::Rows(full)).await.is_err() {
                         return Ok(Read::Refused);
                     }

@@ -1,13 +1,17 @@
 //! The connections of a snapshot beside the stream: one that reads chunks, one that asks the catalog
 //! and writes watermarks. Both are opened when they are needed, and again after a failure.
 
+use std::sync::Arc;
+
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
 use crate::postgres::copy::CopySession;
 use crate::postgres::{Catalog, ConnInfo, ConnectOptions, Error};
-use crate::snapshot::Watermark;
+use crate::snapshot::table::{self, Table};
 use crate::snapshot::watermark::WATERMARK_PREFIX;
+use crate::snapshot::{Chunk, Visibility, Watermark};
+use crate::worker::now_us;
 
 /// Connections to the server.
 pub(super) struct Source {
@@ -83,9 +87,30 @@ impl Source {
         self.client().await?.batch_execute(&sql).await.map_err(failed)
     }
 
+    /// Looks, in a transaction that has taken no snapshot yet, at what it sees, and whether the table
+    /// is as it was. Gives a chunk for the rows that it reads; none where the table is another.
+    pub(super) async fn look(
+        &mut self,
+        session: &mut CopySession,
+        table: &Table,
+    ) -> Result<Option<Box<Chunk>>, Error> {
+        // First those who wait, then the snapshot: who stops waiting in between is seen by it.
+        let waiting = self.commits_waiting().await?;
+        let seen = session.query(&table::what_is_read(&table.name())).await?;
+        let mut seen = seen.into_iter().flatten();
+        let visibility = seen.next().flatten().and_then(|text| Visibility::parse(&text));
+        let visibility = visibility.ok_or(Error::Malformed { what: "a snapshot is none" })?;
+        if seen.next().flatten().unwrap_or_default() != table.shape {
+            return Ok(None);
+        }
+        let mut chunk = Chunk::new(Arc::clone(&table.relation), visibility, now_us());
+        chunk.suspects = suspects(&waiting, &chunk.visibility);
+        Ok(Some(Box::new(chunk)))
+    }
+
     /// Transactions whose commits are written and that nobody sees yet; none in the list stands for
     /// those that can't be told. Where a role lacks the right to tell them, that is said once.
-    pub(super) async fn commits_waiting(&mut self) -> Result<Vec<Option<u32>>, Error> {
+    async fn commits_waiting(&mut self) -> Result<Vec<Option<u32>>, Error> {
         const WAITING: &str = include_str!("../../../../sql/commits_waiting.sql");
         let failed = |source| Error::Sql { doing: "ask which commits wait", source };
         let rows = self.client().await?.query(WAITING, &[]).await.map_err(failed)?;
@@ -101,4 +126,15 @@ impl Source {
         let xid = |row: &tokio_postgres::Row| row.get::<_, Option<&str>>(0)?.parse().ok();
         Ok(rows.iter().map(xid).collect())
     }
+}
+
+/// Those of whom only the server knows that they committed before the window.
+fn suspects(waiting: &[Option<u32>], seen: &Visibility) -> Vec<u32> {
+    let known = waiting.iter().flatten().copied();
+    if waiting.iter().all(Option::is_some) {
+        return known.collect();
+    }
+    // Of some nobody knows who they are: any that runs may be one.
+    let lower_half = |xid: &u64| u32::try_from(xid & u64::from(u32::MAX)).unwrap_or_default();
+    known.chain(seen.in_progress.iter().map(lower_half)).collect()
 }
