@@ -1,4 +1,4 @@
-//! The way in for `fuzz/`, which sees no more of this crate than anyone; built by cargo-fuzz alone.
+//! The way in for `fuzz/`, which sees no more of this crate than anyone: behind a feature of its own.
 //!
 //! What a server may say is read by modules that are nobody's business outside, over a stream that
 //! only they should make.

@@ -21,7 +21,7 @@ mod copy_tests;
 pub mod error;
 pub mod filters;
 pub mod frame;
-#[cfg(fuzzing)]
+#[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod preflight;
 pub mod publication;
