@@ -15,7 +15,7 @@ use crate::lsn::Lsn;
 use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::{
-    self, Candidate, Publication, PublicationChange, TableName, Wanted,
+    self, Candidate, Publication, PublicationChange, TableName, Wanted, forgetful,
 };
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot};
@@ -105,6 +105,14 @@ pub(super) async fn prepare(
     }
     for note in &filters.notes {
         tracing::warn!("{note}");
+    }
+    if forgetful::is_forgetful(version) && !bridge.has_streamed() {
+        tracing::warn!(
+            version,
+            "the server is of before May 2025: a table that is put into a publication while a \
+             transaction writes to it may be left out from then on, in silence, unless its rows are \
+             read too; install its newest minor release"
+        );
     }
     let options = connect_options(settings);
     let course = start::course(settings, info, &options, &slot, checkpoint).await?;
@@ -251,7 +259,9 @@ pub(super) async fn publish_table(
     };
     let present = publication::find(client, &settings.publication, version).await?;
     let mut candidates = publication::candidates(client).await?;
-    candidates.retain(|candidate| candidate.table == *table);
+    // A partition is published with its root, however its changes are told.
+    let names = publication::with_ancestors(client, table).await?;
+    candidates.retain(|candidate| names.contains(&candidate.table));
     let server = Server { version, present: present.as_ref() };
     let filters = filters::settle(client, settings, &candidates, server).await?;
     if !filters.shortfalls.is_empty() {

@@ -98,6 +98,16 @@ impl Binaries {
         found
     }
 
+    /// An old minor release, for a fault that later ones do not have.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be had.
+    pub(crate) fn old_minor(version: &str) -> Result<Self, String> {
+        let dirs = run_script("fetch-postgres", &[version])?;
+        dirs.first().map(|dir| Self::at(dir)).ok_or_else(|| format!("no PostgreSQL {version}"))
+    }
+
     /// The newest version that was found.
     pub(crate) fn newest() -> &'static Self {
         &Self::found()[0]

@@ -9,6 +9,7 @@
 //! Such a table is left out and named, unless the configuration names it exactly: for a table that
 //! only ever grows, that is right. Filters that would do the same harm are found in `filters`.
 
+pub mod forgetful;
 mod plan;
 
 pub use self::plan::{PublicationChange, TableChange, Wanted, plan};
@@ -23,6 +24,7 @@ use super::Error;
 use crate::config::Operation;
 
 const TABLES: &str = include_str!("../../../sql/tables.sql");
+const TABLE_AND_ANCESTORS: &str = include_str!("../../../sql/table_and_ancestors.sql");
 const TABLE_NAME: &str = include_str!("../../../sql/table_name.sql");
 const PUBLICATION: &str = include_str!("../../../sql/publication.sql");
 const PUBLICATION_TABLES: &str = include_str!("../../../sql/publication_tables.sql");
@@ -122,6 +124,17 @@ pub async fn candidate(client: &Client, oid: u32) -> Result<Option<Candidate>, E
     let Some(row) = row else { return Ok(None) };
     let table = TableName { schema: row.get(0), name: row.get(1) };
     Ok(candidates(client).await?.into_iter().find(|candidate| candidate.table == table))
+}
+
+/// A table and what it is a partition of; nothing where there is no such table.
+///
+/// # Errors
+/// When the query fails.
+pub async fn with_ancestors(client: &Client, table: &TableName) -> Result<Vec<TableName>, Error> {
+    let failed = |source| Error::Sql { doing: "ask what a table is a partition of", source };
+    let rows = client.query(TABLE_AND_ANCESTORS, &[&table.schema, &table.name]).await;
+    let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
+    Ok(rows.map_err(failed)?.iter().map(name).collect())
 }
 
 /// The publication as it is, if there is one.

@@ -2,6 +2,7 @@
 //! point where the stream begins.
 
 mod crash;
+mod forgetful;
 mod handover;
 mod incremental;
 mod incremental_cases;

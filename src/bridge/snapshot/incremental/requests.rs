@@ -10,7 +10,7 @@ use crate::checkpoint::{KeyProgress, PageProgress, SnapshotReason, TableProgress
 use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
-use crate::postgres::publication::{self, TableName};
+use crate::postgres::publication::{self, TableName, forgetful};
 use crate::snapshot::missing::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table;
@@ -230,6 +230,10 @@ impl Coordinator {
             return Err(Failure::Waits(format!(
                 "for a transaction that began before the table was published: {oldest}"
             )));
+        }
+        if self.settings.manage {
+            let version = postgres::client::server_version(client).await?;
+            forgetful::remind(client, &self.settings.publication, &name, version).await?;
         }
         if let Some(task) = self.tasks.get_mut(at) {
             task.waits_for = None;

@@ -1,0 +1,65 @@
+//! Servers that forget what was put into a publication: those before the minor releases of May 2025.
+//!
+//! What a walsender knows of a table's publications it looks up as of the transaction that it decodes.
+//! A transaction that wrote to the table before that was published, and ended after, makes it look up
+//! the past; and as nothing tells it to look again, it leaves out all that is written to the table from
+//! then on. (PostgreSQL 14.18, 15.13, 16.9 and 17.5 tell every such transaction.)
+//!
+//! So once all of these have ended, the table is taken out and put in again, in one transaction that
+//! is decoded after them.
+
+use tokio_postgres::Client;
+
+use super::{PublicationChange, TableChange, TableName, apply, find, with_ancestors};
+use crate::postgres::Error;
+
+/// The first releases that do not forget, as `server_version_num`.
+const MENDED: [u32; 4] = [140_018, 150_013, 160_009, 170_005];
+
+/// Whether a server of this version forgets.
+#[must_use]
+pub fn is_forgetful(server_version: u32) -> bool {
+    let mended = MENDED.iter().find(|mended| *mended / 10_000 == server_version / 10_000);
+    mended.map_or(server_version < MENDED[0], |mended| server_version < *mended)
+}
+
+/// Makes such a server look again at a table that was put into the publication, whose earlier writers
+/// have all ended. What this role can't alter, it has not put in.
+///
+/// # Errors
+/// When the server refuses it.
+pub async fn remind(
+    client: &Client,
+    publication: &str,
+    table: &TableName,
+    server_version: u32,
+) -> Result<(), Error> {
+    if !is_forgetful(server_version) {
+        return Ok(());
+    }
+    let Some(present) = find(client, publication, server_version).await? else { return Ok(()) };
+    let listed = with_ancestors(client, table).await?.into_iter().filter_map(|table| {
+        let published = present.tables.get(&table)?.clone();
+        Some(TableChange { table, published })
+    });
+    let change = PublicationChange { alter: listed.collect(), ..PublicationChange::default() };
+    if !present.is_owned || change.is_empty() {
+        return Ok(());
+    }
+    apply(client, publication, &change).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_the_releases_that_mended_it_forget() {
+        for old in [130_020, 140_017, 150_012, 160_001, 170_004] {
+            assert!(is_forgetful(old), "{old}");
+        }
+        for mended in [140_018, 150_013, 150_018, 160_009, 170_005, 180_000, 190_001] {
+            assert!(!is_forgetful(mended), "{mended}");
+        }
+    }
+}
