@@ -48,8 +48,9 @@
 //!   batch, not per record.
 //! - One poll thread of our own hears deliveries, instead of `ThreadedProducer`'s, so that a batch
 //!   can be closed when that thread runs out of reports.
-//! - `linger.ms` is not 0 but 5, and a flush cuts it short whenever nothing more follows: with 0,
-//!   librdkafka's thread spins while a batch is under way, which costs a small machine a core.
+//! - `linger.ms` is longer than a record ever waits, and a flush cuts it short whenever nothing more
+//!   follows: once it is over for what is queued, librdkafka's thread spins while a batch is under
+//!   way, which costs a small machine a core.
 //! - TOML and YAML are read by our own reader into one tree with line numbers, and only then given
 //!   to figment, which by itself stops at the first fault and knows no lines.
 //!

@@ -11,7 +11,7 @@
 //! that was just made, or where nothing was written for a day) takes any first sequence number, and
 //! then the first batch is nowhere. What was not confirmed is published again instead.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,7 +44,9 @@ pub(super) struct Delivery {
     /// What is left for more.
     pub(super) room_left: Room,
     /// Counts the times that room was made, or that waiting for it became pointless.
-    rooms_made: Mutex<u64>,
+    rooms_made: AtomicU64,
+    /// Held while that is counted.
+    counting: Mutex<()>,
     room: Condvar,
     failure: watch::Sender<Option<Arc<Error>>>,
     /// Whether the client says that it can't go on; it is asked why outside of its call.
@@ -59,7 +61,8 @@ impl Delivery {
             batch: Mutex::new(Vec::with_capacity(BATCH)),
             flight: Flight::default(),
             room_left: Room::new(queue_bytes),
-            rooms_made: Mutex::new(0),
+            rooms_made: AtomicU64::new(0),
+            counting: Mutex::new(()),
             room: Condvar::new(),
             failure: watch::Sender::new(None),
             is_fatal: AtomicBool::new(false),
@@ -73,13 +76,13 @@ impl Delivery {
 
     /// Taken before a record is sent, so that room made meanwhile is not waited for.
     pub(super) fn rooms_made(&self) -> u64 {
-        *self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner)
+        self.rooms_made.load(Ordering::Acquire)
     }
 
     /// Waits until room was made since `seen`, or until `limit`.
     pub(super) fn wait_for_room(&self, seen: u64, limit: Duration) {
-        let made = self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.room.wait_timeout_while(made, limit, |made| *made == seen);
+        let counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.room.wait_timeout_while(counting, limit, |()| self.rooms_made() == seen);
     }
 
     /// Gives the ledger what was gathered.
@@ -104,7 +107,9 @@ impl Delivery {
     }
 
     fn make_room(&self) {
-        *self.rooms_made.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        let counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rooms_made.fetch_add(1, Ordering::AcqRel);
+        drop(counting);
         self.room.notify_all();
     }
 
@@ -169,14 +174,14 @@ impl ProducerContext for Delivery {
         let ticket = Ticket::from(number as u64);
         let (Ok(message) | Err((_, message))) = result;
         self.room_left.give_back(weight(message));
+        if result.is_ok() && message.offset() >= 0 {
+            return match number {
+                CHECKPOINT => self.checkpoint_acknowledged(),
+                _ => self.acknowledged(ticket),
+            };
+        }
         let (topic, partition) = (message.topic(), message.partition());
         let error = match result {
-            Ok(message) if message.offset() >= 0 => {
-                return match number {
-                    CHECKPOINT => self.checkpoint_acknowledged(),
-                    _ => self.acknowledged(ticket),
-                };
-            }
             Ok(_) => Error::Unplaced { topic: topic.to_owned(), partition },
             Err((source, _)) => {
                 if source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {

@@ -1,28 +1,41 @@
 //! When queued records are sent: singly at once, in large batches while they pour.
 //!
-//! librdkafka sends a batch once it is full or its first record has waited for `linger.ms`. No
-//! single value of that serves both ends. With 0, an idempotent producer has one batch a partition
-//! under way and meanwhile wants to send the next at once: its thread then spins until the broker
-//! answers, and costs the rest of a small machine a core. With a few milliseconds it rests, and
-//! every lone record is late by them.
+//! librdkafka sends a batch once it is full or its first record has waited for `linger.ms`. An
+//! idempotent producer has one batch a partition under way; as long as the next has waited longer
+//! than `linger.ms`, its thread spins until the broker answers, and costs a small machine a core. So
+//! no value serves both ends: a short one spins, and with a long one a lone record is late by it.
 //!
-//! So records linger, and [`Flight`] cuts the wait short by Nagle's rule: whenever the worker has
-//! nothing more to hand over, what is queued is sent at once, unless something sent before is still
-//! under way; then it is sent when that has landed. While more than a handful of records come in
-//! between they are left to linger, for then they fill batches by themselves.
+//! The client is therefore told to linger for longer than a record ever waits, so that by itself it
+//! sends full batches only and rests in between, and [`Flight`] cuts the wait short:
 //!
-//! Must hold: this only ever hurries. Whatever is missed here goes out after `linger.ms`.
+//! - whenever the worker has nothing more to hand over, what is queued is sent at once, unless
+//!   something sent before is still under way (Nagle's rule); then it is sent when that has landed.
+//!   While more than a handful of records come in between they are left to gather for [`LINGER`];
+//! - whatever else is queued is sent when nothing has been reported for [`LINGER`], and each
+//!   [`PATROL`] where full batches go and come all the time: a partition with few records is not to
+//!   wait for those with many.
+//!
+//! Must hold: no record that could be sent waits for longer than [`PATROL`] and what the client's
+//! thread needs to wake up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The `linger.ms` that goes with this: long enough for a batch to fill at 100,000 rows a second,
-/// short enough to be no latency that anyone sees where rows come that fast.
-pub(super) const LINGER: Duration = Duration::from_millis(5);
+/// How long records gather while they come one after the other: long enough for a batch to fill at
+/// 100,000 rows a second, short enough to be no latency that anyone sees where rows come that fast.
+const LINGER: Duration = Duration::from_millis(5);
 
-/// [`LINGER`] as the property's value.
-pub(super) const LINGER_MS: &str = "5";
+/// The `linger.ms` that goes with this, longer than any record waits that can be sent.
+pub(super) const LINGER_MS: &str = "60000";
+
+/// Longest wait of a record among others that are sent in full batches. What is sent before its
+/// batch is full lets the client's thread spin for a moment, so this is seldom.
+const PATROL: Duration = Duration::from_millis(50);
+
+/// A flight among many records hurries for this part of the pause after it: at first the shortest
+/// that the client can be asked for, and some ten times what its thread needs to wake up.
+const MOMENTS: u32 = 5;
 
 /// More records than this since the last flight, within [`LINGER`], are a stream.
 const STREAM: u64 = 64;
@@ -37,6 +50,8 @@ pub(super) struct Flight {
     end: AtomicU64,
     asked: Mutex<Asked>,
     wake: Condvar,
+    /// Whether the sending thread waits without an end, as nothing is under way.
+    is_at_rest: AtomicBool,
 }
 
 /// What the sending thread is to do.
@@ -49,22 +64,26 @@ struct Asked {
 impl Flight {
     /// A record is about to be given to the client.
     pub(super) fn sending(&self) {
-        self.sent.fetch_add(1, Ordering::AcqRel);
+        self.sent.fetch_add(1, Ordering::SeqCst);
+        if self.is_at_rest.load(Ordering::SeqCst) {
+            let _asked = self.lock();
+            self.wake.notify_all();
+        }
     }
 
     /// The client did not take the record after all.
     pub(super) fn not_sent(&self) {
-        self.sent.fetch_sub(1, Ordering::AcqRel);
+        self.sent.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// The client has reported a record. Returns whether none is left to be reported.
     pub(super) fn reported(&self) -> bool {
-        let reported = self.reported.fetch_add(1, Ordering::AcqRel) + 1;
-        if reported == self.end.load(Ordering::Acquire) {
+        let reported = self.reported.fetch_add(1, Ordering::SeqCst) + 1;
+        if reported == self.end.load(Ordering::SeqCst) {
             let _asked = self.lock();
             self.wake.notify_all();
         }
-        reported == self.sent.load(Ordering::Acquire)
+        reported == self.sent.load(Ordering::SeqCst)
     }
 
     /// Nothing more comes for now: what is queued is to be sent.
@@ -82,32 +101,59 @@ impl Flight {
         self.wake.notify_all();
     }
 
-    /// Calls `send` whenever what is queued should go now, until it is stopped. Blocks.
-    pub(super) fn run(&self, send: impl Fn()) {
-        let mut last = Instant::now();
-        while self.wait() {
-            let sent = self.sent.load(Ordering::Acquire);
-            let since_last = sent.saturating_sub(self.end.load(Ordering::Acquire));
-            let is_queued = self.reported.load(Ordering::Acquire) < sent;
-            if is_queued && !is_stream(since_last, last.elapsed()) {
-                self.end.store(sent, Ordering::Release);
-                last = Instant::now();
-                send();
-            }
+    /// Calls `send` whenever what is queued should go now, with the time for which it may hurry
+    /// until that has landed, until it is stopped. Blocks.
+    pub(super) fn run(&self, send: impl Fn(Duration)) {
+        let mut rhythm = Rhythm::new(Instant::now());
+        while self.wait(&mut rhythm) {
+            let counts = self.counts();
+            self.end.store(counts.sent, Ordering::SeqCst);
+            send(rhythm.begins(counts, Instant::now()));
         }
     }
 
-    /// Waits until it was asked to send and the last flight has landed. Returns whether to go on.
-    fn wait(&self) -> bool {
-        let asked = self.lock();
-        let idle = |asked: &mut Asked| !asked.stop && !asked.send;
-        let asked = self.wake.wait_while(asked, idle).unwrap_or_else(PoisonError::into_inner);
-        let in_air = |asked: &mut Asked| {
-            !asked.stop && self.reported.load(Ordering::Acquire) < self.end.load(Ordering::Acquire)
-        };
-        let mut asked = self.wake.wait_while(asked, in_air).unwrap_or_else(PoisonError::into_inner);
+    /// Whether all was reported that the last flight took.
+    pub(super) fn has_landed(&self) -> bool {
+        self.counts().has_landed()
+    }
+
+    /// Waits until the next flight is due. Returns whether to go on.
+    fn wait(&self, rhythm: &mut Rhythm) -> bool {
+        let mut asked = self.lock();
+        while !asked.stop {
+            let (counts, now) = (self.counts(), Instant::now());
+            asked = match rhythm.due(counts, asked.send, now) {
+                Some(due) if due <= now => {
+                    asked.send = false;
+                    return true;
+                }
+                Some(due) => {
+                    let woken = self.wake.wait_timeout(asked, due - now);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.rest(asked),
+            };
+        }
+        false
+    }
+
+    /// Waits until there is something to wait for.
+    fn rest<'a>(&'a self, mut asked: MutexGuard<'a, Asked>) -> MutexGuard<'a, Asked> {
         asked.send = false;
-        !asked.stop
+        self.is_at_rest.store(true, Ordering::SeqCst);
+        // Whoever sends counts first and looks whether to wake somebody then, so one of the two
+        // sees the other.
+        let is_idle = |asked: &mut Asked| !asked.stop && !asked.send && !self.counts().is_any_out();
+        let asked = self.wake.wait_while(asked, is_idle).unwrap_or_else(PoisonError::into_inner);
+        self.is_at_rest.store(false, Ordering::SeqCst);
+        asked
+    }
+
+    fn counts(&self) -> Counts {
+        // Reports are read first: of what is sent meanwhile none is missed.
+        let reported = self.reported.load(Ordering::SeqCst);
+        let end = self.end.load(Ordering::SeqCst);
+        Counts { sent: self.sent.load(Ordering::SeqCst), reported, end }
     }
 
     fn lock(&self) -> MutexGuard<'_, Asked> {
@@ -115,30 +161,116 @@ impl Flight {
     }
 }
 
-/// Whether so many records in so short a time fill batches without being hurried.
-fn is_stream(records: u64, elapsed: Duration) -> bool {
-    records > STREAM && elapsed < LINGER
+/// How many records were sent, how many of them are reported, and how many had been sent when the
+/// last flight began.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    sent: u64,
+    reported: u64,
+    end: u64,
+}
+
+impl Counts {
+    const fn is_any_out(self) -> bool {
+        self.reported < self.sent
+    }
+
+    const fn has_landed(self) -> bool {
+        self.reported >= self.end
+    }
+
+    /// Whether so few were sent since the last flight that none waits for a batch to fill.
+    const fn are_few(self) -> bool {
+        self.sent.saturating_sub(self.end) <= STREAM
+    }
+}
+
+/// When the next flight is due: pure.
+#[derive(Debug)]
+struct Rhythm {
+    /// When the last flight began.
+    last: Instant,
+    /// How long that may be in the air before another is sent after it: it may have been over before
+    /// the client's thread could look, or have found a batch under way.
+    pause: Duration,
+    is_in_air: bool,
+    /// Since when something is out; none while nothing is.
+    out_since: Option<Instant>,
+    /// Reports that were counted, and since when there are no more.
+    reported: u64,
+    quiet_since: Instant,
+}
+
+impl Rhythm {
+    const fn new(now: Instant) -> Self {
+        Self {
+            last: now,
+            pause: LINGER,
+            is_in_air: false,
+            out_since: None,
+            reported: 0,
+            quiet_since: now,
+        }
+    }
+
+    /// A flight of what is queued begins. Gives the time that it has: the longer, the more were sent
+    /// in vain, as on a busy machine the client's thread may not get to look in a moment; but a part
+    /// of the pause, as the client's thread spins for it where batches are under way.
+    fn begins(&mut self, counts: Counts, now: Instant) -> Duration {
+        let is_again = std::mem::replace(&mut self.is_in_air, true);
+        self.pause = if is_again { PATROL.min(2 * self.pause) } else { LINGER };
+        (self.last, self.quiet_since) = (now, now);
+        if counts.are_few() && !is_again { LINGER } else { self.pause / MOMENTS }
+    }
+
+    /// When the next flight is due; none while nothing is out.
+    fn due(&mut self, counts: Counts, is_asked: bool, now: Instant) -> Option<Instant> {
+        let reported = counts.reported;
+        self.is_in_air &= !counts.has_landed();
+        if !counts.is_any_out() {
+            self.out_since = None;
+            return None;
+        }
+        if self.out_since.is_none() || reported != self.reported {
+            (self.reported, self.quiet_since) = (reported, now);
+        }
+        let out_since = *self.out_since.get_or_insert(now);
+        Some(if self.is_in_air {
+            self.last + self.pause
+        } else if !is_asked {
+            (self.quiet_since + LINGER).min(self.last.max(out_since) + PATROL)
+        } else if counts.are_few() {
+            now
+        } else {
+            self.last + LINGER
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
 
+    use proptest::prelude::*;
+
     use super::*;
 
     const PATIENCE: Duration = Duration::from_secs(10);
-    /// Long enough to see that nothing comes.
-    const QUIET: Duration = Duration::from_millis(20);
+    const MS: Duration = Duration::from_millis(1);
 
     /// Runs `test` beside a flight; each time it sends, the channel hears of it.
     fn with_flight(test: impl FnOnce(&Flight, &Receiver<()>)) {
         let flight = Flight::default();
         let (sent, sends) = channel();
         std::thread::scope(|scope| {
-            scope.spawn(|| flight.run(move || sent.send(()).expect("the test listens")));
+            scope.spawn(|| flight.run(move |_| sent.send(()).expect("the test listens")));
             test(&flight, &sends);
             flight.stop();
         });
+    }
+
+    const fn counts(sent: u64, reported: u64, end: u64) -> Counts {
+        Counts { sent, reported, end }
     }
 
     #[test]
@@ -152,46 +284,124 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_asks_for_is_sent_all_the_same() {
+        with_flight(|flight, sends| {
+            for _ in 0..3 {
+                flight.sending();
+                sends.recv_timeout(PATIENCE).expect("it is sent");
+                assert!(flight.reported(), "none is left");
+            }
+        });
+    }
+
+    #[test]
     fn what_comes_during_a_flight_is_sent_when_it_has_landed() {
         with_flight(|flight, sends| {
             flight.sending();
             flight.ask();
             sends.recv_timeout(PATIENCE).expect("the first flight");
-            for _ in 0..3 {
-                flight.sending();
-                flight.ask();
-            }
-            assert!(sends.recv_timeout(QUIET).is_err(), "one is under way");
+            flight.sending();
+            flight.ask();
             flight.reported();
             sends.recv_timeout(PATIENCE).expect("the second flight");
-            for _ in 0..3 {
-                flight.reported();
+        });
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        rhythm.begins(counts(1, 0, 0), now);
+        assert_eq!(rhythm.due(counts(4, 0, 1), true, now + MS), Some(now + LINGER));
+        assert_eq!(rhythm.due(counts(4, 1, 1), true, now + 2 * MS), Some(now + 2 * MS));
+    }
+
+    #[test]
+    fn nothing_is_sent_while_nothing_is_queued() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        assert_eq!(rhythm.due(counts(0, 0, 0), true, now + PATROL), None);
+        let flight = Flight::default();
+        flight.sending();
+        flight.not_sent();
+        assert!(!flight.counts().is_any_out());
+    }
+
+    #[test]
+    fn a_stream_is_left_to_gather_and_a_transaction_after_a_rest_is_not() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        assert_eq!(rhythm.due(counts(STREAM + 1, 0, 0), true, now + MS), Some(now + LINGER));
+        assert_eq!(rhythm.due(counts(STREAM, 0, 0), true, now + MS), Some(now + MS));
+        let later = now + 2 * LINGER;
+        let due = Rhythm::new(now).due(counts(1_000, 0, 0), true, later);
+        assert!(due.is_some_and(|due| due <= later), "{due:?}");
+    }
+
+    #[test]
+    fn full_batches_that_come_and_go_are_not_hurried_but_now_and_then() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        let mut at = now;
+        for reported in 0..12 {
+            at = now + 4 * MS * u32::try_from(reported).unwrap();
+            let due = rhythm.due(counts(1_000_000, 1_000 * reported, 0), false, at);
+            assert_eq!(due, Some((at + LINGER).min(now + PATROL)), "{reported}");
+        }
+        let quiet = rhythm.due(counts(1_000_000, 11_000, 0), false, at + 2 * MS);
+        assert_eq!(quiet, Some(at + LINGER));
+    }
+
+    #[test]
+    fn a_flight_of_few_hurries_until_it_lands_and_one_of_many_for_a_moment() {
+        let now = Instant::now();
+        assert_eq!(Rhythm::new(now).begins(counts(STREAM, 0, 0), now), LINGER);
+        assert_eq!(Rhythm::new(now).begins(counts(STREAM + 1, 0, 0), now), MS);
+    }
+
+    #[test]
+    fn a_flight_that_does_not_land_is_sent_after_ever_longer_and_ever_more_seldom() {
+        let now = Instant::now();
+        let mut rhythm = Rhythm::new(now);
+        let (mut at, mut times, mut pauses) = (now, Vec::new(), Vec::new());
+        for _ in 0..7 {
+            times.push(rhythm.begins(counts(STREAM + 2, 1, 1), at));
+            let due = rhythm.due(counts(2, 1, 2), false, at + MS).unwrap();
+            pauses.push(due - at);
+            at = due;
+        }
+        assert_eq!(times, [1, 2, 4, 8, 10, 10, 10].map(Duration::from_millis));
+        assert_eq!(pauses, [5, 10, 20, 40, 50, 50, 50].map(Duration::from_millis));
+        // The next one is taken to land again.
+        rhythm.due(counts(2, 2, 2), false, at);
+        assert_eq!(rhythm.begins(counts(STREAM + 2, 2, 1), at), MS);
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_is_left_for_longer_than_a_patrol(
+            steps in prop::collection::vec((0_u32..40, 0_u64..200, 0_u64..200, any::<bool>()), 1..60),
+        ) {
+            let start = Instant::now();
+            let mut rhythm = Rhythm::new(start);
+            let (mut now, mut at) = (start, counts(0, 0, 0));
+            // Since when the oldest record waits that no flight has been sent for.
+            let mut waits = None;
+            for (pause, sent, reported, is_asked) in steps {
+                now += pause * MS;
+                at.sent += sent;
+                at.reported = at.sent.min(at.reported + reported);
+                if at.sent > at.end && at.reported < at.sent {
+                    waits = waits.or(Some(now));
+                }
+                match rhythm.due(at, is_asked, now) {
+                    Some(due) if due <= now => {
+                        rhythm.begins(at, now);
+                        (at.end, waits) = (at.sent, None);
+                    }
+                    Some(due) => prop_assert!(waits.is_none_or(|since| due <= since + PATROL)),
+                    None => {
+                        prop_assert_eq!(at.reported, at.sent);
+                        waits = None;
+                    }
+                }
             }
-            assert!(sends.recv_timeout(QUIET).is_err(), "all three were in it");
-        });
-    }
-
-    #[test]
-    fn nothing_is_sent_when_nothing_is_queued() {
-        with_flight(|flight, sends| {
-            flight.ask();
-            assert!(sends.recv_timeout(QUIET).is_err());
-            flight.sending();
-            flight.not_sent();
-            flight.ask();
-            assert!(sends.recv_timeout(QUIET).is_err());
-        });
-    }
-
-    #[test]
-    fn the_property_says_what_the_constant_says() {
-        assert_eq!(LINGER_MS.parse(), Ok(LINGER.as_millis()));
-    }
-
-    #[test]
-    fn a_stream_is_left_to_linger_and_a_transaction_after_a_rest_is_not() {
-        assert!(is_stream(STREAM + 1, LINGER / 2));
-        assert!(!is_stream(STREAM, LINGER / 2));
-        assert!(!is_stream(1_000, LINGER));
+        }
     }
 }

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -148,9 +148,13 @@ impl Producer {
         // Who sets another `linger.ms` wants records to wait for it.
         if config.get("linger.ms") == Some(LINGER_MS) {
             producer.spawn("kafka-send", move || {
-                inner.context().flight.run(|| {
-                    // What is not sent by then goes out as it would have.
-                    let _ = flush(&inner, MOMENT);
+                let flight = &inner.context().flight;
+                flight.run(|time| {
+                    let until = Instant::now() + time;
+                    // A moment each, as a flush lasts until nothing is out, also of what came after
+                    // it. What has not landed by then is tried again.
+                    while !flush(&inner, MOMENT) && !flight.has_landed() && Instant::now() < until {
+                    }
                 });
             })?;
         }
@@ -295,7 +299,7 @@ fn fatal(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>)
     })
 }
 
-/// The shortest wait there is, and some ten times what librdkafka's thread needs to wake up.
+/// The shortest wait there is.
 const MOMENT: Duration = Duration::from_millis(1);
 
 /// Makes librdkafka send what is queued without lingering, and waits for the reports, at most

@@ -36,8 +36,10 @@ const OURS: &[(&str, &str)] = &[
 
 /// Defaults that a property of the user's replaces, each with its other name in librdkafka.
 const DEFAULTS: &[(&str, &str, &str)] = &[
-    // A lone record does not wait for it: see `flight`. One that the user sets is kept to.
+    // No record waits for it: see `flight`. One that the user sets is kept to.
     ("linger.ms", "queue.buffering.max.ms", LINGER_MS),
+    // By itself it would be twice `linger.ms`, and records without a key go to one partition for it.
+    ("sticky.partitioning.linger.ms", "sticky.partitioning.linger.ms", "10"),
     ("compression.type", "compression.codec", "lz4"),
     ("client.id", "client.id", "rowcast"),
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
@@ -120,6 +122,7 @@ pub(super) fn without_producer(config: &ClientConfig) -> ClientConfig {
         "queue.buffering.max.kbytes",
         "batch.size",
         "linger.ms",
+        "sticky.partitioning.linger.ms",
         "compression.type",
         "transactional.id",
         "transaction.timeout.ms",

@@ -1,5 +1,6 @@
 //! The process stays within `memory` and what it needs itself, whatever comes: a transaction of
-//! many rows, one of large rows, a broker that takes nothing while rows pour in.
+//! many rows, one of large rows, a broker that takes nothing while rows pour in. And that one costs no
+//! core: librdkafka's thread would spin for as long as the broker is silent.
 //!
 //! Judged is the peak that the kernel keeps for the process, less the pages of the program file
 //! that it has mapped: these are not the process's own, and a debug build has many.
@@ -7,7 +8,7 @@
 //! `ROWCAST_TEST_MEMORY_ROWS` sets the rows of the large transaction: 1,000,000 take a debug build
 //! half a minute, and no more memory than the default.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, kafka_or_skip, private_kafka_or_skip};
@@ -43,6 +44,18 @@ fn metric(bridge: &Bridge, name: &str) -> Option<u64> {
     let (_, page) = bridge.get("/metrics")?;
     let line = page.lines().find(|line| line.split(' ').next() == Some(name))?;
     line.split(' ').nth(1)?.parse().ok()
+}
+
+/// User and system time so far.
+fn cpu_time(bridge: &Bridge) -> Duration {
+    let pid = bridge.pid().expect("it runs");
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // The name, in parentheses, may hold spaces; the numbers come after it.
+    let (_, numbers) = stat.rsplit_once(')').expect("a name");
+    let ticks = numbers.split_whitespace().skip(11).take(2);
+    // Linux counts in hundredths of a second whatever its own clock does.
+    let hundredths: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(10 * hundredths)
 }
 
 async fn acknowledged(bridge: &Bridge, records: u64) {
@@ -106,7 +119,7 @@ async fn a_transaction_of_large_rows_takes_no_more_than_the_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_takes_nothing_under_full_load_makes_the_database_wait_not_the_memory_grow() {
+async fn a_broker_that_takes_nothing_under_full_load_costs_neither_memory_nor_a_core() {
     let kafka = private_kafka_or_skip!();
     // The values of the first are a tenth of what their records take in the client.
     let small = "[format]\nvalue = \"flat\"\nposition_headers = true\n";
@@ -129,10 +142,18 @@ async fn a_broker_that_takes_nothing_under_full_load_makes_the_database_wait_not
         client.batch_execute(&insert).await.expect("the database is not made to wait for long");
         // Refused at every look for a while: the queue is full and stays so.
         let full = "rowcast_queue_full_total";
-        eventually(LIMIT, "the queue to be full", async || {
-            metric(&bridge, full).filter(|&times| times >= 20)
-        })
-        .await;
+        let refused = async |times: u64| {
+            eventually(LIMIT, "the queue to be full", async || {
+                metric(&bridge, full).filter(|&refused| refused >= times)
+            })
+            .await
+        };
+        let times = refused(20).await;
+        let (since, before) = (Instant::now(), cpu_time(&bridge));
+        refused(times + 20).await;
+        let (took, used) = (since.elapsed(), cpu_time(&bridge) - before);
+        println!("{used:?} of {took:?} at work");
+        assert!(used < took / 2, "{used:?} of {took:?} at work for a broker that takes nothing");
         let queued = metric(&bridge, "rowcast_records_sent_total").expect("counted");
         println!("{queued} records wait");
         assert!(queued < rows, "the rest waits in the database");
