@@ -2,7 +2,9 @@
 //!
 //! The time runs from the commit, as the server stamps it, to the moment the consumer has the
 //! event. Beside it, a plain producer and consumer on the same broker: from the call that hands the
-//! record over to the moment the consumer has it. Both take turns in slices of a few seconds.
+//! record over to the moment the consumer has it. And the same row once more while another table
+//! takes 10,000 rows a second: what is seldom is not to wait for what is not. All take turns in
+//! slices of a few seconds.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +21,9 @@ use crate::support::{PATIENCE, unique};
 
 const RATE: u64 = 1_000;
 const SLICES: u64 = 4;
+/// The other table's rows, a transaction each [`LOAD_EVERY`].
+const LOAD: u64 = 10_000;
+const LOAD_EVERY: Duration = Duration::from_millis(10);
 /// The first records pay for connections and caches.
 const WARM_UP: u64 = 500;
 
@@ -29,14 +34,15 @@ pub(crate) async fn run(kafka: &KafkaNode, seconds: u64) {
     client
         .batch_execute(
             "CREATE TABLE ticks (tick_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-             zone int, fare numeric(10,2), note text)",
+             zone int, fare numeric(10,2), note text);
+             CREATE TABLE load (LIKE ticks INCLUDING ALL)",
         )
         .await
         .expect("make the table");
     let topic = unique("ticks");
     kafka.create_topic(&topic, 1, &[]).await;
     let config = format!(
-        "[postgres]\ntables = [\"public.ticks\"]\n[tables.\"public.ticks\"]\ntopic = \"{topic}\"\n"
+        "[postgres]\ntables = [\"public.ticks\", \"public.load\"]\n[tables.\"public.ticks\"]\ntopic = \"{topic}\"\n"
     );
     let mut bridge = Bridge::start_ready(
         "latency",
@@ -54,19 +60,25 @@ pub(crate) async fn run(kafka: &KafkaNode, seconds: u64) {
         .create()
         .expect("a producer");
 
-    let (mut bridged, mut plain) = (histogram(), histogram());
+    let insert = client
+        .prepare("INSERT INTO ticks (zone, fare, note) VALUES (132, 16.50, 'a short note')")
+        .await
+        .expect("prepare");
+    let (mut bridged, mut plain, mut loaded) = (histogram(), histogram(), histogram());
     let per_slice = RATE * seconds / SLICES + WARM_UP;
     for _ in 0..SLICES {
-        let seen = watch(kafka, &topic, per_slice, commit_time_us);
-        let insert = client
-            .prepare("INSERT INTO ticks (zone, fare, note) VALUES (132, 16.50, 'a short note')")
-            .await
-            .expect("prepare");
-        pace(per_slice, async || {
-            client.execute(&insert, &[]).await.expect("insert");
-        })
-        .await;
-        bridged.add(seen.await.expect("the consumer does not panic")).expect("same bounds");
+        for (ages, is_loaded) in [(&mut bridged, false), (&mut loaded, true)] {
+            let loading = is_loaded.then(|| tokio::spawn(load(server.unix_url("postgres"))));
+            let seen = watch(kafka, &topic, per_slice, commit_time_us);
+            pace(per_slice, async || {
+                client.execute(&insert, &[]).await.expect("insert");
+            })
+            .await;
+            ages.add(seen.await.expect("the consumer does not panic")).expect("same bounds");
+            if let Some(loading) = loading {
+                loading.abort();
+            }
+        }
 
         let seen = watch(kafka, &plain_topic, per_slice, sent_time_us);
         pace(per_slice, async || {
@@ -81,7 +93,7 @@ pub(crate) async fn run(kafka: &KafkaNode, seconds: u64) {
     }
     let status = bridge.terminate(PATIENCE);
     assert!(status.success(), "{status}; log:\n{}", bridge.log());
-    print(&bridged, &plain);
+    print(&bridged, &loaded, &plain);
 }
 
 /// Does something `count` times at the rate; what was late is made up for at once.
@@ -93,6 +105,22 @@ async fn pace(count: u64, mut step: impl AsyncFnMut()) {
             tokio::time::sleep(wait).await;
         }
         step().await;
+    }
+}
+
+/// Writes to the other table until it is aborted.
+async fn load(url: String) {
+    let client = connect(&url).await;
+    let rows = LOAD * u64::try_from(LOAD_EVERY.as_millis()).expect("a moment") / 1_000;
+    let insert = format!(
+        "INSERT INTO load (zone, fare, note)
+         SELECT 132, 16.50, 'a short note' FROM generate_series(1, {rows})"
+    );
+    let insert = client.prepare(&insert).await.expect("prepare");
+    let mut ticks = tokio::time::interval(LOAD_EVERY);
+    loop {
+        ticks.tick().await;
+        client.execute(&insert, &[]).await.expect("insert");
     }
 }
 
@@ -150,12 +178,14 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds")
 }
 
-fn print(bridged: &Histogram<u64>, plain: &Histogram<u64>) {
+fn print(bridged: &Histogram<u64>, loaded: &Histogram<u64>, plain: &Histogram<u64>) {
     println!("\nlatency at {RATE} rows/s, one row a transaction; milliseconds\n");
     println!("{:<42} {:>8} {:>8} {:>8} {:>8}", "", "p50", "p90", "p99", "max");
-    for (name, ages) in
-        [("commit to consumer, through rowcast", bridged), ("plain producer to consumer", plain)]
-    {
+    for (name, ages) in [
+        ("commit to consumer, through rowcast", bridged),
+        ("the same beside 10,000 rows/s of a table", loaded),
+        ("plain producer to consumer", plain),
+    ] {
         let ms = |quantile| ms(ages.value_at_quantile(quantile));
         println!("{name:<42} {:>8.2} {:>8.2} {:>8.2} {:>8.2}", ms(0.5), ms(0.9), ms(0.99), ms(1.0));
     }
