@@ -67,7 +67,9 @@ pub(super) struct Publisher<L> {
 #[derive(Clone)]
 struct Destination {
     topic: Arc<str>,
-    limit: Limit,
+    /// None until the topic is made sure of, with the first record: the server also describes
+    /// partitions whose changes it tells as their root's.
+    limit: Option<Limit>,
 }
 
 /// The records of one change, and where they go.
@@ -96,21 +98,30 @@ impl<L: Lookup> Publisher<L> {
         }
     }
 
-    /// A table is described for the first time, or anew after it changed: finds its topic and makes
-    /// sure of it. `before` is what was known of it.
+    /// A table is described for the first time, or anew after it changed: finds its topic. `before` is
+    /// what was known of it.
     pub(super) fn announce(
         &mut self,
         relation: &Arc<Relation>,
         before: Option<&Relation>,
     ) -> Result<(), Halt> {
-        if let Some(plan) = self.settle(relation)? {
+        if let Some(plan) = self.place(relation)? {
             report(before, relation, &plan);
         }
         Ok(())
     }
 
-    /// The same without a word to the operator.
-    pub(super) fn settle(&mut self, relation: &Arc<Relation>) -> Result<Option<TopicPlan>, Halt> {
+    /// The same without a word to the operator, and makes sure of the topic.
+    pub(super) fn settle(&mut self, relation: &Arc<Relation>) -> Result<(), Halt> {
+        self.place(relation)?;
+        let Self { lookup, router, encoder, policy, topics, .. } = self;
+        if let Some(destination) = topics.get_mut(&relation.oid) {
+            destination.limit = Some(make_sure(relation, lookup, router, encoder, policy)?);
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, relation: &Arc<Relation>) -> Result<Option<TopicPlan>, Halt> {
         let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
         let captured = self.policy.captured.as_ref();
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {
@@ -122,9 +133,7 @@ impl<L: Lookup> Publisher<L> {
         }
         let plan = self.router.topic(schema, table)?;
         self.encoder.announce(relation, &plan.name)?;
-        let limit = self.lookup.ensure_topic(&plan)?;
-        let limit = self.policy.oversize.limit(limit, self.encoder.may_cut(relation));
-        self.topics.insert(*oid, Destination { topic: Arc::clone(&plan.name), limit });
+        self.topics.insert(*oid, Destination { topic: Arc::clone(&plan.name), limit: None });
         Ok(Some(plan))
     }
 
@@ -151,8 +160,12 @@ impl<L: Lookup> Publisher<L> {
         }
         let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
         let (topic, limit) = match change.relation() {
-            Some(relation) => match topics.get(&relation.oid) {
-                Some(Destination { topic, limit }) => (topic, Some(*limit)),
+            Some(relation) => match topics.get_mut(&relation.oid) {
+                Some(Destination { topic, limit: Some(limit) }) => (&*topic, Some(*limit)),
+                Some(Destination { topic, limit }) => {
+                    let made = make_sure(relation, lookup, router, encoder, policy)?;
+                    (&*topic, Some(*limit.insert(made)))
+                }
                 // The topic of a relation is found before the relation is known to the assembler.
                 None => return Ok(None),
             },
@@ -226,6 +239,18 @@ impl<L: Lookup> Publisher<L> {
         let at_ms = transaction.commit_time_us / 1000;
         Ok(Some(Prepared { topic, at_ms, partition: None, records: &self.records }))
     }
+}
+
+/// Makes sure of a table's topic. Gives how large its records may be.
+fn make_sure(
+    relation: &Relation,
+    lookup: &mut impl Lookup,
+    router: &mut Router,
+    encoder: &Encoder,
+    policy: &Policy,
+) -> Result<Limit, Halt> {
+    let limit = lookup.ensure_topic(&router.topic(&relation.schema, &relation.table)?)?;
+    Ok(policy.oversize.limit(limit, encoder.may_cut(relation)))
 }
 
 /// Seldom enough to be added to the metrics at once.

@@ -127,3 +127,29 @@ async fn an_existing_topic_is_left_as_it_is() {
     let log = bridge.log();
     assert!(log.contains("keeps its partitions"), "the difference is logged:\n{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_changes_are_its_roots_has_no_topic_made() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE days (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (1) TO (10);
+             INSERT INTO days VALUES (1)",
+        )
+        .await
+        .expect("make tables");
+    let name = unique("roots");
+    let _bridge = Bridge::start_ready(&name, &database.unix_url, &kafka.brokers(), "", PATIENCE);
+    client.batch_execute("INSERT INTO days VALUES (2)").await.expect("insert");
+    let root = format!("{name}.public.days");
+    consume(&kafka.brokers(), &[&root], at_least(2), PATIENCE).await;
+    let admin: AdminClient<DefaultClientContext> =
+        client_config(&kafka.brokers()).create().expect("an admin client");
+    let metadata = admin.inner().fetch_metadata(None, PATIENCE).expect("metadata");
+    let own = metadata.topics().iter().map(|topic| topic.name());
+    let own: Vec<&str> = own.filter(|topic| topic.starts_with(&name)).collect();
+    assert_eq!(own, [root]);
+}
