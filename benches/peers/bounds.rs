@@ -20,6 +20,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use rowcast::config::{TableFilter, TableSettings};
+use rowcast::postgres::copy::CopyChunk;
 use rowcast::postgres::{self, ConnInfo, ConnectOptions, CopySession};
 use rowcast::snapshot::pages::{self, RANGE_BYTES};
 use rowcast::snapshot::plan::{self, Scope};
@@ -41,7 +42,14 @@ const PAGE_BYTES: u32 = 8192;
 pub(crate) fn run(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["copy", url, connections] => copy(url, number(connections)),
+        ["copy", url, connections] => {
+            copy(url, number(connections), |chunk| {
+                std::hint::black_box(chunk);
+            });
+        }
+        ["both", brokers, topic, sample, url, connections] => {
+            both(brokers, topic, Path::new(sample), url, number(connections));
+        }
         ["produce", brokers, topic, sample, rows, threads] => {
             produce(brokers, topic, Path::new(sample), number(rows), number(threads));
         }
@@ -54,8 +62,9 @@ fn number<N: std::str::FromStr>(text: &str) -> N {
     text.parse().unwrap_or_else(|_| panic!("{text} is not a number"))
 }
 
-/// Reads the published tables by ranges of their pages.
-fn copy(url: &str, connections: usize) {
+/// Reads the published tables by ranges of their pages, and hands on what comes. Gives how many rows
+/// that were.
+fn copy(url: &str, connections: usize, take: impl Fn(CopyChunk) + Sync) -> u64 {
     let info = ConnInfo::parse(url, &|_| None).expect("a URL");
     let statements = Mutex::new(block_on(statements(&info)));
     let rows = AtomicU64::new(0);
@@ -68,7 +77,7 @@ fn copy(url: &str, connections: usize) {
                     while let Some(sql) = next(&statements) {
                         let mut copy = session.copy_out(&sql).await.expect("COPY");
                         while let Some(chunk) = copy.next().await.expect("rows") {
-                            std::hint::black_box(chunk);
+                            take(chunk);
                         }
                         rows.fetch_add(copy.rows(), Ordering::Relaxed);
                     }
@@ -76,7 +85,23 @@ fn copy(url: &str, connections: usize) {
             });
         }
     });
-    assert!(rows.load(Ordering::Relaxed) > 0, "the table is not empty");
+    let rows = rows.into_inner();
+    assert!(rows > 0, "the table is not empty");
+    rows
+}
+
+/// Reads as [`copy`] does and sends as [`produce`] does, with nothing in between: for each row that it
+/// reads, whatever that says, it sends a record that was made before.
+fn both(brokers: &str, topic: &str, sample: &Path, url: &str, connections: usize) {
+    let bytes = fs::read(sample).expect("read the records");
+    let records = kept(&bytes);
+    let producer = producer(brokers);
+    let rows = copy(url, connections, |chunk| {
+        for (_, (key, value)) in chunk.rows().zip(records.iter().cycle()) {
+            send(&producer, topic, key, value);
+        }
+    });
+    finish(&producer, rows);
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -166,15 +191,7 @@ impl ProducerContext for Deliveries {
 fn produce(brokers: &str, topic: &str, sample: &Path, rows: u64, threads: u64) {
     let bytes = fs::read(sample).expect("read the records");
     let records = kept(&bytes);
-    let producer: ThreadedProducer<Deliveries> = client_config(brokers)
-        .set("enable.idempotence", "true")
-        .set("linger.ms", "5")
-        .set("compression.type", "lz4")
-        .set("socket.nagle.disable", "true")
-        .set("queue.buffering.max.messages", "0")
-        .set("queue.buffering.max.kbytes", "65536")
-        .create_with_context(Deliveries::default())
-        .expect("a producer");
+    let producer = producer(brokers);
     std::thread::scope(|scope| {
         for thread in 0..threads {
             let (producer, records) = (&producer, &records);
@@ -186,6 +203,22 @@ fn produce(brokers: &str, topic: &str, sample: &Path, rows: u64, threads: u64) {
             });
         }
     });
+    finish(&producer, rows);
+}
+
+fn producer(brokers: &str) -> ThreadedProducer<Deliveries> {
+    client_config(brokers)
+        .set("enable.idempotence", "true")
+        .set("linger.ms", "5")
+        .set("compression.type", "lz4")
+        .set("socket.nagle.disable", "true")
+        .set("queue.buffering.max.messages", "0")
+        .set("queue.buffering.max.kbytes", "65536")
+        .create_with_context(Deliveries::default())
+        .expect("a producer")
+}
+
+fn finish(producer: &ThreadedProducer<Deliveries>, rows: u64) {
     producer.flush(Duration::from_secs(120)).expect("all is delivered");
     assert_eq!(producer.context().0.load(Ordering::Relaxed), rows);
 }

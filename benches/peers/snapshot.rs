@@ -1,8 +1,9 @@
 //! A table of taxi rows, published by each contestant from the first row to the last.
 //!
 //! What bounds a snapshot is measured beside it: as many connections that read the same pages and
-//! let them go; a bare librdkafka producer that sends records of the same sizes as fast as it can; and
-//! the broker alone, which is sent the batches that rowcast made. `DEBEZIUM=1` (`make bench-debezium`)
+//! let them go; a bare librdkafka producer that sends records of the same sizes as fast as it can; both
+//! in one, which reads each row and sends a record that was made before; and the broker alone, which
+//! is sent the batches that rowcast made. `DEBEZIUM=1` (`make bench-debezium`)
 //! adds Debezium at its best tuning.
 //!
 //! The time runs from the start of a process until a consumer of committed records could see as
@@ -43,6 +44,7 @@ enum Contestant {
     RowcastExactlyOnce,
     Copy,
     Producer,
+    Both,
     Broker,
     Debezium,
 }
@@ -54,6 +56,7 @@ impl Contestant {
             Self::RowcastExactlyOnce => "rowcast to Kafka, snapshot only, exactly once",
             Self::Copy => "COPY of the same ranges, let go",
             Self::Producer => "librdkafka alone, records of the same sizes",
+            Self::Both => "COPY let go, a made record sent for each row",
             Self::Broker => "the broker alone, sent the same batches",
             Self::Debezium => "Debezium to Kafka, snapshot only, tuned",
         }
@@ -106,6 +109,7 @@ pub(crate) async fn run(kafka: &KafkaNode, rows: u64, rounds: u64) {
         Contestant::RowcastExactlyOnce,
         Contestant::Copy,
         Contestant::Producer,
+        Contestant::Both,
         Contestant::Broker,
     ];
     if std::env::var_os("DEBEZIUM").is_some() {
@@ -158,6 +162,11 @@ impl Stage<'_> {
                 let sample = self.sample.display().to_string();
                 let (rows, threads) = (self.rows.to_string(), self.connections.to_string());
                 self.send("produce", &topic, &[&sample, &rows, &threads]).await
+            }
+            Contestant::Both => {
+                let (sample, url) =
+                    (self.sample.display().to_string(), self.server.tcp_url("postgres"));
+                self.send("both", &topic, &[&sample, &url, &self.connections.to_string()]).await
             }
             Contestant::Broker => {
                 let batches = self.batches.display().to_string();
@@ -341,15 +350,4 @@ fn print(contestants: &[Contestant], runs: &[Run], rows: u64, connections: usize
             ratio(|run| run.steady_per_s),
         );
     }
-    // Who reads as COPY alone does, and sends as librdkafka alone does, needs so much of the cores.
-    let needed = |contestant: Contestant| {
-        of(contestant, |run| run.own.cpu_s + run.broker_cpu_s + run.postgres_cpu_s)
-    };
-    let needed = needed(Contestant::Copy) + needed(Contestant::Producer);
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    let all_cores = rows as f64 * cores as f64 / needed;
-    let name = format!("COPY and librdkafka on {cores} cores: {all_cores:.0} rows/s");
-    let ratio = of(Contestant::Rowcast, |run| run.steady_per_s) / all_cores;
-    println!("{name:<46} {:>10} {ratio:>10.2}", "");
 }
