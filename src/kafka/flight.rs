@@ -33,8 +33,11 @@ pub(super) const LINGER_MS: &str = "60000";
 /// batch is full lets the client's thread spin for a moment, so this is seldom.
 const PATROL: Duration = Duration::from_millis(50);
 
-/// A flight among many records hurries for this part of the pause after it: at first the shortest
-/// that the client can be asked for, and some ten times what its thread needs to wake up.
+/// The shortest that the client can be asked to hurry for, and some ten times what its thread needs to
+/// wake up.
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
+
+/// A flight that is sent after another hurries for this part of the pause after it.
 const MOMENTS: u32 = 5;
 
 /// More records than this since the last flight, within [`LINGER`], are a stream.
@@ -213,14 +216,19 @@ impl Rhythm {
         }
     }
 
-    /// A flight of what is queued begins. Gives the time that it has: the longer, the more were sent
-    /// in vain, as on a busy machine the client's thread may not get to look in a moment; but a part
-    /// of the pause, as the client's thread spins for it where batches are under way.
+    /// A flight of what is queued begins. Gives the time that it has. Among many it is a moment: the
+    /// client's thread spins for it where batches are under way, and is woken by the next full one in
+    /// any case. Few have until they land; and the longer, the more were sent in vain, as on a busy
+    /// machine that thread may not get to look in a moment.
     fn begins(&mut self, counts: Counts, now: Instant) -> Duration {
         let is_again = std::mem::replace(&mut self.is_in_air, true);
         self.pause = if is_again { PATROL.min(2 * self.pause) } else { LINGER };
         (self.last, self.quiet_since) = (now, now);
-        if counts.are_few() && !is_again { LINGER } else { self.pause / MOMENTS }
+        match (counts.are_few(), is_again) {
+            (false, _) => MOMENT,
+            (true, false) => LINGER,
+            (true, true) => self.pause / MOMENTS,
+        }
     }
 
     /// When the next flight is due; none while nothing is out.
@@ -352,7 +360,10 @@ mod tests {
     fn a_flight_of_few_hurries_until_it_lands_and_one_of_many_for_a_moment() {
         let now = Instant::now();
         assert_eq!(Rhythm::new(now).begins(counts(STREAM, 0, 0), now), LINGER);
-        assert_eq!(Rhythm::new(now).begins(counts(STREAM + 1, 0, 0), now), MS);
+        let mut many = Rhythm::new(now);
+        for _ in 0..3 {
+            assert_eq!(many.begins(counts(STREAM + 1, 0, 0), now), MOMENT);
+        }
     }
 
     #[test]
@@ -361,16 +372,16 @@ mod tests {
         let mut rhythm = Rhythm::new(now);
         let (mut at, mut times, mut pauses) = (now, Vec::new(), Vec::new());
         for _ in 0..7 {
-            times.push(rhythm.begins(counts(STREAM + 2, 1, 1), at));
+            times.push(rhythm.begins(counts(2, 1, 1), at));
             let due = rhythm.due(counts(2, 1, 2), false, at + MS).unwrap();
             pauses.push(due - at);
             at = due;
         }
-        assert_eq!(times, [1, 2, 4, 8, 10, 10, 10].map(Duration::from_millis));
+        assert_eq!(times, [5, 2, 4, 8, 10, 10, 10].map(Duration::from_millis));
         assert_eq!(pauses, [5, 10, 20, 40, 50, 50, 50].map(Duration::from_millis));
         // The next one is taken to land again.
         rhythm.due(counts(2, 2, 2), false, at);
-        assert_eq!(rhythm.begins(counts(STREAM + 2, 2, 1), at), MS);
+        assert_eq!(rhythm.begins(counts(2, 2, 1), at), LINGER);
     }
 
     proptest! {

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::delivery::{CHECKPOINT, Delivery};
 use super::error::Error;
-use super::flight::LINGER_MS;
+use super::flight::{LINGER_MS, MOMENT};
 use super::properties::creation_error;
 use super::room;
 use super::transaction::Transactions;
@@ -298,9 +298,6 @@ fn fatal(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>)
         _ => Error::Fatal { code, reason },
     })
 }
-
-/// The shortest wait there is.
-const MOMENT: Duration = Duration::from_millis(1);
 
 /// Makes librdkafka send what is queued without lingering, and waits for the reports, at most
 /// `limit`. Returns whether all came.
