@@ -42,7 +42,8 @@ pub(crate) async fn run(kafka: &KafkaNode, seconds: u64) {
     let topic = unique("ticks");
     kafka.create_topic(&topic, 1, &[]).await;
     let config = format!(
-        "[postgres]\ntables = [\"public.ticks\", \"public.load\"]\n[tables.\"public.ticks\"]\ntopic = \"{topic}\"\n"
+        "[postgres]\ntables = [\"public.ticks\", \"public.load\"]\n\
+         [tables.\"public.ticks\"]\ntopic = \"{topic}\"\n"
     );
     let mut bridge = Bridge::start_ready(
         "latency",
@@ -181,9 +182,10 @@ fn histogram() -> Histogram<u64> {
 fn print(bridged: &Histogram<u64>, loaded: &Histogram<u64>, plain: &Histogram<u64>) {
     println!("\nlatency at {RATE} rows/s, one row a transaction; milliseconds\n");
     println!("{:<42} {:>8} {:>8} {:>8} {:>8}", "", "p50", "p90", "p99", "max");
+    let beside = format!("the same beside {LOAD} rows/s of a table");
     for (name, ages) in [
         ("commit to consumer, through rowcast", bridged),
-        ("the same beside 10,000 rows/s of a table", loaded),
+        (beside.as_str(), loaded),
         ("plain producer to consumer", plain),
     ] {
         let ms = |quantile| ms(ages.value_at_quantile(quantile));

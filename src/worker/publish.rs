@@ -66,7 +66,7 @@ pub(super) struct Publisher<L> {
 /// Where a table's records go.
 #[derive(Clone)]
 struct Destination {
-    topic: Arc<str>,
+    plan: TopicPlan,
     /// None until the topic is made sure of, with the first record: the server also describes
     /// partitions whose changes it tells as their root's.
     limit: Option<Limit>,
@@ -106,7 +106,7 @@ impl<L: Lookup> Publisher<L> {
         before: Option<&Relation>,
     ) -> Result<(), Halt> {
         if let Some(plan) = self.place(relation)? {
-            report(before, relation, &plan);
+            report(before, relation, plan);
         }
         Ok(())
     }
@@ -114,14 +114,14 @@ impl<L: Lookup> Publisher<L> {
     /// The same without a word to the operator, and makes sure of the topic.
     pub(super) fn settle(&mut self, relation: &Arc<Relation>) -> Result<(), Halt> {
         self.place(relation)?;
-        let Self { lookup, router, encoder, policy, topics, .. } = self;
-        if let Some(destination) = topics.get_mut(&relation.oid) {
-            destination.limit = Some(make_sure(relation, lookup, router, encoder, policy)?);
+        let Self { lookup, encoder, policy, topics, .. } = self;
+        if let Some(Destination { plan, limit }) = topics.get_mut(&relation.oid) {
+            *limit = Some(make_sure(relation, plan, lookup, encoder, policy)?);
         }
         Ok(())
     }
 
-    fn place(&mut self, relation: &Arc<Relation>) -> Result<Option<TopicPlan>, Halt> {
+    fn place(&mut self, relation: &Arc<Relation>) -> Result<Option<&TopicPlan>, Halt> {
         let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
         let captured = self.policy.captured.as_ref();
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {
@@ -133,14 +133,14 @@ impl<L: Lookup> Publisher<L> {
         }
         let plan = self.router.topic(schema, table)?;
         self.encoder.announce(relation, &plan.name)?;
-        self.topics.insert(*oid, Destination { topic: Arc::clone(&plan.name), limit: None });
-        Ok(Some(plan))
+        let place = self.topics.entry(*oid).insert_entry(Destination { plan, limit: None });
+        Ok(Some(&place.into_mut().plan))
     }
 
     /// Takes over what another found out of a table.
     pub(super) fn learn(&mut self, relation: &Arc<Relation>, from: &Self) -> Result<(), Halt> {
         if let Some(destination) = from.topics.get(&relation.oid) {
-            self.encoder.announce(relation, &destination.topic)?;
+            self.encoder.announce(relation, &destination.plan.name)?;
             self.topics.insert(relation.oid, destination.clone());
         }
         Ok(())
@@ -161,10 +161,12 @@ impl<L: Lookup> Publisher<L> {
         let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
         let (topic, limit) = match change.relation() {
             Some(relation) => match topics.get_mut(&relation.oid) {
-                Some(Destination { topic, limit: Some(limit) }) => (&*topic, Some(*limit)),
-                Some(Destination { topic, limit }) => {
-                    let made = make_sure(relation, lookup, router, encoder, policy)?;
-                    (&*topic, Some(*limit.insert(made)))
+                Some(Destination { plan, limit }) => {
+                    let limit = match *limit {
+                        Some(limit) => limit,
+                        None => *limit.insert(make_sure(relation, plan, lookup, encoder, policy)?),
+                    };
+                    (&plan.name, Some(limit))
                 }
                 // The topic of a relation is found before the relation is known to the assembler.
                 None => return Ok(None),
@@ -244,12 +246,12 @@ impl<L: Lookup> Publisher<L> {
 /// Makes sure of a table's topic. Gives how large its records may be.
 fn make_sure(
     relation: &Relation,
+    plan: &TopicPlan,
     lookup: &mut impl Lookup,
-    router: &mut Router,
     encoder: &Encoder,
     policy: &Policy,
-) -> Result<Limit, Halt> {
-    let limit = lookup.ensure_topic(&router.topic(&relation.schema, &relation.table)?)?;
+) -> Result<Limit, Error> {
+    let limit = lookup.ensure_topic(plan)?;
     Ok(policy.oversize.limit(limit, encoder.may_cut(relation)))
 }
 

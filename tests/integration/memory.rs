@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::TestDatabase;
+use crate::support::usage::usage;
 use crate::support::{PATIENCE, eventually, unique};
 
 /// Of the 30 MB that `docs/memory.md` gives the process beside `memory`, what is not the program's
@@ -46,16 +47,9 @@ fn metric(bridge: &Bridge, name: &str) -> Option<u64> {
     line.split(' ').nth(1)?.parse().ok()
 }
 
-/// User and system time so far.
-fn cpu_time(bridge: &Bridge) -> Duration {
-    let pid = bridge.pid().expect("it runs");
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    // The name, in parentheses, may hold spaces; the numbers come after it.
-    let (_, numbers) = stat.rsplit_once(')').expect("a name");
-    let ticks = numbers.split_whitespace().skip(11).take(2);
-    // Linux counts in hundredths of a second whatever its own clock does.
-    let hundredths: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(10 * hundredths)
+/// User and system time so far, in seconds.
+fn cpu_s(bridge: &Bridge) -> f64 {
+    usage(bridge.pid().expect("it runs")).expect("it runs").cpu_s
 }
 
 async fn acknowledged(bridge: &Bridge, records: u64) {
@@ -149,11 +143,11 @@ async fn a_broker_that_takes_nothing_under_full_load_costs_neither_memory_nor_a_
             .await
         };
         let times = refused(20).await;
-        let (since, before) = (Instant::now(), cpu_time(&bridge));
+        let (since, before) = (Instant::now(), cpu_s(&bridge));
         refused(times + 20).await;
-        let (took, used) = (since.elapsed(), cpu_time(&bridge) - before);
-        println!("{used:?} of {took:?} at work");
-        assert!(used < took / 2, "{used:?} of {took:?} at work for a broker that takes nothing");
+        let (took, used) = (since.elapsed().as_secs_f64(), cpu_s(&bridge) - before);
+        println!("{used:.2} s of {took:.2} s at work");
+        assert!(used < took / 2.0, "{used} s of {took} s at work for a broker that takes nothing");
         let queued = metric(&bridge, "rowcast_records_sent_total").expect("counted");
         println!("{queued} records wait");
         assert!(queued < rows, "the rest waits in the database");

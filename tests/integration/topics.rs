@@ -11,6 +11,10 @@ use crate::support::kafka::{client_config, kafka_or_skip};
 use crate::support::postgres::TestDatabase;
 use crate::support::{PATIENCE, unique};
 
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    client_config(brokers).create().expect("an admin client")
+}
+
 /// The hash of Java clients' default partitioner, as its own sources compute it.
 /// <https://kafka.apache.org/protocol>
 fn murmur2(data: &[u8]) -> u32 {
@@ -96,8 +100,7 @@ async fn a_topic_is_made_with_its_partitions_and_settings_on_first_need() {
         "the record's time is the commit's"
     );
 
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(&kafka.brokers()).create().expect("an admin client");
+    let admin = admin(&kafka.brokers());
     let metadata = admin.inner().fetch_metadata(Some(&topic), PATIENCE).expect("metadata");
     assert_eq!(metadata.topics()[0].partitions().len(), 2);
     let options = AdminOptions::new().request_timeout(Some(Duration::from_secs(10)));
@@ -120,8 +123,7 @@ async fn an_existing_topic_is_left_as_it_is() {
         Bridge::start_ready(&name, &database.unix_url, &kafka.brokers(), &config, PATIENCE);
     client.batch_execute("INSERT INTO t VALUES (1)").await.expect("insert");
     consume(&kafka.brokers(), &[&topic], at_least(1), PATIENCE).await;
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(&kafka.brokers()).create().expect("an admin client");
+    let admin = admin(&kafka.brokers());
     let metadata = admin.inner().fetch_metadata(Some(&topic), PATIENCE).expect("metadata");
     assert_eq!(metadata.topics()[0].partitions().len(), 4);
     let log = bridge.log();
@@ -146,8 +148,7 @@ async fn a_partition_whose_changes_are_its_roots_has_no_topic_made() {
     client.batch_execute("INSERT INTO days VALUES (2)").await.expect("insert");
     let root = format!("{name}.public.days");
     consume(&kafka.brokers(), &[&root], at_least(2), PATIENCE).await;
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(&kafka.brokers()).create().expect("an admin client");
+    let admin = admin(&kafka.brokers());
     let metadata = admin.inner().fetch_metadata(None, PATIENCE).expect("metadata");
     let own = metadata.topics().iter().map(|topic| topic.name());
     let own: Vec<&str> = own.filter(|topic| topic.starts_with(&name)).collect();

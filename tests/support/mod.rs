@@ -22,6 +22,7 @@ pub(crate) mod load;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod relay;
+pub(crate) mod usage;
 pub(crate) mod witness;
 
 use std::io::Write as _;
