@@ -43,6 +43,9 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("compression.type", "compression.codec", "lz4"),
     ("client.id", "client.id", "rowcast"),
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
+    // As Java's clients have it. librdkafka's own ten seconds outlast an election: it asks who
+    // coordinates transactions only when an attempt to reach the dead coordinator has failed.
+    ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "1000"),
     // Without it, Nagle's algorithm holds a lone record back.
     ("socket.nagle.disable", "socket.nagle.disable", "true"),
     // A metadata answer must never make a topic with the broker's defaults instead of ours.

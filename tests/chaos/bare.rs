@@ -40,8 +40,10 @@ impl Bare {
             config.delivery = Delivery::ExactlyOnce;
         }
         let settings = config.resolve("bare").expect("a configuration");
-        let producer = client_config(&settings).expect("properties").create();
-        let producer: BaseProducer = producer.expect("a producer");
+        let mut properties = client_config(&settings).expect("properties");
+        // Without the flight that hurries each batch for rowcast, one would wait for its linger.
+        properties.set("linger.ms", "0");
+        let producer: BaseProducer = properties.create().expect("a producer");
         let stop = Arc::<AtomicBool>::default();
         let (told, topic) = (Arc::clone(&stop), topic.to_owned());
         let thread = std::thread::spawn(move || {

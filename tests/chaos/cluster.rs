@@ -93,6 +93,8 @@ async fn run(mode: Mode) {
     println!("CHAOS_MODE={} CHAOS_SEED={seed}", mode.word());
     let load = load::start(&database.unix_url, seed);
     wait_for(&watcher, &client).await;
+    // One that is still about to start is not held up.
+    wait_for_more(&bare_watcher).await;
     watcher.take_longest_delay();
     bare_watcher.take_longest_delay();
 
@@ -115,11 +117,7 @@ async fn run(mode: Mode) {
             kafka.wait_until_whole(RETURN);
         });
         wait_for(&watcher, &client).await;
-        let count = bare_watcher.count();
-        eventually(2 * STANDSTILL, "the bare producer's records", async || {
-            (bare_watcher.count() > count).then_some(())
-        })
-        .await;
+        wait_for_more(&bare_watcher).await;
         let (stop, bare) = (watcher.take_longest_delay(), bare_watcher.take_longest_delay());
         println!(
             "{victim:?}: node {} died and came back (controls: {controls}, coordinates: \
@@ -168,4 +166,13 @@ async fn wait_for(watcher: &Watcher, client: &tokio_postgres::Client) {
     eventually(2 * STANDSTILL, "rows to flow", async || (watcher.newest() >= end).then_some(()))
         .await;
     println!("rows flow after {:?}", begun.elapsed());
+}
+
+/// Waits until the bare producer's records are seen that it writes from now on, or did just before.
+async fn wait_for_more(watcher: &Watcher) {
+    let count = watcher.count();
+    eventually(2 * STANDSTILL, "the bare producer's records", async || {
+        (watcher.count() > count).then_some(())
+    })
+    .await;
 }

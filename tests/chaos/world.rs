@@ -39,7 +39,6 @@ position_headers = true
 connect_timeout = \"2s\"
 [kafka.properties]
 \"socket.timeout.ms\" = \"3000\"
-\"reconnect.backoff.max.ms\" = \"500\"
 ";
 
 /// Partitions of each topic.

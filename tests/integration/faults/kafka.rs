@@ -14,8 +14,7 @@ async fn kafka_that_is_down_at_the_start_is_waited_for_and_a_topic_that_is_delet
     create_table(&client).await;
     let (name, brokers) = (unique("down"), kafka.brokers());
     kafka.stop();
-    let config = "[kafka.properties]\n\"topic.metadata.propagation.max.ms\" = \"1000\"\n\
-                  \"reconnect.backoff.max.ms\" = \"500\"\n";
+    let config = "[kafka.properties]\n\"topic.metadata.propagation.max.ms\" = \"1000\"\n";
     let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, config);
     readyz(&bridge, 503, "").await;
     // A slot that nobody drains would hold the server's WAL.
