@@ -46,6 +46,11 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     // As Java's clients have it. librdkafka's own ten seconds outlast an election: it asks who
     // coordinates transactions only when an attempt to reach the dead coordinator has failed.
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "1000"),
+    // A host that is gone refuses nothing. By librdkafka's own minute, and half of one to connect,
+    // rows stand still for two where the coordinator was there, long after others are elected. What
+    // is slow and not gone is sent once more, and taken once: batches are numbered.
+    ("socket.timeout.ms", "socket.timeout.ms", "10000"),
+    ("socket.connection.setup.timeout.ms", "socket.connection.setup.timeout.ms", "10000"),
     // Without it, Nagle's algorithm holds a lone record back.
     ("socket.nagle.disable", "socket.nagle.disable", "true"),
     // A metadata answer must never make a topic with the broker's defaults instead of ours.

@@ -110,6 +110,16 @@ impl KafkaCluster {
         self.nodes[node].start_again();
     }
 
+    /// SIGSTOP to a node: its host keeps its connections and answers nothing.
+    pub(crate) fn freeze(&self, node: usize) {
+        self.nodes[node].freeze();
+    }
+
+    /// Lets a node that was frozen go on.
+    pub(crate) fn thaw(&self, node: usize) {
+        self.nodes[node].thaw();
+    }
+
     /// What the nodes are now, as far as a client and their logs tell.
     pub(crate) fn roles(&self) -> [Roles; NODES] {
         let mut roles = [Roles::default(); NODES];
