@@ -157,6 +157,7 @@ impl Bridge {
         let worker = spawn_worker(worker, received)?;
         let (heard, confirmed) = ((exchange, outcomes), line.ledger.subscribe());
         let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);
+        let all_read = coordinator.all_read();
         // Takes snapshots beside the stream, for as long as that runs.
         let _beside = Beside(tokio::spawn(coordinator.run()));
         self.metrics.streaming.set(1);
@@ -167,6 +168,10 @@ impl Bridge {
             from = %line.ledger.standing().confirmed,
             "streaming"
         );
+        if start.checkpoint.snapshots.is_only {
+            let checkpoint = start.checkpoint;
+            return self.stream_until_read(line, worker, shutdown, all_read, checkpoint).await;
+        }
         self.stream(line, worker, shutdown).await
     }
 
@@ -320,7 +325,7 @@ impl Bridge {
         }
     }
 
-    async fn stream(
+    pub(super) async fn stream(
         &self,
         mut line: Line,
         mut worker: Publishing<Ended>,

@@ -99,10 +99,17 @@ pub(super) async fn course(
                 tracing::info!(timeline, now, "failover: the server has all that was published");
             }
             let snapshots = checkpoint.map(|before| Arc::clone(&before.snapshots));
-            let snapshots = snapshots.unwrap_or_default();
-            if settings.snapshot.mode == SnapshotMode::Only {
-                tracing::info!("nothing is to be streamed: all rows are read, with a new slot");
-                return Ok(from_the_start(true));
+            let mut snapshots = snapshots.unwrap_or_default();
+            match (settings.snapshot.mode, snapshots.is_only) {
+                (SnapshotMode::Only, true) => {
+                    tracing::info!("the snapshot that was cut off goes on beside the stream");
+                }
+                (SnapshotMode::Only, false) => {
+                    tracing::info!("nothing is to be streamed: all rows are read, with a new slot");
+                    return Ok(from_the_start(true));
+                }
+                (_, true) => Arc::make_mut(&mut snapshots).is_only = false,
+                (_, false) => {}
             }
             let is_new = checkpoint.is_none_or(|before| before.source != source);
             let (makes_slot, takes_snapshot) = (false, false);

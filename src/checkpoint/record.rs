@@ -159,7 +159,7 @@ mod tests {
         r#""progress":{"keys":{"columns":["id"],"missing":"id < 3","after":["7"],"#,
         r#""last":["9000"]}}}],"#,
         r#""requests":[{"id":"b2","tables":["public.z*"],"condition":"id > 1","#,
-        r#""reason":"asked"}]}"#,
+        r#""reason":"asked"}],"is_only":true}"#,
     );
 
     fn checkpoint() -> Checkpoint {
@@ -232,7 +232,7 @@ mod tests {
             condition: Some("id > 1".to_owned()),
             reason: SnapshotReason::Asked,
         }];
-        let snapshots = Arc::new(Snapshots { tables, requests });
+        let snapshots = Arc::new(Snapshots { tables, requests, is_only: true });
         let written = Checkpoint { snapshots, ..checkpoint() };
         let mut out = Vec::new();
         written.write(&mut out);
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn a_request_alone_is_kept_and_snapshots_without_the_field_have_none() {
         let request = SnapshotRequest::new(Vec::new(), None, SnapshotReason::Asked);
-        let snapshots = Snapshots { tables: Vec::new(), requests: vec![request] };
+        let snapshots = Snapshots { requests: vec![request], ..Snapshots::default() };
         let written = Checkpoint { snapshots: Arc::new(snapshots), ..checkpoint() };
         let mut out = Vec::new();
         written.write(&mut out);

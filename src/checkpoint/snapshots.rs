@@ -19,13 +19,16 @@ pub struct Snapshots {
     /// Requests of which nobody has said yet which tables they mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<SnapshotRequest>,
+    /// Whether the pipeline ends once there are none: it began with `snapshot.mode = "only"`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_only: bool,
 }
 
 impl Snapshots {
     /// Whether there is nothing to go on with.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.requests.is_empty()
+        self.tables.is_empty() && self.requests.is_empty() && !self.is_only
     }
 }
 

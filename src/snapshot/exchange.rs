@@ -105,7 +105,7 @@ impl Edit {
 
     /// Carries it out.
     pub fn apply(self, snapshots: &mut Snapshots) {
-        let Snapshots { tables, requests } = snapshots;
+        let Snapshots { tables, requests, .. } = snapshots;
         match self {
             Self::Put(new) => {
                 let is_it = |of: &&mut TableSnapshot| {

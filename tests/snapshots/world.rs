@@ -7,6 +7,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use rowcast::admin::List;
 use rowcast::snapshot::{SnapshotState, SnapshotStatus};
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio_postgres::Client;
 
@@ -104,9 +105,8 @@ impl World {
         client.batch_execute(&script).await.expect("make the tables");
         client.batch_execute("ANALYZE").await.expect("analyze");
         let name = unique("snapshots");
-        for table in &TABLES {
+        for (table, topic) in TABLES.iter().zip(topics(&name)) {
             let partitions = if table.key.is_empty() { 1 } else { 3 };
-            let topic = format!("{name}.public.{}", table.name);
             kafka.create_topic(&topic, partitions, &[]).await;
         }
         Ok(Self {
@@ -180,7 +180,7 @@ impl World {
         let moment = random.random_range(0..if reading { 700 } else { 3_000 });
         tokio::time::sleep(Duration::from_millis(moment)).await;
         if self.has_ended() {
-            return self.start_again();
+            return;
         }
         let said = self.bridge().get("/readyz").map(|(_, said)| said.trim().to_owned());
         self.kill();
@@ -333,7 +333,7 @@ impl World {
     /// Replays what is published by now.
     fn replay(&mut self) {
         block_in_place(|| {
-            let topics = TABLES.map(|table| format!("{}.public.{}", self.name, table.name));
+            let topics = topics(&self.name);
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let brokers = self.kafka.brokers();
             let reader = self.reader.get_or_insert_with(|| {
@@ -410,4 +410,23 @@ impl World {
     pub(crate) fn moments(&self) -> StdRng {
         StdRng::seed_from_u64(self.seed)
     }
+}
+
+impl Drop for World {
+    /// All rounds share the brokers, whose memory the topics of a hundred would fill.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        self.bridge = None;
+        self.reader = None;
+        let topics = topics(&self.name);
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        block_in_place(|| Handle::current().block_on(self.kafka.delete_topics(&topics)));
+    }
+}
+
+/// A topic for each table, in their order.
+fn topics(name: &str) -> Vec<String> {
+    TABLES.iter().map(|table| format!("{name}.public.{}", table.name)).collect()
 }

@@ -147,9 +147,13 @@ impl KafkaNode {
 
     /// Deletes a topic.
     pub(crate) async fn delete_topic(&self, name: &str) {
+        self.delete_topics(&[name]).await;
+    }
+
+    pub(crate) async fn delete_topics(&self, names: &[&str]) {
         let admin: AdminClient<DefaultClientContext> =
             client_config(&self.brokers()).create().expect("an admin client");
-        let deleted = admin.delete_topics(&[name], &AdminOptions::new()).await.expect("ask for it");
+        let deleted = admin.delete_topics(names, &AdminOptions::new()).await.expect("ask for it");
         for result in deleted {
             result.unwrap_or_else(|(topic, code)| panic!("delete topic {topic}: {code}"));
         }

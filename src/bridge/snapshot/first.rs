@@ -13,13 +13,15 @@ use super::super::line::{Cause, Line, Publishing};
 use super::super::lookup::RowLookup;
 use super::super::session::Outlet;
 use super::super::setup::{self, Export, Start};
-use super::super::{Bridge, StopOnDrop};
+use super::super::{Bridge, StopOnDrop, told};
 use super::pages::{PageReader, Reading};
 use crate::admin::State;
 use crate::change::KeyChoice;
 use crate::checkpoint::{
-    Checkpoint, LeafProgress, PageProgress, SnapshotReason, Snapshots, TableProgress, TableSnapshot,
+    Checkpoint, LeafProgress, Ledger, PageProgress, SnapshotReason, Snapshots, TableProgress,
+    TableSnapshot,
 };
+use crate::config::SnapshotMode;
 use crate::error::Error;
 use crate::kafka::Producer;
 use crate::lsn::Lsn;
@@ -30,7 +32,7 @@ use crate::snapshot::pages::ranges;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Plan, plan};
 use crate::worker::snapshot::{FirstSnapshot, Leaf, Stamp, Table};
-use crate::worker::{Checkpointing, Stop};
+use crate::worker::{Checkpointing, Ended, Stop};
 
 pub(super) const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
 
@@ -90,7 +92,11 @@ impl Bridge {
         }
         let tables = self.tables(catalog, &plan).await?;
         let listed = tables.iter().map(|table| listed(table, lsn, &shows)).collect();
-        start.checkpoint.snapshots = Arc::new(Snapshots { tables: listed, ..Snapshots::default() });
+        start.checkpoint.snapshots = Arc::new(Snapshots {
+            tables: listed,
+            is_only: settings.snapshot.mode == SnapshotMode::Only,
+            ..Snapshots::default()
+        });
         tracing::info!(
             tables = plan.tables.len(),
             pages = plan.tables.iter().map(plan::Table::pages).sum::<u64>(),
@@ -170,7 +176,33 @@ impl Bridge {
         }
     }
 
-    /// Nothing is to be streamed: the slot goes, and the next start is a first one again.
+    /// Publishes the stream until the rest of a first snapshot is read beside it, which was cut off:
+    /// its rows and the changes since then are the tables. Then the pipeline ends.
+    pub(in super::super) async fn stream_until_read(
+        &self,
+        line: Line,
+        worker: Publishing<Ended>,
+        mut shutdown: watch::Receiver<bool>,
+        mut all_read: watch::Receiver<bool>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        let (producer, ledger) = (Arc::clone(&line.producer), Arc::clone(&line.ledger));
+        let (stop, stopped) = watch::channel(false);
+        let mut streaming = std::pin::pin!(self.stream(line, worker, stopped));
+        let is_over = tokio::select! {
+            ended = &mut streaming => return ended,
+            () = told(&mut shutdown) => false,
+            () = told(&mut all_read) => true,
+        };
+        if is_over {
+            tracing::info!("what was left of the first snapshot is published");
+        }
+        stop.send_replace(true);
+        streaming.await?;
+        if is_over { self.end_pipeline(&producer, &ledger, checkpoint).await } else { Ok(()) }
+    }
+
+    /// Nothing is to be streamed.
     pub(in super::super) async fn end_with_the_snapshot(
         &self,
         mut line: Line,
@@ -178,8 +210,18 @@ impl Bridge {
     ) -> Result<(), Error> {
         self.enter(State::Draining);
         line.close().await;
+        self.end_pipeline(&line.producer, &line.ledger, checkpoint).await
+    }
+
+    /// The slot goes, and the next start is a first one again.
+    async fn end_pipeline(
+        &self,
+        producer: &Arc<Producer>,
+        ledger: &Arc<Ledger>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
         let intent = Checkpoint::intent(checkpoint.source, checkpoint.generation + 1);
-        self.write_checkpoint(&line.producer, &line.ledger, intent).await?;
+        self.write_checkpoint(producer, ledger, intent).await?;
         let options = setup::connect_options(&self.settings);
         let client = postgres::client::connect(&self.conninfo, &options).await?;
         slot::drop(&client, &self.settings.slot).await?;

@@ -170,6 +170,43 @@ async fn only_reads_drops_its_slot_and_ends_and_does_the_same_when_started_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_that_was_cut_off_goes_on_beside_the_stream_and_ends_when_all_is_read() {
+    let config = "[snapshot]\nmode = \"only\"\n[tables.\"public.rides\"]\n\
+                  snapshot_where = \"pg_advisory_xact_lock_shared(7) IS NOT NULL\"\n";
+    let server = PostgresServer::shared();
+    let mut scenario = Scenario::prepare(server, config, SETUP, &["public.rides"]).await;
+    // Whoever reads the table waits for this.
+    let holder = scenario.connect().await;
+    holder.batch_execute("SELECT pg_advisory_lock(7)").await.expect("lock");
+    scenario.launch();
+    let waiting = "SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event = 'advisory'";
+    eventually(PATIENCE, "the rows to be read", async || {
+        let rows = scenario.client.query(waiting, &[]).await.expect("ask");
+        (!rows.is_empty()).then_some(())
+    })
+    .await;
+    scenario.bridge.as_mut().expect("a bridge").kill();
+    scenario.sql("INSERT INTO rides VALUES (2, 'since it began')").await;
+    holder.batch_execute("SELECT pg_advisory_unlock(7)").await.expect("unlock");
+    scenario.launch();
+    assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
+    let slots = "SELECT FROM pg_replication_slots WHERE slot_name = $1";
+    let slots = scenario.client.query(slots, &[&scenario.slot()]).await.expect("ask");
+    assert_eq!(slots.len(), 0, "the slot is dropped");
+    let mut events = scenario.all_events("public.rides").await;
+    events[1..].sort_by_key(|event| event.short().to_string());
+    let written = "since it began";
+    let expected = json!([event("c", 2, written), event("r", 1, "before"), event("r", 2, written)]);
+    assert_eq!(short(&events), expected);
+
+    // And the next start is a first one again.
+    scenario.launch();
+    assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
+    assert_eq!(scenario.all_events("public.rides").await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_only_the_next_mode_begins_with_all_rows() {
     let mut scenario = scenario("only").await;
     scenario.launch();

@@ -72,6 +72,9 @@ pub(in crate::bridge) struct Coordinator {
     ended: VecDeque<SnapshotStatus>,
     /// Whose turn it was.
     turn: usize,
+    /// Whether there is nothing to read, and all that there was is published or was given up by
+    /// somebody.
+    all_read: watch::Sender<bool>,
 }
 
 impl Coordinator {
@@ -95,6 +98,7 @@ impl Coordinator {
             tasks: Vec::new(),
             ended: VecDeque::new(),
             turn: 0,
+            all_read: watch::Sender::new(false),
         };
         for snapshot in &stands.tables {
             let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
@@ -107,6 +111,11 @@ impl Coordinator {
         coordinator
     }
 
+    /// Turns true when nothing is left to be read; never where a table's snapshot has failed.
+    pub(in crate::bridge) fn all_read(&self) -> watch::Receiver<bool> {
+        self.all_read.subscribe()
+    }
+
     /// Goes on until it is dropped.
     pub(in crate::bridge) async fn run(mut self) {
         loop {
@@ -116,6 +125,10 @@ impl Coordinator {
             // Not before: whoever waits for something of one task knows it by its place.
             self.tasks.retain(|task| !task.is_over);
             self.show();
+            let is_failed = |status: &SnapshotStatus| status.state == SnapshotState::Failed;
+            if self.tasks.is_empty() && !self.ended.iter().any(is_failed) {
+                self.all_read.send_replace(true);
+            }
             let next = self.next_task();
             // A command is obeyed between two chunks.
             let patience = next.map_or_else(|| self.wait(), |_| Duration::ZERO);
