@@ -422,7 +422,7 @@ impl Drop for World {
         self.reader = None;
         let topics = topics(&self.name);
         let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
-        block_in_place(|| Handle::current().block_on(self.kafka.delete_topics(&topics)));
+        block_in_place(|| Handle::current().block_on(self.kafka.discard_topics(&topics)));
     }
 }
 

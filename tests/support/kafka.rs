@@ -15,9 +15,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rustix::process::Signal;
@@ -147,16 +148,22 @@ impl KafkaNode {
 
     /// Deletes a topic.
     pub(crate) async fn delete_topic(&self, name: &str) {
-        self.delete_topics(&[name]).await;
-    }
-
-    pub(crate) async fn delete_topics(&self, names: &[&str]) {
-        let admin: AdminClient<DefaultClientContext> =
-            client_config(&self.brokers()).create().expect("an admin client");
-        let deleted = admin.delete_topics(names, &AdminOptions::new()).await.expect("ask for it");
+        let deleted = self.deleted(&[name]).await.expect("ask for it");
         for result in deleted {
             result.unwrap_or_else(|(topic, code)| panic!("delete topic {topic}: {code}"));
         }
+    }
+
+    /// Deletes topics that nobody needs any more, as far as that can be had.
+    pub(crate) async fn discard_topics(&self, names: &[&str]) {
+        // Those that stay do no harm but for the memory that they take.
+        let _ = self.deleted(names).await;
+    }
+
+    async fn deleted(&self, names: &[&str]) -> KafkaResult<Vec<TopicResult>> {
+        let admin: AdminClient<DefaultClientContext> =
+            client_config(&self.brokers()).create().expect("an admin client");
+        admin.delete_topics(names, &AdminOptions::new()).await
     }
 
     fn start_with(
