@@ -169,8 +169,8 @@ async fn only_reads_drops_its_slot_and_ends_and_does_the_same_when_started_again
     assert_eq!(short(&events[1..]), json!([event("r", 1, "after")]));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_that_was_cut_off_goes_on_beside_the_stream_and_ends_when_all_is_read() {
+/// One that was killed while it read its only table, of which a row was written since.
+async fn only_cut_off() -> Scenario {
     let config = "[snapshot]\nmode = \"only\"\n[tables.\"public.rides\"]\n\
                   snapshot_where = \"pg_advisory_xact_lock_shared(7) IS NOT NULL\"\n";
     let server = PostgresServer::shared();
@@ -189,6 +189,12 @@ async fn only_that_was_cut_off_goes_on_beside_the_stream_and_ends_when_all_is_re
     scenario.bridge.as_mut().expect("a bridge").kill();
     scenario.sql("INSERT INTO rides VALUES (2, 'since it began')").await;
     holder.batch_execute("SELECT pg_advisory_unlock(7)").await.expect("unlock");
+    scenario
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_that_was_cut_off_goes_on_beside_the_stream_and_ends_when_all_is_read() {
+    let mut scenario = only_cut_off().await;
     scenario.launch();
     assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
     let slots = "SELECT FROM pg_replication_slots WHERE slot_name = $1";
@@ -204,6 +210,21 @@ async fn only_that_was_cut_off_goes_on_beside_the_stream_and_ends_when_all_is_re
     scenario.launch();
     assert_eq!(scenario.ended(), Some(0), "log:\n{}", scenario.log());
     assert_eq!(scenario.all_events("public.rides").await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_that_was_cut_off_becomes_a_stream_when_the_next_start_is_to_stream() {
+    let mut scenario = only_cut_off().await;
+    scenario.configure("[snapshot]\nmode = \"initial\"\n");
+    scenario.run();
+    let done = ["public.rides", "first", "done"].map(str::to_owned);
+    eventually(PATIENCE, "the table to be read", async || {
+        (listed(&scenario) == [done.clone()]).then_some(())
+    })
+    .await;
+    scenario.sql("INSERT INTO rides VALUES (3, 'streamed')").await;
+    let events = scenario.events("public.rides").await;
+    assert_eq!(short(&events[3..]), json!([event("c", 3, "streamed")]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
