@@ -56,7 +56,8 @@ async fn a_producer_whose_connections_are_dead_is_replaced_once_others_are_answe
     create_table(&client).await;
     let (name, brokers) = (unique("swallowed"), format!("127.0.0.1:{}", relay.port()));
     // Without the watchdog, the client holds on to its connections for a minute.
-    let config = "[watchdog]\nkafka_stalled_after = \"2s\"\n[kafka]\ndrain_timeout = \"1s\"\n";
+    let config = "[watchdog]\nkafka_stalled_after = \"2s\"\n[kafka]\ndrain_timeout = \"1s\"\n\
+                  [kafka.properties]\n\"socket.timeout.ms\" = \"60000\"\n";
     let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
     write(&client, 1..=100).await;
     all_arrive(&kafka.brokers(), &name, &client).await;
