@@ -138,8 +138,8 @@ pub enum Error {
         slot: String,
         /// The server process that holds it.
         pid: Option<i32>,
-        /// As reported.
-        source: Box<ServerError>,
+        /// As reported; none where it was seen before it was tried.
+        source: Option<Box<ServerError>>,
     },
     /// There is no such slot.
     #[error("the replication slot {slot:?} does not exist")]
@@ -256,7 +256,10 @@ impl Error {
         let Self::Server(source) = self else { return self };
         let slot = slot.to_owned();
         match source.sqlstate.as_str() {
-            "55006" => Self::SlotActive { slot, pid: last_number(&source.message), source },
+            "55006" => {
+                let pid = last_number(&source.message);
+                Self::SlotActive { slot, pid, source: Some(source) }
+            }
             "42704" => Self::SlotMissing { slot, source },
             "42710" => Self::SlotExists { slot, source },
             // Invalidated, or a segment that is no longer there.
@@ -287,7 +290,7 @@ impl Error {
             | Self::TooManyWalsenders(error)
             | Self::TooManySlots(error)
             | Self::Server(error)
-            | Self::SlotActive { source: error, .. }
+            | Self::SlotActive { source: Some(error), .. }
             | Self::SlotMissing { source: error, .. }
             | Self::SlotExists { source: error, .. }
             | Self::WalRemoved { source: error, .. } => Some(&error.sqlstate),
