@@ -31,8 +31,10 @@ use crate::watch::Watcher;
 const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// How much longer than a bare producer's records rows may stand still: each of the two asks for the
-/// new leaders at times of its own, up to a second apart, and finds the answers of a busy machine.
-const SLACK: Duration = Duration::from_secs(3);
+/// coordinator and for the leaders at times of its own, up to a second apart each; what has gathered
+/// is committed a second's worth at a time, which a busy machine sends more slowly than three
+/// records. It was 4 s at most; a coordinator that is asked for every ten seconds costs 8 and more.
+const SLACK: Duration = Duration::from_secs(6);
 
 /// Longest time that rows stand still when a node falls silent: twice ten seconds for what was asked
 /// of it (`socket.timeout.ms`), as it may be that what is asked first after the election is asked of
