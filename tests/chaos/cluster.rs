@@ -31,10 +31,8 @@ use crate::watch::Watcher;
 const STANDSTILL: Duration = Duration::from_secs(30);
 
 /// How much longer than a bare producer's records rows may stand still: each of the two asks for the
-/// coordinator and for the leaders at times of its own, up to a second apart each; what has gathered
-/// is committed a second's worth at a time, which a busy machine sends more slowly than three
-/// records. It was 4 s at most; a coordinator that is asked for every ten seconds costs 8 and more.
-const SLACK: Duration = Duration::from_secs(6);
+/// new leaders at times of its own, up to a second apart, and finds the answers of a busy machine.
+const SLACK: Duration = Duration::from_secs(3);
 
 /// Longest time that rows stand still when a node falls silent: twice ten seconds for what was asked
 /// of it (`socket.timeout.ms`), as it may be that what is asked first after the election is asked of
@@ -105,12 +103,17 @@ async fn run(mode: Mode) {
     println!("CHAOS_MODE={} CHAOS_SEED={seed}", mode.word());
     let load = load::start(&database.unix_url, seed);
     wait_for(&watcher, &client).await;
+    // A table's first row waits until the brokers have told of its topic, which those that elect don't.
+    eventually(2 * STANDSTILL, "a row of each table", async || {
+        (watcher.topics() == topics.len()).then_some(())
+    })
+    .await;
     // One that is still about to start is not held up.
     wait_for_more(&bare_watcher).await;
     watcher.take_longest_delay();
     bare_watcher.take_longest_delay();
 
-    let mut stops = Vec::new();
+    let (mut stops, mut silence) = (Vec::new(), Duration::ZERO);
     for victim in [Victim::Controller, Victim::Coordinator, Victim::Leader, Victim::Silent] {
         let roles = block_in_place(|| kafka.roles());
         let node = match victim {
@@ -141,7 +144,11 @@ async fn run(mode: Mode) {
             {coordinates}): the longest from commit to sight {stop:?}, of a bare producer {bare:?}",
             node + 1
         );
-        stops.push((victim, stop, if silent { SILENCE } else { bare + SLACK }));
+        if silent {
+            silence = stop;
+        } else {
+            stops.push((stop, bare));
+        }
     }
     block_in_place(|| bare.stop());
     bare_watcher.stop();
@@ -165,13 +172,19 @@ async fn run(mode: Mode) {
     }
     // The bridge itself was not touched, so not even the weaker promise allows a repeat.
     assert_eq!(verdict.repeats, 0, "log:\n{}", bridge.log());
-    for (victim, stop, limit) in stops {
-        let log = bridge.log();
-        assert!(
-            stop <= limit,
-            "{victim:?}: rows stood still for {stop:?} of {limit:?}; log:\n{log}"
-        );
-    }
+    // Which of the two meets the longer wait at one death is chance; over all of them it is not.
+    let (stops, bare): (Vec<_>, Vec<_>) = stops.into_iter().unzip();
+    let (stop, bare) = (stops.into_iter().max(), bare.into_iter().max());
+    assert!(
+        stop <= bare.map(|bare| bare + SLACK),
+        "rows stood still for {stop:?} at most, a bare producer's for {bare:?}; log:\n{}",
+        bridge.log()
+    );
+    assert!(
+        silence <= SILENCE,
+        "rows stood still for {silence:?} where a node fell silent; log:\n{}",
+        bridge.log()
+    );
 }
 
 /// Waits until what is committed now is seen, while a load goes on.

@@ -3,8 +3,9 @@
 //! It tells how far the stream has come, and in the end what it saw: which must be what a reader
 //! sees who comes later.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,7 @@ struct Shared {
     count: AtomicUsize,
     /// Milliseconds.
     longest_delay: AtomicU64,
+    topics: Mutex<BTreeSet<String>>,
     stop: AtomicBool,
 }
 
@@ -46,6 +48,8 @@ impl Watcher {
                     let seen = told.count.swap(records.len(), Ordering::Relaxed);
                     let newest = records[seen..].iter().filter_map(commit_lsn).max();
                     told.newest.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
+                    let topics = records[seen..].iter().map(|record| record.topic.clone());
+                    told.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics);
                     let delay = records[seen..].iter().map(age).max().unwrap_or_default();
                     told.longest_delay.fetch_max(delay, Ordering::Relaxed);
                     told.stop.load(Ordering::Relaxed)
@@ -65,6 +69,11 @@ impl Watcher {
     /// The longest time from a commit to the sight of its record, since it was last asked for.
     pub(crate) fn take_longest_delay(&self) -> Duration {
         Duration::from_millis(self.shared.longest_delay.swap(0, Ordering::Relaxed))
+    }
+
+    /// How many topics records were seen of.
+    pub(crate) fn topics(&self) -> usize {
+        self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Records seen so far.
