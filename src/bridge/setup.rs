@@ -89,12 +89,6 @@ pub(super) async fn prepare(
     let filters = filters::settle(&client, settings, &candidates, server).await?;
     let mut change = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
-    // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
-    // would look as if changes were missing.
-    if let SlotState::Active { pid, .. } = slot {
-        let (slot, pid) = (settings.slot.clone(), Some(pid));
-        return Err(postgres::Error::SlotActive { slot, pid, source: None }.into());
-    }
 
     let intent = Intent {
         publication: name,

@@ -47,7 +47,8 @@ impl Course {
 /// Decides, and tells of all that is not a plain first start or going on.
 ///
 /// # Errors
-/// [`Error::Gap`] when changes are missing and that is not accepted.
+/// [`Error::Gap`] when changes are missing and that is not accepted;
+/// [`SlotActive`](postgres::Error::SlotActive) when another reads from the slot.
 pub(super) async fn course(
     settings: &Resolved,
     info: &ConnInfo,
@@ -57,8 +58,12 @@ pub(super) async fn course(
 ) -> Result<Course, Error> {
     let found = match slot {
         SlotState::Lost => SlotFound::Lost,
-        SlotState::Idle { confirmed } | SlotState::Active { confirmed, .. } => {
-            SlotFound::Present { confirmed: *confirmed }
+        SlotState::Idle { confirmed } => SlotFound::Present { confirmed: *confirmed },
+        // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
+        // would look as if changes were missing.
+        SlotState::Active { pid, .. } => {
+            let (slot, pid) = (settings.slot.clone(), Some(*pid));
+            return Err(postgres::Error::SlotActive { slot, pid, source: None }.into());
         }
         SlotState::Absent | SlotState::Foreign { .. } => SlotFound::Absent,
     };

@@ -9,8 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::metadata::MetadataTopic;
 use tokio_postgres::Client;
@@ -23,7 +22,7 @@ use crate::script::{self, Part, Step};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
 use crate::support::eventually;
-use crate::support::kafka::{Brokers, client_config};
+use crate::support::kafka::{Brokers, admin, client_config};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
 use crate::support::process::pause;
 
@@ -146,13 +145,12 @@ fn run_all() -> Run {
 
 /// Makes topics at a broker, with so many partitions: each reader would make its own one by one.
 pub(crate) async fn create_topics(bootstrap: &str, topics: &[(String, i32)]) {
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(bootstrap).create().expect("an admin client");
     let new: Vec<NewTopic<'_>> = topics
         .iter()
         .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
         .collect();
-    let made = admin.create_topics(&new, &AdminOptions::new()).await.expect("ask for topics");
+    let made = admin(bootstrap).create_topics(&new, &AdminOptions::new()).await;
+    let made = made.expect("ask for topics");
     for result in made {
         result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
     }

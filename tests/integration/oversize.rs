@@ -1,14 +1,13 @@
 //! A row that is larger than Kafka takes stops the stream with its fix, goes to the dead letters
 //! without its values, or is cut to fit; and nothing after it is lost.
 
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use serde_json::json;
 use tokio_postgres::Client;
 
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least, consume};
-use crate::support::kafka::{KafkaNode, client_config, kafka_or_skip};
+use crate::support::kafka::{KafkaNode, admin, kafka_or_skip};
 use crate::support::postgres::TestDatabase;
 use crate::support::{PATIENCE, eventually, unique};
 
@@ -94,10 +93,9 @@ async fn by_default_it_stops_the_stream_before_it_is_sent_and_says_what_mends_it
 }
 
 async fn alter(kafka: &KafkaNode, topic: &str, setting: &str, value: &str) {
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(&kafka.brokers()).create().expect("an admin client");
     let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(setting, value);
-    let answers = admin.alter_configs([&change], &AdminOptions::new()).await.expect("ask");
+    let answers = admin(&kafka.brokers()).alter_configs([&change], &AdminOptions::new()).await;
+    let answers = answers.expect("ask");
     answers.into_iter().for_each(|answer| drop(answer.expect("altered")));
 }
 

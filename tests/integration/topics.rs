@@ -2,18 +2,13 @@
 
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::admin::{AdminOptions, ResourceSpecifier};
 
 use crate::support::bridge::Bridge;
 use crate::support::consume::{at_least, consume};
-use crate::support::kafka::{client_config, kafka_or_skip};
+use crate::support::kafka::{admin, kafka_or_skip};
 use crate::support::postgres::TestDatabase;
 use crate::support::{PATIENCE, unique};
-
-fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
-    client_config(brokers).create().expect("an admin client")
-}
 
 /// The hash of Java clients' default partitioner, as its own sources compute it.
 /// <https://kafka.apache.org/protocol>

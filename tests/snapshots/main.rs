@@ -127,9 +127,6 @@ async fn only_all_rows_are_read_once_and_the_slot_is_gone() {
         let mut random = world.moments();
         world.run();
         for _ in 0..kills().min(2) {
-            if world.has_ended() {
-                break;
-            }
             world.kill_at_a_moment(&mut random).await;
         }
         world.ends_by_itself().await;

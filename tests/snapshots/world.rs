@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Whether it has ended by itself, without a failure.
-    pub(crate) fn has_ended(&mut self) -> bool {
+    fn has_ended(&mut self) -> bool {
         self.bridge().exited().is_some_and(|status| status.success())
     }
 

@@ -161,9 +161,7 @@ impl KafkaNode {
     }
 
     async fn deleted(&self, names: &[&str]) -> KafkaResult<Vec<TopicResult>> {
-        let admin: AdminClient<DefaultClientContext> =
-            client_config(&self.brokers()).create().expect("an admin client");
-        admin.delete_topics(names, &AdminOptions::new()).await
+        admin(&self.brokers()).delete_topics(names, &AdminOptions::new()).await
     }
 
     fn start_with(
@@ -290,10 +288,14 @@ impl KafkaNode {
     }
 }
 
+/// Whoever makes, describes and deletes topics.
+pub(crate) fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    client_config(brokers).create().expect("an admin client")
+}
+
 async fn create_topic(brokers: &str, topic: &NewTopic<'_>) {
-    let admin: AdminClient<DefaultClientContext> =
-        client_config(brokers).create().expect("an admin client");
-    let made = admin.create_topics([topic], &AdminOptions::new()).await.expect("ask for it");
+    let made = admin(brokers).create_topics([topic], &AdminOptions::new()).await;
+    let made = made.expect("ask for it");
     for result in made {
         result.unwrap_or_else(|(topic, code)| panic!("create topic {topic}: {code}"));
     }
