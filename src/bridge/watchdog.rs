@@ -4,13 +4,15 @@
 //! |---|---|---|
 //! | source | the server's WAL has moved on, and nothing of it was processed | told |
 //! | kafka | records wait, and none is acknowledged | told |
-//! | the producer | the same, although the brokers answer a new client all along | the session ends, a new one begins |
+//! | the producer | the same, although the brokers have answered a new client for half of that time | the session ends, a new one begins |
 //! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
 //!
 //! To tell is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
 //! warning, and one line when it is over. Nothing is restarted for that: both are felt by the next
 //! stage as back-pressure, lose nothing, and end by themselves. A client that sits on a dead
-//! connection, or has lost its way after all brokers were away, may not: it is replaced.
+//! connection, or has lost its way after all brokers were away, may not: it is replaced. (librdkafka
+//! never sends again to a partition that it was once told to be without a leader, in rare cases:
+//! confluentinc/librdkafka#5430.)
 //!
 //! A first snapshot may be without a row for long, as its conditions may leave all of them out, and the
 //! stream stands still for it on purpose: then the source is not judged here. Its connections ask the
@@ -122,14 +124,16 @@ impl Watch {
 
     /// Whether to ask the brokers if they are there at all.
     fn wants_answer(&self, now: Instant) -> bool {
-        self.answered_at.is_none()
-            && now.duration_since(self.acked_at) >= self.limits.kafka_stalled_after
+        let half = self.limits.kafka_stalled_after / 2;
+        self.answered_at.is_none() && now.duration_since(self.acked_at) >= half
     }
 
     /// Whether the brokers are there, and none of the records that wait has reached them since.
     fn is_producer_stuck(&self, now: Instant) -> bool {
         let limit = self.limits.kafka_stalled_after;
-        self.answered_at.is_some_and(|answered| now.duration_since(answered) >= limit)
+        // Both are long enough for a client that is well to have sent something.
+        now.duration_since(self.acked_at) >= limit
+            && self.answered_at.is_some_and(|answered| now.duration_since(answered) >= limit / 2)
     }
 
     /// Whether to ask the server how far its WAL goes.
@@ -306,17 +310,22 @@ mod tests {
         let start = Instant::now();
         let mut watch = watch(start);
         let waiting = Sight { in_flight: 3, ..Sight::default() };
-        let mut now = start + LIMIT;
-        watch.look(now, waiting);
-        assert!(watch.wants_answer(now));
-        now += LIMIT * 10;
+        let half = start + LIMIT / 2;
+        watch.look(half, waiting);
+        assert!(!watch.wants_answer(half - SECOND) && watch.wants_answer(half));
+        watch.answered_at = Some(half);
+        assert!(!watch.wants_answer(start + LIMIT), "they have answered");
+        assert!(!watch.is_producer_stuck(start + LIMIT - SECOND));
+        assert!(watch.is_producer_stuck(start + LIMIT));
+        watch.answered_at = None;
+        let mut now = start + LIMIT * 10;
         watch.look(now, waiting);
         assert!(!watch.is_producer_stuck(now), "nobody answers");
         watch.answered_at = Some(now);
         assert!(!watch.is_producer_stuck(now), "they may have come back just now");
-        now += LIMIT;
+        now += LIMIT / 2;
         watch.look(now, waiting);
-        assert!(watch.is_producer_stuck(now));
+        assert!(!watch.is_producer_stuck(now - SECOND) && watch.is_producer_stuck(now));
         watch.look(now, Sight { acked: 1, ..waiting });
         assert!(!watch.is_producer_stuck(now), "one was acknowledged");
     }

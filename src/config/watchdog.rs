@@ -14,8 +14,8 @@ pub struct Watchdog {
     pub source_stalled_after: Duration,
     /// Records wait and the brokers have acknowledged none for this long: `/readyz` turns 503 and
     /// says so. Nothing is given up: they are sent when the brokers take them again. When that has
-    /// not happened although the brokers have answered a second client for as long again, the first
-    /// is replaced.
+    /// not happened although the brokers have answered a second client for half of that time, the
+    /// first is replaced.
     #[serde(with = "humantime_serde")]
     pub kafka_stalled_after: Duration,
     /// The server has sent not one byte for this long, although it was asked: the connection is dead

@@ -11,13 +11,14 @@
 
 use std::time::{Duration, Instant};
 
+use rowcast::lsn::Lsn;
 use tokio::task::block_in_place;
 
 use crate::bare::{self, Bare};
 use crate::check::Mode;
 use crate::evidence;
 use crate::load::{self, TABLES};
-use crate::run::{is_asked_for, write_on};
+use crate::run::is_asked_for;
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaCluster, Roles};
 use crate::support::postgres::{Binaries, PostgresServer};
@@ -153,10 +154,8 @@ async fn run(mode: Mode) {
     block_in_place(|| bare.stop());
     bare_watcher.stop();
     let committed = load.stop().await;
-    tokio::select! {
-        () = wait_for(&watcher, &client) => {}
-        () = write_on(&client) => {}
-    }
+    let last = load::commit_last(&client).await;
+    wait_until(&watcher, last).await;
     let status = block_in_place(|| bridge.terminate(PATIENCE));
     assert!(status.success(), "{status}; log:\n{}", bridge.log());
     let verdict = Verdict::reach(mode, &client, &brokers, &topics, watcher).await;
@@ -189,8 +188,11 @@ async fn run(mode: Mode) {
 
 /// Waits until what is committed now is seen, while a load goes on.
 async fn wait_for(watcher: &Watcher, client: &tokio_postgres::Client) {
-    let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    let end = end.expect("ask").get::<_, String>(0).parse().expect("an LSN");
+    wait_until(watcher, load::wal_end(client).await).await;
+}
+
+/// Waits until a commit after `end` is seen.
+async fn wait_until(watcher: &Watcher, end: Lsn) {
     let begun = Instant::now();
     eventually(2 * STANDSTILL, "rows to flow", async || (watcher.newest() >= end).then_some(()))
         .await;

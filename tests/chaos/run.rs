@@ -1,7 +1,5 @@
 //! A run from its seed to its verdict.
 
-use std::time::Duration;
-
 use crate::check::Mode;
 use crate::load;
 use crate::schedule::schedule;
@@ -40,10 +38,8 @@ pub(crate) async fn run(mode: Mode) {
     let committed = load.stop().await;
     world.tell(&format!("{committed} transactions were acknowledged to the load"));
     let client = world.client().await;
-    tokio::select! {
-        () = world.recover(&watcher) => {}
-        () = write_on(&client) => {}
-    }
+    let last = load::commit_last(&client).await;
+    world.catch_up(&watcher, last).await;
     world.end();
     let (brokers, topics) = (world.kafka.brokers(), world.topics());
     let verdict = Verdict::reach(mode, &client, &brokers, &topics, watcher).await;
@@ -51,15 +47,5 @@ pub(crate) async fn run(mode: Mode) {
     if let Some(problems) = verdict.problems() {
         verdict.keep(&world.keep_evidence());
         panic!("seed {seed}: {problems}");
-    }
-}
-
-/// Commits a row again and again: whoever waits for what is committed needs something after it.
-pub(crate) async fn write_on(client: &tokio_postgres::Client) {
-    let write = "INSERT INTO rides VALUES (-1, 1, 'last') \
-        ON CONFLICT (id) DO UPDATE SET version = rides.version + 1";
-    loop {
-        client.batch_execute(write).await.expect("write");
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

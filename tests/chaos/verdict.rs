@@ -25,6 +25,8 @@ pub(crate) struct Verdict {
     expected: Vec<Expected>,
     records: Vec<OwnedRecord>,
     watched: Vec<OwnedRecord>,
+    /// Empty where nothing is said of them.
+    checkpoints: Vec<OwnedRecord>,
     problems: Vec<Problem>,
     transactions: usize,
     pub(crate) repeats: usize,
@@ -50,15 +52,16 @@ impl Verdict {
         let expected = truth::tell(client).await;
         let checkpoints = match mode {
             Mode::AtLeastOnce => Vec::new(),
-            Mode::ExactlyOnce => tokio::task::block_in_place(|| {
-                read_whole(brokers, CHECKPOINTS, PATIENCE).iter().filter_map(checkpoint).collect()
-            }),
+            Mode::ExactlyOnce => {
+                tokio::task::block_in_place(|| read_whole(brokers, CHECKPOINTS, PATIENCE))
+            }
         };
+        let told: Vec<Checkpoint> = checkpoints.iter().filter_map(checkpoint).collect();
         assert!(
-            mode == Mode::AtLeastOnce || !checkpoints.is_empty(),
+            mode == Mode::AtLeastOnce || !told.is_empty(),
             "each Kafka transaction holds a checkpoint"
         );
-        let findings = check(mode, &expected, &records, &checkpoints);
+        let findings = check(mode, &expected, &records, &told);
         let mut problems = findings.problems;
         for table in &TABLES {
             let rows = load::rows(client, table).await;
@@ -69,7 +72,7 @@ impl Verdict {
             problems.push(Problem { kind: Kind::Altered, told });
         }
         let (transactions, repeats) = (findings.transactions, findings.repeats);
-        Self { expected, records, watched, problems, transactions, repeats }
+        Self { expected, records, watched, checkpoints, problems, transactions, repeats }
     }
 
     /// How much it was, on one line.
@@ -98,6 +101,7 @@ impl Verdict {
         };
         evidence::keep(folder, "records", &lines(&self.records));
         evidence::keep(folder, "watched", &lines(&self.watched));
+        evidence::keep(folder, "checkpoints", &lines(&self.checkpoints));
         let expected = self.expected.iter().map(|expected| format!("{expected:?}\n"));
         evidence::keep(folder, "expected", &expected.collect::<String>());
         let problems = self.problems.iter().map(|problem| format!("{problem}\n"));

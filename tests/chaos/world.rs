@@ -37,6 +37,8 @@ const CONFIG: &str = "
 position_headers = true
 [postgres]
 connect_timeout = \"2s\"
+[watchdog]
+kafka_stalled_after = \"10s\"
 [kafka.properties]
 \"socket.timeout.ms\" = \"3000\"
 ";
@@ -253,12 +255,15 @@ impl World {
     }
 
     /// Waits until what is committed now was seen by the watcher. While a load runs, something
-    /// always is.
+    /// always comes after it.
     pub(crate) async fn recover(&mut self, watcher: &Watcher) {
-        let begun = Instant::now();
         let client = self.client().await;
-        let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-        let end: Lsn = end.expect("ask").get::<_, String>(0).parse().expect("an LSN");
+        self.catch_up(watcher, load::wal_end(&client).await).await;
+    }
+
+    /// Waits until the watcher saw a commit after `end`.
+    pub(crate) async fn catch_up(&mut self, watcher: &Watcher, end: Lsn) {
+        let begun = Instant::now();
         while watcher.newest() < end {
             self.assert_bridge_runs();
             let waited = begun.elapsed();
