@@ -101,6 +101,26 @@ async fn the_embedded_broker_serves_the_same_helpers() {
 }
 
 #[tokio::test]
+async fn a_reader_with_another_client_reads_on_where_it_was() {
+    let brokers = Brokers::any();
+    let topic = unique("harness");
+    brokers.create_topic(&topic, 2).await;
+    let produce = async |value: usize| {
+        produce(&brokers.bootstrap(), &topic, &[("k", &*value.to_string())]).await;
+    };
+    let mut reader = RecordReader::open(&brokers.bootstrap(), &[&topic], PATIENCE);
+    for count in 1..=3 {
+        // At first nothing of either partition has been read, later of one.
+        reader.read_on_anew();
+        produce(count).await;
+        reader.until(at_least(count), PATIENCE);
+    }
+    let records = reader.until_quiet(Duration::from_millis(300));
+    let values: Vec<_> = records.iter().map(|record| record.value.as_deref()).collect();
+    assert_eq!(values, [Some(&b"1"[..]), Some(b"2"), Some(b"3")]);
+}
+
+#[tokio::test]
 async fn a_private_kafka_keeps_its_records_when_killed() {
     let mut kafka = private_kafka_or_skip!();
     let (brokers, topic) = (kafka.brokers(), unique("harness"));

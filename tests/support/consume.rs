@@ -62,9 +62,17 @@ impl OwnedRecord {
     }
 }
 
+/// A client that has read nothing for so long is replaced. One that was told of a partition without
+/// a leader, as when its only broker is shut down, now and then never reads it again:
+/// confluentinc/librdkafka#5430.
+const DEAF: Duration = Duration::from_secs(10);
+
 /// Reads some topics from their beginning on.
 pub(crate) struct RecordReader {
     consumer: BaseConsumer,
+    config: ClientConfig,
+    /// When a record last came, or the client was made.
+    heard: Instant,
     topics: Vec<String>,
     /// All records read so far, in order of arrival.
     pub(crate) records: Vec<OwnedRecord>,
@@ -87,6 +95,8 @@ impl RecordReader {
     fn open_with(config: &mut ClientConfig, topics: &[&str], deadline: Duration) -> Self {
         let reader = Self {
             consumer: config.create().expect("a consumer"),
+            config: config.clone(),
+            heard: Instant::now(),
             topics: topics.iter().map(|&topic| topic.to_owned()).collect(),
             records: Vec::new(),
             witness: None,
@@ -229,14 +239,35 @@ impl RecordReader {
         match self.consumer.poll(timeout) {
             Some(Ok(message)) => {
                 self.records.push(OwnedRecord::from_message(&message));
-                true
+                self.heard = Instant::now();
+                return true;
             }
-            Some(Err(error)) => {
-                self.complaint = Some((error, Instant::now()));
-                false
-            }
-            None => false,
+            Some(Err(error)) => self.complaint = Some((error, Instant::now())),
+            None => {}
         }
+        if self.heard.elapsed() >= DEAF {
+            self.read_on_anew();
+        }
+        false
+    }
+
+    /// Goes on with another client, where this one is.
+    pub(crate) fn read_on_anew(&mut self) {
+        // A list of the old client's own would keep it from ending.
+        let mut assignment = TopicPartitionList::new();
+        for topic in &self.topics {
+            for partition in self.partitions(topic) {
+                let mut last = self.records.iter().rev();
+                let last = last.find(|r| r.topic == *topic && r.partition == partition);
+                let next = last.map_or(Offset::Beginning, |r| Offset::Offset(r.offset + 1));
+                assignment
+                    .add_partition_offset(topic, partition, next)
+                    .expect("an offset that exists");
+            }
+        }
+        self.consumer = self.config.create().expect("a consumer");
+        self.consumer.assign(&assignment).expect("assign partitions");
+        self.heard = Instant::now();
     }
 }
 
