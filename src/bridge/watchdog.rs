@@ -23,6 +23,7 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use super::{Bridge, setup};
@@ -185,6 +186,7 @@ impl Bridge {
         let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
         let mut client = None;
         let mut present: Option<Stage> = None;
+        let mut asked = None;
         loop {
             tokio::time::sleep(watch.interval()).await;
             let metrics = &self.metrics;
@@ -211,16 +213,26 @@ impl Bridge {
             if watch.is_producer_stuck(Instant::now()) {
                 return kafka::Error::Stuck { records: watch.last.in_flight }.into();
             }
-            if watch.wants_answer(Instant::now()) && self.brokers_answer().await {
-                watch.answered_at = Some(Instant::now());
-            }
+            asked = match asked {
+                _ if !watch.wants_answer(Instant::now()) => None,
+                None => Some(self.ask_brokers()),
+                Some(answer) if !answer.is_finished() => Some(answer),
+                Some(answer) => {
+                    watch.answered_at = answer.await.unwrap_or(false).then(Instant::now);
+                    None
+                }
+            };
         }
     }
 
-    /// Whether a broker answers a client of its own. Takes seconds where none does.
-    async fn brokers_answer(&self) -> bool {
-        let Ok(config) = kafka::client_config(&self.settings) else { return false };
-        kafka::answers(&config).await.is_ok()
+    /// Asks whether a broker answers a client of its own; beside, as that takes seconds where none
+    /// does.
+    fn ask_brokers(&self) -> JoinHandle<bool> {
+        let config = kafka::client_config(&self.settings);
+        tokio::spawn(async move {
+            let Ok(config) = config else { return false };
+            kafka::answers(&config).await.is_ok()
+        })
     }
 
     /// Says what stands still, or that nothing does any more.

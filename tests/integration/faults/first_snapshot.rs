@@ -98,7 +98,7 @@ async fn a_kafka_that_takes_nothing_of_a_first_snapshot_is_told_of_until_it_does
     let database = TestDatabase::create().await;
     fill(&database.client().await).await;
     let (name, brokers) = (unique("refused"), kafka.brokers());
-    let config = "memory = \"16MB\"\n[watchdog]\nkafka_stalled_after = \"1s\"\n";
+    let config = "memory = \"16MB\"\n[watchdog]\nkafka_stalled_after = \"5s\"\n";
     let relay = Relay::to(PostgresServer::shared().port()).await;
     let url = relay.url(&database.tcp_url);
     relay.set(Line::Slow(Duration::from_millis(2)));

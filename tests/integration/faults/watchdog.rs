@@ -21,7 +21,7 @@ async fn a_kafka_that_takes_nothing_while_records_wait_is_told_of_until_it_does(
     let client = database.client().await;
     create_table(&client).await;
     let (name, brokers) = (unique("unacked"), kafka.brokers());
-    let config = "[watchdog]\nkafka_stalled_after = \"1s\"\n";
+    let config = "[watchdog]\nkafka_stalled_after = \"5s\"\n";
     let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
     write(&client, 1..=100).await;
     all_arrive(&brokers, &name, &client).await;
