@@ -14,6 +14,7 @@ use rowcast::lsn::Lsn;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::load::{GoOn, Load};
+use crate::support::postgres::wal_end;
 
 /// A table of the load.
 #[derive(Debug, Clone, Copy)]
@@ -71,12 +72,6 @@ pub(crate) fn start(url: &str, seed: u64) -> Load {
         load.add(|go_on| Writer { url, number, rng, go_on }.write());
     }
     load
-}
-
-/// The end of the WAL. A record of a later commit is the sign that all before it was seen.
-pub(crate) async fn wal_end(client: &Client) -> Lsn {
-    let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    end.expect("ask").get::<_, String>(0).parse().expect("an LSN")
 }
 
 /// Commits one row more, behind all that the load has committed. Gives the end of the WAL before.

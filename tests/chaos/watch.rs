@@ -3,9 +3,9 @@
 //! It tells how far the stream has come, and in the end what it saw: which must be what a reader
 //! sees who comes later.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -24,7 +24,7 @@ struct Shared {
     count: AtomicUsize,
     /// Milliseconds.
     longest_delay: AtomicU64,
-    topics: Mutex<BTreeSet<String>>,
+    topics: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -43,13 +43,14 @@ impl Watcher {
         let thread = std::thread::spawn(move || {
             let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
             let mut reader = RecordReader::open(&brokers, &topics, PATIENCE);
+            let mut topics = HashSet::new();
             reader.until(
                 |records| {
                     let seen = told.count.swap(records.len(), Ordering::Relaxed);
                     let newest = records[seen..].iter().filter_map(commit_lsn).max();
                     told.newest.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
-                    let topics = records[seen..].iter().map(|record| record.topic.clone());
-                    told.topics.lock().unwrap_or_else(PoisonError::into_inner).extend(topics);
+                    topics.extend(records[seen..].iter().map(|record| record.topic.clone()));
+                    told.topics.store(topics.len(), Ordering::Relaxed);
                     let delay = records[seen..].iter().map(age).max().unwrap_or_default();
                     told.longest_delay.fetch_max(delay, Ordering::Relaxed);
                     told.stop.load(Ordering::Relaxed)
@@ -73,7 +74,7 @@ impl Watcher {
 
     /// How many topics records were seen of.
     pub(crate) fn topics(&self) -> usize {
-        self.shared.topics.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.shared.topics.load(Ordering::Relaxed)
     }
 
     /// Records seen so far.

@@ -13,7 +13,7 @@ use crate::load;
 use crate::schedule::{Fault, Step};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, RelayedPort};
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, wal_end};
 use crate::support::process::free_port;
 use crate::support::relay::{Line, Relay};
 use crate::support::witness::Witness;
@@ -258,7 +258,7 @@ impl World {
     /// always comes after it.
     pub(crate) async fn recover(&mut self, watcher: &Watcher) {
         let client = self.client().await;
-        self.catch_up(watcher, load::wal_end(&client).await).await;
+        self.catch_up(watcher, wal_end(&client).await).await;
     }
 
     /// Waits until the watcher saw a commit after `end`.

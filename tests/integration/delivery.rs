@@ -14,7 +14,9 @@ use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader, checkpoint};
 use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
+use crate::support::postgres::{
+    Binaries, PostgresServer, TestDatabase, for_each_postgres, wal_end,
+};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, unique};
 
@@ -56,11 +58,6 @@ pub(crate) async fn confirmed(client: &Client, name: &str) -> Lsn {
     let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
     let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
     row.get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
-}
-
-async fn wal_end(client: &Client) -> Lsn {
-    let row = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    row.expect("ask").get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
 }
 
 /// The rows of each table as the events tell them, partition by partition.

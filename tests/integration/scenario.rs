@@ -6,14 +6,14 @@
 
 use std::time::Duration;
 
-use rowcast::lsn::Lsn;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use crate::delivery::confirmed;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::{PostgresServer, TestDatabase};
+use crate::support::postgres::{PostgresServer, TestDatabase, wal_end};
 use crate::support::{PATIENCE, eventually, unique};
 
 /// The embedded broker makes no topics and tells no settings of those it has: each question would be
@@ -208,22 +208,11 @@ impl Scenario {
 
     /// Waits until the slot is confirmed beyond all that was written.
     async fn published(&self) {
-        let end = "SELECT pg_current_wal_insert_lsn()::text";
-        let end = self.lsn(end).await;
-        let confirmed = format!(
-            "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
-             WHERE slot_name = 'rowcast_{}'",
-            self.name
-        );
+        let end = wal_end(&self.client).await;
         eventually(PATIENCE, "what was written to be published", async || {
-            (self.lsn(&confirmed).await >= end).then_some(())
+            (confirmed(&self.client, &self.name).await >= end).then_some(())
         })
         .await;
-    }
-
-    async fn lsn(&self, query: &str) -> Lsn {
-        let row = self.client.query_one(query, &[]).await.expect(query);
-        row.get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
     }
 }
 

@@ -17,7 +17,7 @@ use crate::support::bridge::Bridge;
 use crate::support::consume::RecordReader;
 use crate::support::kafka::KafkaNode;
 use crate::support::load::Load;
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, wal_end};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, number, unique};
 use crate::tables::{self, TABLES, Table};
@@ -305,8 +305,7 @@ impl World {
     /// Waits until what is committed now is published; by a slot that there is already.
     pub(crate) async fn rows_flow(&mut self) {
         let client = self.client().await;
-        let end = "SELECT pg_current_wal_insert_lsn()::text";
-        let end: String = client.query_one(end, &[]).await.expect("ask").get(0);
+        let end = wal_end(&client).await.to_string();
         // Beside it there may be one that is read through.
         let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots
                      WHERE slot_name = $1";

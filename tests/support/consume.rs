@@ -197,6 +197,13 @@ impl RecordReader {
         &self.records
     }
 
+    /// The offset of the last record that was read of a partition.
+    fn last_offset(&self, topic: &str, partition: i32) -> Option<i64> {
+        let mut last = self.records.iter().rev();
+        let last = last.find(|record| record.topic == topic && record.partition == partition);
+        last.map(|record| record.offset)
+    }
+
     /// How the topics and this reader stand, and what the witness says.
     fn statement(&self) -> String {
         let mut text = String::new();
@@ -205,14 +212,12 @@ impl RecordReader {
             for partition in self.partitions(topic) {
                 let limit = Duration::from_secs(5);
                 let ends = self.consumer.fetch_watermarks(topic, partition, limit);
-                let last = self.records.iter().rev();
-                let mut last = last.filter(|r| r.topic == *topic && r.partition == partition);
                 let position =
                     position.as_ref().and_then(|all| all.find_partition(topic, partition));
                 let _ = writeln!(
                     text,
                     "broker, {topic}[{partition}]: watermarks {ends:?}, read up to {:?}, position {:?}",
-                    last.next().map(|record| record.offset),
+                    self.last_offset(topic, partition),
                     position.map(|at| at.offset()),
                 );
             }
@@ -257,9 +262,8 @@ impl RecordReader {
         let mut assignment = TopicPartitionList::new();
         for topic in &self.topics {
             for partition in self.partitions(topic) {
-                let mut last = self.records.iter().rev();
-                let last = last.find(|r| r.topic == *topic && r.partition == partition);
-                let next = last.map_or(Offset::Beginning, |r| Offset::Offset(r.offset + 1));
+                let last = self.last_offset(topic, partition);
+                let next = last.map_or(Offset::Beginning, |last| Offset::Offset(last + 1));
                 assignment
                     .add_partition_offset(topic, partition, next)
                     .expect("an offset that exists");

@@ -16,6 +16,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use rowcast::lsn::Lsn;
 use rustix::process::Signal;
 use tokio_postgres::{Client, NoTls};
 
@@ -477,6 +478,12 @@ pub(crate) async fn connect(url: &str) -> Client {
         tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     tokio::spawn(connection);
     client
+}
+
+/// The end of the WAL: whatever commits from now on does so behind it.
+pub(crate) async fn wal_end(client: &Client) -> Lsn {
+    let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
+    end.expect("ask").get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
 }
 
 /// Waits until a logical slot of this name is read by a walsender.

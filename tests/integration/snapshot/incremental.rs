@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, checkpoint, read_whole};
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::{TestDatabase, connect};
+use crate::support::postgres::{TestDatabase, connect, wal_end};
 use crate::support::{PATIENCE, eventually, unique};
 
 pub(super) const LONG: Duration = Duration::from_secs(120);
@@ -95,11 +95,7 @@ async fn settled(client: &Client, bridge: &Bridge, brokers: &str, name: &str) {
 
 /// Waits until all that was written is confirmed.
 pub(super) async fn confirmed(client: &Client, name: &str) {
-    let end: String = client
-        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
-        .await
-        .expect("ask")
-        .get(0);
+    let end = wal_end(client).await.to_string();
     eventually(LONG, "all to be confirmed", async || {
         let query = "SELECT count(*) FROM pg_replication_slots
                      WHERE slot_name = $1 AND confirmed_flush_lsn >= $2::text::pg_lsn";

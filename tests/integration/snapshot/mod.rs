@@ -18,14 +18,13 @@ use tokio_postgres::Client;
 
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
-use crate::support::postgres::TestDatabase;
+use crate::support::postgres::{TestDatabase, wal_end};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually};
 
 /// Waits until all that was written by now is published and confirmed.
 async fn all_published(client: &Client, name: &str) {
-    let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    let end: String = end.expect("ask").get(0);
+    let end = wal_end(client).await.to_string();
     // Something behind it, so that an idle slot gets there.
     let message = "SELECT pg_logical_emit_message(true, 'rowcast.test', '')";
     client.query(message, &[]).await.expect("write a message");
