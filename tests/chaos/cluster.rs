@@ -1,10 +1,11 @@
 //! Three brokers, each of which dies and comes back: nothing is lost, nothing comes twice, and
 //! rows flow again as soon as the others have agreed on who leads.
 //!
-//! How long rows stand still is measured at the consumer, as the longest time from a commit to the
-//! sight of its record. What of that is the election is measured too: beside the bridge, a producer
-//! with nothing around it ([`bare`](crate::bare)) writes to the same cluster, and is held up by the
-//! same kills. Rows may not stand still for longer than its records do, but for a little.
+//! How long rows stand still is measured at the consumer, as the longest time from a commit, or from
+//! the kill where that came later, to the sight of the record. What of that is the election is
+//! measured too: beside the bridge, a producer with nothing around it ([`bare`](crate::bare)) writes
+//! to the same cluster, and is held up by the same kills. Rows may not stand still for longer than
+//! its records do, but for a little.
 //!
 //! One falls silent instead, as a host does that is gone: nothing is refused, so what was asked of it
 //! is waited for first.
@@ -112,23 +113,22 @@ async fn run(mode: Mode) {
     .await;
     // One that is still about to start is not held up.
     wait_for_more(&bare_watcher).await;
-    watcher.take_longest_delay();
-    bare_watcher.take_longest_delay();
 
     let mut stops = Vec::new();
     for victim in [Victim::Controller, Victim::Coordinator, Victim::Leader] {
+        bare_watcher.measure_delays();
         lose(victim, &mut kafka, &topics, &watcher, &client).await;
         wait_for_more(&bare_watcher).await;
-        let (stop, bare) = (watcher.take_longest_delay(), bare_watcher.take_longest_delay());
-        println!("the longest from commit to sight {stop:?}, of a bare producer {bare:?}");
+        let (stop, bare) = (watcher.longest_delay(), bare_watcher.longest_delay());
+        println!("rows stood still for {stop:?}, a bare producer's for {bare:?}");
         stops.push((stop, bare));
     }
     // It would not live through what follows now and then, as it begins no session anew.
     block_in_place(|| bare.stop());
     bare_watcher.stop();
     lose(Victim::Silent, &mut kafka, &topics, &watcher, &client).await;
-    let silence = watcher.take_longest_delay();
-    println!("the longest from commit to sight {silence:?}");
+    let silence = watcher.longest_delay();
+    println!("rows stood still for {silence:?}");
     let committed = load.stop().await;
     let last = load::commit_last(&client).await;
     wait_until(&watcher, last).await;
@@ -186,6 +186,7 @@ async fn lose(
     let number = node + 1;
     println!("{victim:?}: node {number} (controls: {controls}, coordinates: {coordinates})");
     let is_silent = matches!(victim, Victim::Silent);
+    watcher.measure_delays();
     block_in_place(|| if is_silent { kafka.freeze(node) } else { kafka.kill(node) });
     wait_for(watcher, client).await;
     block_in_place(|| {

@@ -4,8 +4,8 @@
 //! sees who comes later.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
@@ -22,10 +22,17 @@ const FOREVER: Duration = Duration::from_secs(24 * 3600);
 struct Shared {
     newest: AtomicU64,
     count: AtomicUsize,
-    /// Milliseconds.
-    longest_delay: AtomicU64,
+    delays: Mutex<Delays>,
     topics: AtomicUsize,
     stop: AtomicBool,
+}
+
+/// Both in milliseconds.
+#[derive(Debug, Default)]
+struct Delays {
+    /// What was committed before has waited since then, as far as is measured here.
+    begun: u64,
+    longest: u64,
 }
 
 /// The consumer, on a thread of its own.
@@ -51,8 +58,7 @@ impl Watcher {
                     told.newest.fetch_max(newest.unwrap_or(0), Ordering::Relaxed);
                     topics.extend(records[seen..].iter().map(|record| record.topic.clone()));
                     told.topics.store(topics.len(), Ordering::Relaxed);
-                    let delay = records[seen..].iter().map(age).max().unwrap_or_default();
-                    told.longest_delay.fetch_max(delay, Ordering::Relaxed);
+                    told.delays().see(&records[seen..]);
                     told.stop.load(Ordering::Relaxed)
                 },
                 FOREVER,
@@ -67,9 +73,16 @@ impl Watcher {
         Lsn::from(self.shared.newest.load(Ordering::Relaxed))
     }
 
-    /// The longest time from a commit to the sight of its record, since it was last asked for.
-    pub(crate) fn take_longest_delay(&self) -> Duration {
-        Duration::from_millis(self.shared.longest_delay.swap(0, Ordering::Relaxed))
+    /// From now on delays count. A row that was committed already has waited from now on too: what
+    /// it waited for before is none of what comes now.
+    pub(crate) fn measure_delays(&self) {
+        *self.shared.delays() = Delays { begun: now(), longest: 0 };
+    }
+
+    /// The longest time from a commit to the sight of its record, since
+    /// [`measure_delays`](Self::measure_delays).
+    pub(crate) fn longest_delay(&self) -> Duration {
+        Duration::from_millis(self.shared.delays().longest)
     }
 
     /// How many topics records were seen of.
@@ -89,9 +102,23 @@ impl Watcher {
     }
 }
 
-/// Milliseconds since the record's change was committed, by the clock that the server has too.
-fn age(record: &OwnedRecord) -> u64 {
+impl Shared {
+    fn delays(&self) -> MutexGuard<'_, Delays> {
+        self.delays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Delays {
+    /// By the clock that the server has too.
+    fn see(&mut self, records: &[OwnedRecord]) {
+        let committed = records.iter().filter_map(|record| record.timestamp_ms).min();
+        let Some(committed) = committed.and_then(|ms| u64::try_from(ms).ok()) else { return };
+        self.longest = self.longest.max(now().saturating_sub(committed.max(self.begun)));
+    }
+}
+
+/// Milliseconds since 1970.
+fn now() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let committed = record.timestamp_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_sub(committed)
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

@@ -251,6 +251,7 @@ impl RecordReader {
             None => {}
         }
         if self.heard.elapsed() >= DEAF {
+            println!("{:?}: silent for {DEAF:?}, another client reads on", self.topics);
             self.read_on_anew();
         }
         false
