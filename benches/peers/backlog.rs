@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
+use rowcast::lsn::Lsn;
 use tokio_postgres::Client;
 
 use crate::sample::{Sampler, Usage, median, usage};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, client_config};
-use crate::support::postgres::{Binaries, PostgresServer, connect};
+use crate::support::postgres::{Binaries, PostgresServer, connect, wal_end};
 use crate::support::unique;
 
 const SCHEMA: &str = include_str!("workload.sql");
@@ -62,7 +63,7 @@ struct Backlog<'a> {
     client: Client,
     kafka: &'a KafkaNode,
     rows: u64,
-    end_lsn: String,
+    end_lsn: Lsn,
 }
 
 /// Loads the backlog, lets everyone drain it, prints the table.
@@ -103,14 +104,11 @@ async fn load<'a>(server: &'a PostgresServer, kafka: &'a KafkaNode, rows: u64) -
         .await
         .expect("make the slot");
     client.batch_execute(&format!("CALL load('w1k', {rows}, 1000)")).await.expect("load");
-    let row = client
-        .query_one("SELECT pg_current_wal_insert_lsn()::text", &[])
-        .await
-        .expect("ask for the end");
+    let end_lsn = wal_end(&client).await;
     // Something after the end, so that whoever waits for the end position is told of it.
     client.batch_execute("CREATE TABLE after_the_end ()").await.expect("write a little more");
     println!("loaded {rows} rows in {:.1} s", started.elapsed().as_secs_f64());
-    Backlog { server, client, kafka, rows, end_lsn: row.get(0) }
+    Backlog { server, client, kafka, rows, end_lsn }
 }
 
 impl Backlog<'_> {

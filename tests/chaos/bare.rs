@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -15,6 +15,7 @@ use rowcast::config::{Config, Delivery};
 use rowcast::kafka::client_config;
 
 use crate::check::Mode;
+use crate::watch::now;
 
 pub(crate) const PARTITIONS: i32 = 3;
 
@@ -68,8 +69,7 @@ impl Bare {
 }
 
 fn write(producer: &BaseProducer, topic: &str, transactional: bool) {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_millis()).expect("a date of this age");
+    let now = i64::try_from(now()).expect("a date of this age");
     loop {
         if transactional {
             producer.begin_transaction().expect("begin a transaction");

@@ -8,14 +8,13 @@ use rand::RngExt as _;
 use rowcast::change::Position;
 use rowcast::checkpoint::Progress;
 use rowcast::lsn::Lsn;
-use tokio_postgres::Client;
 
 use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader, checkpoint};
 use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::{
-    Binaries, PostgresServer, TestDatabase, for_each_postgres, wal_end,
+    Binaries, PostgresServer, TestDatabase, confirmed, for_each_postgres, until_confirmed, wal_end,
 };
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, unique};
@@ -51,13 +50,6 @@ pub(crate) async fn reading(
         reader
     };
     tokio::task::spawn_blocking(read).await.expect("reading does not panic")
-}
-
-/// Where the slot is confirmed.
-pub(crate) async fn confirmed(client: &Client, name: &str) -> Lsn {
-    let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
-    let row = client.query_one(query, &[&format!("rowcast_{name}")]).await.expect("ask");
-    row.get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
 }
 
 /// The rows of each table as the events tell them, partition by partition.
@@ -167,15 +159,13 @@ async fn after_kill_9_nothing_is_lost_and_only_what_is_in_no_checkpoint_comes_ag
         })
         .await
         .expect("reading does not panic");
-        kills.push(Kill { ends, confirmed: confirmed(&client, &name).await, published });
+        let confirmed = confirmed(&client, &name).await.expect("a slot");
+        kills.push(Kill { ends, confirmed, published });
         bridge.start_again();
     }
     let (_database, written) = writing.await.expect("writing does not panic");
     let end = wal_end(&client).await;
-    eventually(LOAD_LIMIT, "everything to be confirmed", async || {
-        (confirmed(&client, &name).await >= end).then_some(())
-    })
-    .await;
+    until_confirmed(&client, &name, end, LOAD_LIMIT).await;
     let reader = reading(reader, |reader| {
         reader.until_quiet(Duration::from_millis(500));
     })
@@ -276,10 +266,7 @@ async fn an_idle_captured_table_does_not_pin_wal() {
         .await
         .expect("write elsewhere");
     let end = wal_end(&client).await;
-    eventually(PATIENCE, "the slot to follow the WAL", async || {
-        (confirmed(&client, &name).await >= end).then_some(())
-    })
-    .await;
+    until_confirmed(&client, &name, end, PATIENCE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

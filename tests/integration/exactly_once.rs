@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use tokio_postgres::Client;
 
-use crate::delivery::{confirmed, opened, position, reading, replayed, topics};
+use crate::delivery::{opened, position, reading, replayed, topics};
 use crate::load::{self, LOAD_LIMIT, TABLES};
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::consume::{OwnedRecord, RecordReader};
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, confirmed};
 use crate::support::relay::{Line, Relay};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, unique};
@@ -143,7 +143,7 @@ async fn killed_between_a_commit_to_kafka_and_its_confirm_nothing_is_committed_t
     reader = counted(reader, 200).await;
     let committed = reader.records.iter().map(|record| position(record).0).max().expect("some");
     bridge.kill();
-    let confirmed = confirmed(&client, &name).await;
+    let confirmed = confirmed(&client, &name).await.expect("a slot");
     assert!(confirmed < committed, "{confirmed} is confirmed, and {committed} in Kafka");
     // The server has not noticed that nobody reads from the slot any more.
     end_walsender(&client, &name).await;

@@ -9,12 +9,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use crate::delivery::confirmed;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::{PostgresServer, TestDatabase, wal_end};
-use crate::support::{PATIENCE, eventually, unique};
+use crate::support::postgres::{PostgresServer, TestDatabase, until_confirmed, wal_end};
+use crate::support::{PATIENCE, unique};
 
 /// The embedded broker makes no topics and tells no settings of those it has: each question would be
 /// waited for in vain, for seconds.
@@ -209,10 +208,7 @@ impl Scenario {
     /// Waits until the slot is confirmed beyond all that was written.
     async fn published(&self) {
         let end = wal_end(&self.client).await;
-        eventually(PATIENCE, "what was written to be published", async || {
-            (confirmed(&self.client, &self.name).await >= end).then_some(())
-        })
-        .await;
+        until_confirmed(&self.client, &self.name, end, PATIENCE).await;
     }
 }
 

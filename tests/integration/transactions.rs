@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least, consume};
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::for_each_postgres;
-use crate::support::{PATIENCE, eventually, unique};
+use crate::support::postgres::{for_each_postgres, until_confirmed};
+use crate::support::{PATIENCE, unique};
 
 const CONFIG: &str = "[format]\ntransaction_metadata = true\n[topics]\npartitions = 3\n";
 
@@ -75,15 +75,7 @@ async fn a_transaction_is_told_whole_and_confirmed_with_its_end() {
 
         let end: u64 =
             values[3]["id"].as_str().unwrap().split(':').nth(1).unwrap().parse().unwrap();
-        let confirmed = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
-                         WHERE slot_name = $1";
-        let slot = format!("rowcast_{name}");
-        eventually(PATIENCE, "the end is confirmed", async || {
-            let row = client.query_one(confirmed, &[&slot]).await.expect("ask");
-            let confirmed: Lsn = row.get::<_, String>(0).parse().expect("an LSN");
-            (confirmed >= Lsn::from(end)).then_some(())
-        })
-        .await;
+        until_confirmed(&client, &name, Lsn::from(end), PATIENCE).await;
         drop(bridge);
     })
     .await;

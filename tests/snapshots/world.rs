@@ -17,7 +17,7 @@ use crate::support::bridge::Bridge;
 use crate::support::consume::RecordReader;
 use crate::support::kafka::KafkaNode;
 use crate::support::load::Load;
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, wal_end};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, confirmed, wal_end};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, number, unique};
 use crate::tables::{self, TABLES, Table};
@@ -305,17 +305,12 @@ impl World {
     /// Waits until what is committed now is published; by a slot that there is already.
     pub(crate) async fn rows_flow(&mut self) {
         let client = self.client().await;
-        let end = wal_end(&client).await.to_string();
-        // Beside it there may be one that is read through.
-        let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots
-                     WHERE slot_name = $1";
-        let slot = format!("rowcast_{}", self.name);
+        let end = wal_end(&client).await;
         let message = "SELECT pg_logical_emit_message(true, 'rowcast.test', '')";
         eventually(SETTLED, "everything to be confirmed", async || {
             self.assert_runs();
             client.query(message, &[]).await.expect("write a message");
-            let row = client.query_opt(query, &[&slot, &end]).await.expect("ask");
-            let is_confirmed = row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false);
+            let is_confirmed = confirmed(&client, &self.name).await.is_some_and(|at| at >= end);
             if !is_confirmed {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }

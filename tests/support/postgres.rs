@@ -486,6 +486,22 @@ pub(crate) async fn wal_end(client: &Client) -> Lsn {
     end.expect("ask").get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
 }
 
+/// Where the slot of a pipeline is confirmed; none while there is no slot.
+pub(crate) async fn confirmed(client: &Client, pipeline: &str) -> Option<Lsn> {
+    let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
+    let slot = client.query_opt(query, &[&format!("rowcast_{pipeline}")]).await.expect("ask")?;
+    let lsn: Option<String> = slot.get(0);
+    lsn.map(|lsn| lsn.parse().expect("an LSN as Postgres prints it"))
+}
+
+/// Waits until the slot of a pipeline is confirmed at `end`, or beyond.
+pub(crate) async fn until_confirmed(client: &Client, pipeline: &str, end: Lsn, deadline: Duration) {
+    eventually(deadline, &format!("{pipeline} to be confirmed at {end}"), async || {
+        confirmed(client, pipeline).await.filter(|&at| at >= end).map(drop)
+    })
+    .await;
+}
+
 /// Waits until a logical slot of this name is read by a walsender.
 pub(crate) async fn slot_active(client: &Client, slot: &str, deadline: Duration) {
     let query = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";

@@ -15,7 +15,7 @@ use super::{all_arrive, create_table, start_again, stop, write};
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::consume::{OwnedRecord, checkpoint, consume};
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, confirmed};
 use crate::support::{PATIENCE, unique};
 
 async fn checkpoint_of(brokers: &str, name: &str) -> Checkpoint {
@@ -108,11 +108,7 @@ async fn a_slot_that_was_there_before_is_adopted_with_all_that_it_holds() {
     client.batch_execute(&publish).await.expect("make a publication");
     let make = format!("SELECT pg_create_logical_replication_slot('rowcast_{name}', 'pgoutput')");
     client.batch_execute(&make).await.expect("make a slot");
-    let ask = format!(
-        "SELECT confirmed_flush_lsn::text FROM pg_replication_slots
-         WHERE slot_name = 'rowcast_{name}'"
-    );
-    let confirmed = lsn(&client, &ask).await;
+    let confirmed = confirmed(&client, &name).await.expect("a slot");
     write(&client, 1..=100).await;
     let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, "", PATIENCE);
     write(&client, 101..=200).await;

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, checkpoint, read_whole};
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::{TestDatabase, connect, wal_end};
+use crate::support::postgres::{TestDatabase, connect, until_confirmed, wal_end};
 use crate::support::{PATIENCE, eventually, unique};
 
 pub(super) const LONG: Duration = Duration::from_secs(120);
@@ -95,15 +95,7 @@ async fn settled(client: &Client, bridge: &Bridge, brokers: &str, name: &str) {
 
 /// Waits until all that was written is confirmed.
 pub(super) async fn confirmed(client: &Client, name: &str) {
-    let end = wal_end(client).await.to_string();
-    eventually(LONG, "all to be confirmed", async || {
-        let query = "SELECT count(*) FROM pg_replication_slots
-                     WHERE slot_name = $1 AND confirmed_flush_lsn >= $2::text::pg_lsn";
-        let slot = format!("rowcast_{name}");
-        let row = client.query_one(query, &[&slot, &end]).await.expect("ask");
-        (row.get::<_, i64>(0) == 1).then_some(())
-    })
-    .await;
+    until_confirmed(client, name, wal_end(client).await, LONG).await;
 }
 
 /// A row of the topic: its own number, its last write, and its large value's length.

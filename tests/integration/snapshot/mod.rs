@@ -16,25 +16,19 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use crate::support::PATIENCE;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, RecordReader};
-use crate::support::postgres::{TestDatabase, wal_end};
+use crate::support::postgres::{TestDatabase, until_confirmed, wal_end};
 use crate::support::witness::Witness;
-use crate::support::{PATIENCE, eventually};
 
 /// Waits until all that was written by now is published and confirmed.
 async fn all_published(client: &Client, name: &str) {
-    let end = wal_end(client).await.to_string();
+    let end = wal_end(client).await;
     // Something behind it, so that an idle slot gets there.
     let message = "SELECT pg_logical_emit_message(true, 'rowcast.test', '')";
     client.query(message, &[]).await.expect("write a message");
-    eventually(PATIENCE * 2, "everything to be published", async || {
-        let query = "SELECT confirmed_flush_lsn >= $2::text::pg_lsn FROM pg_replication_slots
-                     WHERE slot_name = $1";
-        let row = client.query_opt(query, &[&format!("rowcast_{name}"), &end]).await.expect("ask");
-        row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false).then_some(())
-    })
-    .await;
+    until_confirmed(client, name, end, PATIENCE * 2).await;
 }
 
 /// All records of the topics, as a reader of what is committed sees them.
