@@ -96,6 +96,16 @@ impl KafkaNode {
         Self::start_with(SMALL, &Settings::lone)
     }
 
+    /// A private node that may stand still for seconds and is not taken for dead: it leads its
+    /// partitions as before when it goes on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaNode::shared`].
+    pub(crate) fn start_unhurried() -> Result<Self, &'static str> {
+        Self::start_with(SMALL, &Settings::unhurried)
+    }
+
     /// A private node for measurements.
     ///
     /// # Errors
