@@ -87,7 +87,8 @@ pub(super) async fn prepare(
     let (present, candidates) = publication::survey(&client, name, version).await?;
     let server = Server { version, present: present.as_ref() };
     let filters = filters::settle(&client, settings, &candidates, server).await?;
-    let mut change = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
+    let mut change =
+        publication::plan(&candidates, &wanted(settings, &filters, version), present.as_ref());
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
 
     let intent = Intent {
@@ -160,8 +161,13 @@ pub(super) async fn prepare(
     Ok(Start { lsn, checkpoint, is_new, last_commit_lsn, captured, added, export })
 }
 
-const fn wanted<'a>(settings: &'a Resolved, filters: &'a Filters) -> Wanted<'a> {
+const fn wanted<'a>(
+    settings: &'a Resolved,
+    filters: &'a Filters,
+    server_version: u32,
+) -> Wanted<'a> {
     Wanted {
+        server_version,
         captured: &settings.captured,
         skipped: settings.skipped.as_slice(),
         via_root: settings.via_root,
@@ -189,7 +195,8 @@ pub(super) async fn missing(
     if !filters.shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
     }
-    let planned = publication::plan(&candidates, &wanted(settings, &filters), Some(&present));
+    let planned =
+        publication::plan(&candidates, &wanted(settings, &filters, version), Some(&present));
     let PublicationChange { add, without_identity, .. } = planned;
     Ok(PublicationChange { add, without_identity, ..PublicationChange::default() })
 }
@@ -230,7 +237,8 @@ async fn altered(
     if !filters.shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
     }
-    let planned = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
+    let planned =
+        publication::plan(&candidates, &wanted(settings, &filters, version), present.as_ref());
     // Of the other tables nothing was asked, so nothing may be done to them.
     let change = PublicationChange { alter: planned.alter, ..PublicationChange::default() };
     if change.is_empty() {
@@ -267,7 +275,8 @@ pub(super) async fn publish_table(
     if !filters.shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
     }
-    let planned = publication::plan(&candidates, &wanted(settings, &filters), present.as_ref());
+    let planned =
+        publication::plan(&candidates, &wanted(settings, &filters, version), present.as_ref());
     let change = PublicationChange { add: planned.add, ..PublicationChange::default() };
     let statements = || change.sql(&settings.publication).join("; ") + ";";
     if planned.create || change.is_empty() {

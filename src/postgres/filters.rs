@@ -24,8 +24,8 @@ use tokio_postgres::Client;
 use super::Error;
 use super::preflight::Shortfall;
 use super::publication::{
-    Candidate, FILTERS_SINCE, Publication, PublicationChange, Published, TableChange, TableName,
-    Wanted,
+    Candidate, FILTERS_SINCE, Leaf, Part, Publication, PublicationChange, Published, TableChange,
+    TableName, Wanted,
 };
 use crate::config::{ColumnRules, Resolved};
 
@@ -65,6 +65,27 @@ struct TableFacts {
     identity: Vec<String>,
     /// Columns that old rows have in the table and in each of its partitions.
     common_identity: Vec<String>,
+}
+
+impl TableFacts {
+    /// What old rows have of these columns. Postgres looks at what holds the rows; of a partitioned
+    /// table without partitions yet, its own identity is what they will have.
+    fn new(columns: Vec<String>, key: Vec<String>, leaves: &[Leaf]) -> Self {
+        let with_rows: Vec<&Leaf> = leaves.iter().filter(|leaf| leaf.has_rows).collect();
+        let members = if with_rows.is_empty() { leaves.iter().collect() } else { with_rows };
+        let has = |leaf: &Leaf, column: &String| {
+            leaf.identity().is_none_or(|identity| identity.contains(column))
+        };
+        let of_any = |column: &&String| members.iter().any(|leaf| has(leaf, column));
+        let of_all = |column: &&String| members.iter().all(|leaf| has(leaf, column));
+        Self {
+            is_full: members.iter().any(|leaf| leaf.is_full),
+            identity: columns.iter().filter(of_any).cloned().collect(),
+            common_identity: columns.iter().filter(of_all).cloned().collect(),
+            columns,
+            key,
+        }
+    }
 }
 
 /// The columns to ask the server for.
@@ -149,9 +170,12 @@ impl Settling<'_> {
     /// Whether the server would refuse updates of rows whose identity is not published whole.
     fn needs_identity(&self) -> bool {
         let &Resolved { ref captured, ref skipped, via_root, .. } = self.settings;
-        let wanted = Wanted { captured, skipped, via_root, published: &BTreeMap::new() };
+        let server_version = self.server.version;
+        let published = &BTreeMap::new();
+        let wanted = Wanted { captured, skipped, via_root, published, server_version };
         // Without an identity it refuses them in any case.
-        wanted.needs_identity() && self.candidate.has_identity
+        wanted.needs_identity()
+            && self.candidate.refused(Part::default(), server_version).next().is_none()
     }
 
     fn columns(&self, filters: &mut Filters) -> Option<Vec<String>> {
@@ -347,15 +371,11 @@ async fn facts(
         .query(TABLE_COLUMNS, &[&schemas, &names])
         .await
         .map_err(|source| Error::Sql { doing: "ask for the columns of tables", source })?;
-    let facts = rows.iter().map(|row| {
-        let facts = TableFacts {
-            columns: row.get(2),
-            key: row.get(3),
-            is_full: row.get(4),
-            identity: row.get(5),
-            common_identity: row.get(6),
-        };
-        (TableName { schema: row.get(0), name: row.get(1) }, facts)
+    let facts = rows.iter().filter_map(|row| {
+        let name = TableName { schema: row.get(0), name: row.get(1) };
+        let candidate = tables.iter().find(|candidate| candidate.table == name)?;
+        let facts = TableFacts::new(row.get(2), row.get(3), &candidate.leaves);
+        Some((name, facts))
     });
     Ok(facts.collect())
 }

@@ -369,7 +369,7 @@ async fn a_row_filter_without_the_right_to_set_it_ends_with_the_sql_for_a_dba() 
     let EndedEarly { status, log } = bridge.wait_until_ready(PATIENCE).expect_err("no filter");
     assert_eq!(status.code(), Some(69), "log:\n{log}");
     let statement = format!(
-        "ALTER PUBLICATION \"rowcast_{name}\" ADD TABLE \"public\".\"rides\" WHERE ((id > 1))"
+        "ALTER PUBLICATION \"rowcast_{name}\" ADD TABLE ONLY \"public\".\"rides\" WHERE ((id > 1))"
     );
     assert!(log.replace('\\', "").contains(&statement), "log:\n{log}");
 

@@ -16,6 +16,7 @@ mod frozen;
 mod generate;
 mod harness;
 mod identity;
+mod inheritance;
 mod line;
 mod load;
 mod login;

@@ -10,8 +10,10 @@
 //! only ever grows, that is right. Filters that would do the same harm are found in `filters`.
 
 pub mod forgetful;
+mod identity;
 mod plan;
 
+pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
 pub use self::plan::{PublicationChange, TableChange, Wanted, plan};
 
 use std::collections::BTreeMap;
@@ -37,7 +39,7 @@ const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas
 pub(super) const FILTERS_SINCE: u32 = 150_000;
 
 /// A table's full name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
     /// Its schema.
     pub schema: String,
@@ -71,14 +73,29 @@ pub struct Published {
 /// A table that could be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    /// The table's OID, which a rename leaves as it is.
+    pub oid: u32,
     /// The table.
     pub table: TableName,
     /// Whether the role may put it into a publication.
     pub is_owned: bool,
     /// Whose it is.
     pub owner: String,
-    /// Whether rows that are published can still be updated and deleted.
-    pub has_identity: bool,
+    /// What holds its rows: itself, or its partitions and it.
+    pub leaves: Vec<Leaf>,
+}
+
+impl Candidate {
+    /// What holds rows that Postgres would refuse to update or delete, were this part published;
+    /// each with why.
+    pub fn refused(
+        &self,
+        part: Part<'_>,
+        server_version: u32,
+    ) -> impl Iterator<Item = (&Leaf, Refusal)> {
+        let refused = move |leaf: &Leaf| leaf.refusal(part, server_version);
+        self.leaves.iter().filter_map(move |leaf| refused(leaf).map(|why| (leaf, why)))
+    }
 }
 
 /// A publication as it is.
@@ -105,13 +122,38 @@ pub struct Publication {
 pub async fn candidates(client: &Client) -> Result<Vec<Candidate>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the tables", source };
     let rows = client.query(TABLES, &[]).await.map_err(failed)?;
-    let candidate = |row: &tokio_postgres::Row| Candidate {
-        table: TableName { schema: row.get(0), name: row.get(1) },
-        is_owned: row.get(2),
-        owner: row.get(3),
-        has_identity: row.get(4),
-    };
-    Ok(rows.iter().map(candidate).collect())
+    let mut candidates: Vec<Candidate> = Vec::new();
+    for row in &rows {
+        let oid = row.get(0);
+        // The rows of one table follow each other.
+        if candidates.last().is_none_or(|last| last.oid != oid) {
+            candidates.push(Candidate {
+                oid,
+                table: TableName { schema: row.get(1), name: row.get(2) },
+                is_owned: row.get(3),
+                owner: row.get(4),
+                leaves: Vec::new(),
+            });
+        }
+        if let Some(candidate) = candidates.last_mut() {
+            candidate.leaves.push(leaf(row));
+        }
+    }
+    Ok(candidates)
+}
+
+fn leaf(row: &tokio_postgres::Row) -> Leaf {
+    let usable = |name| UsableIndex { name, is_primary: row.get(13) };
+    Leaf {
+        table: TableName { schema: row.get(5), name: row.get(6) },
+        has_rows: row.get(7),
+        is_full: row.get(8),
+        index: row.get(9),
+        generated: row.get(10),
+        has_virtual: row.get(11),
+        usable: row.get::<_, Option<String>>(12).map(usable),
+        has_deferrable_key: row.get(14),
+    }
 }
 
 /// One table, if it could be published.

@@ -9,7 +9,7 @@ use std::fmt;
 
 use postgres_protocol::escape::escape_identifier;
 
-use super::{Candidate, Publication, Published, TableName};
+use super::{Candidate, Part, Publication, Published, TableName};
 use crate::config::{Operation, TableFilter};
 
 /// What is asked for.
@@ -23,6 +23,8 @@ pub struct Wanted<'a> {
     pub via_root: bool,
     /// The tables of which not everything is published.
     pub published: &'a BTreeMap<TableName, Published>,
+    /// The server's version, as `server_version_num`.
+    pub server_version: u32,
 }
 
 impl Wanted<'_> {
@@ -48,8 +50,9 @@ pub struct TableChange {
 }
 
 impl TableChange {
+    /// With ONLY, or the tables that inherit from it would be published with it.
     fn sql(&self) -> String {
-        let mut sql = self.table.sql();
+        let mut sql = only(&self.table);
         if let Some(columns) = &self.published.columns {
             let columns: Vec<String> =
                 columns.iter().map(|column| escape_identifier(column)).collect();
@@ -60,6 +63,10 @@ impl TableChange {
         }
         sql
     }
+}
+
+fn only(table: &TableName) -> String {
+    format!("ONLY {}", table.sql())
 }
 
 impl fmt::Display for TableChange {
@@ -130,7 +137,7 @@ impl PublicationChange {
             return vec![format!("CREATE PUBLICATION {publication}{tables} WITH ({options})")];
         }
         let altered = self.alter.iter().map(|change| &change.table);
-        let removed: Vec<String> = self.remove.iter().chain(altered).map(TableName::sql).collect();
+        let removed: Vec<String> = self.remove.iter().chain(altered).map(only).collect();
         let tables = |what: &str, tables: &[String]| {
             let tables = (!tables.is_empty()).then(|| tables.join(", "))?;
             Some(format!("ALTER PUBLICATION {publication} {what} TABLE {tables}"))
@@ -166,7 +173,8 @@ pub fn plan(
         if !wanted.captured.matches(schema, name) {
             continue;
         }
-        let breaks = wanted.needs_identity() && !candidate.has_identity;
+        let breaks = wanted.needs_identity()
+            && candidate.refused(Part::default(), wanted.server_version).next().is_some();
         if breaks && !wanted.captured.names_exactly(schema, name) {
             change.without_identity.push(candidate.table.clone());
             continue;
@@ -193,7 +201,9 @@ pub fn plan(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::postgres::publication::Leaf;
 
+    const VERSION: u32 = 180_000;
     const SKIPPED: &[Operation] = &[Operation::Truncate];
 
     fn name(text: &str) -> TableName {
@@ -202,7 +212,16 @@ mod tests {
     }
 
     fn candidate(text: &str) -> Candidate {
-        Candidate { table: name(text), is_owned: true, owner: "app".to_owned(), has_identity: true }
+        let table = name(text);
+        let index = Some(vec!["id".to_owned()]);
+        let leaf = Leaf { table: table.clone(), has_rows: true, index, ..Leaf::default() };
+        Candidate { oid: 1, table, is_owned: true, owner: "app".to_owned(), leaves: vec![leaf] }
+    }
+
+    fn keyless(text: &str) -> Candidate {
+        let mut keyless = candidate(text);
+        keyless.leaves[0].index = None;
+        keyless
     }
 
     fn filter(include: &[&str]) -> TableFilter {
@@ -238,6 +257,7 @@ mod tests {
             skipped: SKIPPED,
             via_root: true,
             published: &published.collect(),
+            server_version: VERSION,
         };
         plan(candidates, &wanted, present)
     }
@@ -249,7 +269,7 @@ mod tests {
         assert_eq!(
             change.sql("p"),
             [
-                r#"CREATE PUBLICATION "p" FOR TABLE "public"."rides" WITH (publish_via_partition_root = true, publish = 'insert, update, delete')"#
+                r#"CREATE PUBLICATION "p" FOR TABLE ONLY "public"."rides" WITH (publish_via_partition_root = true, publish = 'insert, update, delete')"#
             ]
         );
     }
@@ -262,8 +282,8 @@ mod tests {
         assert_eq!(
             change.sql("p"),
             [
-                r#"ALTER PUBLICATION "p" DROP TABLE "public"."zones""#,
-                r#"ALTER PUBLICATION "p" ADD TABLE "public"."O""Hare""#
+                r#"ALTER PUBLICATION "p" DROP TABLE ONLY "public"."zones""#,
+                r#"ALTER PUBLICATION "p" ADD TABLE ONLY "public"."O""Hare""#
             ]
         );
     }
@@ -279,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_table_whose_updates_would_be_refused_is_left_out_unless_named_exactly() {
-        let all = [Candidate { has_identity: false, ..candidate("public.log") }];
+        let all = [keyless("public.log")];
         let by_glob = planned(&all, &["public.*"], &[], None);
         assert_eq!((by_glob.add.len(), by_glob.without_identity.len()), (0, 1));
         let by_name = planned(&all, &["public.log"], &[], None);
@@ -290,6 +310,7 @@ mod tests {
             skipped: &[Operation::Update, Operation::Delete],
             via_root: true,
             published: &BTreeMap::new(),
+            server_version: VERSION,
         };
         let change = plan(&all, &wanted, None);
         assert_eq!((change.add.len(), change.without_identity.len()), (1, 0));
@@ -302,7 +323,7 @@ mod tests {
         let wanted = [("public.rides", part(&["id", "Fare"], Some("(id > 5)")))];
         let create = planned(&all, &["*.*"], &wanted, None);
         assert!(create.sql("p")[0].contains(
-            r#"FOR TABLE "public"."rides" ("id", "Fare") WHERE ((id > 5)), "public"."zones" WITH"#
+            r#"FOR TABLE ONLY "public"."rides" ("id", "Fare") WHERE ((id > 5)), ONLY "public"."zones" WITH"#
         ));
 
         let mut present = publication(&["public.rides", "public.zones"]);
@@ -311,15 +332,15 @@ mod tests {
         assert_eq!(
             change.sql("p"),
             [
-                r#"ALTER PUBLICATION "p" DROP TABLE "public"."rides""#,
-                r#"ALTER PUBLICATION "p" ADD TABLE "public"."rides" ("id", "Fare") WHERE ((id > 5))"#
+                r#"ALTER PUBLICATION "p" DROP TABLE ONLY "public"."rides""#,
+                r#"ALTER PUBLICATION "p" ADD TABLE ONLY "public"."rides" ("id", "Fare") WHERE ((id > 5))"#
             ]
         );
         present.tables.insert(name("public.rides"), wanted[0].1.clone());
         assert!(planned(&all, &["*.*"], &wanted, Some(&present)).is_empty());
         // Taken out of the configuration, a filter is taken out of the publication.
         let back = planned(&all, &["*.*"], &[], Some(&present)).sql("p");
-        assert_eq!(back[1], r#"ALTER PUBLICATION "p" ADD TABLE "public"."rides""#);
+        assert_eq!(back[1], r#"ALTER PUBLICATION "p" ADD TABLE ONLY "public"."rides""#);
     }
 
     #[test]
@@ -394,7 +415,10 @@ mod tests {
             });
             let captured = filter(&["public.*"]);
             let wanted =
-                Wanted { captured: &captured, skipped: &skipped, via_root, published: &published };
+                Wanted {
+                    captured: &captured, skipped: &skipped, via_root, published: &published,
+                    server_version: VERSION,
+                };
             let change = plan(&all, &wanted, present.as_ref());
             let after = carried_out(present, &change);
             prop_assert_eq!(&after.operations, &wanted.operations());
