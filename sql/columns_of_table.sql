@@ -1,6 +1,7 @@
--- Which columns does a table have, which of them are never null, and where do values come from
+-- Which columns do these tables have, which of them are never null, and where do values come from
 -- that nobody gave? A generated column has its expression where another has its default.
-SELECT a.attname::text,
+SELECT a.attrelid,
+       a.attname::text,
        a.atttypid,
        a.attnotnull OR t.typnotnull AS not_null,
        a.attgenerated::text,
@@ -8,5 +9,5 @@ SELECT a.attname::text,
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
+WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attrelid, a.attnum

@@ -1,8 +1,16 @@
--- What would a Relation message say of a table? Its name, its replica identity, and its columns with
--- types, type modifiers and whether old rows carry them. $2 are the columns that are published; null
--- for those that are published when nobody says which: all that are not generated. From PostgreSQL
--- 18 on ($3), generated columns can be among them; before, the catalog lists some that never are.
-SELECT n.nspname::text AS schema,
+-- What would Relation messages say of these tables? Their names, their replica identities, and their
+-- columns with types, type modifiers and whether old rows carry them. $2 are the columns that are
+-- published of each, as a JSON array; null for those that are published when nobody says which: all
+-- that are not generated. From PostgreSQL 18 on ($3), generated columns can be among them; before, the
+-- catalog lists some that never are.
+WITH wanted AS (
+    SELECT w.oid,
+           w.published IS NULL AS has_no_list,
+           ARRAY(SELECT pg_catalog.json_array_elements_text(w.published::json)) AS published
+    FROM unnest($1::oid[], $2::text[]) AS w (oid, published)
+)
+SELECT c.oid,
+       n.nspname::text AS schema,
        c.relname::text AS name,
        c.relreplident::text AS replica_identity,
        COALESCE(array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attnum > 0), '{}')
@@ -29,13 +37,13 @@ SELECT n.nspname::text AS schema,
            ) FILTER (WHERE a.attnum > 0),
            '{}'
        ) AS in_identity
-FROM pg_catalog.pg_class c
+FROM wanted w
+JOIN pg_catalog.pg_class c ON c.oid = w.oid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_catalog.pg_attribute a
     ON a.attrelid = c.oid
    AND a.attnum > 0
    AND NOT a.attisdropped
-   AND (a.attname = ANY ($2::text[]) OR $2 IS NULL)
-   AND (a.attgenerated = '' OR $2 IS NOT NULL AND $3)
-WHERE c.oid = $1
+   AND (w.has_no_list OR a.attname = ANY (w.published))
+   AND (a.attgenerated = '' OR NOT w.has_no_list AND $3)
 GROUP BY c.oid, n.nspname, c.relname, c.relreplident

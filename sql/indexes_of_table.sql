@@ -1,7 +1,8 @@
--- Which unique indexes of a table could key its rows, and which of its columns are never null?
+-- Which unique indexes of these tables could key their rows?
 -- Partial indexes, indexes on expressions and indexes that are not ready key nothing.
 -- A deferrable primary key is no replica identity, so it counts as any other unique index.
-SELECT i.indisprimary AND i.indimmediate,
+SELECT i.indrelid,
+       i.indisprimary AND i.indimmediate,
        i.indisreplident,
        ARRAY(
            SELECT a.attname::text
@@ -12,9 +13,9 @@ SELECT i.indisprimary AND i.indimmediate,
        ) AS columns
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-WHERE i.indrelid = $1
+WHERE i.indrelid = ANY ($1::oid[])
   AND i.indisunique
   AND i.indisvalid
   AND i.indpred IS NULL
   AND i.indexprs IS NULL
-ORDER BY i.indisprimary DESC, c.relname
+ORDER BY i.indrelid, i.indisprimary DESC, c.relname

@@ -75,11 +75,17 @@ impl Stop {
 
 /// What the stream alone does not tell, asked once per relation version.
 pub trait Lookup {
-    /// What the catalog knows of a relation.
+    /// What the catalog knows of a relation that is described in a transaction which commits at
+    /// `commit_lsn`, if that is known.
     ///
     /// # Errors
     /// When the catalog can't be asked.
-    fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error>;
+    fn relation_facts(
+        &mut self,
+        oid: u32,
+        column_types: &[u32],
+        commit_lsn: Option<Lsn>,
+    ) -> Result<RelationFacts, Error>;
 
     /// The present values of some columns of a row; none where the row can't be found.
     ///
@@ -98,6 +104,15 @@ pub trait Lookup {
     /// # Errors
     /// When it can't be made.
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error>;
+
+    /// Makes sure that many topics exist, for which [`ensure_topic`](Self::ensure_topic) is asked
+    /// afterwards: so that this need not go to the brokers for each.
+    ///
+    /// # Errors
+    /// When one of them can't be created.
+    fn ensure_topics(&mut self, _topics: &[TopicPlan]) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Why the worker ended without an error.
@@ -326,7 +341,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
         let Self { assembler, publisher, out, windows } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
-        let facts = publisher.lookup.relation_facts(body.oid, &types)?;
+        let commit_lsn = assembler.commit_lsn();
+        let facts = publisher.lookup.relation_facts(body.oid, &types, commit_lsn)?;
         if out.stop.is_now() {
             return Err(Halt::Stopped);
         }

@@ -1,14 +1,14 @@
 //! rowcast beside what bounds it, on one machine, in one run: `make bench`.
 //!
-//! Three questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
+//! Four questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
 //! same backlog to /dev/null? How much later does a consumer see a row at a steady rate, beside a
 //! plain producer and consumer on the same broker? How fast is a table published that was there
 //! before, beside COPY alone, a producer alone and the broker alone, and beside Debezium
-//! (`DEBEZIUM=1`)? Contestants take turns, so that a machine whose speed drifts drifts for all; what
+//! (`DEBEZIUM=1`)? And how long does a first start on thousands of tables take? Contestants take turns, so that a machine whose speed drifts drifts for all; what
 //! counts are the ratios.
 //!
-//! `ROWS` (default 1,000,000), `ROUNDS` (3) and `SECONDS` (20) set the sizes; `ONLY` (`backlog`,
-//! `latency` or `snapshot`) asks one question alone; `WARM_UP` is told of in `snapshot`. Nothing is
+//! `ROWS` (default 1,000,000), `ROUNDS` (3), `SECONDS` (20) and `TABLES` (2,000) set the sizes; `ONLY`
+//! (`backlog`, `latency`, `snapshot` or `tables`) asks one question alone; `WARM_UP` is told of in `snapshot`. Nothing is
 //! asserted: a bench that fails on a busy machine teaches nobody.
 
 #[path = "../../tests/support/mod.rs"]
@@ -21,6 +21,7 @@ mod latency;
 mod replay;
 mod sample;
 mod snapshot;
+mod tables;
 
 use support::kafka::KafkaNode;
 
@@ -49,6 +50,9 @@ fn main() {
         }
         if asks("snapshot") {
             snapshot::run(&node, rows, rounds).await;
+        }
+        if asks("tables") {
+            tables::run(&node, setting("TABLES", 2_000), rounds).await;
         }
     });
 }

@@ -8,15 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
+use super::ahead::{Ahead, Published};
 use super::setup;
+use crate::admin::Status;
 use crate::backoff::Backoff;
 use crate::change::{Relation, RelationFacts, Reselected, Row};
 use crate::config::Resolved;
 use crate::error::Error;
-use crate::kafka::Topics;
+use crate::kafka::{self, Topics};
+use crate::lsn::Lsn;
 use crate::postgres::Catalog;
-use crate::route::TopicPlan;
+use crate::route::{Router, TopicPlan};
 use crate::worker::{Lookup, Stop};
 
 pub(super) struct ServerLookup {
@@ -25,6 +29,9 @@ pub(super) struct ServerLookup {
     pub(super) described: HashSet<u32>,
     pub(super) runtime: Handle,
     pub(super) catalog: Catalog,
+    pub(super) ahead: Ahead,
+    /// Names the topics of tables that are looked up ahead.
+    pub(super) router: Router,
     pub(super) topics: SharedTopics,
     pub(super) stop: Arc<Stop>,
 }
@@ -39,13 +46,20 @@ pub(super) struct TopicMaker {
     /// The topics that every session of this process made sure of.
     pub(super) seen: Arc<Mutex<HashSet<Arc<str>>>>,
     pub(super) stop: Arc<Stop>,
+    /// Shows how far it is.
+    pub(super) status: Arc<watch::Sender<Status>>,
 }
 
 /// The lookup of who publishes rows of a snapshot: all that is known of their tables came with them.
 pub(super) struct RowLookup(pub(super) SharedTopics);
 
 impl Lookup for RowLookup {
-    fn relation_facts(&mut self, _: u32, _: &[u32]) -> Result<RelationFacts, Error> {
+    fn relation_facts(
+        &mut self,
+        _: u32,
+        _: &[u32],
+        _: Option<Lsn>,
+    ) -> Result<RelationFacts, Error> {
         Ok(RelationFacts::default())
     }
 
@@ -61,24 +75,48 @@ impl Lookup for RowLookup {
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).ensure(topic)
     }
+
+    fn ensure_topics(&mut self, topics: &[TopicPlan]) -> Result<(), Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ensure_all(topics)
+    }
 }
 
 impl Lookup for ServerLookup {
-    fn relation_facts(&mut self, oid: u32, column_types: &[u32]) -> Result<RelationFacts, Error> {
+    fn relation_facts(
+        &mut self,
+        oid: u32,
+        column_types: &[u32],
+        commit_lsn: Option<Lsn>,
+    ) -> Result<RelationFacts, Error> {
         let stop = Arc::clone(&self.stop);
-        self.runtime.block_on(async {
-            let facts = tokio::select! {
-                facts = self.catalog.relation(oid, column_types) => facts?,
+        let Self { ahead, catalog, settings, described, .. } = self;
+        let known = ahead.take(oid, column_types, commit_lsn);
+        let (facts, others) = self.runtime.block_on(async {
+            let asked = async {
+                match known {
+                    Some(facts) => Ok((facts, Vec::new())),
+                    None => {
+                        let (table, publication) = ((oid, column_types), &settings.publication);
+                        ahead.ask(catalog, table, commit_lsn, publication).await
+                    }
+                }
+            };
+            let asked = tokio::select! {
+                asked = asked => asked?,
                 // The table may be locked for long; nobody uses what is said then.
-                () = stopped(&stop) => return Ok(RelationFacts::default()),
+                () = stopped(&stop) => return Ok(Default::default()),
             };
             // The server describes a table again after it was altered, and hides from the
             // description the columns that a column list does not have.
-            if !self.described.insert(oid) {
-                setup::follow(self.catalog.client().await?, &self.settings, oid).await;
+            if !described.insert(oid) {
+                setup::follow(catalog.client().await?, settings, oid).await;
             }
-            Ok(facts)
-        })
+            Ok::<_, Error>(asked)
+        })?;
+        let topic = |(_, schema, table): &Published| self.router.topic(schema, table).ok();
+        let topics: Vec<TopicPlan> = others.iter().filter_map(topic).collect();
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).describe(topics);
+        Ok(facts)
     }
 
     fn reselect(
@@ -104,27 +142,76 @@ impl Lookup for ServerLookup {
 
 impl TopicMaker {
     fn ensure(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let was_there = self.topics.knows(&topic.name);
+        let ensured = self.until_ensured(&topic.name, async |topics| topics.ensure(topic).await)?;
+        // Told to stop, nothing goes to it.
+        let Some(limit) = ensured else { return Ok(None) };
+        self.note(&topic.name, was_there);
+        Ok(limit)
+    }
+
+    /// Creates all that are missing; how far it is shows in the status, and now and then in the log.
+    fn ensure_all(&mut self, topics: &[TopicPlan]) -> Result<(), Error> {
+        let Some(first) = topics.first() else { return Ok(()) };
+        let missing = topics.iter().filter(|topic| !self.topics.knows(&topic.name));
+        let missing: HashSet<Arc<str>> = missing.map(|topic| Arc::clone(&topic.name)).collect();
+        let status = Arc::clone(&self.status);
+        let show = |reason: Option<String>| status.send_modify(|status| status.reason = reason);
+        let ensured = self.until_ensured(&first.name, async |known| {
+            let progress = |created: usize, missing: usize| {
+                show(Some(format!("creating topics: {created} of {missing}")));
+            };
+            known.ensure_all(topics, progress).await
+        });
+        show(None);
+        if ensured?.is_some() {
+            for topic in missing {
+                self.note(&topic, false);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the settings of those topics that exist, so that nobody need ask for each. A failure
+    /// is left to who asks for one.
+    fn describe(&mut self, mut topics: Vec<TopicPlan>) {
+        topics.retain(|topic| self.topics.knows(&topic.name));
+        if topics.is_empty() {
+            return;
+        }
+        let described = self.runtime.block_on(async {
+            tokio::select! {
+                described = self.topics.ensure_all(&topics, |_, _| {}) => described,
+                () = stopped(&self.stop) => Ok(()),
+            }
+        });
+        if let Err(error) = described {
+            tracing::debug!(error = %error, "topics are not described ahead");
+        }
+    }
+
+    /// Asks again where brokers are away; none when told to stop.
+    fn until_ensured<T>(
+        &mut self,
+        topic: &str,
+        mut ask: impl AsyncFnMut(&mut Topics) -> Result<T, kafka::Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
             let ensured = self.runtime.block_on(async {
                 tokio::select! {
-                    ensured = self.topics.ensure(topic) => ensured,
-                    // Nothing goes to it then.
+                    ensured = ask(&mut self.topics) => ensured.map(Some),
                     () = stopped(&self.stop) => Ok(None),
                 }
             });
             let error = match ensured {
-                Ok(limit) => {
-                    self.note(topic, was_there);
-                    return Ok(limit);
-                }
+                Ok(ensured) => return Ok(ensured),
                 Err(error) => error,
             };
             if !error.is_transient() {
                 return Err(error.into());
             }
-            tracing::warn!(topic = &*topic.name, error = %error, "the topic is not there yet");
+            tracing::warn!(topic, error = %error, "the topic is not there yet");
             self.runtime.block_on(async {
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next_wait()) => {}
@@ -135,11 +222,11 @@ impl TopicMaker {
     }
 
     /// A topic that was here and is made again was deleted meanwhile, and with it what it held.
-    fn note(&self, topic: &TopicPlan, was_there: bool) {
+    fn note(&self, topic: &Arc<str>, was_there: bool) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seen.insert(Arc::clone(&topic.name)) && !was_there {
+        if !seen.insert(Arc::clone(topic)) && !was_there {
             tracing::warn!(
-                topic = &*topic.name,
+                topic = &**topic,
                 "the topic was deleted while it was written to, and is made again: the records \
                  that it held are gone, and from here on only new changes are in it"
             );

@@ -14,6 +14,7 @@
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
 
+mod ahead;
 mod desk;
 mod discovery;
 mod guard;

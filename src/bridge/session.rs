@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::ahead::Ahead;
 use super::line::{Cause, Line, Publishing};
 use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::setup::Start;
@@ -135,6 +136,8 @@ impl Bridge {
             described: HashSet::new(),
             runtime: tokio::runtime::Handle::current(),
             catalog,
+            ahead: Ahead::default(),
+            router: Router::new(&self.settings, self.conninfo.database()),
             topics: Arc::clone(&outlet.topics),
             stop: Arc::clone(&line.stop),
         };
@@ -212,6 +215,7 @@ impl Bridge {
             topics,
             seen: Arc::clone(&self.topics_seen),
             stop: Arc::clone(&stop),
+            status: Arc::clone(&self.status),
         };
         let outlet = Outlet {
             settings: settings.clone(),

@@ -369,8 +369,14 @@ async fn publish(
     Ok(())
 }
 
+/// Names for a log line, which stays one that can be read: of many, the first and how many more.
 pub(super) fn list<T: ToString>(items: &[T]) -> String {
-    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    const LISTED: usize = 20;
+    let names: Vec<String> = items.iter().take(LISTED).map(ToString::to_string).collect();
+    match items.len().saturating_sub(LISTED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 /// Makes the slot, and the snapshot of its start where something is planned to be read.

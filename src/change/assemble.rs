@@ -154,6 +154,15 @@ impl Assembler {
         }
     }
 
+    /// Where the transaction that is open commits; none between two transactions.
+    #[must_use]
+    pub const fn commit_lsn(&self) -> Option<Lsn> {
+        match &self.state {
+            State::InTransaction { transaction, .. } => Some(transaction.commit_lsn),
+            State::Idle => None,
+        }
+    }
+
     /// Whether a transaction has begun and not yet ended.
     #[must_use]
     pub const fn is_in_transaction(&self) -> bool {

@@ -1,13 +1,14 @@
 //! What a Relation message does not say of a table: its keys, which columns can be null and what
 //! they hold by default, and what its types are made of.
 //!
-//! Asked once per relation version, of that relation alone: a catalog of a million types costs
-//! nothing here. The catalog speaks of now and the stream of then; whoever takes these facts lets
+//! Asked once per relation version, of that relation alone, or of many at once where many are to be
+//! read: a catalog of a million types costs nothing here. The catalog speaks of now and the stream of then; whoever takes these facts lets
 //! the message win. A table that is gone has no facts, which is no error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::Error;
 use super::client;
@@ -20,6 +21,9 @@ const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");
 const COLUMNS: &str = include_str!("../../sql/columns_of_table.sql");
 const PARTIAL_PARTITIONS: &str = include_str!("../../sql/partial_partitions.sql");
 const TYPES: &str = include_str!("../../sql/types.sql");
+
+/// Tables that are asked for in one query, so that answers stay small.
+pub(crate) const BATCH: usize = 500;
 
 /// Asks the catalog, over a connection that is opened again when it was lost.
 pub struct Catalog {
@@ -58,12 +62,48 @@ impl Catalog {
         oid: u32,
         column_types: &[u32],
     ) -> Result<RelationFacts, Error> {
+        let mut facts = self.relations(&[(oid, Some(column_types))]).await?;
+        Ok(facts.remove(&oid).unwrap_or_default())
+    }
+
+    /// The same of several tables, by OID, in few queries: of these types of each, or of those of all
+    /// its columns. A table that is gone has no facts.
+    ///
+    /// # Errors
+    /// As [`relation`](Self::relation).
+    pub async fn relations(
+        &mut self,
+        tables: &[(u32, Option<&[u32]>)],
+    ) -> Result<HashMap<u32, RelationFacts>, Error> {
         self.client().await?;
-        let mut facts = RelationFacts::default();
-        let failed = |source| Error::Sql { doing: "ask for the keys of a table", source };
-        for row in self.client.query(INDEXES, &[&oid]).await.map_err(failed)? {
-            let (is_primary, is_identity): (bool, bool) = (row.get(0), row.get(1));
-            let columns: Vec<String> = row.get(2);
+        let mut facts = HashMap::with_capacity(tables.len());
+        for batch in tables.chunks(BATCH) {
+            self.batch(batch, &mut facts).await?;
+        }
+        Ok(facts)
+    }
+
+    async fn batch(
+        &self,
+        tables: &[(u32, Option<&[u32]>)],
+        facts: &mut HashMap<u32, RelationFacts>,
+    ) -> Result<(), Error> {
+        let oids: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+        let ask = async |doing, query| {
+            let params: &[(&(dyn ToSql + Sync), Type)] = &[(&oids, Type::OID_ARRAY)];
+            let rows = self.client.query_typed(query, params).await;
+            rows.map_err(|source| Error::Sql { doing, source })
+        };
+        // The server answers them one after the other, and is waited for once.
+        let (indexes, columns, partial) = tokio::try_join!(
+            ask("ask for the keys of tables", INDEXES),
+            ask("ask for the columns of tables", COLUMNS),
+            ask("ask for the partitions of tables", PARTIAL_PARTITIONS),
+        )?;
+        for row in indexes {
+            let facts: &mut RelationFacts = facts.entry(row.get(0)).or_default();
+            let (is_primary, is_identity): (bool, bool) = (row.get(1), row.get(2));
+            let columns: Vec<String> = row.get(3);
             if is_identity {
                 facts.identity_index.clone_from(&columns);
             }
@@ -73,20 +113,30 @@ impl Catalog {
                 facts.unique_indexes.push(columns);
             }
         }
-        let failed = |source| Error::Sql { doing: "ask for the columns of a table", source };
-        let columns = self.client.query(COLUMNS, &[&oid]).await.map_err(failed)?;
-        facts.columns = columns.iter().map(column).collect();
-        let failed = |source| Error::Sql { doing: "ask for the partitions of a table", source };
-        let partial = self.client.query_one(PARTIAL_PARTITIONS, &[&oid]).await.map_err(failed)?;
-        facts.has_partial_partitions = partial.get(0);
-        facts.types = self.types(column_types).await?;
-        Ok(facts)
+        for row in columns {
+            facts.entry(row.get(0)).or_default().columns.push(column(&row));
+        }
+        for row in partial {
+            facts.entry(row.get(0)).or_default().has_partial_partitions = true;
+        }
+        let types_of = |oid: &u32, types: &Option<&[u32]>, facts: &HashMap<u32, RelationFacts>| {
+            let columns = facts.get(oid).into_iter().flat_map(|facts| &facts.columns);
+            types.map_or_else(|| columns.map(|column| column.type_oid).collect(), <[u32]>::to_vec)
+        };
+        let used: BTreeSet<u32> =
+            tables.iter().flat_map(|(oid, types)| types_of(oid, types, facts)).collect();
+        let known = self.types(&Vec::from_iter(used)).await?;
+        for (oid, types) in tables {
+            let types = types_of(oid, types, facts);
+            facts.entry(*oid).or_default().types = with_parts(types, &known);
+        }
+        Ok(())
     }
 
     async fn types(&self, oids: &[u32]) -> Result<BTreeMap<u32, TypeFacts>, Error> {
         let rows = self
             .client
-            .query(TYPES, &[&oids])
+            .query_typed(TYPES, &[(&oids, Type::OID_ARRAY)])
             .await
             .map_err(|source| Error::Sql { doing: "ask for the types of a table", source })?;
         let facts = rows.iter().map(|row| {
@@ -120,17 +170,36 @@ async fn open(info: &ConnInfo, options: &ConnectOptions) -> Result<Client, Error
     Ok(client)
 }
 
+/// Those of the known types that these are, and that they are made of.
+pub(crate) fn with_parts(
+    mut wanted: Vec<u32>,
+    known: &BTreeMap<u32, TypeFacts>,
+) -> BTreeMap<u32, TypeFacts> {
+    let mut found = BTreeMap::new();
+    while let Some(oid) = wanted.pop() {
+        let Some(facts) = known.get(&oid).filter(|_| !found.contains_key(&oid)) else { continue };
+        match facts.kind {
+            TypeKind::Domain { base, .. } => wanted.push(base),
+            TypeKind::Array { element, .. } => wanted.push(element),
+            _ => {}
+        }
+        found.insert(oid, facts.clone());
+    }
+    found
+}
+
+/// Of a row that begins with the table.
 fn column(row: &tokio_postgres::Row) -> ColumnFacts {
-    let generated = match row.get(3) {
+    let generated = match row.get(4) {
         "s" => Generated::Stored,
         "v" => Generated::Virtual,
         _ => Generated::No,
     };
-    let expression: Option<String> = row.get(4);
+    let expression: Option<String> = row.get(5);
     ColumnFacts {
-        name: row.get(0),
-        type_oid: row.get(1),
-        not_null: row.get(2),
+        name: row.get(1),
+        type_oid: row.get(2),
+        not_null: row.get(3),
         default: expression.filter(|_| generated == Generated::No),
         generated,
     }

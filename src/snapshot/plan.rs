@@ -175,12 +175,13 @@ pub async fn plan(client: &Client, scope: &Scope<'_>) -> Result<Plan, Error> {
     let published = published(client, scope, &mut plan).await?;
     let files = files(client, &published).await?;
     let role = role(client).await?;
+    let lists: Vec<(u32, Option<&[String]>)> =
+        published.iter().map(|table| (table.oid, table.columns.as_deref())).collect();
+    let mut described = Description::read_all(client, scope.server_version, &lists).await?;
     for table in published {
-        let Published { oid, name, columns, row_filter } = table;
+        let Published { oid, name, row_filter, .. } = table;
         // A table that was dropped in between.
-        let version = scope.server_version;
-        let description = Description::read(client, version, oid, columns.as_deref()).await?;
-        let Some(description) = description else { continue };
+        let Some(description) = described.remove(&oid) else { continue };
         let mut leaves = Vec::new();
         for file in files.get(&oid).into_iter().flatten() {
             if let Some(reason) = unreadable(&file.kind, "p") {

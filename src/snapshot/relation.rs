@@ -17,14 +17,15 @@
 //!
 //! Not here: what of a table is published (`plan` asks), and what types are (`postgres::catalog`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::Error;
 use crate::change::{KeyChoice, Relation, RelationFacts, Relations};
 use crate::pgoutput::{self, DecodeError, Message};
-use crate::postgres;
+use crate::postgres::{self, catalog};
 
 const DESCRIBED_TABLE: &str = include_str!("../../sql/described_table.sql");
 
@@ -60,16 +61,44 @@ impl Description {
         oid: u32,
         published: Option<&[String]>,
     ) -> Result<Option<Self>, postgres::Error> {
+        let mut read = Self::read_all(client, server_version, &[(oid, published)]).await?;
+        Ok(read.remove(&oid))
+    }
+
+    /// Reads several tables, by OID, each with the columns that are published of it; those that are
+    /// gone are left out.
+    ///
+    /// # Errors
+    /// When a query fails.
+    pub async fn read_all(
+        client: &Client,
+        server_version: u32,
+        tables: &[(u32, Option<&[String]>)],
+    ) -> Result<HashMap<u32, Self>, postgres::Error> {
         let failed =
-            |source| postgres::Error::Sql { doing: "ask how a table is described", source };
+            |source| postgres::Error::Sql { doing: "ask how tables are described", source };
         let sends_generated = server_version >= GENERATED_SINCE;
-        let row = client.query_opt(DESCRIBED_TABLE, &[&oid, &published, &sends_generated]).await;
-        let row = row.map_err(failed)?;
-        let Some(row) = row else { return Ok(None) };
-        let columns: Vec<String> = row.get(3);
-        let types: Vec<u32> = row.get(4);
-        let typmods: Vec<i32> = row.get(5);
-        let in_identity: Vec<bool> = row.get(6);
+        let mut read = HashMap::with_capacity(tables.len());
+        for tables in tables.chunks(catalog::BATCH) {
+            let oids: Vec<u32> = tables.iter().map(|(oid, _)| *oid).collect();
+            let list = |columns: &[String]| serde_json::Value::from(columns.to_vec()).to_string();
+            let lists: Vec<Option<String>> =
+                tables.iter().map(|(_, published)| published.map(list)).collect();
+            let rows = client.query(DESCRIBED_TABLE, &[&oids, &lists, &sends_generated]).await;
+            for row in rows.map_err(failed)? {
+                let described = Self::of(&row);
+                read.insert(described.oid, described);
+            }
+        }
+        Ok(read)
+    }
+
+    fn of(row: &Row) -> Self {
+        let (oid, identity): (u32, &str) = (row.get(0), row.get(3));
+        let columns: Vec<String> = row.get(4);
+        let types: Vec<u32> = row.get(5);
+        let typmods: Vec<i32> = row.get(6);
+        let in_identity: Vec<bool> = row.get(7);
         let described = columns.iter().zip(&types).zip(typmods.iter().zip(&in_identity));
         let described = described.map(|((name, &type_oid), (&typmod, &in_identity))| Column {
             in_identity,
@@ -77,9 +106,8 @@ impl Description {
             type_oid,
             typmod,
         });
-        let identity: &str = row.get(2);
-        let message = write(oid, [row.get(0), row.get(1)], identity, described);
-        Ok(Some(Self { oid, columns, types, message }))
+        let message = write(oid, [row.get(1), row.get(2)], identity, described);
+        Self { oid, columns, types, message }
     }
 
     /// The table's OID.

@@ -111,12 +111,21 @@ impl<L: Lookup> Publisher<L> {
         Ok(())
     }
 
-    /// The same without a word to the operator, and makes sure of the topic.
-    pub(super) fn settle(&mut self, relation: &Arc<Relation>) -> Result<(), Halt> {
-        self.place(relation)?;
+    /// The same for many tables and without a word to the operator, and makes sure of the topics.
+    pub(super) fn settle<'a>(
+        &mut self,
+        relations: impl Iterator<Item = &'a Arc<Relation>> + Clone,
+    ) -> Result<(), Halt> {
+        let mut plans = Vec::new();
+        for relation in relations.clone() {
+            plans.extend(self.place(relation)?.cloned());
+        }
         let Self { lookup, encoder, policy, topics, .. } = self;
-        if let Some(Destination { plan, limit }) = topics.get_mut(&relation.oid) {
-            *limit = Some(make_sure(relation, plan, lookup, encoder, policy)?);
+        lookup.ensure_topics(&plans)?;
+        for relation in relations {
+            if let Some(Destination { plan, limit }) = topics.get_mut(&relation.oid) {
+                *limit = Some(make_sure(relation, plan, lookup, encoder, policy)?);
+            }
         }
         Ok(())
     }

@@ -47,7 +47,12 @@ impl Sink for Held {
 pub(super) struct Willing;
 
 impl Lookup for Willing {
-    fn relation_facts(&mut self, _: u32, _: &[u32]) -> Result<RelationFacts, Error> {
+    fn relation_facts(
+        &mut self,
+        _: u32,
+        _: &[u32],
+        _: Option<Lsn>,
+    ) -> Result<RelationFacts, Error> {
         Ok(RelationFacts::default())
     }
 

@@ -20,6 +20,7 @@ mod inheritance;
 mod line;
 mod load;
 mod login;
+mod many_tables;
 mod memory;
 mod oracle;
 mod oversize;

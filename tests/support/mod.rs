@@ -19,6 +19,7 @@ pub(crate) mod consume;
 pub(crate) mod java;
 pub(crate) mod kafka;
 pub(crate) mod load;
+pub(crate) mod many_tables;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod relay;

@@ -112,11 +112,14 @@ impl Bridge {
     /// The tables of a plan, as their rows are published.
     async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<Table>, Error> {
         let router = Router::new(&self.settings, self.conninfo.database());
+        let described = plan.tables.iter().map(|table| &table.description);
+        let wanted: Vec<(u32, Option<&[u32]>)> =
+            described.map(|table| (table.oid(), Some(table.types()))).collect();
+        let mut facts = catalog.relations(&wanted).await?;
         let mut tables = Vec::new();
         for table in &plan.tables {
             let TableName { schema, name } = &table.name;
-            let facts =
-                catalog.relation(table.description.oid(), table.description.types()).await?;
+            let facts = facts.remove(&table.description.oid()).unwrap_or_default();
             let choice = KeyChoice { configured: router.key_columns(schema, name) };
             let relation = table.description.relation(facts, &choice)?;
             let leaf = |leaf: &plan::Leaf| Leaf {

@@ -104,9 +104,9 @@ where
         tables: &[Table],
         mut readers: Vec<Reader<L, R>>,
     ) -> Result<Checkpoint, Halt> {
+        self.rows.publisher.settle(tables.iter().map(|table| &table.relation))?;
+        self.stopped()?;
         for table in tables {
-            self.rows.publisher.settle(&table.relation)?;
-            self.stopped()?;
             for reader in &mut readers {
                 reader.rows.publisher.learn(&table.relation, &self.rows.publisher)?;
             }

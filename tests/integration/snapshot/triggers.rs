@@ -362,3 +362,39 @@ async fn a_snapshot_waits_while_it_is_paused_and_ends_when_it_is_stopped() {
     }
     assert_eq!(act("resume").0, 409, "it is at its end");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_dropped_before_its_snapshot_is_one_line_at_info() {
+    let kafka = kafka_or_skip!().brokers();
+    let database = TestDatabase::create().await;
+    let (client, name) = (database.client().await, unique("dropped"));
+    let bridge = Bridge::start_ready(&name, &database.unix_url, &kafka, ALL, PATIENCE);
+    // What puts the new table into the publication waits for this transaction.
+    let create = "CREATE TABLE doomed (id int PRIMARY KEY); INSERT INTO doomed VALUES (1); COMMIT;
+                  BEGIN; LOCK TABLE doomed IN SHARE ROW EXCLUSIVE MODE";
+    client.batch_execute(create).await.expect("create a table, and lock it");
+    let waits = "SELECT FROM pg_locks l WHERE NOT l.granted AND l.relation = 'doomed'::regclass";
+    eventually(PATIENCE, "the publication to be altered", async || {
+        client.query_opt(waits, &[]).await.expect("ask")
+    })
+    .await;
+    client.batch_execute("DROP TABLE doomed; COMMIT").await.expect("drop it");
+    logged(&bridge, "the table was dropped").await;
+    // Another is taken up behind it.
+    let next = "CREATE TABLE next (id int PRIMARY KEY); INSERT INTO next VALUES (1)";
+    client.batch_execute(next).await.expect("create a table");
+    eventually(PATIENCE, "the next table", async || {
+        let log = bridge.log();
+        let done = |line: &str| line.contains("snapshot done") && line.contains("public.next");
+        log.lines().any(done).then_some(())
+    })
+    .await;
+    let log = bridge.log();
+    let mut told = log
+        .lines()
+        .filter(|line| line.contains("doomed"))
+        .skip_while(|line| line.contains("new tables") || line.contains("snapshot begins"));
+    let line = told.next().expect("a line");
+    assert!(line.contains(" INFO ") && line.contains("dropped"), "{line}");
+    assert_eq!(told.next(), None);
+}

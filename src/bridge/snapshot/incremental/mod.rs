@@ -47,6 +47,7 @@ use crate::config::Resolved;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
+use crate::postgres::publication::{self, TableName};
 use crate::snapshot::progress::Book;
 use crate::snapshot::{
     Command, Control, Edit, Exchange, Order, Outcome, SnapshotState, SnapshotStatus,
@@ -186,7 +187,13 @@ impl Coordinator {
             Some(_) => self.advance(at).await,
             None => Ok(()),
         };
-        let Err(failure) = worked else { return };
+        let Err(mut failure) = worked else { return };
+        if let Failure::Again(error) = &failure
+            && error.severity() != crate::error::Severity::Retry
+            && self.is_dropped(at).await
+        {
+            failure = Failure::Dropped;
+        }
         if let Failure::Again(error) = &failure
             && error.severity() == crate::error::Severity::Retry
         {
@@ -196,6 +203,15 @@ impl Coordinator {
         if let Some(task) = self.tasks.get_mut(at) {
             task.failed(failure);
         }
+    }
+
+    /// Whether there is no such table any more, as far as the server can be asked.
+    async fn is_dropped(&mut self, at: usize) -> bool {
+        let Some(task) = self.tasks.get(at) else { return false };
+        let (schema, name) = task.name();
+        let name = TableName { schema: schema.to_owned(), name: name.to_owned() };
+        let Ok(client) = self.source.client().await else { return false };
+        publication::with_ancestors(client, &name).await.is_ok_and(|names| names.is_empty())
     }
 
     /// A watermark came by.
@@ -273,6 +289,10 @@ impl Coordinator {
                 self.metrics.snapshots_failed.inc();
                 let reason = note.as_deref().unwrap_or_default();
                 tracing::error!(table, id, rows, reason, "snapshot failed");
+            }
+            SnapshotState::Stopped if task.is_dropped => {
+                self.book.remove(task.book);
+                tracing::info!(table, id, rows, "snapshot stopped: the table was dropped");
             }
             SnapshotState::Stopped => {
                 self.book.remove(task.book);

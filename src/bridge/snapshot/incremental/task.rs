@@ -34,6 +34,8 @@ pub(super) struct Task {
     pub(super) retry_at: Option<Instant>,
     /// How it is to end.
     pub(super) ending: Option<(SnapshotState, Option<String>)>,
+    /// Whether it ends because the table was dropped, which is the application's good right.
+    pub(super) is_dropped: bool,
     /// Whether it is known to be in the publication.
     pub(super) is_published: bool,
     /// Transactions before this one must have ended before it is read.
@@ -66,13 +68,15 @@ pub(super) enum Failure {
     Never(String),
     /// There is nothing to read any more.
     Gone(String),
+    /// There is no such table any more.
+    Dropped,
 }
 
 impl From<TableError> for Failure {
     fn from(error: TableError) -> Self {
         match error {
             TableError::Snapshot(snapshot::Error::Postgres(error)) => Self::Again(error.into()),
-            TableError::Gone => Self::Gone(error.to_string()),
+            TableError::Gone => Self::Dropped,
             error => Self::Never(error.to_string()),
         }
     }
@@ -100,6 +104,7 @@ impl Task {
             pending: None,
             retry_at: None,
             ending: None,
+            is_dropped: false,
             is_published: false,
             waits_for: None,
             book,
@@ -181,6 +186,11 @@ impl Task {
                 self.ending = Some((SnapshotState::Failed, Some(reason)));
             }
             Failure::Gone(reason) => {
+                self.ending.get_or_insert((SnapshotState::Stopped, Some(reason)));
+            }
+            Failure::Dropped => {
+                self.is_dropped = true;
+                let reason = TableError::Gone.to_string();
                 self.ending.get_or_insert((SnapshotState::Stopped, Some(reason)));
             }
             Failure::Again(error) => {

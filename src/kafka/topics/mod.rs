@@ -1,0 +1,290 @@
+//! Creates topics on first need, and never alters one that is there.
+//!
+//! Which topics exist is asked once, without naming any, since naming an unknown topic makes some
+//! brokers create it with their own defaults. A topic that exists with other partitions or
+//! settings than configured is somebody's decision: the difference is logged, nothing is changed.
+//!
+//! Where many are needed at once, as at a first start, [`Topics::ensure_all`] asks for many in one
+//! request: one by one, two thousand took two minutes.
+
+mod create;
+mod describe;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, ConfigResource};
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerContext;
+use rdkafka::error::KafkaError;
+
+use self::create::Logs;
+use self::describe::{LARGEST, report_differences};
+use super::error::Error;
+use super::properties::{BATCH_BYTES, creation_error, without_producer};
+use super::reach;
+use crate::config;
+use crate::route::TopicPlan;
+
+/// Longest wait for one answer of the brokers.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Topics that are asked for in one request: few enough that an answer is small and comes in time.
+const BATCH: usize = 100;
+
+/// Of more topics than these, each is not worth a log line of its own.
+const LISTED: usize = 20;
+
+/// Knows which topics exist.
+pub struct Topics {
+    config: ClientConfig,
+    create: bool,
+    describe: bool,
+    admin: OnceLock<Arc<AdminClient<Quiet>>>,
+    /// Partitions of each topic that is known to exist.
+    known: HashMap<String, usize>,
+    /// The largest batch that a topic takes, of those that were made sure of together; taken by who
+    /// asks for the topic then.
+    limits: HashMap<String, Option<usize>>,
+    listed: bool,
+}
+
+/// A topic that exists.
+struct Described {
+    /// It was not there before.
+    is_new: bool,
+    /// None where they are not asked for, or not told.
+    settings: Option<ConfigResource>,
+}
+
+impl Topics {
+    /// Knows nothing yet, and asks when it must.
+    #[must_use]
+    pub fn new(config: ClientConfig, settings: &config::Topics) -> Self {
+        Self {
+            config,
+            create: settings.create,
+            describe: settings.describe,
+            admin: OnceLock::new(),
+            known: HashMap::new(),
+            limits: HashMap::new(),
+            listed: false,
+        }
+    }
+
+    /// Makes sure that the topic exists. Gives the largest batch that it takes, in bytes, where the
+    /// brokers tell that.
+    ///
+    /// # Errors
+    /// When the brokers can't be asked, or refuse to make the topic, or it must not be made.
+    pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<Option<usize>, Error> {
+        if let Some(limit) = self.limits.remove(&*plan.name) {
+            return Ok(limit);
+        }
+        let described = self.found_or_made(plan).await?;
+        Ok(self.limit(plan, &described))
+    }
+
+    /// Makes sure that all of these topics exist, so that [`ensure`](Self::ensure) need not ask for
+    /// them one by one. `progress` is told how many of how many were missing and are created now.
+    ///
+    /// # Errors
+    /// As `ensure`, for the first that fails; those before it exist.
+    pub async fn ensure_all(
+        &mut self,
+        plans: &[TopicPlan],
+        mut progress: impl FnMut(usize, usize),
+    ) -> Result<(), Error> {
+        if !self.listed {
+            self.reach().await?;
+        }
+        // Tables that share a topic have one plan for it, or the first one's.
+        let mut seen = HashSet::new();
+        let plans: Vec<&TopicPlan> =
+            plans.iter().filter(|plan| seen.insert(Arc::clone(&plan.name))).collect();
+        let missing: Vec<&TopicPlan> =
+            plans.iter().copied().filter(|plan| !self.knows(&plan.name)).collect();
+        if let Some(plan) = missing.first()
+            && !self.create
+        {
+            return Err(Error::TopicMissing { topic: plan.name.to_string() });
+        }
+        let new: HashSet<Arc<str>> = missing.iter().map(|plan| Arc::clone(&plan.name)).collect();
+        let logs = Arc::new((missing.len() > 1).then(|| Logs::new(&self.config)).flatten());
+        let mut created = 0;
+        for batch in missing.chunks(BATCH) {
+            progress(created, missing.len());
+            self.create_batch(batch, &logs).await?;
+            created += batch.len();
+            report_created(batch, missing.len());
+        }
+        if created > 0 {
+            progress(created, missing.len());
+        }
+        for batch in plans.chunks(BATCH) {
+            let names: Vec<&str> = batch.iter().map(|plan| &*plan.name).collect();
+            let mut described = match self.describe {
+                true => describe::describe(&*self.admin()?, &names).await,
+                false => HashMap::new(),
+            };
+            for plan in batch {
+                let settings = described.remove(&*plan.name);
+                let is_new = new.contains(&plan.name);
+                if let Some(&partitions) = self.known.get(&*plan.name).filter(|_| !is_new) {
+                    report_differences(plan, partitions, settings.as_ref());
+                }
+                let limit = self.limit(plan, &Described { is_new, settings });
+                self.limits.insert(plan.name.to_string(), limit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Creates topics that are missing, and waits for their logs.
+    async fn create_batch(
+        &mut self,
+        plans: &[&TopicPlan],
+        logs: &Arc<Option<Logs>>,
+    ) -> Result<(), Error> {
+        let admin = self.admin()?;
+        create::create(&admin, plans).await?;
+        let made = plans.iter().map(|plan| (plan.name.to_string(), plan.partitions));
+        let (made, logs): (Vec<(String, i32)>, _) = (made.collect(), Arc::clone(logs));
+        let waited = tokio::task::spawn_blocking(move || match (&*logs, &*made) {
+            (Some(logs), made) => logs.wait(made),
+            (None, made) => {
+                made.iter().for_each(|(topic, partitions)| {
+                    create::await_logs(&admin, topic, *partitions);
+                });
+            }
+        });
+        // Only a panic in the client library keeps it from ending, and records can do without.
+        let _ = waited.await;
+        for plan in plans {
+            self.known.insert(plan.name.to_string(), usize::try_from(plan.partitions).unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the topic exists, and describes it.
+    async fn found_or_made(&mut self, plan: &TopicPlan) -> Result<Described, Error> {
+        if !self.listed {
+            self.reach().await?;
+        }
+        if let Some(&partitions) = self.known.get(&*plan.name) {
+            let settings = self.described(&plan.name).await?;
+            report_differences(plan, partitions, settings.as_ref());
+            return Ok(Described { is_new: false, settings });
+        }
+        if !self.create {
+            return Err(Error::TopicMissing { topic: plan.name.to_string() });
+        }
+        self.create_batch(&[plan], &Arc::new(None)).await?;
+        report_created(&[plan], 1);
+        Ok(Described { is_new: true, settings: self.described(&plan.name).await? })
+    }
+
+    /// The largest batch that the topic takes; warns where the client makes larger ones.
+    fn limit(&self, plan: &TopicPlan, described: &Described) -> Option<usize> {
+        let topic = &*plan.name;
+        // A broker that has just made a topic may still tell its own defaults.
+        let planned = plan.settings.get(LARGEST).filter(|_| described.is_new).cloned();
+        let setting = planned.or_else(|| describe::largest(described.settings.as_ref()));
+        let limit: usize = setting?.parse().ok()?;
+        let batch = self.config.get("batch.size").and_then(|bytes| bytes.parse().ok());
+        if limit < batch.unwrap_or(BATCH_BYTES) {
+            tracing::warn!(
+                topic,
+                max_message_bytes = limit,
+                fix = format!("set kafka.properties.\"batch.size\" to {limit} or less"),
+                "the topic takes smaller batches than are made: one that does not compress is refused"
+            );
+        }
+        Some(limit)
+    }
+
+    /// Makes sure that the topic of the checkpoints exists and keeps them.
+    ///
+    /// # Errors
+    /// As [`ensure`](Self::ensure); and when it has a cleanup policy that lets checkpoints expire.
+    pub async fn ensure_compacted(&mut self, plan: &TopicPlan) -> Result<(), Error> {
+        let described = self.found_or_made(plan).await?;
+        // A broker that has just made a topic may still tell its own defaults.
+        let settings = described.settings.filter(|_| !described.is_new);
+        let entry = settings.as_ref().and_then(|topic| topic.get("cleanup.policy"));
+        match entry.and_then(|entry| entry.value.clone()) {
+            Some(policy) if policy != "compact" => {
+                return Err(Error::NotCompacted { topic: plan.name.to_string(), policy });
+            }
+            // Who may not ask is taken at their word.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A topic's settings; none where they are not asked for, or not told.
+    async fn described(&self, topic: &str) -> Result<Option<ConfigResource>, Error> {
+        if !self.describe {
+            return Ok(None);
+        }
+        Ok(describe::describe(&*self.admin()?, &[topic]).await.remove(topic))
+    }
+
+    /// Whether the topic was there when it was last looked.
+    #[must_use]
+    pub fn knows(&self, topic: &str) -> bool {
+        self.known.contains_key(topic)
+    }
+
+    /// Asks a broker for anything at all.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn reach(&mut self) -> Result<(), Error> {
+        self.known = reach::topics(&self.config).await?;
+        self.listed = true;
+        Ok(())
+    }
+
+    fn admin(&self) -> Result<Arc<AdminClient<Quiet>>, Error> {
+        if let Some(admin) = self.admin.get() {
+            return Ok(Arc::clone(admin));
+        }
+        let config = without_producer(&self.config);
+        let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(creation_error)?;
+        Ok(Arc::clone(self.admin.get_or_init(|| Arc::new(admin))))
+    }
+}
+
+/// Logs topics that were created, of so many that were missing.
+fn report_created(plans: &[&TopicPlan], missing: usize) {
+    if missing > LISTED {
+        let (first, last) =
+            (plans.first().map(|plan| &*plan.name), plans.last().map(|plan| &*plan.name));
+        tracing::info!(topics = plans.len(), of = missing, first, last, "topics created");
+        return;
+    }
+    for plan in plans {
+        let (topic, partitions) = (&*plan.name, plan.partitions);
+        tracing::info!(topic, partitions, settings = ?plan.settings, "topic created");
+    }
+}
+
+/// A client context that logs as the producer's does.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The producer has the same connection trouble and reports it.
+        tracing::debug!(error = %error, reason, "kafka admin connection");
+    }
+}
+
+impl ConsumerContext for Quiet {}
