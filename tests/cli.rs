@@ -254,3 +254,16 @@ fn what_a_bridge_refuses_is_told_with_its_fix() {
         assert_eq!(stderr(&refused), "error: no such table\nfix: widen\n");
     }
 }
+
+#[test]
+fn a_process_that_may_open_too_few_files_does_not_start_and_says_how_many_it_needs() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -n 255 && exec \"$0\" run", env!("CARGO_BIN_EXE_rowcast")]);
+    shell.env("DATABASE_URL", "postgres://u@127.0.0.1:1/d").env("KAFKA_BROKERS", "127.0.0.1:1");
+    let refused = shell.current_dir(directory.path()).output().unwrap();
+    assert_eq!(code(&refused), 78, "{refused:?}");
+    let error = stderr(&refused);
+    assert!(error.contains("may open 255") && error.contains("needs 256"), "{error}");
+    assert!(error.contains("fix: raise its limit to 256 or more"), "{error}");
+}

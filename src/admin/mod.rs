@@ -10,7 +10,10 @@
 //! | `/snapshots` | snapshots, to list and to ask for: see `snapshots` |
 //!
 //! All but `/snapshots` only reads: nothing else that is asked here changes what the bridge does.
+//! `guard` decides who is answered, `server` holds the connections within their bounds.
 
+mod guard;
+mod server;
 mod snapshots;
 mod status;
 
@@ -19,12 +22,15 @@ use std::sync::Arc;
 
 use axum::extract::{RawQuery, State as Extract};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+pub use self::guard::Guard;
+pub use self::server::MAX_CONNECTIONS;
 pub use self::snapshots::{Accepted, Desk, Judge, Judged, List, Listed, Refusal};
 pub use self::status::{Failure, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
@@ -82,9 +88,13 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 }
 
 /// Serves until the task is dropped.
-pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk) {
+pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk, guard: Guard) {
+    server::serve(listener, router(observed, desk, guard)).await;
+}
+
+fn router(observed: Observed, desk: Desk, guard: Guard) -> Router {
     let snapshots = snapshots::routes(observed.clone(), desk);
-    let router = Router::new()
+    Router::new()
         .route("/livez", get(|| async { "live\n" }))
         .route("/readyz", get(readyz))
         .route(
@@ -93,10 +103,8 @@ pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk) {
         )
         .route("/metrics", get(metrics))
         .with_state(observed)
-        .merge(snapshots);
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::error!(error = %error, "the admin endpoint ended");
-    }
+        .merge(snapshots)
+        .layer(from_fn_with_state(Arc::new(guard), guard::guard))
 }
 
 /// A rolling update waits for the new copy to be ready before it ends the old one, and the new one

@@ -24,8 +24,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+use super::guard::brings;
 use super::{Observed, State};
 use crate::checkpoint::SnapshotReason;
 use crate::config::Secret;
@@ -214,24 +214,15 @@ impl Desk {
             let error = "a page in a browser may not ask for this";
             return Err(Refusal::new(403, error, "ask without the header Origin"));
         }
-        let brought = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "));
-        match (&self.token, brought) {
-            (None, _) if self.is_local => Ok(()),
-            (None, _) => Err(Refusal::new(
+        match &self.token {
+            None if self.is_local => Ok(()),
+            None => Err(Refusal::new(
                 403,
                 "admin.listen is not a loopback address, so others could ask too",
                 "set admin.token_file, and send Authorization: Bearer with the token in it",
             )),
-            // Of digests, so that the time it takes tells nothing of the token.
-            (Some(token), Some(brought))
-                if Sha256::digest(token.expose()) == Sha256::digest(brought) =>
-            {
-                Ok(())
-            }
-            (Some(_), _) => Err(Refusal::new(
+            Some(token) if brings(headers, token) => Ok(()),
+            Some(_) => Err(Refusal::new(
                 401,
                 "this needs the token of admin.token_file",
                 "send Authorization: Bearer with the token in it",

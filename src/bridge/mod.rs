@@ -39,7 +39,7 @@ use tokio::sync::watch;
 
 pub use self::reload::Reload;
 use self::reload::{Configured, Run};
-pub use self::teardown::{Teardown, teardown};
+pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
 use crate::admin::{Observed, State, Status};
 use crate::backoff::Backoff;
 use crate::config::{Config, Resolved, Warning};

@@ -305,7 +305,8 @@ pub(super) async fn publish_table(
     Ok(true)
 }
 
-fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
+/// Why a slot of this name is not one to stream from, where it is another's.
+pub(super) fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
     match state {
         SlotState::Foreign { plugin, database } => Some(Shortfall {
             cause: format!(

@@ -1,17 +1,37 @@
 //! Removes what the bridge made: the slot, then the publication, then the checkpoint.
 //!
-//! The slot first: it is what holds the server's WAL, so it must be gone even where the rest can't
-//! be. The checkpoint last: without the slot it says that changes are missing, which a later run
-//! would have to be told to accept.
+//! Everything that decides is asked for first, so that a role which may not do all of it does
+//! nothing: whose the slot, the publication and the checkpoint are. Then each step is reported as it
+//! is done, so that a failure in the middle leaves nobody guessing.
+//!
+//! The slot goes first: it is what holds the server's WAL. The checkpoint goes last: without the slot
+//! it says that changes are missing, which a later run would have to be allowed to skip.
+//!
+//! | | removed when | else |
+//! |---|---|---|
+//! | slot | it is for pgoutput in this database, and nobody reads from it | refused, nothing is removed |
+//! | publication | it names its tables, our role owns it and `postgres.manage` is set; or it is named | left |
+//! | checkpoint | it is of this database of this cluster, and of this slot | left |
+//!
+//! A checkpoint is found by the pipeline's name alone, and pipelines of two clusters may have one
+//! name by mistake. Without its checkpoint the other would not notice that it lost its slot.
+
+use std::fmt;
+
+use tokio_postgres::Client;
 
 use super::settle;
 use super::setup::connect_options;
+use crate::checkpoint::{RecordError, Source};
 use crate::config::{Config, Resolved};
 use crate::error::Error;
-use crate::kafka::{Checkpoints, client_config};
-use crate::postgres::{self, publication, slot};
+use crate::kafka::{self, Checkpoints, client_config};
+use crate::postgres::preflight::Shortfall;
+use crate::postgres::publication::Publication;
+use crate::postgres::slot::SlotState;
+use crate::postgres::{self, ConnInfo, ReplicationClient, publication, slot};
 
-/// What there was to remove.
+/// What a teardown is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Teardown {
     /// The database.
@@ -22,12 +42,49 @@ pub struct Teardown {
     pub publication: String,
     /// The topic of the checkpoints.
     pub checkpoints: String,
-    /// Whether the slot existed.
-    pub slot_dropped: bool,
-    /// Whether the publication existed.
-    pub publication_dropped: bool,
-    /// Whether there was a checkpoint that was removed.
-    pub checkpoint_removed: bool,
+}
+
+/// What is wanted of a teardown.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// The checkpoint stays, whosever it is.
+    pub keep_checkpoint: bool,
+    /// The publication goes, whosever it is.
+    pub any_publication: bool,
+}
+
+/// What became of one of the three.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was there, and is not any more.
+    Removed,
+    /// There was none.
+    Absent,
+    /// It is still there.
+    Left {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One step, when it is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What it is about, with its name.
+    pub what: String,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.what)?;
+        match &self.outcome {
+            Outcome::Removed => f.write_str("removed"),
+            Outcome::Absent => f.write_str("was not there"),
+            Outcome::Left { reason } => write!(f, "left: {reason}"),
+        }
+    }
 }
 
 impl Teardown {
@@ -42,46 +99,177 @@ impl Teardown {
             slot: settings.slot,
             publication: settings.publication,
             checkpoints: settings.topics.checkpoints,
-            slot_dropped: false,
-            publication_dropped: false,
-            checkpoint_removed: false,
         })
     }
 }
 
-/// Drops the slot and the publication and, unless it is to be kept, the checkpoint; what is not
-/// there is no error.
+/// What is removed: decided before anything is.
+struct Plan {
+    slot: bool,
+    publication: Outcome,
+    checkpoint: Outcome,
+}
+
+/// Drops the slot, the publication and the checkpoint, as far as they are this pipeline's; reports
+/// each step once it is done.
 ///
 /// # Errors
-/// When somebody reads from the slot, or the role may not drop them, or no broker answers.
-pub async fn teardown(config: &Config, keep_checkpoint: bool) -> Result<Teardown, Error> {
+/// When somebody reads from the slot, or the role may not drop them, or no broker answers: then
+/// nothing is removed. When a step fails: what was reported is done.
+pub async fn teardown(
+    config: &Config,
+    scope: Scope,
+    mut report: impl FnMut(Step),
+) -> Result<(), Error> {
     let (settings, info) = settle(config)?;
     let client = postgres::client::connect(&info, &connect_options(&settings)).await?;
     let version = postgres::client::server_version(&client).await?;
-    let slot_dropped = slot::drop(&client, &settings.slot).await?;
-    let publication_dropped = publication::drop(&client, &settings.publication, version).await?;
-    let checkpoint_removed = !keep_checkpoint && remove_checkpoint(&settings).await?;
-    Ok(Teardown {
-        database: info.database().to_owned(),
-        slot: settings.slot,
-        publication: settings.publication,
-        checkpoints: settings.topics.checkpoints,
-        slot_dropped,
-        publication_dropped,
-        checkpoint_removed,
-    })
-}
+    let checkpoints = Checkpoints::new(&client_config(&settings)?, &settings);
+    let plan = plan(&client, version, &settings, &info, &checkpoints, scope).await?;
 
-/// Returns whether there was one.
-async fn remove_checkpoint(settings: &Resolved) -> Result<bool, Error> {
-    let checkpoints = Checkpoints::new(&client_config(settings)?, settings);
-    let asked = checkpoints.clone();
-    let thread = "checkpoint";
-    let is_there = tokio::task::spawn_blocking(move || asked.is_there())
-        .await
-        .map_err(|error| Error::Thread { thread, reason: error.to_string() })??;
-    if is_there {
+    if plan.slot {
+        slot::drop(&client, &settings.slot).await?;
+    }
+    let outcome = if plan.slot { Outcome::Removed } else { Outcome::Absent };
+    report(Step { what: format!("replication slot {}", settings.slot), outcome });
+    if plan.publication == Outcome::Removed {
+        publication::drop(&client, &settings.publication, version).await?;
+    }
+    let what = format!("publication {}", settings.publication);
+    report(Step { what, outcome: plan.publication });
+    if plan.checkpoint == Outcome::Removed {
         checkpoints.remove().await?;
     }
-    Ok(is_there)
+    let what = format!("checkpoint in {}", settings.topics.checkpoints);
+    report(Step { what, outcome: plan.checkpoint });
+    Ok(())
+}
+
+async fn plan(
+    client: &Client,
+    version: u32,
+    settings: &Resolved,
+    info: &ConnInfo,
+    checkpoints: &Checkpoints,
+    scope: Scope,
+) -> Result<Plan, Error> {
+    let mut shortfalls = Vec::new();
+    let state = slot::state(client, &settings.slot, info.database()).await?;
+    if let SlotState::Active { pid, .. } = state {
+        let slot = settings.slot.clone();
+        return Err(postgres::Error::SlotActive { slot, pid: Some(pid), source: None }.into());
+    }
+    shortfalls.extend(super::setup::unusable(&settings.slot, &state));
+    let role = postgres::preflight::role(client).await?;
+    if state != SlotState::Absent && !role.can_replicate {
+        shortfalls.push(postgres::preflight::no_replication(&role.name));
+    }
+    let found = publication::find(client, &settings.publication, version).await?;
+    let publication = match &found {
+        None => Outcome::Absent,
+        Some(found) => publication_of(settings, found, &role.name, scope.any_publication),
+    };
+    if let (Some(found), Outcome::Removed) = (&found, &publication)
+        && !found.is_owned
+    {
+        shortfalls.push(not_owned(settings, found));
+    }
+    if !shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls }.into());
+    }
+    let checkpoint = if scope.keep_checkpoint {
+        Outcome::Left { reason: "--keep-checkpoint".to_owned() }
+    } else {
+        checkpoint_of(settings, info, checkpoints).await?
+    };
+    Ok(Plan { slot: state != SlotState::Absent, publication, checkpoint })
+}
+
+/// Whether the publication is one that rowcast made, or that is asked for by its name.
+fn publication_of(settings: &Resolved, found: &Publication, role: &str, is_named: bool) -> Outcome {
+    let name = &settings.publication;
+    let why = if is_named {
+        return Outcome::Removed;
+    } else if !found.is_by_table {
+        "it is for all tables or whole schemas, which rowcast does not make".to_owned()
+    } else if found.owner != role {
+        format!("it belongs to {:?}, not to {role:?}", found.owner)
+    } else if !settings.manage {
+        "postgres.manage is false".to_owned()
+    } else {
+        return Outcome::Removed;
+    };
+    Outcome::Left { reason: format!("{why}; --publication {name} drops it too") }
+}
+
+fn not_owned(settings: &Resolved, found: &Publication) -> Shortfall {
+    let name = &settings.publication;
+    Shortfall {
+        cause: format!("the publication {name:?} belongs to {:?}: this role may not drop it", found.owner),
+        fix: "leave out --publication, and have its owner drop it".to_owned(),
+    }
+}
+
+async fn checkpoint_of(
+    settings: &Resolved,
+    info: &ConnInfo,
+    checkpoints: &Checkpoints,
+) -> Result<Outcome, Error> {
+    let asked = checkpoints.clone();
+    let thread = "checkpoint";
+    let read = tokio::task::spawn_blocking(move || asked.read_if_any())
+        .await
+        .map_err(|error| Error::Thread { thread, reason: error.to_string() })?;
+    let source = match read {
+        Ok(None) => return Ok(Outcome::Absent),
+        Ok(Some(found)) => Some(found.source),
+        Err(kafka::Error::CheckpointRecord { source: RecordError::Newer { source, .. }, .. }) => {
+            source.map(|source| *source)
+        }
+        // Nobody can go on with it, whosever it was.
+        Err(kafka::Error::CheckpointRecord { .. }) => return Ok(Outcome::Removed),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(source) = source else {
+        let reason = "it was written by a newer rowcast, and does not say of what".to_owned();
+        return Ok(Outcome::Left { reason });
+    };
+    let options = connect_options(settings);
+    let identity = ReplicationClient::connect(info, &options).await?.identify_system().await?;
+    let here = (identity.system_id.as_str(), info.database(), settings.slot.as_str());
+    Ok(of_another(&source, here))
+}
+
+/// Removed, unless it is another pipeline's: `here` is the cluster, the database and the slot.
+fn of_another(source: &Source, here: (&str, &str, &str)) -> Outcome {
+    let Source { system_identifier, database, slot, .. } = source;
+    if (system_identifier.as_str(), database.as_str(), slot.as_str()) == here {
+        return Outcome::Removed;
+    }
+    Outcome::Left {
+        reason: format!(
+            "it is of another pipeline of this name: slot {slot:?} of database {database:?} of the \
+             cluster {system_identifier}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_removed_only_where_all_that_it_is_of_is_the_same() {
+        let source = Source {
+            system_identifier: "7".to_owned(),
+            timeline: 3,
+            database: "app".to_owned(),
+            slot: "rowcast_app".to_owned(),
+        };
+        let is_left = |here| matches!(of_another(&source, here), Outcome::Left { .. });
+        assert!(!is_left(("7", "app", "rowcast_app")));
+        assert!(is_left(("8", "app", "rowcast_app")));
+        assert!(is_left(("7", "other", "rowcast_app")));
+        assert!(is_left(("7", "app", "rowcast_other")));
+    }
 }

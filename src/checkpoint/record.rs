@@ -69,6 +69,8 @@ pub enum RecordError {
     Newer {
         /// Its version.
         found: u32,
+        /// Where its changes come from, if it says so as we do.
+        source: Option<Box<Source>>,
     },
     /// It is no checkpoint.
     #[error("it is not a checkpoint: {source}")]
@@ -125,7 +127,8 @@ impl Checkpoint {
         let malformed = |source| RecordError::Malformed { source };
         let VersionOnly { version: found } = serde_json::from_slice(json).map_err(malformed)?;
         if found > VERSION {
-            return Err(RecordError::Newer { found });
+            let source = serde_json::from_slice(json).ok();
+            return Err(RecordError::Newer { found, source });
         }
         let fields: Fields<Source, Snapshots> = serde_json::from_slice(json).map_err(malformed)?;
         let position = Position { commit_lsn: fields.commit_lsn, ordinal: fields.ordinal };
@@ -256,6 +259,13 @@ mod tests {
     fn a_newer_version_is_refused_whatever_else_it_holds() {
         let error = Checkpoint::read(br#"{"version":2,"moved":{}}"#).unwrap_err();
         assert_eq!(error.to_string(), "it has version 2, and this rowcast reads versions up to 1");
+        let later = GOLDEN.replace("\"version\":1", "\"version\":2");
+        match Checkpoint::read(later.as_bytes()) {
+            Err(RecordError::Newer { source, .. }) => {
+                assert_eq!(source.as_deref(), Some(&checkpoint().source), "whose it is can be told");
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Bridge {
             head +=
                 &format!("Content-Type: application/json\r\nContent-Length: {}\r\n", body.len());
         }
-        if let Some(token) = self.token.as_ref().filter(|_| method == "POST") {
+        if let Some(token) = &self.token {
             head += &format!("Authorization: Bearer {}\r\n", token.expose());
         }
         format!("{head}\r\n{body}")
@@ -152,11 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn the_token_goes_with_what_changes_something_and_with_nothing_else() {
+    fn the_token_goes_with_every_request() {
         let token = Some(Secret::from("s3cret".to_owned()));
         let address = "127.0.0.1:80".parse().unwrap();
         let bridge = Bridge { address, timeout: Duration::ZERO, token };
-        assert!(!bridge.request("GET", "/status", "").contains("s3cret"));
+        let get = bridge.request("GET", "/status", "");
+        assert!(get.contains("\r\nAuthorization: Bearer s3cret\r\n"), "{get}");
         let post = bridge.request("POST", "/snapshots", "{}");
         assert!(post.contains("\r\nAuthorization: Bearer s3cret\r\n"), "{post}");
         assert!(

@@ -69,6 +69,18 @@ pub enum CliError {
     /// The asynchronous runtime can't be started.
     #[error("starting the runtime: {0}")]
     Runtime(#[source] std::io::Error),
+    /// The process may open too few files.
+    #[error(
+        "this process may open {allowed} files and connections at a time, and needs {needed}\nfix: \
+         raise its limit to {needed} or more: ulimit -n, LimitNOFILE= of the systemd unit, or \
+         --ulimit nofile= of the container"
+    )]
+    Descriptors {
+        /// The hard limit.
+        allowed: u64,
+        /// What it needs.
+        needed: u64,
+    },
     /// A signal can't be waited for.
     #[error("waiting for signals: {0}")]
     Signal(#[source] std::io::Error),
@@ -132,8 +144,16 @@ pub enum CliError {
     /// Events can't be shown.
     #[error("{}", crate::error::told(.0))]
     Tail(#[from] TailError),
-    /// Nobody confirmed what can't be undone.
-    #[error("nothing was dropped: answer yes, or run it with --yes")]
+    /// A publication is named that is not the pipeline's.
+    #[error("the publication of this pipeline is {publication:?}, not {named:?}: nothing was dropped")]
+    OtherPublication {
+        /// The one that was named.
+        named: String,
+        /// The pipeline's.
+        publication: String,
+    },
+    /// There is nobody to confirm what can't be undone.
+    #[error("nothing was dropped: nobody is there to answer; run it with --yes")]
     NotConfirmed,
     /// The demo failed.
     #[error("{}", crate::error::told(.0))]
@@ -145,9 +165,11 @@ impl CliError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Load(_) | Self::Resolve(_) | Self::AdminDisabled | Self::Token { .. } => {
-                Exit::Config
-            }
+            Self::Load(_)
+            | Self::Resolve(_)
+            | Self::AdminDisabled
+            | Self::Token { .. }
+            | Self::Descriptors { .. } => Exit::Config,
             // It says itself that it may be asked again.
             Self::Refused { code: 503, .. } | Self::SnapshotUnfinished { .. } => Exit::Retry,
             Self::Refused { .. } => Exit::Usage,
@@ -159,7 +181,7 @@ impl CliError {
                 (_, Severity::Operator) => Exit::Operator,
                 (_, Severity::Bug) => Exit::Bug,
             },
-            Self::NotConfirmed => Exit::Usage,
+            Self::NotConfirmed | Self::OtherPublication { .. } => Exit::Usage,
             Self::Telemetry(_) => Exit::Bug,
             Self::Runtime(_) | Self::Signal(_) | Self::Status { .. } | Self::NotReady { .. } => {
                 Exit::Retry

@@ -6,6 +6,7 @@
 mod ask;
 mod config;
 mod demo;
+mod descriptors;
 pub mod exit;
 mod generate;
 mod progress;

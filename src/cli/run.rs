@@ -4,11 +4,12 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::{CliError, Exit, GlobalArgs, SettingArgs, progress};
+use super::{CliError, Exit, GlobalArgs, SettingArgs, descriptors, progress};
+use crate::admin::{self, Guard};
 use crate::bridge::{Bridge, Reload};
 use crate::config::{Config, OnGap};
 use crate::error::Error;
-use crate::{admin, telemetry};
+use crate::telemetry;
 
 /// Run the bridge: publish every row change to Kafka until told to stop
 #[derive(Debug, Args)]
@@ -36,6 +37,7 @@ pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliErro
     let hangups = signal(SignalKind::hangup()).map_err(CliError::Signal)?;
     let stop = told_to_stop();
     let bridge = Bridge::new(&config)?;
+    descriptors::ensure()?;
     let _admin = serve_admin(&bridge).await?;
     let shown = progress::show(bridge.observe().progress, bars);
     let _shown = AbortOnDrop(tokio::spawn(shown));
@@ -82,7 +84,8 @@ async fn serve_admin(bridge: &Bridge) -> Result<Option<AbortOnDrop>, CliError> {
         return Ok(None);
     }
     let listener = admin::listen(settings.listen).await.map_err(Error::from)?;
-    let task = tokio::spawn(admin::serve(listener, bridge.observe(), bridge.desk()));
+    let guard = Guard::new(settings, bridge.settings().admin_token.clone());
+    let task = tokio::spawn(admin::serve(listener, bridge.observe(), bridge.desk(), guard));
     Ok(Some(AbortOnDrop(task)))
 }
 

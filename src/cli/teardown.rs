@@ -3,14 +3,18 @@
 use clap::Args;
 
 use super::{CliError, GlobalArgs, SettingArgs};
-use crate::bridge::{Teardown, teardown};
+use crate::bridge::{Scope, Step, Teardown, teardown};
 use crate::telemetry;
 
 /// Drop the replication slot, the publication and the checkpoint; asks first
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Changes that were not published yet are lost to Kafka: a later run starts anew. Topics stay. With
+Changes that were not published yet are lost to Kafka: a later run starts again from nothing. Topics \
+stay. With
 --keep-checkpoint a later run stops, and says what is missing.
+
+What is not this pipeline's is left: a publication that somebody else made, unless --publication names \
+it, and a checkpoint of another cluster's pipeline of the same name.
 
 Examples:
   rowcast teardown
@@ -22,36 +26,54 @@ pub(super) struct TeardownArgs {
     /// Leave the checkpoint in its topic
     #[arg(long)]
     keep_checkpoint: bool,
+    /// Drop the pipeline's publication, given by its name, although somebody else made it
+    #[arg(long, value_name = "NAME")]
+    publication: Option<String>,
     #[command(flatten)]
     settings: SettingArgs,
+}
+
+/// What an operator says to the question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Yes,
+    No,
+    /// There is nobody to say anything.
+    None,
 }
 
 pub(super) async fn run(args: TeardownArgs, global: &GlobalArgs) -> Result<(), CliError> {
     let loaded = global.load(&args.settings)?;
     telemetry::init(&loaded.config.log)?;
     let planned = Teardown::planned(&loaded.config)?;
-    if !args.yes && !confirmed(&planned, args.keep_checkpoint)? {
-        return Err(CliError::NotConfirmed);
+    if let Some(named) = args.publication.as_ref().filter(|named| **named != planned.publication) {
+        let (named, publication) = (named.clone(), planned.publication);
+        return Err(CliError::OtherPublication { named, publication });
     }
-    let done = teardown(&loaded.config, args.keep_checkpoint).await?;
-    let said = |dropped| if dropped { "dropped" } else { "was not there" };
-    let checkpoint = match (args.keep_checkpoint, done.checkpoint_removed) {
-        (true, _) => "kept",
-        (false, true) => "removed",
-        (false, false) => "was not there",
+    if !args.yes {
+        match ask(&planned, args.keep_checkpoint)? {
+            Answer::Yes => {}
+            Answer::No => return super::print("nothing was dropped\n"),
+            Answer::None => return Err(CliError::NotConfirmed),
+        }
+    }
+    let scope = Scope {
+        keep_checkpoint: args.keep_checkpoint,
+        any_publication: args.publication.is_some(),
     };
-    super::print(&format!(
-        "replication slot {}: {}\npublication {}: {}\ncheckpoint in {}: {checkpoint}\n",
-        done.slot,
-        said(done.slot_dropped),
-        done.publication,
-        said(done.publication_dropped),
-        done.checkpoints
-    ))
+    let mut printed = Ok(());
+    let report = |step: Step| {
+        let line = super::print(&format!("{step}\n"));
+        if printed.is_ok() {
+            printed = line;
+        }
+    };
+    teardown(&loaded.config, scope, report).await?;
+    printed
 }
 
-/// Asks on the terminal; where there is none, nobody says yes.
-fn confirmed(planned: &Teardown, keep_checkpoint: bool) -> Result<bool, CliError> {
+/// Asks on the terminal.
+fn ask(planned: &Teardown, keep_checkpoint: bool) -> Result<Answer, CliError> {
     let checkpoint = match keep_checkpoint {
         true => String::new(),
         false => format!(", and the checkpoint in the topic {}", planned.checkpoints),
@@ -62,6 +84,10 @@ fn confirmed(planned: &Teardown, keep_checkpoint: bool) -> Result<bool, CliError
         planned.slot, planned.publication, planned.database
     ))?;
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(CliError::Input)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let read = std::io::stdin().read_line(&mut answer).map_err(CliError::Input)?;
+    Ok(match (read, answer.trim()) {
+        (0, _) => Answer::None,
+        (_, "y" | "Y" | "yes") => Answer::Yes,
+        _ => Answer::No,
+    })
 }

@@ -66,6 +66,7 @@ pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
             Ok(Value::from(words))
         }
         Kind::Columns => columns(list(node, "a list of column names")?),
+        Kind::Hosts => hosts(list(node, "a list of host names")?),
         Kind::Counts { .. }
         | Kind::Texts
         | Kind::Properties
@@ -171,6 +172,18 @@ fn address(text: &str) -> Result<Value, Fault> {
     }
     let expected = "an IP address with a port such as 127.0.0.1:9464".to_owned();
     Err(Fault::Unreadable { value: text.to_owned(), expected })
+}
+
+fn hosts(hosts: Vec<String>) -> Result<Value, Fault> {
+    let is_name = |host: &str| {
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+    };
+    if let Some(value) = hosts.iter().find(|host| !is_name(host)) {
+        let expected = "the name of a host without a port, such as rowcast.example".to_owned();
+        return Err(Fault::Unreadable { value: value.clone(), expected });
+    }
+    distinct(&hosts)?;
+    Ok(Value::from(hosts))
 }
 
 fn columns(columns: Vec<String>) -> Result<Value, Fault> {

@@ -37,6 +37,8 @@ pub(super) enum Kind {
     OneOf(&'static [&'static str]),
     /// An IP address and a port.
     Address,
+    /// Names of hosts, without ports.
+    Hosts,
     /// Globs of `schema.table`.
     Patterns {
         /// Whether the list may be empty.
@@ -201,6 +203,7 @@ pub(super) const KEYS: &[Key] = &[
     key("watchdog", "server_silent_after", duration(100, 86_400)),
     key("admin", "enabled", Kind::Boolean),
     key("admin", "listen", Kind::Address),
+    key("admin", "hosts", Kind::Hosts),
     key("admin", "token_file", Kind::Path),
     key("log", "level", Kind::Text(Rule::LogLevel)),
     key("log", "format", Kind::OneOf(&["text", "json"])),

@@ -90,6 +90,15 @@ impl Checkpoints {
         if !self.wait_until_committed(&consumer, end, deadline)? {
             return Ok(None);
         }
+        self.read_with(&consumer, deadline)
+    }
+
+    /// Reads from the first offset to the last that the consumer can read.
+    fn read_with(
+        &self,
+        consumer: &BaseConsumer<Quiet>,
+        deadline: Instant,
+    ) -> Result<Option<Checkpoint>, Error> {
         let mut at_beginning = TopicPartitionList::new();
         at_beginning
             .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
@@ -111,17 +120,29 @@ impl Checkpoints {
         }
     }
 
-    /// Whether there is a checkpoint, readable or not; none where there is no topic. Blocks.
+    /// As [`read`](Self::read); none where there is no topic. Blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
-    pub fn is_there(&self) -> Result<bool, Error> {
+    pub fn read_if_any(&self) -> Result<Option<Checkpoint>, Error> {
         match self.read() {
-            Ok(found) => Ok(found.is_some()),
-            Err(Error::CheckpointRecord { .. }) => Ok(true),
-            Err(Error::CheckpointRead { source, .. }) if is_missing(&source) => Ok(false),
-            Err(error) => Err(error),
+            Err(Error::CheckpointRead { source, .. }) if is_missing(&source) => Ok(None),
+            read => read,
         }
+    }
+
+    /// The newest checkpoint that can be read without waiting for anybody's transaction to end. It
+    /// says whose checkpoint this is, and not yet how far that is. Blocks.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn glance(&self) -> Result<Option<Checkpoint>, Error> {
+        let consumer = self.consumer("read_committed")?;
+        let (first, end) = self.range(&consumer)?;
+        if end <= first {
+            return Ok(None);
+        }
+        self.read_with(&consumer, Instant::now() + PATIENCE)
     }
 
     /// Takes the checkpoint away, so that a later start begins anew.

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attacks;
 mod catalog;
 mod ddl;
 mod dead_letters;

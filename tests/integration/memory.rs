@@ -34,7 +34,7 @@ fn peak_kb(bridge: &Bridge) -> u64 {
     field("VmHWM:") - field("RssFile:")
 }
 
-fn assert_within(bridge: &Bridge, memory_mb: u64, what: &str) {
+pub(crate) fn assert_within(bridge: &Bridge, memory_mb: u64, what: &str) {
     let (peak, bound) = (peak_kb(bridge), memory_mb * 1024 + PROCESS_KB);
     println!("{what}: peak of {peak} kB, the bound is {bound} kB");
     assert!(peak <= bound, "{what}: {peak} kB, above {bound} kB");
