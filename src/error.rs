@@ -196,8 +196,8 @@ impl Error {
                 Some("please report this, with the log and the server's version".to_owned())
             }
             Self::SlotGivenUp { .. } => Some(
-                "mend what kept rowcast from publishing, then rowcast run --accept-gap: the stream begins \
-                 anew, and rows that changed meanwhile have to be brought over from the tables"
+                "fix what kept rowcast from publishing, then set postgres.on_gap = \"snapshot\", and all \
+                 rows are read again. Only where the changes may be lost: rowcast run --accept-gap"
                     .to_owned(),
             ),
             Self::ConnInfo(_) | Self::Resolve(_) => None,

@@ -4,7 +4,9 @@
 //!    the server's WAL.
 //! 2. While another reads from the slot nothing is touched: see `standby`.
 //! 3. With transactions, the producer takes the transactional id over before the checkpoint is
-//!    read: from then on nobody else can write under it, so what is read is the last word.
+//!    read: from then on nobody else can write under it, so what is read is the last word. Whoever had
+//!    the id is fenced by that, so the checkpoint is looked at before, to see whose it is: a second
+//!    pipeline of the same name ends itself, not the healthy one.
 //! 4. Publication before slot: a slot made first would decode changes under a publication that
 //!    did not exist for them, which the server refuses.
 //! 5. The stream is opened on the reader's thread, the worker runs on another; this task waits for
@@ -24,7 +26,7 @@ use super::line::{Cause, Line, Publishing};
 use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
-use super::{Bridge, StopOnDrop, setup, told};
+use super::{Bridge, StopOnDrop, setup, start, told};
 use crate::admin::State;
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason};
 use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
@@ -192,7 +194,8 @@ impl Bridge {
             Arc::clone(&ledger),
             Arc::clone(&self.metrics),
         )?);
-        let found = read_checkpoint(&producer, Checkpoints::new(&client_config, settings)).await?;
+        let checkpoints = Checkpoints::new(&client_config, settings);
+        let found = self.read_checkpoint(&producer, checkpoints).await?;
         let announce =
             async |intent: Checkpoint| self.write_checkpoint(&producer, &ledger, intent).await;
         let mut start = setup::prepare(self, found.as_ref(), announce).await?;
@@ -246,6 +249,36 @@ impl Bridge {
         }
         let line = Line { ledger, producer, stop, phase, reader };
         Ok(Opened { line, received, catalog, outlet, start, first, is_first_stream })
+    }
+
+    /// The last word on what is published.
+    async fn read_checkpoint(
+        &self,
+        producer: &Arc<Producer>,
+        checkpoints: Checkpoints,
+    ) -> Result<Option<Checkpoint>, Error> {
+        let settings = &self.settings;
+        let options = setup::connect_options(settings);
+        let own = async |found: &Checkpoint| {
+            start::ensure_own(settings, &self.conninfo, &options, found).await
+        };
+        if settings.delivery == Delivery::ExactlyOnce {
+            let glanced = checkpoints.clone();
+            if let Some(found) = blocking(move || glanced.glance()).await? {
+                own(&found).await?;
+            }
+        }
+        let producer = Arc::clone(producer);
+        let read = move || {
+            producer.init_transactions(INIT)?;
+            checkpoints.read()
+        };
+        let found = blocking(read).await?;
+        // Of another cluster or database the decision speaks later; nothing is written before.
+        if let Some(found) = found.as_ref().filter(|found| found.source.slot != settings.slot) {
+            own(found).await?;
+        }
+        Ok(found)
     }
 
     /// Writes a checkpoint before anything else is sent, and waits until it is durable.
@@ -345,19 +378,13 @@ impl Bridge {
     }
 }
 
-/// The last word on what is published.
-async fn read_checkpoint(
-    producer: &Arc<Producer>,
-    checkpoints: Checkpoints,
-) -> Result<Option<Checkpoint>, Error> {
-    let producer = Arc::clone(producer);
-    let read = tokio::task::spawn_blocking(move || {
-        producer.init_transactions(INIT)?;
-        checkpoints.read()
-    });
+/// Runs what blocks.
+async fn blocking<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
+) -> Result<T, Error> {
     let thread = "checkpoint";
-    let read = read.await.map_err(|error| Error::Thread { thread, reason: error.to_string() })?;
-    Ok(read?)
+    let read = tokio::task::spawn_blocking(read).await;
+    Ok(read.map_err(|error| Error::Thread { thread, reason: error.to_string() })??)
 }
 
 fn spawn_worker(

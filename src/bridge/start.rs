@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use crate::checkpoint::{
-    Checkpoint, Decision, Gap, Progress, Server, SlotFound, Snapshots, Source, decide,
+    Checkpoint, Decision, Gap, Progress, Server, SlotFound, Snapshots, Source, decide, other_source,
 };
 use crate::config::{OnGap, Resolved, SnapshotMode};
 use crate::error::Error;
 use crate::lsn::Lsn;
-use crate::postgres::slot::SlotState;
+use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnInfo, ConnectOptions, ReplicationClient};
 
 /// What is decided.
@@ -134,6 +134,41 @@ pub(super) async fn course(
         }
         Decision::Gap(gap) => return Err(refused(gap)),
     })
+}
+
+/// Refuses to go on with the checkpoint of another pipeline that happens to have this one's name:
+/// whoever takes over its transactional id, or writes over its checkpoint, ends it. Asked before
+/// either is done. Whoever accepts gaps takes it over, but for one that is at work.
+///
+/// # Errors
+/// [`Error::Gap`] when it is one; when the server can't be asked.
+pub(super) async fn ensure_own(
+    settings: &Resolved,
+    info: &ConnInfo,
+    options: &ConnectOptions,
+    checkpoint: &Checkpoint,
+) -> Result<(), Error> {
+    let takes_over = settings.on_gap == OnGap::Accept || heals_gaps(settings);
+    let here = server(settings, info, options, None).await?;
+    if let Some(gap) = other_source(&checkpoint.source, &here.source) {
+        return if takes_over { Ok(()) } else { Err(refused(gap)) };
+    }
+    let theirs = &checkpoint.source.slot;
+    if *theirs == settings.slot {
+        return Ok(());
+    }
+    let client = postgres::client::connect(info, options).await?;
+    if let SlotState::Active { .. } = slot::state(&client, theirs, info.database()).await? {
+        let (theirs, ours) = (theirs.clone(), settings.slot.clone());
+        return Err(refused(Gap::OtherPipeline { theirs, ours }));
+    }
+    let ours = slot::state(&client, &settings.slot, info.database()).await?;
+    if ours == SlotState::Absent && !checkpoint.is_intent() && !takes_over {
+        let (slot, published) = (settings.slot.clone(), checkpoint.progress.through_lsn);
+        let wal_end = here.wal_end;
+        return Err(refused(Gap::SlotAbsent { slot, published, wal_end }));
+    }
+    Ok(())
 }
 
 /// Whether all rows are read again where changes are missing.

@@ -205,7 +205,10 @@ fn publication_of(settings: &Resolved, found: &Publication, role: &str, is_named
 fn not_owned(settings: &Resolved, found: &Publication) -> Shortfall {
     let name = &settings.publication;
     Shortfall {
-        cause: format!("the publication {name:?} belongs to {:?}: this role may not drop it", found.owner),
+        cause: format!(
+            "the publication {name:?} belongs to {:?}: this role may not drop it",
+            found.owner
+        ),
         fix: "leave out --publication, and have its owner drop it".to_owned(),
     }
 }
@@ -223,8 +226,8 @@ async fn checkpoint_of(
     let source = match read {
         Ok(None) => return Ok(Outcome::Absent),
         Ok(Some(found)) => Some(found.source),
-        Err(kafka::Error::CheckpointRecord { source: RecordError::Newer { source, .. }, .. }) => {
-            source.map(|source| *source)
+        Err(kafka::Error::CheckpointRecord { source: RecordError::Newer { of, .. }, .. }) => {
+            of.map(|source| *source)
         }
         // Nobody can go on with it, whosever it was.
         Err(kafka::Error::CheckpointRecord { .. }) => return Ok(Outcome::Removed),

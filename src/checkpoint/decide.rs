@@ -17,6 +17,7 @@
 //!
 //! Whoever accepts a gap starts as if there was no checkpoint: what is missing stays missing.
 
+use super::gap::Gap;
 use super::progress::Progress;
 use super::record::{Checkpoint, Source};
 use crate::lsn::Lsn;
@@ -67,111 +68,13 @@ pub enum Decision {
     Gap(Gap),
 }
 
-/// Why the stream can't go on without something missing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Gap {
-    /// Somebody else confirmed the slot.
-    #[error(
-        "changes from {published} to {confirmed} were never published: the slot {slot:?} was \
-         confirmed up to {confirmed} by somebody else, and the checkpoint ends at {published}"
-    )]
-    SlotAhead {
-        /// The slot.
-        slot: String,
-        /// Up to where it is confirmed.
-        confirmed: Lsn,
-        /// Up to where everything is published.
-        published: Lsn,
-    },
-    /// The slot is gone.
-    #[error(
-        "changes since {published} were never published and can't be read any more: the slot \
-         {slot:?} does not exist; the server's WAL ends at {wal_end} now"
-    )]
-    SlotAbsent {
-        /// The slot.
-        slot: String,
-        /// Up to where everything is published.
-        published: Lsn,
-        /// How far the server has written.
-        wal_end: Lsn,
-    },
-    /// The slot is there, the WAL it needs is not.
-    #[error(
-        "changes since {} were never published and can't be read any more: the server has removed \
-         WAL that the slot {slot:?} still needed; its WAL ends at {wal_end} now",
-        published.map_or_else(|| "the slot's last position".to_owned(), |lsn| lsn.to_string())
-    )]
-    SlotLost {
-        /// The slot.
-        slot: String,
-        /// Up to where everything is published; none without a checkpoint.
-        published: Option<Lsn>,
-        /// How far the server has written.
-        wal_end: Lsn,
-    },
-    /// The checkpoint is of another source.
-    #[error(
-        "the checkpoint is of database {:?} of the cluster {}, and this is database {:?} of the \
-         cluster {}: a restored copy, an upgraded server, or another pipeline of the same name",
-        checkpoint.database, checkpoint.system_identifier, server.database, server.system_identifier
-    )]
-    OtherSource {
-        /// What the checkpoint is of.
-        checkpoint: Box<Source>,
-        /// What is there.
-        server: Box<Source>,
-    },
-    /// The server's history does not hold what was published.
-    #[error(
-        "changes up to {published} of timeline {timeline} were published, and this server, on \
-         timeline {server_timeline}, {}: it does not have all that was published, and what it \
-         wrote since may be missing",
-        left_at.map_or_else(|| "never was on it".to_owned(), |lsn| format!("left it at {lsn}"))
-    )]
-    OtherTimeline {
-        /// The checkpoint's timeline.
-        timeline: u32,
-        /// The server's.
-        server_timeline: u32,
-        /// Where the server's history left the checkpoint's timeline; none if it never was on it.
-        left_at: Option<Lsn>,
-        /// The last change published.
-        published: Lsn,
-    },
-    /// The server was set back.
-    #[error(
-        "changes up to {published} were published, and the server's WAL ends at {wal_end}: it was \
-         set back, as by restoring an older copy, and what it wrote since may be missing"
-    )]
-    ServerBehind {
-        /// Up to where everything is published.
-        published: Lsn,
-        /// How far the server has written.
-        wal_end: Lsn,
-    },
-}
-
-impl Gap {
-    /// How to go on.
-    #[must_use]
-    pub fn fix(&self) -> String {
-        let accept = "rowcast run --accept-gap goes on without what is missing, from ";
-        let rest = match self {
-            Self::SlotAhead { .. } => "where the slot is confirmed",
-            Self::SlotAbsent { .. } => "a new slot",
-            Self::SlotLost { .. } => {
-                "a new slot in place of this one; raise max_slot_wal_keep_size to keep it"
-            }
-            Self::OtherSource { .. } => {
-                "the slot here; for a second pipeline, set `name` to a name of its own instead"
-            }
-            Self::OtherTimeline { .. } | Self::ServerBehind { .. } => {
-                "the slot here; compare the tables with what their topics say"
-            }
-        };
-        format!("{accept}{rest}")
-    }
+/// The gap that a checkpoint of another cluster or database is, if it is one.
+#[must_use]
+pub fn other_source(checkpoint: &Source, server: &Source) -> Option<Gap> {
+    (!is_same_database(checkpoint, server)).then(|| Gap::OtherSource {
+        checkpoint: Box::new(checkpoint.clone()),
+        server: Box::new(server.clone()),
+    })
 }
 
 /// Decides by the table above.
@@ -215,11 +118,8 @@ fn on_this_server(
     server: &Server,
 ) -> Result<(Progress, Option<u32>), Gap> {
     let (source, here) = (&checkpoint.source, &server.source);
-    if !is_same_database(source, here) {
-        return Err(Gap::OtherSource {
-            checkpoint: Box::new(source.clone()),
-            server: Box::new(here.clone()),
-        });
+    if let Some(gap) = other_source(source, here) {
+        return Err(gap);
     }
     let mut progress = checkpoint.progress;
     let mut failover_from = None;

@@ -27,6 +27,7 @@
 //! Protocol: <https://www.postgresql.org/docs/current/protocol-replication.html>
 
 mod decide;
+mod gap;
 mod ledger;
 mod pace;
 mod progress;
@@ -37,7 +38,8 @@ mod tracker;
 #[cfg(test)]
 mod tests;
 
-pub use self::decide::{Decision, Gap, Server, SlotFound, decide};
+pub use self::decide::{Decision, Server, SlotFound, decide, other_source};
+pub use self::gap::Gap;
 pub use self::ledger::{Ledger, Standing};
 pub use self::pace::Pace;
 pub use self::progress::Progress;

@@ -70,7 +70,7 @@ pub enum RecordError {
         /// Its version.
         found: u32,
         /// Where its changes come from, if it says so as we do.
-        source: Option<Box<Source>>,
+        of: Option<Box<Source>>,
     },
     /// It is no checkpoint.
     #[error("it is not a checkpoint: {source}")]
@@ -127,8 +127,8 @@ impl Checkpoint {
         let malformed = |source| RecordError::Malformed { source };
         let VersionOnly { version: found } = serde_json::from_slice(json).map_err(malformed)?;
         if found > VERSION {
-            let source = serde_json::from_slice(json).ok();
-            return Err(RecordError::Newer { found, source });
+            let of = serde_json::from_slice(json).ok();
+            return Err(RecordError::Newer { found, of });
         }
         let fields: Fields<Source, Snapshots> = serde_json::from_slice(json).map_err(malformed)?;
         let position = Position { commit_lsn: fields.commit_lsn, ordinal: fields.ordinal };
@@ -261,8 +261,8 @@ mod tests {
         assert_eq!(error.to_string(), "it has version 2, and this rowcast reads versions up to 1");
         let later = GOLDEN.replace("\"version\":1", "\"version\":2");
         match Checkpoint::read(later.as_bytes()) {
-            Err(RecordError::Newer { source, .. }) => {
-                assert_eq!(source.as_deref(), Some(&checkpoint().source), "whose it is can be told");
+            Err(RecordError::Newer { of, .. }) => {
+                assert_eq!(of.as_deref(), Some(&checkpoint().source), "whose it is can be told");
             }
             other => panic!("{other:?}"),
         }

@@ -20,7 +20,7 @@ Exit codes:
    0  all went well
    1  it failed, and may succeed when tried again
   64  the command line is wrong
-  65  changes are missing that were never published: rowcast run --accept-gap goes on without them
+  65  changes are missing that were never published: the message says how to go on
   69  Postgres or Kafka can't be used as they are set up: someone must act
   70  a bug in rowcast: please report it
   77  another copy of the pipeline has taken over
@@ -145,7 +145,9 @@ pub enum CliError {
     #[error("{}", crate::error::told(.0))]
     Tail(#[from] TailError),
     /// A publication is named that is not the pipeline's.
-    #[error("the publication of this pipeline is {publication:?}, not {named:?}: nothing was dropped")]
+    #[error(
+        "the publication of this pipeline is {publication:?}, not {named:?}: nothing was dropped"
+    )]
     OtherPublication {
         /// The one that was named.
         named: String,

@@ -364,13 +364,13 @@ impl Error {
             Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
             Self::WalRemoved { slot, .. } => {
                 return Some(format!(
-                    "the changes since are lost to the slot {slot:?}: rowcast run --accept-gap goes on \
-                     without them; raise max_slot_wal_keep_size"
+                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}. Raise \
+                     max_slot_wal_keep_size"
                 ));
             }
             Self::PublicationMissing(_) => {
                 "what was written since is in no stream, whatever is made later: rowcast teardown, \
-                 then rowcast run --accept-gap, goes on without it"
+                 then rowcast run, which reads all rows again"
             }
             Self::TooManyWalsenders(_) => "raise max_wal_senders in postgresql.conf and restart",
             Self::TooManySlots(_) => {
@@ -383,7 +383,7 @@ impl Error {
             Self::SlotMissing { slot, .. } | Self::SlotGone { slot } => {
                 return Some(format!(
                     "what was written since the slot {slot:?} was dropped can't be read any more: \
-                     rowcast run --accept-gap goes on without it"
+                     {FIX_LOST}"
                 ));
             }
             Self::Server(error) => {
@@ -404,6 +404,10 @@ fn fix_active(slot: &str, pid: Option<i32>) -> String {
     );
     format!("stop the other reader, or wait for it: {held}")
 }
+
+/// How to go on where changes can't be read any more.
+const FIX_LOST: &str = "set postgres.on_gap = \"snapshot\", and all rows are read again. Only where \
+                        the changes may be lost: rowcast run --accept-gap goes on without them";
 
 const FIX_CLIENT_CERTIFICATE: &str =
     "check sslcert and sslkey, and that the server's ssl_ca_file holds who signed the certificate";

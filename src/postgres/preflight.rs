@@ -30,6 +30,35 @@ impl fmt::Display for Shortfall {
     }
 }
 
+/// Who asks, as far as it decides what the role may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Whether it may make, read and drop slots.
+    pub can_replicate: bool,
+}
+
+/// The role of this connection.
+///
+/// # Errors
+/// When the query fails.
+pub async fn role(client: &Client) -> Result<Role, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the role's rights", source };
+    let row = client.query_one(RIGHTS, &[]).await.map_err(failed)?;
+    Ok(Role { name: row.get(0), can_replicate: row.get(3) })
+}
+
+/// The role may not make, read or drop slots.
+#[must_use]
+pub fn no_replication(role: &str) -> Shortfall {
+    let role = escape_identifier(role);
+    Shortfall {
+        cause: format!("the role {role} may not replicate"),
+        fix: format!("ALTER ROLE {} REPLICATION;", unquoted(&role)),
+    }
+}
+
 /// What is about to be done on the server.
 #[derive(Debug)]
 pub struct Intent<'a> {

@@ -2,3 +2,4 @@
 //! rows flow, nothing is given away, and memory stays within `memory` and what is documented.
 
 mod local_users;
+mod namesakes;

@@ -36,7 +36,8 @@ fn stops_with_a_gap(bridge: &mut Bridge, texts: &[&str]) {
     let status = bridge.wait(PATIENCE);
     let log = bridge.log().split_off(before);
     assert_eq!(status.code(), Some(65), "log:\n{log}");
-    for text in texts.iter().chain(&["fix: rowcast run --accept-gap"]) {
+    for text in texts.iter().chain(&["postgres.on_gap = \"snapshot\"", "rowcast run --accept-gap"])
+    {
         assert!(log.contains(text), "no {text:?}; log:\n{log}");
     }
 }
