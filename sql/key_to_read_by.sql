@@ -1,7 +1,8 @@
 -- By the columns of which index could a table be read, in its order, and its rows be told apart in
 -- the stream? Of a unique index without nulls, whose order is that of the columns themselves, and
--- whose columns old rows carry, in the table and in each of its partitions. With the columns' types
--- as they stand in SQL, and the schemas of the operators that compare them.
+-- whose columns old rows carry, in the table and in each of its partitions. With the types as which
+-- the columns are compared (of a column whose operators take many types, its own), as they stand in
+-- SQL wherever it looks for names, and the schemas of the operators that compare them.
 WITH members AS (
     SELECT c.oid, c.relreplident
     FROM pg_catalog.pg_class c
@@ -25,8 +26,8 @@ identities AS (
        )
 )
 SELECT array_agg(a.attname::text ORDER BY k.place) AS columns,
-       array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) ORDER BY k.place) AS types,
-       array_agg(DISTINCT n.nspname::text) AS schemas
+       array_agg(pg_catalog.format('%I.%I', tn.nspname, t.typname) ORDER BY k.place) AS types,
+       array_agg(n.nspname::text ORDER BY k.place) AS schemas
 FROM pg_catalog.pg_index i
 JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
@@ -37,6 +38,15 @@ JOIN pg_catalog.pg_amop p
    AND p.amoplefttype = o.opcintype AND p.amoprighttype = o.opcintype
 JOIN pg_catalog.pg_operator g ON g.oid = p.amopopr
 JOIN pg_catalog.pg_namespace n ON n.oid = g.oprnamespace
+JOIN pg_catalog.pg_type ct ON ct.oid = a.atttypid
+JOIN pg_catalog.pg_type ot ON ot.oid = o.opcintype
+JOIN pg_catalog.pg_type t
+    ON t.oid = CASE
+        WHEN ot.typtype <> 'p' THEN ot.oid
+        WHEN ct.typtype = 'd' THEN ct.typbasetype
+        ELSE ct.oid
+    END
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.typnamespace
 WHERE i.indrelid = $1
   AND i.indisunique
   AND i.indisvalid

@@ -66,6 +66,8 @@ pub(super) async fn run(args: GenerateArgs, _global: &GlobalArgs) -> Result<(), 
         ..ConnectOptions::default()
     };
     let client = postgres::client::connect(&conninfo, &options).await.map_err(Error::from)?;
+    // Its tables are the user's, in the user's schema.
+    postgres::search_path::restore(&client).await.map_err(Error::from)?;
     let options = generate::Options {
         template: match args.template {
             Template::Taxi => generate::Template::Taxi,

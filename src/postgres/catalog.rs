@@ -20,16 +20,31 @@ use crate::change::{ColumnFacts, Generated, RelationFacts, TypeFacts, TypeKind};
 const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");
 const COLUMNS: &str = include_str!("../../sql/columns_of_table.sql");
 const PARTIAL_PARTITIONS: &str = include_str!("../../sql/partial_partitions.sql");
+const EQUALITY: &str = include_str!("../../sql/equality_of_types.sql");
 const TYPES: &str = include_str!("../../sql/types.sql");
 
 /// Tables that are asked for in one query, so that answers stay small.
 pub(crate) const BATCH: usize = 500;
+
+/// The first OID that is not one of the server's own.
+const FIRST_OF_USERS: u32 = 16_384;
 
 /// Asks the catalog, over a connection that is opened again when it was lost.
 pub struct Catalog {
     info: ConnInfo,
     options: ConnectOptions,
     client: Client,
+    /// Of types that were asked for: how two values are compared. None where the system does it.
+    pub(super) equalities: BTreeMap<u32, Option<Equality>>,
+}
+
+/// The operator by which two values of a type are equal, where it is not one of the system's.
+#[derive(Debug, Clone)]
+pub(super) struct Equality {
+    /// Its schema.
+    pub(super) schema: String,
+    /// The type that it takes, as it stands in SQL.
+    pub(super) type_sql: String,
 }
 
 impl Catalog {
@@ -39,7 +54,8 @@ impl Catalog {
     /// As [`client::connect`].
     pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
         let client = open(info, options).await?;
-        Ok(Self { info: info.clone(), options: options.clone(), client })
+        let (info, options) = (info.clone(), options.clone());
+        Ok(Self { info, options, client, equalities: BTreeMap::new() })
     }
 
     /// A connection that works.
@@ -129,6 +145,23 @@ impl Catalog {
         for (oid, types) in tables {
             let types = types_of(oid, types, facts);
             facts.entry(*oid).or_default().types = with_parts(types, &known);
+        }
+        Ok(())
+    }
+
+    /// Asks how values of these types are compared, as far as it is not known.
+    pub(super) async fn learn_equalities(&mut self, types: &[u32]) -> Result<(), Error> {
+        let is_new = |oid: &u32| *oid >= FIRST_OF_USERS && !self.equalities.contains_key(oid);
+        let new: Vec<u32> = types.iter().copied().filter(is_new).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let failed = |source| Error::Sql { doing: "ask how values are compared", source };
+        let rows = self.client().await?.query(EQUALITY, &[&new]).await.map_err(failed)?;
+        self.equalities.extend(new.into_iter().map(|oid| (oid, None)));
+        for row in &rows {
+            let equality = Equality { schema: row.get(1), type_sql: row.get(2) };
+            self.equalities.insert(row.get(0), Some(equality));
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ use tokio_postgres::{Client, Config};
 
 use super::Error;
 use super::conninfo::{ChannelBinding, ConnInfo, Host, TargetSessionAttrs};
+use super::search_path;
 use super::session::{self, Attempts, Candidate, ConnectOptions};
 use super::silence::{self, Question};
 use super::socket::{self, Encryption, Socket};
@@ -83,9 +84,8 @@ async fn attempt(
         encryption: candidate.encryption,
         tls: Arc::clone(tls),
     };
-    let (client, connection, question) = way.log_in().await?;
+    let (client, running, question) = way.log_in().await?;
     // Until the server has told which of its sessions this is, the limit of the attempt holds.
-    let running = tokio::spawn(connection);
     let pid: i32 = client
         .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
         .await
@@ -116,7 +116,7 @@ pub(super) struct Way {
 const AT_WORK: &str = include_str!("../../sql/session_at_work.sql");
 
 /// The part of a connection that moves bytes, until its client is dropped.
-type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Running = JoinHandle<()>;
 
 impl Way {
     async fn log_in(&self) -> Result<(Client, Running, Arc<Question>), Error> {
@@ -146,20 +146,23 @@ impl Way {
         let socket = SqlSocket::new(socket);
         let question = Arc::clone(&socket.question);
         // What a connection has to say at its end, its client says too.
-        if is_tls {
+        let (client, running) = if is_tls {
             config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
             let (client, connection) =
                 config.connect_raw(socket, AlreadySecure).await.map_err(refused)?;
-            Ok((client, Box::pin(async { drop(connection.await) }), question))
+            (client, tokio::spawn(async { drop(connection.await) }))
         } else {
             config.ssl_mode(SslMode::Disable);
             let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(refused)?;
-            Ok((client, Box::pin(async { drop(connection.await) }), question))
-        }
+            (client, tokio::spawn(async { drop(connection.await) }))
+        };
+        let failed = |source| Error::Sql { doing: "set the search_path of a connection", source };
+        client.batch_execute(search_path::BEGIN).await.map_err(failed)?;
+        Ok((client, running, question))
     }
 
     /// Ends the connection when the server has nothing to do for it while an answer is missing.
-    async fn watch(self, mut running: JoinHandle<()>, question: Arc<Question>, pid: i32) {
+    async fn watch(self, mut running: Running, question: Arc<Question>, pid: i32) {
         tokio::select! {
             _ = &mut running => {}
             () = silence::lost(&question, silence::PATIENCE, || self.is_worked_on(pid, AT_WORK)) => {
@@ -179,8 +182,7 @@ impl Way {
     /// asked does not.
     pub(super) async fn is_worked_on(&self, pid: i32, at_work: &str) -> bool {
         let asked = async {
-            let (client, connection, _) = self.log_in().await?;
-            let running = tokio::spawn(connection);
+            let (client, running, _) = self.log_in().await?;
             let found = client.query_opt(at_work, &[&pid]).await;
             running.abort();
             found.map_err(|source| Error::Sql { doing: "ask whether a session works", source })

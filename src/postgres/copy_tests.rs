@@ -61,7 +61,7 @@ fn rows_of(said: &[u8], piece_bytes: usize) -> Result<Vec<Vec<u8>>, Error> {
         };
         let client = async {
             let mut rows = Vec::new();
-            let mut copy = session.copy_out("COPY t TO STDOUT").await?;
+            let mut copy = session.copy_out("COPY public.t TO STDOUT").await?;
             while let Some(chunk) = copy.next().await? {
                 rows.extend(chunk.rows().map(<[u8]>::to_vec));
             }
@@ -116,7 +116,7 @@ fn a_server_that_says_nothing_more_is_given_up() {
         let (session, mut server) = session(1024);
         let mut session = session.with_patience(SHORT);
         server.write_all(&copied(&[b"1\n".to_vec()])[..20]).await.expect("room");
-        let mut copy = session.copy_out("COPY t TO STDOUT").await.expect("it begins");
+        let mut copy = session.copy_out("COPY public.t TO STDOUT").await.expect("it begins");
         assert!(copy.next().await.expect("a row").is_some());
         let error = copy.next().await.expect_err("silence");
         assert!(matches!(error, Error::Silent { .. }) && error.is_transient(), "{error:?}");
@@ -163,7 +163,7 @@ fn sessions_see_what_the_slots_snapshot_shows_and_nothing_after_it() {
                     let name = name.clone();
                     on_a_thread(info.clone(), async move |mut session| {
                         session.begin_snapshot(&name).await.expect("it is still exported");
-                        let sql = "COPY t TO STDOUT";
+                        let sql = "COPY public.t TO STDOUT";
                         let first = count_rows(&mut session, sql).await.expect("all rows");
                         let again = count_rows(&mut session, sql).await.expect("all rows");
                         (session.server_version(), first, again)
@@ -226,11 +226,11 @@ fn what_the_role_has_set_changes_no_value_and_hides_no_row() {
         ));
         let work = async |mut session: CopySession| {
             session.query("SELECT pg_sleep(0.05)").await.expect("no limit");
-            let mut copy = session.copy_out("COPY t TO STDOUT").await.expect("it begins");
+            let mut copy = session.copy_out("COPY public.t TO STDOUT").await.expect("it begins");
             let chunk = copy.next().await.expect("rows").expect("a row");
             let rows: Vec<_> = chunk.rows().collect();
             assert_eq!(rows, [b"2024-01-02 03:04:05+00\t\\\\x00ff\n".as_slice()]);
-            let error = session.copy_out("COPY (SELECT * FROM hidden) TO STDOUT").await;
+            let error = session.copy_out("COPY (SELECT * FROM public.hidden) TO STDOUT").await;
             let error = error.expect_err("refused rather than filtered");
             assert_eq!(error.sqlstate(), Some("42501"), "{error}");
         };
@@ -253,14 +253,14 @@ fn a_locked_table_is_waited_for_and_a_dropped_session_ends_its_copy() {
             }
         };
         let holder = on_a_thread(info.clone(), async |mut session: CopySession| {
-            session.query("BEGIN; LOCK t").await.expect("locks");
+            session.query("BEGIN; LOCK public.t").await.expect("locks");
             session
         });
         let holder = holder.join().expect("no panic");
         let started = Instant::now();
         let reader = on_a_thread(info.clone(), async |session: CopySession| {
             let mut session = session.with_patience(SHORT);
-            count_rows(&mut session, "COPY t TO STDOUT").await
+            count_rows(&mut session, "COPY public.t TO STDOUT").await
         });
         let waited = "SELECT count(*) FROM pg_stat_activity
         WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > '1.5 s'";

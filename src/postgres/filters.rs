@@ -27,6 +27,7 @@ use super::publication::{
     Candidate, FILTERS_SINCE, Leaf, Part, Publication, PublicationChange, Published, TableChange,
     TableName, Wanted,
 };
+use super::search_path;
 use crate::config::{ColumnRules, Resolved};
 
 const TABLE_COLUMNS: &str = include_str!("../../sql/table_columns.sql");
@@ -394,9 +395,11 @@ async fn probe(
 ) -> Result<Result<Probed, String>, Error> {
     // The line break ends a comment that the condition may end with.
     let statements = format!(
-        "BEGIN; CREATE TEMPORARY TABLE rowcast_probe (LIKE {}); \
-         ALTER TABLE rowcast_probe ADD CONSTRAINT rowcast_probe CHECK ({condition}\n);",
-        table.sql()
+        "BEGIN; CREATE TEMPORARY TABLE rowcast_probe (LIKE {}); {}; \
+         ALTER TABLE pg_temp.rowcast_probe ADD CONSTRAINT rowcast_probe CHECK ({condition}\n); {}",
+        table.sql(),
+        search_path::OWN,
+        search_path::SAFE
     );
     let failed = |source| Error::Sql { doing: "ask what a row filter means", source };
     let made = client.batch_execute(&statements).await;

@@ -26,6 +26,7 @@ pub mod fuzzing;
 pub mod preflight;
 pub mod publication;
 pub mod replication;
+pub mod search_path;
 pub mod server_error;
 pub mod slot;
 pub mod slot_creation;

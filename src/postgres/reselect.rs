@@ -5,10 +5,13 @@
 //! nothing tells from others; and so is one whose table is by now another one than in the stream.
 //! Read in the simple protocol, whose values are the text that the stream has too.
 
+use std::collections::BTreeMap;
+
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
+use super::catalog::Equality;
 use super::{Catalog, Error};
 use crate::change::{Relation, Reselected, Row};
 use crate::pgoutput::Datum;
@@ -24,7 +27,12 @@ impl Catalog {
         row: &Row<'_>,
         columns: &[usize],
     ) -> Result<Option<Reselected>, Error> {
-        let Some(query) = query(relation, row, columns) else { return Ok(None) };
+        let key = relation.row_key.iter().filter_map(|&at| relation.columns.get(at));
+        let types: Vec<u32> = key.map(|column| column.type_oid).collect();
+        self.learn_equalities(&types).await?;
+        let Some(query) = query(relation, row, columns, &self.equalities) else {
+            return Ok(None);
+        };
         let messages = match self.client().await?.simple_query(&query).await {
             Ok(messages) => messages,
             Err(source) if source.code().is_some_and(is_of_another_table) => return Ok(None),
@@ -47,13 +55,29 @@ impl Catalog {
 }
 
 /// The query for a row; none where its key is not known.
-fn query(relation: &Relation, row: &Row<'_>, columns: &[usize]) -> Option<String> {
+///
+/// Operators are looked for in `pg_catalog` alone; one of another schema is named with it, and takes
+/// the very type that it is for.
+fn query(
+    relation: &Relation,
+    row: &Row<'_>,
+    columns: &[usize],
+    equalities: &BTreeMap<u32, Option<Equality>>,
+) -> Option<String> {
     let name = |at: usize| Some(escape_identifier(&relation.columns.get(at)?.name));
     let table =
         format!("{}.{}", escape_identifier(&relation.schema), escape_identifier(&relation.table));
     let is_key = |&at: &usize| {
         let Datum::Text(text) = row.datum(relation, at) else { return None };
-        Some(format!("{} = {}", name(at)?, escape_literal(std::str::from_utf8(text).ok()?)))
+        let (name, value) = (name(at)?, escape_literal(std::str::from_utf8(text).ok()?));
+        let equality = equalities.get(&relation.columns.get(at)?.type_oid).and_then(Option::as_ref);
+        Some(equality.map_or_else(
+            || format!("{name} = {value}"),
+            |Equality { schema, type_sql }| {
+                let operator = format!("OPERATOR({}.=)", escape_identifier(schema));
+                format!("{name}::{type_sql} {operator} {}::{type_sql}", value.trim_start())
+            },
+        ))
     };
     let wanted = columns.iter().map(|&at| name(at)).collect::<Option<Vec<_>>>()?.join(", ");
     let key = relation.row_key.iter().map(is_key).collect::<Option<Vec<_>>>()?;

@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 
 use super::Error;
 use super::conninfo::{ConnInfo, Host, SslMode, TargetSessionAttrs};
+use super::search_path;
 use super::socket::{self, Encryption, Socket, encryption_attempts};
 use super::startup::{self, Login, Parameters, Purpose};
 use super::tls;
@@ -132,6 +133,9 @@ impl Session {
         };
         let mut wire = Wire::new(socket);
         let parameters = startup::log_in(&mut wire, &login).await?;
+        if purpose == Purpose::Reading {
+            wire::query(&mut wire, search_path::BEGIN).await?;
+        }
         if candidate.target != TargetSessionAttrs::Any {
             let rows = wire::query(&mut wire, TARGET_QUERY).await?;
             let is = |column| wire::text(&rows, column).map(|text| text == "true");

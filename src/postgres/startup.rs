@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Error;
 use super::conninfo::ChannelBinding;
+use super::search_path;
 use super::wire::{Body, Message, Wire};
 use crate::config::Secret;
 
@@ -59,7 +60,8 @@ const READING: [(&str, &str); 4] = [
 impl Purpose {
     const fn settings(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Replication => &[("replication", "database")],
+            Self::Replication => &[("replication", "database"), ("search_path", search_path::PATH)],
+            // Its path is set by its first statement, which keeps the role's own for conditions.
             Self::Reading => &READING,
         }
     }

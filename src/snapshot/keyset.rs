@@ -2,9 +2,11 @@
 //!
 //! ```sql
 //! COPY (SELECT columns FROM table
-//!       WHERE (a, b) > ('7'::integer, 'x'::text) AND (a, b) <= ('9'::integer, 'y'::text) AND ...
+//!       WHERE (a, b) > ('7'::int4, 'x'::text) AND (a, b) <= ('9'::int4, 'y'::text) AND ...
 //!       ORDER BY a, b LIMIT 1000) TO STDOUT
 //! ```
+//!
+//! with the schema in front of each type and operator.
 //!
 //! The comparison of rows is the order of the key's index, whatever the columns' types and
 //! collations: each chunk is a range of the index. Values come back in as the text that came out,
@@ -18,8 +20,10 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub struct KeyColumn {
     /// Its name.
     pub name: String,
-    /// Its type, as it stands in SQL.
+    /// The type as which it is compared, with its schema, as it stands in SQL.
     pub type_sql: String,
+    /// The schema of the operators that compare it.
+    pub operators: String,
 }
 
 /// A table that is read in the order of a key.
@@ -74,19 +78,69 @@ impl Keyset {
         if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
     }
 
+    /// The key compared with values, as the rows of the table's index are.
+    ///
+    /// Operators are named with their schemas: a better fit that somebody else made elsewhere is not
+    /// taken for them. Where they are in several, a comparison of whole rows can't name them, and is
+    /// written out.
     fn compared(&self, operator: &str, values: &[String]) -> String {
-        let key = names(self.key.iter().map(|column| &column.name));
-        let values: Vec<String> = self
+        let is_one = self.key.windows(2).all(|pair| match pair {
+            [one, other] => one.operators == other.operators,
+            _ => true,
+        });
+        let Some(first) = self.key.first() else { return "true".to_owned() };
+        let sides: Vec<(String, String, &KeyColumn)> = self
             .key
             .iter()
             .zip(values)
-            .map(|(column, value)| {
-                format!("{}::{}", escape_literal(value).trim_start(), column.type_sql)
-            })
+            .map(|(column, value)| (column.operand(), column.literal(value), column))
             .collect();
-        format!("({key}) {operator} ({})", values.join(", "))
+        if is_one {
+            let key: Vec<&str> = sides.iter().map(|(key, ..)| key.as_str()).collect();
+            let values: Vec<&str> = sides.iter().map(|(_, value, _)| value.as_str()).collect();
+            let operator = first.operator(operator);
+            return format!("({}) {operator} ({})", key.join(", "), values.join(", "));
+        }
+        written_out(operator, &sides)
     }
 }
+
+/// `a >= x AND (a > x OR a = x AND (b > y))`: the bound of the first column is one for the index.
+fn written_out(operator: &str, sides: &[(String, String, &KeyColumn)]) -> String {
+    let Some(((key, value, column), rest)) = sides.split_first() else { return "true".to_owned() };
+    let (strict, loose) = if operator.starts_with('>') { (">", ">=") } else { ("<", "<=") };
+    let compare = |name: &str| format!("{key} {} {value}", column.operator(name));
+    if rest.is_empty() {
+        return compare(operator);
+    }
+    format!(
+        "({} AND ({} OR {} AND {}))",
+        compare(loose),
+        compare(strict),
+        compare("="),
+        written_out(operator, rest)
+    )
+}
+
+impl KeyColumn {
+    /// The column. Where its operators are not the system's, as the very type that they take: of a
+    /// column of another (a domain), somebody could make some that fit better.
+    fn operand(&self) -> String {
+        let name = escape_identifier(&self.name);
+        if self.operators == SYSTEM { name } else { format!("{name}::{}", self.type_sql) }
+    }
+
+    fn literal(&self, value: &str) -> String {
+        format!("{}::{}", escape_literal(value).trim_start(), self.type_sql)
+    }
+
+    fn operator(&self, name: &str) -> String {
+        format!("OPERATOR({}.{name})", escape_identifier(&self.operators))
+    }
+}
+
+/// The schema in which only the server itself can create.
+const SYSTEM: &str = "pg_catalog";
 
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     names.map(|name| escape_identifier(name)).collect::<Vec<_>>().join(", ")
@@ -96,10 +150,11 @@ fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
 mod tests {
     use super::*;
 
-    fn keyset(key: &[(&str, &str)], conditions: &[&str]) -> Keyset {
-        let key = key.iter().map(|(name, type_sql)| KeyColumn {
+    fn keyset(key: &[(&str, &str, &str)], conditions: &[&str]) -> Keyset {
+        let key = key.iter().map(|(name, type_sql, operators)| KeyColumn {
             name: (*name).to_owned(),
             type_sql: (*type_sql).to_owned(),
+            operators: (*operators).to_owned(),
         });
         Keyset {
             from: r#"ONLY "public"."rides""#.to_owned(),
@@ -116,29 +171,48 @@ mod tests {
     #[test]
     fn the_first_chunk_has_no_lower_bound() {
         assert_eq!(
-            keyset(&[("id", "bigint")], &[]).chunk(None, &texts(&["9"]), 5),
-            r#"COPY (SELECT "id", "No""te" FROM ONLY "public"."rides" WHERE ("id") <= ('9'::bigint) ORDER BY "id" LIMIT 5) TO STDOUT"#
+            keyset(&[("id", "pg_catalog.int8", SYSTEM)], &[]).chunk(None, &texts(&["9"]), 5),
+            r#"COPY (SELECT "id", "No""te" FROM ONLY "public"."rides" WHERE ("id") OPERATOR("pg_catalog".<=) ('9'::pg_catalog.int8) ORDER BY "id" LIMIT 5) TO STDOUT"#
         );
     }
 
     #[test]
     fn composite_keys_are_compared_as_rows_and_values_cannot_break_out() {
-        let keyset =
-            keyset(&[("a", "numeric(5,2)"), ("b", "text")], &["c > 5 -- cheap", "d IS NULL"]);
+        let keyset = keyset(
+            &[("a", "pg_catalog.numeric", SYSTEM), ("b", "pg_catalog.text", SYSTEM)],
+            &["c > 5 -- cheap", "d IS NULL"],
+        );
         let after = texts(&["1.50", r"it's\"]);
         let sql = keyset.chunk(Some(&after), &texts(&["2.00", ""]), 1);
         let bounds = concat!(
-            r#"WHERE ("a", "b") > ('1.50'::numeric(5,2), E'it''s\\'::text) "#,
-            r#"AND ("a", "b") <= ('2.00'::numeric(5,2), ''::text) "#,
+            r#"WHERE ("a", "b") OPERATOR("pg_catalog".>) "#,
+            r#"('1.50'::pg_catalog.numeric, E'it''s\\'::pg_catalog.text) "#,
+            r#"AND ("a", "b") OPERATOR("pg_catalog".<=) "#,
+            r#"('2.00'::pg_catalog.numeric, ''::pg_catalog.text) "#,
             "AND (c > 5 -- cheap\n) AND (d IS NULL\n) ORDER BY"
         );
         assert!(sql.contains(bounds), "{sql}");
     }
 
     #[test]
-    fn the_greatest_key_is_asked_for_under_the_same_conditions() {
+    fn operators_of_several_schemas_are_named_each_by_its_own() {
+        let keyset = keyset(&[("a", "pg_catalog.int4", SYSTEM), ("b", r#""x".citext"#, "x")], &[]);
         assert_eq!(
-            keyset(&[("a", "text"), ("b", "uuid")], &["x"]).last(),
+            keyset.compared(">", &texts(&["1", "y"])),
+            concat!(
+                r#"("a" OPERATOR("pg_catalog".>=) '1'::pg_catalog.int4 AND "#,
+                r#"("a" OPERATOR("pg_catalog".>) '1'::pg_catalog.int4 OR "#,
+                r#""a" OPERATOR("pg_catalog".=) '1'::pg_catalog.int4 AND "#,
+                r#""b"::"x".citext OPERATOR("x".>) 'y'::"x".citext))"#
+            )
+        );
+    }
+
+    #[test]
+    fn the_greatest_key_is_asked_for_under_the_same_conditions() {
+        let key = [("a", "pg_catalog.text", SYSTEM), ("b", "pg_catalog.uuid", SYSTEM)];
+        assert_eq!(
+            keyset(&key, &["x"]).last(),
             "SELECT \"a\", \"b\" FROM ONLY \"public\".\"rides\" WHERE (x\n) ORDER BY \"a\" DESC, \"b\" DESC LIMIT 1"
         );
     }

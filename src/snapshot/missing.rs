@@ -17,6 +17,9 @@
 //! Transactions are compared by their age, since their numbers run in circles. A row that was frozen
 //! keeps the number of its transaction, so one that is older than half the circle seems to be of the
 //! future: nothing is, so it is an old one.
+//!
+//! They may be read next to a condition of the user's, under the role's own `search_path`, so each
+//! operator and type is named with its schema.
 
 use super::visibility::Visibility;
 use crate::checkpoint::{LeafProgress, PageProgress};
@@ -29,13 +32,17 @@ use crate::checkpoint::{LeafProgress, PageProgress};
 #[must_use]
 pub fn missing_rows(pages: &PageProgress) -> Option<String> {
     let read = |leaf: &LeafProgress| {
-        let ranges = leaf
-            .done
-            .iter()
-            .map(|(from, to)| format!("ctid >= '({from},0)'::tid AND ctid < '({to},0)'::tid"));
+        let ranges = leaf.done.iter().map(|(from, to)| {
+            format!(
+                "ctid OPERATOR(pg_catalog.>=) '({from},0)'::pg_catalog.tid AND \
+                     ctid OPERATOR(pg_catalog.<) '({to},0)'::pg_catalog.tid"
+            )
+        });
         let ranges: Vec<String> = ranges.collect();
         format!(
-            "tableoid = {}::oid AND pg_catalog.pg_relation_filenode(tableoid) = {}::oid AND ({})",
+            "tableoid OPERATOR(pg_catalog.=) {}::pg_catalog.oid AND \
+             pg_catalog.pg_relation_filenode(tableoid) OPERATOR(pg_catalog.=) {}::pg_catalog.oid \
+             AND ({})",
             leaf.oid,
             leaf.filenode,
             ranges.join(" OR ")
@@ -49,7 +56,8 @@ pub fn missing_rows(pages: &PageProgress) -> Option<String> {
     // Of a snapshot that can't be read nothing is known to be old.
     let xmin = Visibility::parse(&pages.shows).map_or(0, |shows| lower_half(shows.xmin));
     Some(format!(
-        "NOT ({}) OR pg_catalog.age(xmin) <= pg_catalog.age('{xmin}'::xid)",
+        "NOT ({}) OR pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) \
+         pg_catalog.age('{xmin}'::pg_catalog.xid)",
         read.join(" OR ")
     ))
 }
@@ -62,7 +70,8 @@ pub fn missing_rows(pages: &PageProgress) -> Option<String> {
 #[must_use]
 pub fn shown_rows(shows: &Visibility) -> String {
     let since = format!(
-        "pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('{}'::xid)",
+        "pg_catalog.age(xmin) OPERATOR(pg_catalog.>=) 0 AND pg_catalog.age(xmin) \
+         OPERATOR(pg_catalog.<=) pg_catalog.age('{}'::pg_catalog.xid)",
         lower_half(shows.xmax.max(shows.xmin))
     );
     if shows.in_progress.is_empty() {
@@ -70,7 +79,8 @@ pub fn shown_rows(shows: &Visibility) -> String {
     }
     let ran: Vec<String> =
         shows.in_progress.iter().map(|xid| lower_half(*xid).to_string()).collect();
-    format!("NOT ({since} OR xmin = ANY ('{{{}}}'::xid[]))", ran.join(","))
+    let ran = ran.join(",");
+    format!("NOT ({since} OR xmin OPERATOR(pg_catalog.=) ANY ('{{{ran}}}'::pg_catalog._xid))")
 }
 
 const fn lower_half(xid: u64) -> u64 {
@@ -90,9 +100,13 @@ mod tests {
         pages.leaves = vec![leaf(5, &[]), leaf(6, &[(0, 2), (4, 5)])];
         assert_eq!(
             missing_rows(&pages).unwrap(),
-            "NOT ((tableoid = 6::oid AND pg_catalog.pg_relation_filenode(tableoid) = 9::oid AND \
-             (ctid >= '(0,0)'::tid AND ctid < '(2,0)'::tid OR ctid >= '(4,0)'::tid AND \
-             ctid < '(5,0)'::tid))) OR pg_catalog.age(xmin) <= pg_catalog.age('7'::xid)"
+            "NOT ((tableoid OPERATOR(pg_catalog.=) 6::pg_catalog.oid AND \
+             pg_catalog.pg_relation_filenode(tableoid) OPERATOR(pg_catalog.=) 9::pg_catalog.oid AND \
+             (ctid OPERATOR(pg_catalog.>=) '(0,0)'::pg_catalog.tid AND \
+             ctid OPERATOR(pg_catalog.<) '(2,0)'::pg_catalog.tid OR \
+             ctid OPERATOR(pg_catalog.>=) '(4,0)'::pg_catalog.tid AND \
+             ctid OPERATOR(pg_catalog.<) '(5,0)'::pg_catalog.tid))) OR pg_catalog.age(xmin) \
+             OPERATOR(pg_catalog.<=) pg_catalog.age('7'::pg_catalog.xid)"
         );
         pages.leaves.pop();
         assert_eq!(missing_rows(&pages), None);
@@ -101,24 +115,26 @@ mod tests {
     #[test]
     fn rows_are_shown_that_neither_those_who_ran_nor_any_after_the_snapshot_wrote() {
         let epoch = 1_u64 << 32;
+        let until = |xid: u32| {
+            format!(
+                "pg_catalog.age(xmin) OPERATOR(pg_catalog.>=) 0 AND pg_catalog.age(xmin) \
+                 OPERATOR(pg_catalog.<=) pg_catalog.age('{xid}'::pg_catalog.xid)"
+            )
+        };
         let shows = Visibility::parse(&format!("{}:{}:", epoch + 7, epoch + 9)).unwrap();
-        assert_eq!(
-            shown_rows(&shows),
-            "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('9'::xid))"
-        );
+        assert_eq!(shown_rows(&shows), format!("NOT ({})", until(9)));
         // Nobody who committed is as young as the oldest who runs.
         let shows = Visibility::parse("9:7:").unwrap();
-        assert_eq!(
-            shown_rows(&shows),
-            "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('9'::xid))"
-        );
-        // The numbers begin anew in the midst of it.
+        assert_eq!(shown_rows(&shows), format!("NOT ({})", until(9)));
+        // The numbers begin again in the midst of it.
         let (last, next) = (epoch - 1, epoch + 4);
         let shows = Visibility::parse(&format!("{last}:{next}:{last},{}", next - 1)).unwrap();
         assert_eq!(
             shown_rows(&shows),
-            "NOT (pg_catalog.age(xmin) BETWEEN 0 AND pg_catalog.age('4'::xid) \
-             OR xmin = ANY ('{4294967295,3}'::xid[]))"
+            format!(
+                "NOT ({} OR xmin OPERATOR(pg_catalog.=) ANY ('{{4294967295,3}}'::pg_catalog._xid))",
+                until(4)
+            )
         );
     }
 }

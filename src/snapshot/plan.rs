@@ -31,9 +31,9 @@ use tokio_postgres::Client;
 use super::pages::{END, PAGE_BYTES, PageRange, RANGE_BYTES};
 use super::relation::Description;
 use crate::config::{TableFilter, TableSettings};
-use crate::postgres::Error;
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::TableName;
+use crate::postgres::{Error, search_path};
 
 const PUBLISHED_TABLES: &str = include_str!("../../sql/published_tables.sql");
 const PUBLISHED_TABLES_14: &str = include_str!("../../sql/published_tables_14.sql");
@@ -150,13 +150,14 @@ impl Table {
             self.description.columns().iter().map(|name| escape_identifier(name)).collect();
         let PageRange { from, to } = pages;
         let mut sql = format!(
-            "COPY (SELECT {} FROM ONLY {} WHERE ctid >= '({from},0)'",
+            "COPY (SELECT {} FROM ONLY {} WHERE ctid OPERATOR(pg_catalog.>=) \
+             '({from},0)'::pg_catalog.tid",
             columns.join(", "),
             leaf.name.sql()
         );
         // The table may have grown.
         if to != END {
-            sql += &format!(" AND ctid < '({to},0)'");
+            sql += &format!(" AND ctid OPERATOR(pg_catalog.<) '({to},0)'::pg_catalog.tid");
         }
         for condition in [self.row_filter.as_deref(), self.condition.as_deref(), extra] {
             // The line break ends a comment that the condition may end with.
@@ -374,12 +375,17 @@ pub async fn refusal(
 ) -> Result<Option<String>, Error> {
     // The line break ends a comment that the condition may end with.
     let sql = format!("SELECT FROM {} WHERE ({condition}\n)", table.sql());
-    match client.prepare(&sql).await {
+    let failed = |source| Error::Sql { doing: "ask what a condition means", source };
+    let begin = format!("BEGIN READ ONLY; {}", search_path::OWN);
+    client.batch_execute(&begin).await.map_err(failed)?;
+    let prepared = client.prepare(&sql).await;
+    client.batch_execute("ROLLBACK").await.map_err(failed)?;
+    match prepared {
         Ok(statement) if statement.params().is_empty() => Ok(None),
         Ok(_) => Ok(Some("it has parameters, and nobody gives them values".to_owned())),
         Err(source) => match source.as_db_error() {
             Some(refusal) => Ok(Some(refusal.message().to_owned())),
-            None => Err(Error::Sql { doing: "ask what a condition means", source }),
+            None => Err(failed(source)),
         },
     }
 }

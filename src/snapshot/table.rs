@@ -26,8 +26,8 @@ pub struct Table {
     pub relation: Arc<Relation>,
     /// How it is read in the order of a key; none where it has none that would do.
     pub keyset: Option<Keyset>,
-    /// Schemas of the operators that compare the key.
-    pub operator_schemas: Vec<String>,
+    /// Whether somebody's condition is part of how it is read.
+    pub has_condition: bool,
     /// Tells the table from what an ALTER makes of it.
     pub shape: String,
     /// Rows, by the server's statistics.
@@ -81,8 +81,10 @@ pub struct Wanted<'a> {
     pub server_version: u32,
     /// The configured key.
     pub key: Option<&'a [String]>,
-    /// Only rows for which this SQL condition holds.
+    /// Only rows for which this SQL condition of a user's holds.
     pub condition: Option<&'a str>,
+    /// Only rows that are still missing, by a condition of our own.
+    pub missing: Option<&'a str>,
 }
 
 impl Wanted<'_> {
@@ -116,17 +118,20 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
     let described = Description::read(client, wanted.server_version, oid, columns).await?;
     let described = described.ok_or(TableError::Gone)?;
     let columns = described.columns().to_vec();
-    let (mut keyset, mut operator_schemas) = (None, Vec::new());
+    let mut keyset = None;
     if let Some(row) = client.query_opt(KEY, &[&oid]).await.map_err(failed)? {
         let (names, types): (Vec<String>, Vec<String>) = (row.get(0), row.get(1));
-        let key = names.into_iter().zip(types).map(|(name, type_sql)| KeyColumn { name, type_sql });
-        let key: Vec<KeyColumn> = key.collect();
+        let schemas: Vec<String> = row.get(2);
+        let key = names.into_iter().zip(types).zip(schemas);
+        let key: Vec<KeyColumn> = key
+            .map(|((name, type_sql), operators)| KeyColumn { name, type_sql, operators })
+            .collect();
         // What is not published can't be told from the stream.
         if key.iter().all(|key| columns.contains(&key.name)) {
-            let conditions = [wanted.published.condition.as_deref(), wanted.condition];
+            let published = wanted.published.condition.as_deref();
+            let conditions = [published, wanted.condition, wanted.missing];
             let conditions = conditions.into_iter().flatten().map(str::to_owned).collect();
             keyset = Some(Keyset { from, columns, key, conditions });
-            operator_schemas = row.get(2);
         }
     }
     let facts = catalog.relation(oid, described.types()).await?;
@@ -135,7 +140,7 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
     Ok(Table {
         relation,
         keyset,
-        operator_schemas,
+        has_condition: wanted.condition.is_some(),
         shape,
         rows_estimated: number(found.get(2)),
         pages: number(found.get(3)),

@@ -32,6 +32,7 @@ mod scenario;
 mod setup;
 mod slot_guard;
 mod snapshot;
+mod strangers;
 mod tail;
 mod toast;
 mod topics;

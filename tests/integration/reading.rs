@@ -243,8 +243,9 @@ async fn a_condition_holds_for_the_snapshot_and_one_that_is_wrong_is_told_by_its
         let range = PageRange { from: 0, to: 3 };
         assert_eq!(
             table.copy(&table.leaves[0], range, None),
-            "COPY (SELECT \"id\", \"day\", \"filler\" FROM ONLY \"public\".\"rides\" WHERE ctid >= \
-             '(0,0)' AND ctid < '(3,0)' AND (id <= 1234 -- and no more\n)) TO STDOUT"
+            "COPY (SELECT \"id\", \"day\", \"filler\" FROM ONLY \"public\".\"rides\" WHERE ctid \
+             OPERATOR(pg_catalog.>=) '(0,0)'::pg_catalog.tid AND ctid OPERATOR(pg_catalog.<) \
+             '(3,0)'::pg_catalog.tid AND (id <= 1234 -- and no more\n)) TO STDOUT"
         );
         for (wrong, reason) in [
             ("id <", "syntax error"),

@@ -137,7 +137,7 @@ async fn every_type_takes_a_form_under_both_profiles() {
         let facts = catalog.relation(0, &types).await.expect("facts");
         let rows = catalog.client().await.expect("a client");
         rows.batch_execute(SESSION).await.expect("set the session");
-        let rows = rows.simple_query("SELECT * FROM t").await.expect("read the row");
+        let rows = rows.simple_query("SELECT * FROM public.t").await.expect("read the row");
         let row = rows.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,

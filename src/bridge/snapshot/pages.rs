@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use super::super::lookup::stopped;
 use crate::error::Error;
 use crate::postgres::copy::{CopyChunk, CopySession};
-use crate::postgres::{ConnInfo, ConnectOptions};
+use crate::postgres::{ConnInfo, ConnectOptions, search_path};
 use crate::snapshot::plan;
 use crate::worker::Stop;
 use crate::worker::snapshot::{Lines, Place, Ranges};
@@ -113,11 +113,18 @@ impl Ranges for PageReader {
         let sql = table.copy(leaf, place.pages, None);
         let read = reading.drive(async |session| {
             let Some(session) = session else { return Ok(()) };
+            let has_condition = table.condition.is_some();
+            if has_condition {
+                session.query(search_path::OWN).await?;
+            }
             let mut copy = session.copy_out(&sql).await?;
             while let Some(chunk) = copy.next().await? {
                 if !take(chunk) {
                     break;
                 }
+            }
+            if has_condition {
+                session.query(search_path::SAFE).await?;
             }
             Ok(())
         });

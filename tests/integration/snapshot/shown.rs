@@ -24,7 +24,7 @@ async fn pid(client: &Client) -> i32 {
 }
 
 async fn rows(session: &mut CopySession, condition: &str) -> Vec<String> {
-    let sql = format!("SELECT n FROM log WHERE {condition} ORDER BY n");
+    let sql = format!("SELECT n FROM public.log WHERE {condition} ORDER BY n");
     let rows = session.query(&sql).await.expect("read");
     rows.into_iter().flatten().flatten().collect()
 }

@@ -8,7 +8,7 @@ use super::source::Reader;
 use super::task::{Failure, Pending};
 use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
 use crate::postgres::publication::{self, TableName};
-use crate::postgres::{self, Error};
+use crate::postgres::{self, Error, search_path};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
 use crate::snapshot::{Chunk, Edit, Order, RowReader};
@@ -115,11 +115,7 @@ impl Coordinator {
             TableProgress::Keys(keys) => keys.missing,
             TableProgress::Waiting | TableProgress::Pages(_) => None,
         };
-        let condition = match (condition.or(configured), missing) {
-            // The line break ends a comment that the condition may end with.
-            (Some(condition), Some(missing)) => Some(format!("({condition}\n) AND ({missing})")),
-            (condition, missing) => condition.or(missing),
-        };
+        let condition = condition.or(configured);
         let catalog = self.source.catalog().await?;
         let client = catalog.client().await?;
         let server_version = postgres::client::server_version(client).await?;
@@ -136,6 +132,7 @@ impl Coordinator {
             server_version,
             key: of_table.and_then(|table| table.key.as_deref()),
             condition: condition.as_deref(),
+            missing: missing.as_deref(),
         };
         Ok(table::look(catalog, &wanted).await?)
     }
@@ -151,12 +148,6 @@ impl Coordinator {
         let Some(keyset) = &table.keyset else { return Ok(Read::Altered) };
         let session = &mut reader.session;
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        let other = table.operator_schemas.iter().filter(|schema| *schema != "pg_catalog");
-        let mut path = reader.search_path.clone();
-        for schema in other {
-            path = format!("{path}, {}", postgres_protocol::escape::escape_identifier(schema));
-        }
-        session.query(&format!("SET LOCAL search_path = {path}")).await?;
         // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", keyset.from);
         session.query(&lock).await?;
@@ -168,6 +159,9 @@ impl Coordinator {
             session.query("ROLLBACK").await?;
             return Ok(Read::Altered);
         };
+        if table.has_condition {
+            session.query(search_path::OWN).await?;
+        }
         let malformed = || postgres::Error::Malformed { what: "a key is none" };
         let found = match &bounds.last {
             Some(_) => None,

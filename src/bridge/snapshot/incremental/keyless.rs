@@ -25,7 +25,7 @@ use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
 use crate::checkpoint::{LeafProgress, PageProgress, TableProgress, TableSnapshot};
 use crate::config::{TableFilter, exactly};
-use crate::postgres::{self, Error};
+use crate::postgres::{self, Error, search_path};
 use crate::snapshot::exchange::{Brought, Hold};
 use crate::snapshot::missing::shown_rows;
 use crate::snapshot::plan::{self, Leaf, Scope};
@@ -84,7 +84,9 @@ impl Coordinator {
         let (number, bring) = self.hold(table).await?;
         let sql = files.copy(next.leaf, next.range, Some(&shown_rows(&shows)));
         let chunk_bytes = self.settings.memory.window_bytes();
-        let reading = Reading { table, leaf: next.leaf, sql, chunk_bytes, bring: &bring };
+        let has_condition = files.condition.is_some();
+        let reading =
+            Reading { table, leaf: next.leaf, sql, has_condition, chunk_bytes, bring: &bring };
         // Without a sender the stream goes on, whatever came of it.
         let read = reading.read(reader, &mut self.source).await?;
         let read = match read {
@@ -260,6 +262,8 @@ struct Reading<'a> {
     table: &'a Table,
     leaf: &'a Leaf,
     sql: String,
+    /// Whether somebody's condition is part of it.
+    has_condition: bool,
     chunk_bytes: u64,
     bring: &'a mpsc::Sender<Brought>,
 }
@@ -292,6 +296,9 @@ impl Reading<'_> {
             return Ok(Read::Altered);
         };
         let mut read = Amount::default();
+        if self.has_condition {
+            session.query(search_path::OWN).await?;
+        }
         let mut copy = session.copy_out(&self.sql).await?;
         while let Some(rows) = copy.next().await? {
             for line in rows.rows() {

@@ -26,8 +26,6 @@ pub(super) struct Source {
 /// A connection that reads chunks.
 pub(super) struct Reader {
     pub(super) session: CopySession,
-    /// Where it looks for names.
-    pub(super) search_path: String,
 }
 
 impl Source {
@@ -54,10 +52,8 @@ impl Source {
         if let Some(reader) = self.reader.take() {
             return Ok(reader);
         }
-        let mut session = CopySession::connect(&self.info, &self.options).await?;
-        let rows = session.query("SHOW search_path").await?;
-        let search_path = rows.into_iter().flatten().flatten().next().unwrap_or_default();
-        Ok(Reader { session, search_path })
+        let session = CopySession::connect(&self.info, &self.options).await?;
+        Ok(Reader { session })
     }
 
     pub(super) fn give_back(&mut self, reader: Reader) {

@@ -1,0 +1,44 @@
+//! Where names without a schema are looked up: in `pg_catalog` alone.
+//!
+//! Postgres looks operators and functions up by name and by the types of what they are given, in the
+//! schemas of `search_path`. Whoever may create in one of these schemas can put an operator there
+//! that fits better than the one that is meant, and it would run with our rights. So the first
+//! statement of every connection sets the path to `pg_catalog` ([`BEGIN`]; a walsender has it in its
+//! startup message). The temporary schema is named last, or types and tables would be looked for
+//! there first; functions and operators never are.
+//!
+//! A condition that the configuration or a request contains is meant as its author would type it, so
+//! it is read under the role's own path. That path is kept in a setting of the session, where the
+//! server itself reads it back: nothing is quoted again. [`OWN`] sets it until the end of the
+//! transaction, or until [`SAFE`] sets it back.
+
+use tokio_postgres::Client;
+
+use super::Error;
+
+/// The path of every connection.
+pub(crate) const PATH: &str = "pg_catalog, pg_temp";
+
+/// Sets the path of a connection that was just made, once the role's own is kept.
+pub(crate) const BEGIN: &str = "SELECT pg_catalog.set_config('rowcast.search_path', \
+     pg_catalog.current_setting('search_path'), false); \
+     SET search_path = pg_catalog, pg_temp";
+
+/// The role's own path, until the end of the transaction.
+pub(crate) const OWN: &str = "SELECT pg_catalog.set_config('search_path', \
+     COALESCE(pg_catalog.current_setting('rowcast.search_path', true), \
+     pg_catalog.current_setting('search_path')), true)";
+
+/// Back to the path of every connection, in the same transaction.
+pub(crate) const SAFE: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
+
+/// Gives the whole session the role's own path, for SQL that is all the user's.
+///
+/// # Errors
+/// When the query fails.
+pub async fn restore(client: &Client) -> Result<(), Error> {
+    let sql = "SELECT pg_catalog.set_config('search_path', \
+               pg_catalog.current_setting('rowcast.search_path'), false)";
+    let failed = |source| Error::Sql { doing: "set the role's own search_path", source };
+    client.batch_execute(sql).await.map_err(failed)
+}

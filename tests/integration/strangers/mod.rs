@@ -1,0 +1,5 @@
+//! What somebody with few rights in the database, or on the machine, can make the bridge do: nothing.
+//! Each test plays the attacker.
+
+mod paths;
+mod traps;
