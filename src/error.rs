@@ -43,9 +43,9 @@ pub enum Error {
     /// Changes that were never published can't be read any more.
     #[error(transparent)]
     Gap(Box<checkpoint::Gap>),
-    /// A topic's name.
+    /// A table that can't have its topic.
     #[error(transparent)]
-    Route(#[from] route::RouteError),
+    Route(Box<route::Refusal>),
     /// The admin endpoint.
     #[error(transparent)]
     Admin(#[from] admin::Error),
@@ -166,15 +166,7 @@ impl Error {
             Self::Kafka(error) => error.fix(),
             Self::Delivery(error) => error.fix(),
             Self::Gap(gap) => Some(gap.fix()),
-            Self::Route(route::RouteError::Collision { second, .. }) => {
-                Some(format!("give one a topic of its own: [tables.\"{second}\"] topic = \"...\""))
-            }
-            Self::Route(
-                route::RouteError::Name { table, .. } | route::RouteError::Reserved { table, .. },
-            ) => Some(format!("set [tables.\"{table}\"] topic, or topics.template")),
-            Self::Route(route::RouteError::Checkpoints { table, .. }) => {
-                Some(format!("set topics.checkpoints, or [tables.\"{table}\"] topic, to another name"))
-            }
+            Self::Route(refusal) => Some(refusal.fix()),
             Self::Admin(_) => {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }

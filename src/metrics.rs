@@ -29,6 +29,13 @@ pub struct StageLabel {
     pub stage: &'static str,
 }
 
+/// Why a table is left out, as a label.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// The word for it.
+    pub reason: &'static str,
+}
+
 /// A table, as a label.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TableLabel {
@@ -97,6 +104,8 @@ pub struct Metrics {
     pub standby: Level,
     /// One for a stage that makes no progress while there is something to do, else zero.
     pub stalled: Family<StageLabel, Level>,
+    /// Tables that are captured and left out, by reason.
+    pub tables_left_out: Family<ReasonLabel, Level>,
     /// Rows that snapshots published.
     pub snapshot_rows: Count,
     /// Bytes that snapshots read.
@@ -144,6 +153,7 @@ impl Default for Metrics {
             slot_creation_waiting: Level::default(),
             standby: Level::default(),
             stalled: Family::default(),
+            tables_left_out: Family::default(),
             snapshot_rows: Count::default(),
             snapshot_bytes: Count::default(),
             snapshots_failed: Count::default(),
@@ -188,6 +198,11 @@ impl Metrics {
     /// Says of a stage whether it stands still.
     pub fn set_stalled(&self, stage: &'static str, stalled: bool) {
         self.stalled.get_or_create(&StageLabel { stage }).set(u64::from(stalled));
+    }
+
+    /// Says how many tables are left out for a reason.
+    pub fn set_tables_left_out(&self, reason: &'static str, count: u64) {
+        self.tables_left_out.get_or_create(&ReasonLabel { reason }).set(count);
     }
 
     /// Says how much of a snapshot's table is published: rows, and the share that they are, where
@@ -278,6 +293,8 @@ impl Metrics {
         }
         let help = "One for a stage that makes no progress while there is something to do";
         registry.register("stalled", help, self.stalled.clone());
+        let help = "Tables that are captured and left out";
+        registry.register("tables_left_out", help, self.tables_left_out.clone());
         let help = "Rows published of a table that a snapshot reads";
         registry.register("snapshot_table_rows", help, self.snapshot_table_rows.clone());
         let help = "How much of such a table is published, from 0 to 1";

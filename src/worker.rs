@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use self::checkpoints::{Checkpointing, HEADER_SPLIT, Mode};
 use self::out::Out;
 pub use self::oversize::Oversize;
-pub use self::publish::Policy;
+pub use self::publish::{Policy, left_out};
 use self::publish::{Prepared, Publisher};
 use self::window::{Heard, News, Windows};
 use crate::change::{
@@ -320,10 +320,18 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     /// A transaction has ended, and the ledger knows of it.
     fn source_ended(&mut self, end_lsn: Lsn) -> Result<(), Halt> {
         let news = self.windows.as_mut().and_then(|windows| windows.ended(end_lsn));
-        let Some(News { stand, is_durable }) = news else { return self.out.source_ended() };
+        let Some(News { stand, is_durable, admitted }) = news else {
+            return self.out.source_ended();
+        };
         self.out.checkpoints.snapshots_stand(end_lsn, stand);
         self.out.source_ended()?;
-        if is_durable { self.out.settle() } else { Ok(()) }
+        if is_durable {
+            self.out.settle()?;
+        }
+        for oid in admitted {
+            self.publisher.admit(oid, self.assembler.relations.by_oid(oid))?;
+        }
+        Ok(())
     }
 
     /// Sends what the encoder has to say of a transaction's begin or end, if anything. It gets a
@@ -352,7 +360,11 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if let Some(windows) = windows {
             windows.described(&relation);
         }
-        publisher.announce(&relation, before.as_deref())
+        publisher.announce(&relation, before.as_deref())?;
+        if let Some(windows) = windows {
+            publisher.take_refused().for_each(|table| windows.leave_out(table));
+        }
+        Ok(())
     }
 }
 

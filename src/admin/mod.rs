@@ -13,6 +13,7 @@
 //! `guard` decides who is answered, `server` holds the connections within their bounds.
 
 mod guard;
+mod left_out;
 mod server;
 mod snapshots;
 mod status;
@@ -30,6 +31,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use self::guard::Guard;
+pub use self::left_out::{LeftOut, LeftOutList, LeftOutReason};
 pub use self::server::MAX_CONNECTIONS;
 pub use self::snapshots::{Accepted, Desk, Judge, Judged, List, Listed, Refusal};
 pub use self::status::{Failure, SlotRoom, SlotWal, Stall, State, Status};
@@ -59,6 +61,8 @@ pub struct Observed {
     pub metrics: Arc<Metrics>,
     /// How far snapshots are.
     pub progress: Arc<Book>,
+    /// The tables that are left out.
+    pub left_out: Arc<LeftOutList>,
 }
 
 impl Observed {
@@ -74,6 +78,7 @@ impl Observed {
             records_in_flight: metrics.in_flight.get(),
             changes: metrics.changes.get(),
             records_acked: metrics.records_acked.get(),
+            left_out: self.left_out.all(),
             ..self.status.borrow().clone()
         }
     }

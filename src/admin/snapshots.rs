@@ -249,7 +249,8 @@ mod tests {
         let status = tokio::sync::watch::Sender::new(super::super::Status::default());
         let metrics = Arc::<crate::metrics::Metrics>::default();
         let progress = Arc::new(crate::snapshot::progress::Book::new(Arc::clone(&metrics)));
-        let observed = Observed { status: status.subscribe(), metrics, progress };
+        let observed =
+            Observed { status: status.subscribe(), metrics, progress, left_out: Arc::default() };
         let desk = desk(None, true);
         let control = Arc::clone(&desk.control);
         let served = Served { observed, desk };

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::left_out::LeftOut;
 use crate::lsn::Lsn;
 use crate::snapshot::progress::Report;
 
@@ -118,6 +119,9 @@ pub struct Status {
     pub records_acked: u64,
     /// How far snapshots are; none before the first since the start.
     pub snapshot: Option<Report>,
+    /// The tables that are captured and of which nothing is published, each with the reason.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
     /// What is waited for in this state, where that is known.
     pub reason: Option<String>,
     /// What stands still although rows should flow.

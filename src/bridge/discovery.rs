@@ -7,7 +7,10 @@
 //! `snapshot.mode = "never"` it is only put into the publication.
 //!
 //! A new partition needs nothing: the publication has its root. Without `postgres.manage` nothing is
-//! done. What a table lacks to be published is told once, in words.
+//! put into the publication. What a table lacks to be published is told once, in words.
+//!
+//! A table whose topic another one has stays out (`topics`), and one that was left out for it and has
+//! a topic now is read anew, as a new one is.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -23,6 +26,7 @@ use crate::config::{SnapshotMode, TablePattern};
 use crate::error;
 use crate::postgres::publication::{self, PublicationChange, TableName};
 use crate::postgres::{self, client};
+use crate::route::Named;
 use crate::snapshot::{Command, Request};
 
 /// Longest wait for one look.
@@ -32,6 +36,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 struct Seen {
     asked: BTreeSet<TableName>,
+    /// Tables that were left out and are to be read anew, by OID.
+    settled: BTreeSet<u32>,
     /// None before the first look: those of the start were told then.
     left_out: Option<BTreeSet<TableName>>,
 }
@@ -43,7 +49,7 @@ impl Bridge {
         let (mut connected, mut seen) = (None, Seen::default());
         loop {
             let flows = |status: &crate::admin::Status| status.state == State::Streaming;
-            if !self.settings.manage || status.wait_for(flows).await.is_err() {
+            if status.wait_for(flows).await.is_err() {
                 std::future::pending::<()>().await;
             }
             let look = self.look_for_tables(&mut connected, &mut seen);
@@ -70,7 +76,11 @@ impl Bridge {
             None => client::connect(&self.conninfo, &connect_options(settings)).await?,
         };
         let client = connected.insert(client);
-        let change = setup::missing(client, settings).await?;
+        let mut change = match settings.manage {
+            true => setup::missing(client, settings).await?,
+            false => PublicationChange::default(),
+        };
+        self.settle_topics(client, &mut change, seen).await?;
         let new: Vec<TableName> = change.add.iter().map(|added| added.table.clone()).collect();
         // One that was dropped and made again is new.
         seen.asked.retain(|table| new.contains(table));
@@ -101,6 +111,35 @@ impl Bridge {
             self.control.ask(Command::Take(request));
         }
         seen.asked.extend(asked);
+        Ok(())
+    }
+
+    /// Leaves out tables that can't have their topics, and reads anew those that can again.
+    async fn settle_topics(
+        &self,
+        client: &Client,
+        change: &mut PublicationChange,
+        seen: &mut Seen,
+    ) -> Result<(), postgres::Error> {
+        let settled = self.look_at_topics(client, change).await?;
+        seen.settled.retain(|oid| settled.iter().any(|table| table.oid == *oid));
+        let new: Vec<_> =
+            settled.into_iter().filter(|table| seen.settled.insert(table.oid)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let tables = setup::list(&new);
+        if self.settings.snapshot.mode == SnapshotMode::Never {
+            tracing::info!(tables, "these tables have topics again: their changes are published");
+            let tables = new.iter().map(|table| table.oid).collect();
+            self.control.ask(Command::Admit { tables });
+        } else {
+            tracing::info!(tables, "these tables have topics again: their rows are read anew");
+            let exactly = |table: &Named| TablePattern::exact(&table.schema, &table.name);
+            let names = new.iter().map(exactly).collect();
+            let request = Request::new(names, None, SnapshotReason::Added);
+            self.control.ask(Command::Take(request));
+        }
         Ok(())
     }
 }

@@ -113,7 +113,7 @@ impl Lookup for ServerLookup {
             }
             Ok::<_, Error>(asked)
         })?;
-        let topic = |(_, schema, table): &Published| self.router.topic(schema, table).ok();
+        let topic = |(oid, schema, table): &Published| self.router.topic(*oid, schema, table).ok();
         let topics: Vec<TopicPlan> = others.iter().filter_map(topic).collect();
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).describe(topics);
         Ok(facts)

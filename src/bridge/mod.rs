@@ -17,6 +17,7 @@
 mod ahead;
 mod desk;
 mod discovery;
+mod first_start;
 mod guard;
 mod line;
 mod lookup;
@@ -28,6 +29,7 @@ mod snapshot;
 mod standby;
 mod start;
 mod teardown;
+mod topics;
 mod watchdog;
 
 use std::collections::HashSet;
@@ -37,10 +39,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use self::first_start::CreatedSlot;
 pub use self::reload::Reload;
 use self::reload::{Configured, Run};
 pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
-use crate::admin::{Observed, State, Status};
+use crate::admin::{LeftOutList, Observed, State, Status};
 use crate::backoff::Backoff;
 use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
@@ -74,6 +77,11 @@ pub struct Bridge {
     /// The topics that were made sure of.
     topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
     control: Arc<Control>,
+    /// The tables that are left out.
+    left_out: Arc<LeftOutList>,
+    topics_known: Arc<Mutex<topics::Known>>,
+    /// The slot that a start of this process created, until that start has failed.
+    created: Arc<Mutex<Option<CreatedSlot>>>,
 }
 
 impl Bridge {
@@ -98,6 +106,7 @@ impl Bridge {
         };
         let metrics = Arc::new(Metrics::default());
         let progress = Arc::new(Book::new(Arc::clone(&metrics)));
+        let left_out = Arc::new(LeftOutList::new(Arc::clone(&metrics)));
         Ok(Self {
             progress,
             settings,
@@ -110,6 +119,9 @@ impl Bridge {
             is_making_slot: Arc::default(),
             topics_seen: Arc::default(),
             control: Arc::default(),
+            left_out,
+            topics_known: Arc::default(),
+            created: Arc::default(),
         })
     }
 
@@ -120,6 +132,7 @@ impl Bridge {
             status: self.status.subscribe(),
             metrics: Arc::clone(&self.metrics),
             progress: Arc::clone(&self.progress),
+            left_out: Arc::clone(&self.left_out),
         }
     }
 
@@ -202,7 +215,11 @@ impl Bridge {
                 }
             }
             self.status.send_modify(|status| status.failure = Some(error.failure()));
-            if *shutdown.borrow() || error.severity() != Severity::Retry {
+            if error.severity() != Severity::Retry {
+                self.take_back_slot().await;
+                return Err(error);
+            }
+            if *shutdown.borrow() {
                 return Err(error);
             }
             if streaming_since.is_some_and(|since: Instant| since.elapsed() >= HEALTHY) {

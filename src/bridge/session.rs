@@ -76,6 +76,7 @@ pub(super) struct Outlet {
     database: String,
     run_id: String,
     policy: Policy,
+    router: Router,
     pub(super) topics: SharedTopics,
 }
 
@@ -92,7 +93,7 @@ impl Outlet {
         let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
         Parts {
             lookup,
-            router: Router::new(settings, &self.database),
+            router: self.router.clone(),
             encoder: encoder.with_rules(ValueRules::new(settings)),
             policy: self.policy.clone(),
         }
@@ -139,7 +140,7 @@ impl Bridge {
             runtime: tokio::runtime::Handle::current(),
             catalog,
             ahead: Ahead::default(),
-            router: Router::new(&self.settings, self.conninfo.database()),
+            router: outlet.router.clone(),
             topics: Arc::clone(&outlet.topics),
             stop: Arc::clone(&line.stop),
         };
@@ -185,6 +186,7 @@ impl Bridge {
         let client_config = client_config(settings)?;
         let mut topics = Topics::new(client_config.clone(), &settings.topics);
         topics.reach().await?;
+        self.known_topics().existing = Arc::new(topics.names().collect());
         self.await_slot().await?;
         topics.ensure_compacted(&checkpoint_topic(settings)).await?;
         let ledger = Arc::<Ledger>::default();
@@ -233,7 +235,9 @@ impl Bridge {
                     is_compressed: compresses(&client_config),
                 },
                 captured: start.captured.clone(),
+                left_out: Arc::clone(&self.left_out),
             },
+            router: start.router.clone(),
             topics: Arc::new(Mutex::new(topics)),
         };
         let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
@@ -252,7 +256,7 @@ impl Bridge {
     }
 
     /// The last word on what is published.
-    async fn read_checkpoint(
+    pub(super) async fn read_checkpoint(
         &self,
         producer: &Arc<Producer>,
         checkpoints: Checkpoints,

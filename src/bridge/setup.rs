@@ -3,11 +3,14 @@
 //! Nothing is made before all that is needed was checked, so a first run with too few rights leaves
 //! nothing half done, and tells everything that is missing at once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
+use super::topics::View;
 use super::{Bridge, start};
+use crate::admin::LeftOutReason;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::{self, Error};
@@ -19,6 +22,7 @@ use crate::postgres::publication::{
 };
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot};
+use crate::route::{Named, Router};
 use crate::snapshot::{Plan, Scope, plan};
 
 /// The first version that has failover slots.
@@ -46,6 +50,8 @@ pub(super) struct Start {
     pub(super) captured: Option<TableFilter>,
     /// Tables that are to come to the publication, and with them the rows that they have.
     pub(super) added: Vec<TableName>,
+    /// Knows which table has which topic.
+    pub(super) router: Router,
     /// The snapshot that is to be published first.
     pub(super) export: Option<Export>,
 }
@@ -89,6 +95,11 @@ pub(super) async fn prepare(
     let filters = filters::settle(&client, settings, &candidates, server).await?;
     let mut change =
         publication::plan(&candidates, &wanted(settings, &filters, version), present.as_ref());
+    let noted = checkpoint.into_iter().flat_map(|before| &before.snapshots.left_out);
+    let noted = noted.map(|table| table.oid).chain(bridge.left_out.oids(LeftOutReason::Topic));
+    let view = View { settings, version, present: present.as_ref(), change: &change };
+    let assignment = bridge.assign_topics(&client, view, &noted.collect()).await?;
+    assignment.keep_out(&mut change);
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
 
     let intent = Intent {
@@ -116,12 +127,13 @@ pub(super) async fn prepare(
         );
     }
     let options = connect_options(settings);
-    let course = start::course(settings, info, &options, &slot, checkpoint).await?;
+    let mut course = start::course(settings, info, &options, &slot, checkpoint).await?;
     if course.takes_snapshot {
         let wanted = |candidate: &&Candidate| {
             let TableName { schema, name } = &candidate.table;
             settings.captured.matches(schema, name)
                 && !change.without_identity.contains(&candidate.table)
+                && !assignment.is_out(&candidate.table)
         };
         let tables: Vec<TableName> =
             candidates.iter().filter(wanted).map(|candidate| candidate.table.clone()).collect();
@@ -130,9 +142,18 @@ pub(super) async fn prepare(
             return Err(postgres::Error::Preflight { shortfalls }.into());
         }
     }
+    if course.makes_slot {
+        bridge.rehearse(&client, version, &assignment, &filters.published).await?;
+    }
+    let is_read = settings.snapshot.mode != SnapshotMode::Never;
+    let notes = &mut Arc::make_mut(&mut course.snapshots).left_out;
+    let noted_before = notes.clone();
+    let settled = assignment.settle_notes(notes, &change, is_read);
+    course.is_new |= *notes != noted_before;
+    bridge.list_left_out(&assignment, &settled);
     // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
     let goes_on = checkpoint.is_some() && present.is_some() && !course.makes_slot;
-    let with_rows = goes_on && settings.manage && settings.snapshot.mode != SnapshotMode::Never;
+    let with_rows = goes_on && settings.manage && is_read;
     let added = if with_rows { std::mem::take(&mut change.add) } else { Vec::new() };
     publish(&client, settings, present.as_ref(), &change).await?;
     let is_whole = present.as_ref().is_some_and(|publication| !publication.is_by_table);
@@ -150,15 +171,17 @@ pub(super) async fn prepare(
         }
         slot::drop(&client, &settings.slot).await?;
         let (lsn, exported) = create_slot(bridge, version, planned).await?;
+        bridge.slot_created(checkpoint.is_none_or(Checkpoint::is_intent));
         (made_at, export) = (Some(lsn), exported);
     }
     let checkpoint = course.checkpoint(made_at);
     // The slot itself may stand before it; the server leaves out what lies between.
     let lsn = checkpoint.progress.through_lsn;
     let last_commit_lsn = made_at.is_none().then_some(lsn);
-    let added = added.into_iter().map(|added| added.table).collect();
-    let is_new = course.is_new;
-    Ok(Start { lsn, checkpoint, is_new, last_commit_lsn, captured, added, export })
+    let settled = settled.into_iter().map(|Named { schema, name, .. }| TableName { schema, name });
+    let added = added.into_iter().map(|added| added.table).chain(settled).collect();
+    let (is_new, router) = (course.is_new, assignment.router);
+    Ok(Start { lsn, checkpoint, is_new, last_commit_lsn, captured, added, router, export })
 }
 
 const fn wanted<'a>(

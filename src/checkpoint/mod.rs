@@ -45,7 +45,7 @@ pub use self::pace::Pace;
 pub use self::progress::Progress;
 pub use self::record::{Checkpoint, RecordError, Source, VERSION};
 pub use self::snapshots::{
-    KeyProgress, LeafProgress, PageProgress, SnapshotReason, SnapshotRequest, Snapshots,
-    TableProgress, TableSnapshot,
+    KeyProgress, LeafProgress, LeftOutTable, PageProgress, SnapshotReason, SnapshotRequest,
+    Snapshots, TableProgress, TableSnapshot,
 };
 pub use self::tracker::{Ticket, Tracker};

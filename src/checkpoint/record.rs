@@ -145,8 +145,8 @@ impl Checkpoint {
 mod tests {
     use super::*;
     use crate::checkpoint::snapshots::{
-        KeyProgress, LeafProgress, PageProgress, SnapshotReason, SnapshotRequest, TableProgress,
-        TableSnapshot,
+        KeyProgress, LeafProgress, LeftOutTable, PageProgress, SnapshotReason, SnapshotRequest,
+        TableProgress, TableSnapshot,
     };
 
     /// What is in the topics of users: it must be read for ever.
@@ -162,7 +162,8 @@ mod tests {
         r#""progress":{"keys":{"columns":["id"],"missing":"id < 3","after":["7"],"#,
         r#""last":["9000"]}}}],"#,
         r#""requests":[{"id":"b2","tables":["public.z*"],"condition":"id > 1","#,
-        r#""reason":"asked"}],"is_only":true}"#,
+        r#""reason":"asked"}],"left_out":[{"oid":16408,"schema":"public","table":"x y"}],"#,
+        r#""is_only":true}"#,
     );
 
     fn checkpoint() -> Checkpoint {
@@ -235,7 +236,9 @@ mod tests {
             condition: Some("id > 1".to_owned()),
             reason: SnapshotReason::Asked,
         }];
-        let snapshots = Arc::new(Snapshots { tables, requests, is_only: true });
+        let (schema, table) = ("public".to_owned(), "x y".to_owned());
+        let left_out = vec![LeftOutTable { oid: 16_408, schema, table }];
+        let snapshots = Arc::new(Snapshots { tables, requests, left_out, is_only: true });
         let written = Checkpoint { snapshots, ..checkpoint() };
         let mut out = Vec::new();
         written.write(&mut out);

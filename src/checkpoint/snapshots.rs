@@ -19,6 +19,9 @@ pub struct Snapshots {
     /// Requests of which nobody has said yet which tables they mean.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub requests: Vec<SnapshotRequest>,
+    /// Tables of which changes were left out, in the order in which that began.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOutTable>,
     /// Whether the pipeline ends once there are none: it began with `snapshot.mode = "only"`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_only: bool,
@@ -28,8 +31,23 @@ impl Snapshots {
     /// Whether there is nothing to go on with.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.tables.is_empty() && self.requests.is_empty() && !self.is_only
+        self.tables.is_empty()
+            && self.requests.is_empty()
+            && self.left_out.is_empty()
+            && !self.is_only
     }
+}
+
+/// A table of which changes were left out. Until its rows are read anew nothing of it is published,
+/// also where the reason is gone: its topic would show rows as they never were together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftOutTable {
+    /// Its OID, which stays when it is renamed.
+    pub oid: u32,
+    /// Its schema when it was left out.
+    pub schema: String,
+    /// Its name then.
+    pub table: String,
 }
 
 /// A snapshot that is asked for.

@@ -167,6 +167,7 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka", "commit_interval", duration(0, 10)),
     key("kafka", "max_transaction_bytes", TRANSACTION_BYTES),
     key("topics", "template", Kind::Text(Rule::Template)),
+    key("topics", "escape", Kind::OneOf(&["underscore", "unicode"])),
     key("topics", "prefix", Kind::Text(Rule::Name)),
     key("topics", "create", Kind::Boolean),
     key("topics", "describe", Kind::Boolean),

@@ -69,7 +69,7 @@ pub use self::secret::Secret;
 pub use self::size::Size;
 pub use self::snapshot::{Snapshot, SnapshotMode};
 pub use self::tables::{Hidden, Table, TableSettings};
-pub use self::topics::Topics;
+pub use self::topics::{TopicEscape, Topics};
 pub use self::watchdog::Watchdog;
 
 /// The whole configuration.

@@ -8,9 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Topics {
-    /// Topic name from `{prefix}`, `{database}`, `{schema}` and `{table}`. Characters that Kafka
-    /// does not allow become `_`.
+    /// Topic name from `{prefix}`, `{database}`, `{schema}` and `{table}`.
     pub template: String,
+    /// What a character that Kafka does not allow in a topic becomes: `underscore` (`_`, as Debezium
+    /// does it) or `unicode` (`_u` and four hex digits, as `_u0020` for a space), which gives
+    /// different tables different topics. A table whose topic another one has is left out.
+    pub escape: TopicEscape,
     /// What `{prefix}` stands for, and Debezium's `source.name`. Default: `name`.
     pub prefix: Option<String>,
     /// Make missing topics. When false, a missing topic is an error.
@@ -29,11 +32,22 @@ pub struct Topics {
     pub checkpoints: String,
 }
 
+/// What a character that Kafka does not allow in a topic becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TopicEscape {
+    /// `_`, so that different tables may have one topic.
+    Underscore,
+    /// `_u` and four hex digits for each UTF-16 unit.
+    Unicode,
+}
+
 impl Default for Topics {
     fn default() -> Self {
         Self {
             // Debezium's own naming, so that its consumers find the same topics.
             template: "{prefix}.{schema}.{table}".to_owned(),
+            escape: TopicEscape::Underscore,
             prefix: None,
             create: true,
             describe: true,

@@ -250,6 +250,14 @@ impl Error {
             | Self::Undelivered { source, .. } => source.rdkafka_error_code()?,
             _ => return None,
         };
+        if matches!((self, code), (Self::TopicRefused { .. }, RDKafkaErrorCode::InvalidTopic)) {
+            return Some(
+                "give the table a topic of its own by [tables.\"...\"] topic: Kafka refuses a topic \
+                 whose name differs only in '.' and '_' from that of another, which may be one that \
+                 this principal does not see"
+                    .to_owned(),
+            );
+        }
         let topic = match self {
             Self::TopicRefused { topic, .. }
             | Self::CheckpointRead { topic, .. }

@@ -15,6 +15,7 @@ mod flight;
 mod producer;
 mod properties;
 mod reach;
+mod rehearsal;
 mod room;
 mod topics;
 mod transaction;
@@ -23,7 +24,8 @@ pub use self::checkpoints::{Checkpoints, PARTITION as CHECKPOINT_PARTITION, chec
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
 pub use self::properties::{client_config, compresses, record_limit};
-pub use self::reach::answers;
+pub use self::reach::{answers, topic_names};
+pub use self::rehearsal::rehearse;
 pub use self::topics::Topics;
 
 /// librdkafka's own log lines, at their own level.

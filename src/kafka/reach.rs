@@ -43,6 +43,14 @@ pub(super) async fn topics(config: &ClientConfig) -> Result<HashMap<String, usiz
     asked.await.unwrap_or_else(|_| Err(canceled()))
 }
 
+/// The names of the topics that there are, as far as the principal may see them.
+///
+/// # Errors
+/// When no broker answers.
+pub async fn topic_names(config: &ClientConfig) -> Result<Vec<String>, Error> {
+    Ok(topics(config).await?.into_keys().collect())
+}
+
 /// Whether a broker answers at all.
 ///
 /// # Errors

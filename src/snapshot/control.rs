@@ -33,6 +33,11 @@ struct State {
 pub enum Command {
     /// Take a snapshot.
     Take(Request),
+    /// Publish the changes of tables that were left out, without their rows.
+    Admit {
+        /// Their OIDs.
+        tables: Vec<u32>,
+    },
     /// Let the snapshots of a request wait.
     Pause {
         /// The request.

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use super::chunk::Chunk;
 use super::watermark::Watermark;
 use super::window::{Closed, Spoiled};
-use crate::checkpoint::{SnapshotRequest, Snapshots, TableSnapshot};
+use crate::checkpoint::{LeftOutTable, SnapshotRequest, Snapshots, TableSnapshot};
 use crate::lsn::Lsn;
 
 /// What a watermark stands for.
@@ -91,6 +91,13 @@ pub enum Edit {
     },
     /// A snapshot is asked for; which tables that means is not known yet.
     Ask(SnapshotRequest),
+    /// Changes of a table are left out from here on.
+    LeaveOut(LeftOutTable),
+    /// A table has its topic from here on, and is not left out any more.
+    Admit {
+        /// The table's OID.
+        oid: u32,
+    },
     /// The request is answered: its tables stand on their own, or nothing comes of it.
     Answer(SnapshotRequest),
 }
@@ -105,7 +112,7 @@ impl Edit {
 
     /// Carries it out.
     pub fn apply(self, snapshots: &mut Snapshots) {
-        let Snapshots { tables, requests, .. } = snapshots;
+        let Snapshots { tables, requests, left_out, .. } = snapshots;
         match self {
             Self::Put(new) => {
                 let is_it = |of: &&mut TableSnapshot| {
@@ -119,6 +126,11 @@ impl Edit {
             Self::Remove { id, schema, table } => {
                 tables.retain(|of| (&of.id, &of.schema, &of.table) != (&id, &schema, &table));
             }
+            Self::LeaveOut(new) => {
+                left_out.retain(|of| of.oid != new.oid);
+                left_out.push(new);
+            }
+            Self::Admit { oid } => left_out.retain(|of| of.oid != oid),
             Self::Ask(new) if requests.contains(&new) => {}
             Self::Ask(new) => requests.push(new),
             Self::Answer(answered) => requests.retain(|request| *request != answered),
@@ -243,6 +255,27 @@ mod tests {
             edit.apply(&mut snapshots);
         }
         assert_eq!(snapshots.tables, [of("1", "a", true), of("2", "a", false)]);
+    }
+
+    #[test]
+    fn a_table_is_left_out_once_until_it_is_admitted() {
+        let of = |oid: u32, table: &str| LeftOutTable {
+            oid,
+            schema: "public".to_owned(),
+            table: table.to_owned(),
+        };
+        let mut snapshots = Snapshots::default();
+        for edit in [
+            Edit::LeaveOut(of(1, "a")),
+            Edit::LeaveOut(of(2, "b")),
+            Edit::LeaveOut(of(1, "c")),
+            Edit::Admit { oid: 2 },
+            Edit::Admit { oid: 3 },
+        ] {
+            edit.apply(&mut snapshots);
+        }
+        assert_eq!(snapshots.left_out, [of(1, "c")]);
+        assert!(!snapshots.is_empty(), "the checkpoint has to keep it");
     }
 
     #[test]

@@ -13,13 +13,15 @@ use std::sync::Arc;
 use super::oversize::{Limit, fit};
 use super::report::{go_on_without, report};
 use super::{Halt, Lookup, Oversize, Stop, now_us};
+use crate::admin::{LeftOut, LeftOutList, LeftOutReason};
 use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
+use crate::checkpoint::LeftOutTable;
 use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
 use crate::encode::{EncodeError, Encoder, Records};
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
-use crate::route::{Router, TopicPlan};
+use crate::route::{Named, Refusal, Router, TopicPlan};
 
 /// What is left out.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +35,8 @@ pub struct Policy {
     /// The tables to publish, where the publication has others too: one for all tables, or for
     /// whole schemas.
     pub captured: Option<TableFilter>,
+    /// Where tables are named that can't have their topics.
+    pub left_out: Arc<LeftOutList>,
 }
 
 impl Policy {
@@ -58,6 +62,10 @@ pub(super) struct Publisher<L> {
     /// Kinds of errors that were logged, by table.
     told: HashSet<(u32, &'static str)>,
     topics: HashMap<u32, Destination>,
+    /// Tables of which nothing is published, until they are admitted.
+    left_out: HashSet<u32>,
+    /// Those of them that nobody has noted yet.
+    refused: Vec<LeftOutTable>,
     message_topic: Option<Arc<str>>,
     transaction_topic: Option<Arc<str>>,
     dead_letter_topic: Option<Arc<str>>,
@@ -70,6 +78,14 @@ struct Destination {
     /// None until the topic is made sure of, with the first record: the server also describes
     /// partitions whose changes it tells as their root's.
     limit: Option<Limit>,
+}
+
+/// What became of a table that was described.
+enum Placed<'a> {
+    At(&'a TopicPlan),
+    /// It was known before that nothing of it is published.
+    LeftOut,
+    Refused(Box<Refusal>),
 }
 
 /// The records of one change, and where they go.
@@ -92,6 +108,8 @@ impl<L: Lookup> Publisher<L> {
             policy,
             told: HashSet::new(),
             topics: HashMap::new(),
+            left_out: HashSet::new(),
+            refused: Vec::new(),
             message_topic: None,
             transaction_topic: None,
             dead_letter_topic: None,
@@ -105,10 +123,47 @@ impl<L: Lookup> Publisher<L> {
         relation: &Arc<Relation>,
         before: Option<&Relation>,
     ) -> Result<(), Halt> {
-        if let Some(plan) = self.place(relation)? {
-            report(before, relation, plan);
+        match self.place(relation)? {
+            Placed::At(plan) => report(before, relation, plan),
+            Placed::Refused(refusal) => self.leave_out(&refusal),
+            Placed::LeftOut => {}
+        }
+        if let Some(other) = self.router.shares_with(relation.oid) {
+            let table = relation.full_name.as_str();
+            tracing::info!(table, %other, "two tables have one topic, as it is configured");
         }
         Ok(())
+    }
+
+    fn leave_out(&mut self, refusal: &Refusal) {
+        let Named { oid, schema, name } = refusal.table.clone();
+        self.policy.left_out.put(oid, left_out(refusal));
+        self.left_out.insert(oid);
+        self.refused.push(LeftOutTable { oid, schema, table: name });
+    }
+
+    /// Nothing of these tables is published, until they are admitted.
+    pub(super) fn go_on_without(&mut self, tables: impl Iterator<Item = u32>) {
+        self.left_out.extend(tables);
+    }
+
+    /// The tables that were refused since this was last asked.
+    pub(super) fn take_refused(&mut self) -> impl Iterator<Item = LeftOutTable> {
+        self.refused.drain(..)
+    }
+
+    /// It is known of a table that nobody else has its topic any more.
+    pub(super) fn admit(&mut self, oid: u32, relation: Option<&Arc<Relation>>) -> Result<(), Halt> {
+        self.left_out.remove(&oid);
+        if self.topics.contains_key(&oid) {
+            return Ok(());
+        }
+        self.router.take_over(oid);
+        match relation {
+            Some(relation) => self.announce(relation, None),
+            // It is announced with its first row.
+            None => Ok(()),
+        }
     }
 
     /// The same for many tables and without a word to the operator, and makes sure of the topics.
@@ -118,7 +173,11 @@ impl<L: Lookup> Publisher<L> {
     ) -> Result<(), Halt> {
         let mut plans = Vec::new();
         for relation in relations.clone() {
-            plans.extend(self.place(relation)?.cloned());
+            match self.place(relation)? {
+                Placed::At(plan) => plans.push(plan.clone()),
+                Placed::Refused(refusal) => return Err(Halt::Failed(Error::Route(refusal))),
+                Placed::LeftOut => {}
+            }
         }
         let Self { lookup, encoder, policy, topics, .. } = self;
         lookup.ensure_topics(&plans)?;
@@ -130,20 +189,33 @@ impl<L: Lookup> Publisher<L> {
         Ok(())
     }
 
-    fn place(&mut self, relation: &Arc<Relation>) -> Result<Option<&TopicPlan>, Halt> {
+    fn place(&mut self, relation: &Arc<Relation>) -> Result<Placed<'_>, Halt> {
         let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
         let captured = self.policy.captured.as_ref();
+        // Without a topic, nothing of it is published.
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {
-            // Without a topic, nothing of it is published.
             self.topics.remove(oid);
             let table = full_name.as_str();
             tracing::info!(table, "left out: in the publication, but not in postgres.tables");
-            return Ok(None);
+            return Ok(Placed::LeftOut);
         }
-        let plan = self.router.topic(schema, table)?;
+        if self.left_out.contains(oid) {
+            self.topics.remove(oid);
+            return Ok(Placed::LeftOut);
+        }
+        let plan = match self.router.topic(*oid, schema, table) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                self.topics.remove(oid);
+                return Ok(Placed::Refused(refusal));
+            }
+        };
+        for gone in self.router.take_gone() {
+            self.topics.remove(&gone);
+        }
         self.encoder.announce(relation, &plan.name)?;
         let place = self.topics.entry(*oid).insert_entry(Destination { plan, limit: None });
-        Ok(Some(&place.into_mut().plan))
+        Ok(Placed::At(&place.into_mut().plan))
     }
 
     /// Takes over what another found out of a table.
@@ -250,6 +322,14 @@ impl<L: Lookup> Publisher<L> {
         let at_ms = transaction.commit_time_us / 1000;
         Ok(Some(Prepared { topic, at_ms, partition: None, records: &self.records }))
     }
+}
+
+/// What the list of tables that are left out says of one that can't have its topic.
+#[must_use]
+pub fn left_out(refusal: &Refusal) -> LeftOut {
+    let Named { schema, name, .. } = refusal.table.clone();
+    let (error, fix) = (refusal.to_string(), refusal.fix());
+    LeftOut { schema, table: name, reason: LeftOutReason::Topic, error, fix }
 }
 
 /// Makes sure of a table's topic. Gives how large its records may be.

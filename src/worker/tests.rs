@@ -2,6 +2,7 @@
 
 mod holds;
 mod promises;
+mod topics;
 mod windows;
 
 use std::sync::Mutex;

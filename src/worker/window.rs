@@ -15,7 +15,7 @@ use super::out::Out;
 use super::publish::{Prepared, Publisher};
 use super::{Halt, Lookup, Worker};
 use crate::change::{Change, Data, Position, Relation, Relations, Row, Snapshot, SnapshotMarker};
-use crate::checkpoint::Snapshots;
+use crate::checkpoint::{LeftOutTable, Snapshots};
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::snapshot::exchange::{Edit, Exchange, Order, Outcome};
@@ -35,6 +35,8 @@ pub(super) struct Windows {
     stands: Snapshots,
     /// Orders that are carried out in the transaction that is open.
     carried_out: Vec<CarriedOut>,
+    /// Whether the state changed in this transaction by what the stream itself says.
+    has_news: bool,
     /// Whether what they change must be durable before the next transaction is published.
     pub(super) must_be_durable: bool,
     left_out: LeftOut,
@@ -53,6 +55,8 @@ pub(super) struct News {
     pub(super) stand: Arc<Snapshots>,
     /// Whether that must be durable before the next transaction is published.
     pub(super) is_durable: bool,
+    /// The OIDs of tables that have their topics from here on.
+    pub(super) admitted: Vec<u32>,
 }
 
 /// A message of our own, as it stands in the stream.
@@ -120,6 +124,7 @@ impl Windows {
             recent: RecentXids::default(),
             stands,
             carried_out: Vec::new(),
+            has_news: false,
             must_be_durable: false,
             left_out,
             reader: RowReader::default(),
@@ -187,11 +192,24 @@ impl Windows {
         self.control.obey(signal);
     }
 
+    /// Nothing of a table is published from here on. Whoever goes on from a checkpoint of this
+    /// transaction, or of a later one, knows of it; there is one before anything else is published,
+    /// since nothing but the note says which of two tables had their topic.
+    pub(super) fn leave_out(&mut self, table: LeftOutTable) {
+        Edit::LeaveOut(table).apply(&mut self.stands);
+        self.has_news = true;
+        self.must_be_durable = true;
+    }
+
     /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
     pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<News> {
-        let mut changed = false;
+        let mut changed = std::mem::take(&mut self.has_news);
+        let mut admitted = Vec::new();
         for CarriedOut { number, edits, result } in std::mem::take(&mut self.carried_out) {
             for edit in edits {
+                if let Edit::Admit { oid } = edit {
+                    admitted.push(oid);
+                }
                 edit.apply(&mut self.stands);
                 changed = true;
             }
@@ -204,7 +222,7 @@ impl Windows {
         }
         self.left_out.reached(end_lsn);
         let is_durable = std::mem::take(&mut self.must_be_durable);
-        changed.then(|| News { stand: Arc::new(self.stands.clone()), is_durable })
+        changed.then(|| News { stand: Arc::new(self.stands.clone()), is_durable, admitted })
     }
 }
 
@@ -213,6 +231,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     #[must_use]
     pub fn with_snapshots(mut self, exchange: Arc<Exchange>, control: Arc<Control>) -> Self {
         let stands = self.out.checkpoints.told.start.snapshots.as_ref().clone();
+        self.publisher.go_on_without(stands.left_out.iter().map(|table| table.oid));
         self.windows = Some(Windows::new(exchange, control, stands));
         self
     }

@@ -23,6 +23,7 @@ mod load;
 mod login;
 mod many_tables;
 mod memory;
+mod one_topic;
 mod oracle;
 mod oversize;
 mod partitions;

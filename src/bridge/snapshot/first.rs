@@ -18,8 +18,8 @@ use super::pages::{PageReader, Reading};
 use crate::admin::State;
 use crate::change::KeyChoice;
 use crate::checkpoint::{
-    Checkpoint, LeafProgress, Ledger, PageProgress, SnapshotReason, Snapshots, TableProgress,
-    TableSnapshot,
+    Checkpoint, LeafProgress, Ledger, LeftOutTable, PageProgress, SnapshotReason, Snapshots,
+    TableProgress, TableSnapshot,
 };
 use crate::config::SnapshotMode;
 use crate::error::Error;
@@ -32,7 +32,7 @@ use crate::snapshot::pages::ranges;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Plan, plan};
 use crate::worker::snapshot::{FirstSnapshot, Leaf, Stamp, Table};
-use crate::worker::{Checkpointing, Ended, Stop};
+use crate::worker::{Checkpointing, Ended, Stop, left_out};
 
 pub(super) const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
 
@@ -85,15 +85,18 @@ impl Bridge {
         let stamp = Stamp { lsn, time_us, xid };
 
         let is_limited = start.captured.is_some();
-        let plan = plan::plan(client, &setup::scope(settings, server_version, is_limited)).await?;
+        let scope = setup::scope(settings, server_version, is_limited);
+        let mut plan = plan::plan(client, &scope).await?;
         same_files(&before, &plan)?;
         for skipped in &plan.skipped {
             tracing::warn!(table = %skipped.name, reason = skipped.reason, "not read");
         }
+        self.leave_out(&mut plan, start);
         let tables = self.tables(catalog, &plan).await?;
         let listed = tables.iter().map(|table| listed(table, lsn, &shows)).collect();
         start.checkpoint.snapshots = Arc::new(Snapshots {
             tables: listed,
+            left_out: start.checkpoint.snapshots.left_out.clone(),
             is_only: settings.snapshot.mode == SnapshotMode::Only,
             ..Snapshots::default()
         });
@@ -107,6 +110,22 @@ impl Bridge {
         let planned = Arc::new(plan.tables);
         let reader = |reading| PageReader { reading, tables: Arc::clone(&planned) };
         Ok(First { tables, readers: readings.into_iter().map(reader).collect(), stamp })
+    }
+
+    /// Tables without a topic are not read.
+    fn leave_out(&self, plan: &mut Plan, start: &mut Start) {
+        let Start { router, checkpoint, .. } = start;
+        let notes = &mut Arc::make_mut(&mut checkpoint.snapshots).left_out;
+        plan.tables.retain(|table| {
+            let (oid, TableName { schema, name }) = (table.description.oid(), &table.name);
+            let Err(refusal) = router.topic(oid, schema, name) else { return true };
+            self.left_out.put(oid, left_out(&refusal));
+            if notes.iter().all(|note| note.oid != oid) {
+                let (schema, table) = (schema.clone(), name.clone());
+                notes.push(LeftOutTable { oid, schema, table });
+            }
+            false
+        });
     }
 
     /// The tables of a plan, as their rows are published.

@@ -239,6 +239,11 @@ impl Topics {
         self.known.contains_key(topic)
     }
 
+    /// The topics that there were when it was last looked.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.known.keys().map(String::as_str)
+    }
+
     /// Asks a broker for anything at all.
     ///
     /// # Errors
@@ -274,7 +279,7 @@ fn report_created(plans: &[&TopicPlan], missing: usize) {
 }
 
 /// A client context that logs as the producer's does.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -12,6 +12,7 @@
 pub mod forgetful;
 mod identity;
 mod plan;
+pub mod streamed;
 
 pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
 pub use self::plan::{PublicationChange, TableChange, Wanted, plan};

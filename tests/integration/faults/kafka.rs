@@ -3,7 +3,7 @@
 use super::{all_arrive, create_table, ends_with, metric, readyz, start_again, stop, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, private_kafka_or_skip};
-use crate::support::postgres::TestDatabase;
+use crate::support::postgres::{TestDatabase, confirmed};
 use crate::support::{PATIENCE, eventually, report_skipped, unique};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,6 +73,16 @@ async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant()
     bridge.start_again();
     let topic = format!("{name}.public.rides");
     ends_with(&mut bridge, &topic, &grant(&topic)).await;
+    assert_eq!(confirmed(&client, &name).await, None, "no slot was created for it");
+
+    // That it may not write, it learns with the first row: the slot goes again.
+    let rights = ["--operation", "Create", "--operation", "Describe"];
+    kafka.allow(&[&["--add"], &rights[..], &["--topic", &topic]].concat());
+    bridge.start_again();
+    ends_with(&mut bridge, &topic, &grant(&topic)).await;
+    let log = bridge.log();
+    assert!(log.contains("the slot of this start is dropped"), "log:\n{log}");
+    assert_eq!(confirmed(&client, &name).await, None);
 
     let rights = ["--operation", "Create", "--operation", "Describe", "--operation", "Write"];
     let on_topic = ["--topic", &topic];

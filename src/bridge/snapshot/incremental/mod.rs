@@ -41,6 +41,7 @@ use tokio::sync::watch;
 
 use self::source::Source;
 use self::task::{Failure, Task};
+use crate::admin::LeftOutList;
 use crate::bridge::{Bridge, setup};
 use crate::checkpoint::Snapshots;
 use crate::config::Resolved;
@@ -66,6 +67,7 @@ pub(in crate::bridge) struct Coordinator {
     control: Arc<Control>,
     book: Arc<Book>,
     metrics: Arc<Metrics>,
+    left_out: Arc<LeftOutList>,
     exchange: Arc<Exchange>,
     outcomes: UnboundedReceiver<Outcome>,
     confirmed: watch::Receiver<Lsn>,
@@ -93,6 +95,7 @@ impl Coordinator {
             control: Arc::clone(&bridge.control),
             book: Arc::clone(&bridge.progress),
             metrics: Arc::clone(&bridge.metrics),
+            left_out: Arc::clone(&bridge.left_out),
             exchange,
             outcomes,
             confirmed,
@@ -319,6 +322,7 @@ impl Coordinator {
         let mut undone = Undone { command: Some(command.clone()), control: self.control.clone() };
         let obeyed = match &command {
             Command::Take(request) => self.take(request).await,
+            Command::Admit { tables } => self.admit_again(tables).await,
             Command::Pause { id } => self.pause(id, true).await,
             Command::Resume { id } => self.pause(id, false).await,
             Command::Stop { id } => {

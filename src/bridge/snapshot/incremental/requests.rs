@@ -5,12 +5,13 @@ use tokio_postgres::Client;
 
 use super::Coordinator;
 use super::task::{Failure, Task};
+use crate::admin::LeftOutReason;
 use crate::bridge::setup;
 use crate::checkpoint::{KeyProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
 use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
-use crate::postgres::publication::{self, TableName, forgetful};
+use crate::postgres::publication::{self, TableName, forgetful, streamed};
 use crate::snapshot::missing::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table;
@@ -61,16 +62,18 @@ impl Coordinator {
                 return Ok(());
             }
         };
+        let (admitted, read_anew) = self.admitted(request, &tables).await?;
         let is_known = |table: &TableName| {
             let name = (table.schema.as_str(), table.name.as_str());
-            self.tasks.iter().any(|task| {
-                task.name() == name
-                    && !task.is_over
-                    && (task.snapshot.id == request.id
+            !read_anew.contains(table)
+                && self.tasks.iter().any(|task| {
+                    task.name() == name
+                        && !task.is_over
+                        && (task.snapshot.id == request.id
                         // What comes anyway need not come twice, unless somebody asks for it.
                         || (request.reason != SnapshotReason::Asked
                             && task.snapshot.condition.is_none()))
-            })
+                })
         };
         let tables: Vec<TableName> = tables.into_iter().filter(|table| !is_known(table)).collect();
         let mut new = Vec::new();
@@ -92,8 +95,12 @@ impl Coordinator {
             });
         }
         let mut edits: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
+        edits.extend(admitted.iter().map(|&oid| Edit::Admit { oid }));
         edits.push(Edit::Answer(request.clone()));
         self.note(edits).await?;
+        for oid in admitted {
+            self.left_out.remove(oid);
+        }
         if new.is_empty() {
             tracing::info!(tables = request.tables.join(", "), "a snapshot is under way already");
             let note = "it is under way already".to_owned();
@@ -109,6 +116,38 @@ impl Coordinator {
                 "snapshot begins, beside the stream"
             );
             self.begin(snapshot);
+        }
+        Ok(())
+    }
+
+    /// The tables that come to those that are published, by OID: from here on each has its topic. And
+    /// those of them of which changes were left out, so that whatever is read of them is not enough.
+    async fn admitted(
+        &mut self,
+        request: &Request,
+        tables: &[TableName],
+    ) -> Result<(Vec<u32>, Vec<TableName>), Error> {
+        let (mut admitted, mut read_anew) = (Vec::new(), Vec::new());
+        if request.reason != SnapshotReason::Added {
+            return Ok((admitted, read_anew));
+        }
+        let left_out = self.left_out.oids(LeftOutReason::Topic);
+        let client = self.source.client().await?;
+        for table in tables {
+            let Some(oid) = streamed::oid(client, table).await? else { continue };
+            admitted.push(oid);
+            if left_out.contains(&oid) {
+                read_anew.push(table.clone());
+            }
+        }
+        Ok((admitted, read_anew))
+    }
+
+    /// Changes of tables that were left out are published from here on.
+    pub(super) async fn admit_again(&mut self, tables: &[u32]) -> Result<(), Error> {
+        self.note(tables.iter().map(|&oid| Edit::Admit { oid }).collect()).await?;
+        for &oid in tables {
+            self.left_out.remove(oid);
         }
         Ok(())
     }
@@ -130,6 +169,16 @@ impl Coordinator {
             .map(|candidate| candidate.table)
             .filter(|table| filter.matches(&table.schema, &table.name))
             .collect();
+        if matching.is_empty() && request.reason == SnapshotReason::Added {
+            // A partition that the stream names and that was left out.
+            let leaves = streamed::possible(client, false).await?.into_iter();
+            let leaves = leaves.map(|leaf| leaf.table);
+            let leaves: Vec<TableName> =
+                leaves.filter(|leaf| filter.matches(&leaf.schema, &leaf.name)).collect();
+            if !leaves.is_empty() {
+                return Ok(Ok(leaves));
+            }
+        }
         if matching.is_empty() {
             return Ok(Err("no such table; views, foreign tables and single partitions have no \
                            snapshots of their own"
@@ -140,6 +189,15 @@ impl Coordinator {
         if tables.is_empty() {
             let names: Vec<String> = others.iter().map(ToString::to_string).collect();
             return Ok(Err(format!("{}: not among postgres.tables", names.join(", "))));
+        }
+        // Nothing of these is published, so their rows are not either.
+        let is_out = |table: &TableName| self.left_out.find(&table.schema, &table.name);
+        let (tables, out) = match request.reason {
+            SnapshotReason::Asked => tables.into_iter().partition(|table| is_out(table).is_none()),
+            _ => (tables, Vec::<TableName>::new()),
+        };
+        if let (true, Some(out)) = (tables.is_empty(), out.first().and_then(is_out)) {
+            return Ok(Err(format!("{}; fix: {}", out.error, out.fix)));
         }
         if let (Some(condition), Some(table)) = (&request.condition, tables.first())
             && let Err(reason) = try_condition(client, table, condition).await?

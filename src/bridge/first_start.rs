@@ -1,0 +1,140 @@
+//! A start that creates the slot: what can be known before is checked before, and a slot that came
+//! to no row is dropped again.
+//!
+//! A slot holds the server's WAL from the moment it is created. So all that the brokers and the
+//! tables would refuse later is asked for first: topics that can't be created, keys and rules that do
+//! not fit their tables. What no question tells (the right to write to a topic, a value that can't be
+//! published) fails after; then, if no row was acknowledged, the slot goes again:
+//!
+//! ```text
+//! failed, and not to be tried again -> intent in the checkpoint topic -> slot dropped
+//! ```
+//!
+//! A kill between the two leaves a slot with an intent, which the next start replaces as any slot of
+//! a start that did not come to its first row. Where the slot can't be dropped, the log names it, and
+//! the command that drops it. Once a row was acknowledged the slot stays, as that of any pipeline.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::topics::Assignment;
+use super::{Bridge, setup};
+use crate::change::KeyChoice;
+use crate::checkpoint::{Checkpoint, Ledger};
+use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
+use crate::error::Error;
+use crate::kafka::{Checkpoints, Producer, client_config, rehearse};
+use crate::postgres::publication::{Published, TableName};
+use crate::postgres::{self, Catalog, slot};
+use crate::snapshot::relation::Description;
+
+/// Longest wait for a slot to be dropped again, with all that goes before.
+const TAKE_BACK: Duration = Duration::from_secs(20);
+
+/// A slot that this process created.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CreatedSlot {
+    /// Records that were acknowledged when it was created.
+    acknowledged: u64,
+    /// Whether nothing was ever published, so that nothing is lost with it.
+    is_first: bool,
+}
+
+impl Bridge {
+    /// Checks what would fail with the first row of a table, before there is a slot.
+    ///
+    /// # Errors
+    /// The first failure.
+    pub(super) async fn rehearse(
+        &self,
+        client: &Client,
+        server_version: u32,
+        assignment: &Assignment,
+        published: &BTreeMap<TableName, Published>,
+    ) -> Result<(), Error> {
+        let settings = &self.settings;
+        rehearse(&client_config(settings)?, settings.topics.create, &assignment.plans()).await?;
+        let mut catalog =
+            Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;
+        let source = SourceIdentity::default();
+        let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
+        let mut encoder = encoder.with_rules(ValueRules::new(settings));
+        for table in assignment.placed() {
+            let (schema, name) = (&table.schema, &table.name);
+            if settings.tables.of(schema, name).is_none() {
+                continue;
+            }
+            let of = TableName { schema: schema.clone(), name: name.clone() };
+            let columns = published.get(&of).and_then(|part| part.columns.as_deref());
+            let described = Description::read(client, server_version, table.oid, columns).await?;
+            // A table that was dropped in between.
+            let Some(description) = described else { continue };
+            let facts = catalog.relation(table.oid, description.types()).await?;
+            let choice = KeyChoice { configured: assignment.router.key_columns(schema, name) };
+            let relation = description.relation(facts, &choice)?;
+            encoder.announce(&relation, &assignment.router.name(schema, name))?;
+        }
+        Ok(())
+    }
+
+    /// From here on there is a slot of this start, which is the first one or follows one that came to
+    /// no row, or replaces a slot of which rows were published.
+    pub(super) fn slot_created(&self, is_first: bool) {
+        let created = CreatedSlot { acknowledged: self.metrics.records_acked.get(), is_first };
+        *self.created_slot() = Some(created);
+    }
+
+    /// A start has failed and is not tried again: drops the slot that it created, or names it, if no
+    /// row came of it.
+    pub(super) async fn take_back_slot(&self) {
+        let Some(created) = self.created_slot().take() else { return };
+        let slot = self.settings.slot.as_str();
+        if self.metrics.records_acked.get() != created.acknowledged {
+            return;
+        }
+        if created.is_first {
+            match tokio::time::timeout(TAKE_BACK, self.drop_created_slot()).await {
+                Ok(Ok(true)) => {
+                    tracing::info!(slot, "no row was published: the slot of this start is dropped");
+                    return;
+                }
+                Ok(Ok(false)) => return,
+                Ok(Err(error)) => tracing::debug!(error = error.told(), "dropping the slot"),
+                Err(_) => tracing::debug!("dropping the slot takes too long"),
+            }
+        }
+        tracing::warn!(
+            slot,
+            fix = "start it again once that is fixed: it goes on from the slot; or rowcast teardown, \
+                   which drops the slot, the publication and the checkpoint",
+            "the slot of this start stays, and holds the server's WAL"
+        );
+    }
+
+    /// Returns whether there was a slot.
+    async fn drop_created_slot(&self) -> Result<bool, Error> {
+        let settings = &self.settings;
+        let config = client_config(settings)?;
+        let ledger = Arc::<Ledger>::default();
+        let queue = settings.memory.queue_bytes();
+        let metrics = Arc::clone(&self.metrics);
+        let producer = Arc::new(Producer::new(&config, queue, Arc::clone(&ledger), metrics)?);
+        // With transactions, this ends what the failed session left open.
+        let checkpoints = Checkpoints::new(&config, settings);
+        let found = self.read_checkpoint(&producer, checkpoints).await?;
+        if let Some(found) = found.filter(|found| !found.is_intent()) {
+            let intent = Checkpoint::intent(found.source, found.generation + 1);
+            self.write_checkpoint(&producer, &ledger, intent).await?;
+        }
+        let options = setup::connect_options(settings);
+        let client = postgres::client::connect(&self.conninfo, &options).await?;
+        Ok(slot::drop(&client, &settings.slot).await?)
+    }
+
+    fn created_slot(&self) -> std::sync::MutexGuard<'_, Option<CreatedSlot>> {
+        self.created.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

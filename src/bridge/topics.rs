@@ -1,0 +1,285 @@
+//! Which captured table has which topic, known before a row of it comes.
+//!
+//! At a start and at each look all captured tables are given their topics, rowcast's own and those
+//! that the brokers have in mind. A table that can't have its topic is left out, and the rest
+//! streams:
+//!
+//! ```text
+//!             not in the publication          in it (renamed, a partition, one for all tables)
+//! refused     stays out of it                 the worker leaves it out and notes that (`worker`)
+//! not any     comes in as a new table does    is read anew, and then admitted
+//! more
+//! ```
+//!
+//! Who has a topic keeps it. Of tables of which nobody knows that they had one, those come first that
+//! the publication has, then the older ones by OID, so that every start decides alike.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio_postgres::Client;
+
+use super::Bridge;
+use crate::admin::{LeftOut, LeftOutReason};
+use crate::checkpoint::LeftOutTable;
+use crate::config::Resolved;
+use crate::postgres;
+use crate::postgres::publication::streamed::{self, Streamed};
+use crate::postgres::publication::{Publication, PublicationChange, TableName};
+use crate::route::{Existing, Named, Refusal, Router, TopicPlan};
+use crate::worker::left_out;
+
+/// What is known of topics between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The topics that tables have, by OID.
+    held: HashMap<u32, Arc<str>>,
+    /// Those that the brokers had when they were last asked.
+    pub(super) existing: Arc<Existing>,
+}
+
+/// A table that the stream names or is to name.
+#[derive(Debug, Clone)]
+struct Captured {
+    streamed: Streamed,
+    /// Whether the publication has it already.
+    is_published: bool,
+}
+
+impl Captured {
+    fn named(&self) -> Named {
+        let TableName { schema, name } = self.streamed.table.clone();
+        Named { oid: self.streamed.oid, schema, name }
+    }
+}
+
+/// The topics of all captured tables.
+pub(super) struct Assignment {
+    /// Knows who has which.
+    pub(super) router: Router,
+    /// The tables that have none.
+    pub(super) refused: Vec<Refusal>,
+    captured: Vec<Captured>,
+    /// The tables that are put into a publication, and nothing of them has a topic.
+    out: BTreeSet<TableName>,
+}
+
+/// What is published, and what is to be.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a> {
+    pub(super) settings: &'a Resolved,
+    pub(super) version: u32,
+    pub(super) present: Option<&'a Publication>,
+    pub(super) change: &'a PublicationChange,
+}
+
+impl Bridge {
+    /// Gives all captured tables their topics. `left_out` are tables that had none before.
+    pub(super) async fn assign_topics(
+        &self,
+        client: &Client,
+        view: View<'_>,
+        left_out: &BTreeSet<u32>,
+    ) -> Result<Assignment, postgres::Error> {
+        let mut captured = captured(client, view).await?;
+        let mut router = Router::new(view.settings, self.conninfo.database());
+        let mut known = self.known_topics();
+        router.set_existing(Arc::clone(&known.existing));
+        captured.sort_by_key(|table| {
+            let TableName { schema, name } = &table.streamed.table;
+            let oid = table.streamed.oid;
+            let has = known.held.get(&oid).is_some_and(|has| *has == router.name(schema, name));
+            (left_out.contains(&oid), !has, !table.is_published, oid)
+        });
+        let tables: Vec<Named> = captured.iter().map(Captured::named).collect();
+        let refused = router.assign(&tables);
+        known.held = tables
+            .iter()
+            .filter_map(|table| Some((table.oid, Arc::clone(router.held_by(table.oid)?))))
+            .collect();
+        drop(known);
+        for refusal in &refused {
+            self.left_out.put(refusal.table.oid, self::left_out(refusal));
+        }
+        let mut out: BTreeSet<TableName> = BTreeSet::new();
+        if !refused.is_empty() {
+            let (with, without): (Vec<_>, Vec<_>) =
+                captured.iter().partition(|of| router.held_by(of.streamed.oid).is_some());
+            out = without.into_iter().map(|of| of.streamed.root.clone()).collect();
+            for of in with {
+                out.remove(&of.streamed.root);
+            }
+        }
+        Ok(Assignment { router, refused, captured, out })
+    }
+
+    /// Keeps tables without a topic out of what is to be added, and returns those of which rows are to
+    /// be read anew, as they have a topic now.
+    pub(super) async fn look_at_topics(
+        &self,
+        client: &Client,
+        change: &mut PublicationChange,
+    ) -> Result<Vec<Named>, postgres::Error> {
+        let settings = &self.settings;
+        let version = postgres::client::server_version(client).await?;
+        let present = postgres::publication::find(client, &settings.publication, version).await?;
+        if present.is_none() {
+            return Ok(Vec::new());
+        }
+        let before: BTreeSet<u32> = self.left_out.oids(LeftOutReason::Topic).into_iter().collect();
+        if !(change.add.is_empty() && before.is_empty()) {
+            self.ask_for_topics().await;
+        }
+        let view = View { settings, version, present: present.as_ref(), change };
+        let assignment = self.assign_topics(client, view, &before).await?;
+        assignment.keep_out(change);
+        let mut settled = Vec::new();
+        for oid in before {
+            if assignment.refused.iter().any(|refusal| refusal.table.oid == oid) {
+                continue;
+            }
+            match assignment.captured.iter().find(|table| table.streamed.oid == oid) {
+                Some(table) if table.is_published => settled.push(table.named()),
+                // It comes in as a new table, or is gone.
+                _ => drop(self.left_out.remove(oid)),
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Brings the list of tables that are left out up to date at the start of a stream. `settled` are
+    /// those of which rows are to be read anew.
+    pub(super) fn list_left_out(&self, assignment: &Assignment, settled: &[Named]) {
+        let is_settled = |oid: u32| settled.iter().any(|table| table.oid == oid);
+        for oid in self.left_out.oids(LeftOutReason::Topic) {
+            let is_refused = assignment.refused.iter().any(|refusal| refusal.table.oid == oid);
+            if !is_refused && !is_settled(oid) {
+                self.left_out.remove(oid);
+            }
+        }
+        for table in settled {
+            let (schema, name) = (table.schema.clone(), table.name.clone());
+            let error = format!("changes of {table} were left out: its rows are read anew");
+            tracing::info!("{error}");
+            let (reason, fix) = (LeftOutReason::Topic, "none is needed".to_owned());
+            self.left_out.keep(table.oid, LeftOut { schema, table: name, reason, error, fix });
+        }
+    }
+
+    /// What the brokers have may have changed. Without an answer, what was known holds: a topic that
+    /// can't be created is found when it is.
+    async fn ask_for_topics(&self) {
+        let asked = async {
+            let config = crate::kafka::client_config(&self.settings)?;
+            crate::kafka::topic_names(&config).await
+        };
+        match asked.await {
+            Ok(names) => self.known_topics().existing = Arc::new(names.iter().collect()),
+            Err(error) => tracing::debug!(%error, "the brokers do not say which topics they have"),
+        }
+    }
+
+    pub(super) fn known_topics(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.topics_known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Assignment {
+    /// The topics of all tables, and those of rowcast's own that rows may need.
+    pub(super) fn plans(&self) -> Vec<TopicPlan> {
+        let mut router = self.router.clone();
+        let own = router.own_plans();
+        let plan = |table: Named| router.topic(table.oid, &table.schema, &table.name).ok();
+        own.into_iter().chain(self.placed().filter_map(plan)).collect()
+    }
+
+    /// The tables that have topics.
+    pub(super) fn placed(&self) -> impl Iterator<Item = Named> {
+        let placed = self.captured.iter().map(Captured::named);
+        placed.filter(|table| self.router.held_by(table.oid).is_some())
+    }
+
+    /// Whether nothing of a table that is put into a publication has a topic: of a partitioned one,
+    /// not any of its partitions.
+    pub(super) fn is_out(&self, table: &TableName) -> bool {
+        self.out.contains(table)
+    }
+
+    /// Takes tables without a topic out of what is to be put into the publication.
+    pub(super) fn keep_out(&self, change: &mut PublicationChange) {
+        if self.out.is_empty() {
+            return;
+        }
+        change.add.retain(|added| !self.is_out(&added.table));
+        let (add, alter) = (&change.add, &change.alter);
+        change
+            .not_owned
+            .retain(|(table, _)| add.iter().chain(alter).any(|changed| changed.table == *table));
+    }
+
+    /// Brings the notes of tables that are left out up to date, at the start of a stream: those of
+    /// them that the publication has, or gets with this change. Returns the tables that have a topic
+    /// now and of which rows are to be read anew; that is none where `is_read` says that no row is.
+    pub(super) fn settle_notes(
+        &self,
+        notes: &mut Vec<LeftOutTable>,
+        change: &PublicationChange,
+        is_read: bool,
+    ) -> Vec<Named> {
+        let mut settled = Vec::new();
+        notes.retain(|note| {
+            let captured = self.captured.iter().find(|of| of.streamed.oid == note.oid);
+            // One that was dropped, or is not captured any more, comes back as a new one.
+            let Some(captured) = captured else { return false };
+            if self.router.held_by(note.oid).is_none() {
+                return true;
+            }
+            if is_read {
+                settled.push(captured.named());
+            }
+            is_read
+        });
+        for Refusal { table: Named { oid, schema, name }, .. } in &self.refused {
+            let is_noted = notes.iter().any(|note| note.oid == *oid);
+            let captured = self.captured.iter().find(|of| of.streamed.oid == *oid);
+            let is_streamed = captured.is_some_and(|of| {
+                of.is_published || change.add.iter().any(|added| added.table == of.streamed.root)
+            });
+            if is_streamed && !is_noted {
+                let (schema, table) = (schema.clone(), name.clone());
+                notes.push(LeftOutTable { oid: *oid, schema, table });
+            }
+        }
+        settled
+    }
+}
+
+/// The tables that the stream names once the change is carried out.
+async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, postgres::Error> {
+    let View { settings, version, present, change } = view;
+    let fixed = present.filter(|publication| !(publication.is_by_table && settings.manage));
+    if let Some(publication) = fixed {
+        let tables = streamed::in_effect(client, &settings.publication, version).await?;
+        let is_whole = !publication.is_by_table;
+        let mut captured = Vec::new();
+        for streamed in tables {
+            let TableName { schema, name } = &streamed.table;
+            if !is_whole || settings.captured.matches(schema, name) {
+                captured.push(Captured { streamed, is_published: true });
+            }
+        }
+        return Ok(captured);
+    }
+    let published = |root: &TableName| {
+        present.is_some_and(|publication| publication.tables.contains_key(root))
+            && !change.remove.contains(root)
+    };
+    let added: BTreeSet<&TableName> = change.add.iter().map(|added| &added.table).collect();
+    let tables = streamed::possible(client, settings.via_root).await?;
+    let captured = tables.into_iter().filter_map(|streamed| {
+        let is_published = published(&streamed.root);
+        let is_captured = is_published || added.contains(&streamed.root);
+        is_captured.then_some(Captured { streamed, is_published })
+    });
+    Ok(captured.collect())
+}

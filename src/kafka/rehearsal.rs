@@ -1,0 +1,134 @@
+//! Asks the brokers whether topics could be created, without creating any.
+//!
+//! A start that fails at its first topic has a replication slot by then, which holds the server's
+//! WAL. Rights, replicas and settings are what mostly fails, and the brokers judge all of them in a
+//! request that is only to be validated.
+//!
+//! Not here: the right to write to a topic that exists, which no request tells.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::error::RDKafkaErrorCode as Code;
+
+use super::error::Error;
+use super::properties::{creation_error, without_producer};
+use super::reach;
+use super::topics::Quiet;
+use crate::route::TopicPlan;
+
+/// Longest wait for one answer of the brokers.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Topics in one request, and those that an error names.
+const BATCH: usize = 200;
+const NAMED: usize = 5;
+
+/// Checks that each of these topics exists or could be created; where topics are not to be
+/// created, that each exists. Brokers that do not validate are believed to be willing.
+///
+/// # Errors
+/// What the brokers have against a topic, or that topics are missing.
+pub async fn rehearse(
+    config: &ClientConfig,
+    create: bool,
+    plans: &[TopicPlan],
+) -> Result<(), Error> {
+    let existing = reach::topics(config).await?;
+    let mut seen = BTreeSet::new();
+    let missing: Vec<&TopicPlan> = plans
+        .iter()
+        .filter(|plan| !existing.contains_key(&*plan.name) && seen.insert(Arc::clone(&plan.name)))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !create {
+        let names = missing.iter().map(|plan| &*plan.name);
+        return Err(Error::TopicMissing { topic: listed(names) });
+    }
+    let admin = AdminClient::from_config_and_context(&without_producer(config), Quiet)
+        .map_err(creation_error)?;
+    for batch in missing.chunks(BATCH) {
+        validate(&admin, batch).await?;
+    }
+    Ok(())
+}
+
+async fn validate(admin: &AdminClient<Quiet>, plans: &[&TopicPlan]) -> Result<(), Error> {
+    let topics: Vec<NewTopic<'_>> = plans.iter().map(|plan| new_topic(plan)).collect();
+    let options = AdminOptions::new()
+        .operation_timeout(Some(ANSWER))
+        .request_timeout(Some(ANSWER))
+        .validate_only(true);
+    let answers = match admin.create_topics(&topics, &options).await {
+        Ok(answers) => answers,
+        Err(error) => {
+            tracing::debug!(%error, "the brokers do not say whether topics could be created");
+            return Ok(());
+        }
+    };
+    let refused: Vec<(String, Code)> = answers
+        .into_iter()
+        .filter_map(Result::err)
+        .map(|(topic, code)| match code {
+            // Who does not see it among the topics may not describe it, and so not write to it.
+            Code::TopicAlreadyExists => (topic, Code::TopicAuthorizationFailed),
+            code => (topic, code),
+        })
+        .collect();
+    let Some(&(_, code)) = refused.iter().find(|(_, code)| is_refusal(*code)) else {
+        return Ok(());
+    };
+    let same = refused.iter().filter(|(_, other)| *other == code).map(|(topic, _)| topic.as_str());
+    Err(Error::TopicRefused { topic: listed(same), code })
+}
+
+/// Whether the same would be said of the topic itself.
+const fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidReplicationFactor
+            | Code::InvalidReplicaAssignment
+            | Code::InvalidPartitions
+            | Code::InvalidConfig
+            | Code::InvalidTopic
+            | Code::PolicyViolation
+    )
+}
+
+fn new_topic(plan: &TopicPlan) -> NewTopic<'_> {
+    let replication = TopicReplication::Fixed(plan.replication_factor);
+    let topic = NewTopic::new(&plan.name, plan.partitions, replication);
+    plan.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
+}
+
+/// Some names, and how many more there are.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let shown = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_a_few_topics_and_counts_the_rest() {
+        assert_eq!(listed(["a", "b"].into_iter()), "a, b");
+        assert_eq!(
+            listed(["a", "b", "c", "d", "e", "f", "g"].into_iter()),
+            "a, b, c, d, e and 2 more"
+        );
+    }
+}
