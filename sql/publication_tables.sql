@@ -1,5 +1,5 @@
 -- Which tables were put into a publication one by one, with which columns (null for all) and which
--- row filter? (PostgreSQL 15 and later)
+-- row filter, and at which columns does that look? (PostgreSQL 15 and later)
 SELECT n.nspname::text,
        c.relname::text,
        CASE WHEN r.prattrs IS NOT NULL THEN
@@ -10,7 +10,14 @@ SELECT n.nspname::text,
                ORDER BY a.attnum
            )
        END AS columns,
-       pg_catalog.pg_get_expr(r.prqual, r.prrelid) AS condition
+       pg_catalog.pg_get_expr(r.prqual, r.prrelid) AS condition,
+       -- A column is known by its number; the whole row, number 0, has no name.
+       ARRAY(
+           SELECT DISTINCT COALESCE(a.attname::text, '')
+           FROM pg_catalog.regexp_matches(r.prqual::text, ':varattno (-?[0-9]+)', 'g') AS v (found)
+           LEFT JOIN pg_catalog.pg_attribute a
+               ON a.attrelid = c.oid AND a.attnum = v.found[1]::int2 AND a.attnum > 0
+       ) AS condition_columns
 FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
 JOIN pg_catalog.pg_class c ON c.oid = r.prrelid

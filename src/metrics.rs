@@ -106,6 +106,10 @@ pub struct Metrics {
     pub stalled: Family<StageLabel, Level>,
     /// Tables that are captured and left out, by reason.
     pub tables_left_out: Family<ReasonLabel, Level>,
+    /// Tables of which only inserts are captured.
+    pub tables_insert_only: Level,
+    /// Tables in which Postgres refuses updates or deletes, because they are published.
+    pub tables_refused: Level,
     /// Rows that snapshots published.
     pub snapshot_rows: Count,
     /// Bytes that snapshots read.
@@ -154,6 +158,8 @@ impl Default for Metrics {
             standby: Level::default(),
             stalled: Family::default(),
             tables_left_out: Family::default(),
+            tables_insert_only: Level::default(),
+            tables_refused: Level::default(),
             snapshot_rows: Count::default(),
             snapshot_bytes: Count::default(),
             snapshots_failed: Count::default(),
@@ -281,6 +287,16 @@ impl Metrics {
             ),
             ("standby", "One while another copy reads from the slot", &self.standby),
             ("snapshot_tables_left", "Tables of snapshots not done", &self.snapshot_tables_left),
+            (
+                "tables_insert_only",
+                "Tables of which only inserts are captured",
+                &self.tables_insert_only,
+            ),
+            (
+                "tables_refused",
+                "Tables whose updates Postgres refuses, as they are published",
+                &self.tables_refused,
+            ),
             ("snapshot_running", "One while a snapshot is not done", &self.snapshot_running),
         ] {
             registry.register(name, help, gauge.clone());

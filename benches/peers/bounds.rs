@@ -120,7 +120,7 @@ async fn statements(info: &ConnInfo) -> VecDeque<String> {
     let captured = TableFilter::parse(&["*.*".to_owned()], &[]).expect("a pattern");
     let settings = TableSettings::default();
     let scope = Scope {
-        publication: PUBLICATION,
+        publications: [PUBLICATION, ""],
         server_version: version,
         captured: &captured,
         is_limited: false,

@@ -34,7 +34,7 @@ pub use self::guard::Guard;
 pub use self::left_out::{LeftOut, LeftOutList, LeftOutReason};
 pub use self::server::MAX_CONNECTIONS;
 pub use self::snapshots::{Accepted, Desk, Judge, Judged, List, Listed, Refusal};
-pub use self::status::{Failure, SlotRoom, SlotWal, Stall, State, Status};
+pub use self::status::{Failure, LimitedTable, Limits, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::snapshot::progress::Book;

@@ -92,6 +92,29 @@ pub struct SlotRoom {
     pub seconds_left: Option<u64>,
 }
 
+/// A table of which not all that is asked for is captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitedTable {
+    /// Schema and name.
+    pub table: String,
+    /// Why Postgres would refuse, or refuses, to update or delete its rows.
+    pub cause: String,
+    /// What changes that.
+    pub fix: String,
+}
+
+/// The tables of which not all that is asked for is captured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Only inserts are captured, so that the application can update and delete.
+    pub insert_only: Vec<LimitedTable>,
+    /// Nothing is captured, for the same reason.
+    pub left_out: Vec<LimitedTable>,
+    /// All is captured, and Postgres refuses updates or deletes: the publication is not rowcast's to
+    /// alter.
+    pub refused: Vec<LimitedTable>,
+}
+
 /// What `/status` answers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -122,6 +145,9 @@ pub struct Status {
     /// The tables that are captured and of which nothing is published, each with the reason.
     #[serde(default)]
     pub left_out: Vec<LeftOut>,
+    /// Tables of which not all that is asked for is captured.
+    #[serde(default)]
+    pub limits: Limits,
     /// What is waited for in this state, where that is known.
     pub reason: Option<String>,
     /// What stands still although rows should flow.

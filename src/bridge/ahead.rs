@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 use crate::change::RelationFacts;
 use crate::lsn::Lsn;
 use crate::postgres::catalog::with_parts;
+use crate::postgres::publication::Names;
 use crate::postgres::{Catalog, Error};
 
 const PUBLISHED: &str = include_str!("../../sql/published_names.sql");
@@ -63,14 +64,14 @@ impl Ahead {
         catalog: &mut Catalog,
         (oid, column_types): (u32, &[u32]),
         commit_lsn: Option<Lsn>,
-        publication: &str,
+        names: Names<'_>,
     ) -> Result<(RelationFacts, Vec<Published>), Error> {
         let would_have_helped = commit_lsn.is_some_and(|lsn| lsn < self.through);
         self.batch = if would_have_helped { (self.batch * 2).clamp(1, MOST) } else { 0 };
         let client = catalog.client().await?;
         let through = wal_end(client).await?;
         if self.batch > 0 && self.rest.is_none() {
-            self.rest = Some(published(client, publication).await?);
+            self.rest = Some(published(client, names).await?);
         }
         let others = self.others(oid);
         let mut tables = vec![(oid, Some(column_types))];
@@ -100,10 +101,10 @@ impl Ahead {
     }
 }
 
-/// All that a publication publishes in effect.
-async fn published(client: &Client, publication: &str) -> Result<BTreeSet<Published>, Error> {
+/// All that the publications publish in effect.
+async fn published(client: &Client, names: Names<'_>) -> Result<BTreeSet<Published>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the published tables", source };
-    let rows = client.query(PUBLISHED, &[&publication]).await.map_err(failed)?;
+    let rows = client.query(PUBLISHED, &[&names.both().as_slice()]).await.map_err(failed)?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
 }
 

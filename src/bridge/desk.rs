@@ -13,7 +13,7 @@ use super::setup::connect_options;
 use crate::admin::{Desk, Refusal};
 use crate::config::{Resolved, TablePattern};
 use crate::error;
-use crate::postgres::publication::{self, TableName};
+use crate::postgres::publication::{self, Names, TableName};
 use crate::postgres::{self, ConnInfo};
 use crate::snapshot::Asked;
 
@@ -78,13 +78,13 @@ async fn published(
     settings: &Resolved,
 ) -> Result<Vec<TableName>, postgres::Error> {
     let version = postgres::client::server_version(client).await?;
-    let publication = publication::find(client, &settings.publication, version).await?;
-    let tables: Vec<TableName> = match publication {
-        Some(publication) if publication.is_by_table => publication.tables.into_keys().collect(),
-        _ => {
-            let candidates = publication::candidates(client).await?;
-            candidates.into_iter().map(|candidate| candidate.table).collect()
+    let survey = publication::survey(client, Names::of(settings), version).await?;
+    let tables: Vec<TableName> = match survey.main {
+        Some(main) if main.is_by_table => {
+            let inserts = survey.inserts.into_iter().flat_map(|inserts| inserts.tables.into_keys());
+            main.tables.into_keys().chain(inserts).collect()
         }
+        _ => survey.candidates.into_iter().map(|candidate| candidate.table).collect(),
     };
     let captured = |of: &TableName| settings.captured.matches(&of.schema, &of.name);
     Ok(tables.into_iter().filter(captured).collect())

@@ -1,30 +1,37 @@
-//! Tables that come up while the bridge runs, or came up while it did not: those that
-//! `postgres.tables` matches and the publication does not have.
+//! What changes of tables while the bridge runs, or changed while it did not.
 //!
-//! Looked for as soon as rows flow, and then every `postgres.discover_interval`, on a connection of
-//! its own. Such a table has rows already, so it is asked for as a snapshot, and whoever takes that
-//! puts it into the publication at the right moment; see `snapshot::incremental`. With
-//! `snapshot.mode = "never"` it is only put into the publication.
+//! - **New ones**: those that `postgres.tables` matches and the publication does not have. Such a table
+//!   has rows already, so it is asked for as a snapshot, and whoever takes that puts it into the
+//!   publication at the right moment; see `snapshot::incremental`. With `snapshot.mode = "never"` it is
+//!   only put into the publication. Looked for every `postgres.discover_interval`.
+//! - **Those that lost their identity**: the application's updates fail until they are out of the
+//!   publication. So this is looked for every second, or as often as the looks take a fiftieth of the
+//!   server's time; they go to the publication for inserts (`publication::plan`).
+//! - **Those that have it again** are as new: what was updated and deleted meanwhile is not known, so
+//!   their rows are read.
+//! - **Those whose topic another one has** stay out (`topics`), and one that was left out for it and has
+//!   a topic now is read again, as a new one is.
 //!
-//! A new partition needs nothing: the publication has its root. Without `postgres.manage` nothing is
-//! put into the publication. What a table lacks to be published is told once, in words.
-//!
-//! A table whose topic another one has stays out (`topics`), and one that was left out for it and has
-//! a topic now is read anew, as a new one is.
+//! All on a connection of its own, which waits for no lock longer than moments. A new partition needs
+//! nothing: the publication has its root. Without `postgres.manage`, or in a publication that the role
+//! may not alter, nothing is put in, and what should be done is logged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use super::Bridge;
-use super::setup::{self, connect_options};
+use super::publishing::{self, Look};
+use super::setup::connect_options;
 use crate::admin::State;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error;
-use crate::postgres::publication::{self, PublicationChange, TableName};
+use crate::postgres::publication::{
+    self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
+};
 use crate::postgres::{self, client};
 use crate::route::Named;
 use crate::snapshot::{Command, Request};
@@ -32,14 +39,23 @@ use crate::snapshot::{Command, Request};
 /// Longest wait for one look.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What was asked for, or told, and is not to be again.
+/// Time between two looks for tables that lost their identity, at least.
+const URGENT: Duration = Duration::from_secs(1);
+
+/// How much longer the time between two looks is than a look takes.
+const SHARE: u32 = 50;
+
+/// A table's lock is waited for longer after so many tries.
+const SHORT_TRIES: u32 = 3;
+
+/// What was asked for, or tried, and is not to be again.
 #[derive(Debug, Default)]
 struct Seen {
     asked: BTreeSet<TableName>,
     /// Tables that were left out and are to be read anew, by OID.
     settled: BTreeSet<u32>,
-    /// None before the first look: those of the start were told then.
-    left_out: Option<BTreeSet<TableName>>,
+    /// Tables whose lock somebody had, with the tries so far.
+    locked: BTreeMap<TableName, u32>,
 }
 
 impl Bridge {
@@ -47,12 +63,15 @@ impl Bridge {
     pub(super) async fn discover(&self) -> Infallible {
         let mut status = self.status.subscribe();
         let (mut connected, mut seen) = (None, Seen::default());
+        let mut full_at = Instant::now();
         loop {
             let flows = |status: &crate::admin::Status| status.state == State::Streaming;
             if status.wait_for(flows).await.is_err() {
                 std::future::pending::<()>().await;
             }
-            let look = self.look_for_tables(&mut connected, &mut seen);
+            let began = Instant::now();
+            let is_full = began >= full_at;
+            let look = self.look_for_tables(&mut connected, &mut seen, is_full);
             match tokio::time::timeout(ANSWER, look).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
@@ -61,7 +80,12 @@ impl Bridge {
                 }
                 Err(_) => connected = None,
             }
-            tokio::time::sleep(self.settings.discover_interval).await;
+            let interval = self.settings.discover_interval;
+            if is_full {
+                full_at = began + interval;
+            }
+            let wait = URGENT.max(began.elapsed().saturating_mul(SHARE)).min(interval);
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -69,48 +93,109 @@ impl Bridge {
         &self,
         connected: &mut Option<Client>,
         seen: &mut Seen,
+        is_full: bool,
     ) -> Result<(), postgres::Error> {
         let settings = &self.settings;
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => client::connect(&self.conninfo, &connect_options(settings)).await?,
+            None => {
+                let client = client::connect(&self.conninfo, &connect_options(settings)).await?;
+                limit_locks(&client).await?;
+                client
+            }
         };
         let client = connected.insert(client);
-        let mut change = match settings.manage {
-            true => setup::missing(client, settings).await?,
-            false => PublicationChange::default(),
-        };
-        self.settle_topics(client, &mut change, seen).await?;
-        let new: Vec<TableName> = change.add.iter().map(|added| added.table.clone()).collect();
-        // One that was dropped and made again is new.
-        seen.asked.retain(|table| new.contains(table));
-        let asked: Vec<TableName> =
-            new.into_iter().filter(|table| !seen.asked.contains(table)).collect();
-        let left_out: BTreeSet<TableName> = change.without_identity.iter().cloned().collect();
-        let told = seen.left_out.replace(left_out.clone()).unwrap_or_else(|| left_out.clone());
-        for table in left_out.difference(&told) {
-            tracing::warn!(
-                table = %table,
-                fix = setup::IDENTITY_FIX,
-                "left out: Postgres would refuse to update or delete its rows once published"
-            );
+        let mut look = publishing::look(client, settings, self.second.is_named()).await?;
+        if !self.second.is_named() && look.survey.inserts.is_some() {
+            self.note_second(client).await?;
         }
-        if asked.is_empty() {
+        self.show_limits(&look);
+        if is_full {
+            self.settle_topics(client, &mut look, seen).await?;
+        }
+        if !publishing::may_alter(settings, &look.survey) {
             return Ok(());
         }
-        let tables = setup::list(&asked);
-        if settings.snapshot.mode == SnapshotMode::Never {
-            let change = PublicationChange { add: change.add, ..PublicationChange::default() };
-            publication::apply(client, &settings.publication, &change).await?;
-            tracing::info!(tables, "new tables put into the publication");
-        } else {
-            tracing::info!(tables, "new tables: their rows are read, then their changes");
-            let exactly = |table: &TableName| TablePattern::exact(&table.schema, &table.name);
-            let names = asked.iter().map(exactly).collect();
-            let request = Request::new(names, None, SnapshotReason::Added);
-            self.control.ask(Command::Take(request));
+        let Look { plan, .. } = look;
+        for table in plan.urgent() {
+            let change = plan.clone().limited_to(|other| *other == table);
+            self.apply_to(client, seen, &table, &change).await?;
         }
-        seen.asked.extend(asked);
+        // One that was dropped and made again is new, and so is one that was lost and is back.
+        let gains = plan.gains();
+        seen.asked.retain(|table| gains.contains(table));
+        if is_full { self.take_in(client, seen, &plan).await } else { Ok(()) }
+    }
+
+    /// Tables of which more is captured from now on.
+    async fn take_in(
+        &self,
+        client: &Client,
+        seen: &mut Seen,
+        plan: &Plan,
+    ) -> Result<(), postgres::Error> {
+        let mut new = plan.gains();
+        new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
+        new.retain(|table| !seen.asked.contains(table));
+        if new.is_empty() {
+            return Ok(());
+        }
+        let tables = publishing::list(&new);
+        if self.settings.snapshot.mode == SnapshotMode::Never {
+            for table in &new {
+                let change = plan.clone().limited_to(|other| other == table);
+                self.apply_to(client, seen, table, &change).await?;
+            }
+            return Ok(());
+        }
+        tracing::info!(tables, "new tables: their rows are read, then their changes");
+        let exactly = |table: &TableName| TablePattern::exact(&table.schema, &table.name);
+        let names = new.iter().map(exactly).collect();
+        self.control.ask(Command::Take(Request::new(names, None, SnapshotReason::Added)));
+        seen.asked.extend(new);
+        Ok(())
+    }
+
+    /// Does what is planned of one table. A lock that somebody has is for the next look.
+    async fn apply_to(
+        &self,
+        client: &Client,
+        seen: &mut Seen,
+        table: &TableName,
+        change: &Plan,
+    ) -> Result<(), postgres::Error> {
+        if change.is_empty() {
+            return Ok(());
+        }
+        let names = Names::of(&self.settings);
+        let tries = seen.locked.get(table).copied().unwrap_or_default();
+        let patience = if tries < SHORT_TRIES { PATIENCE } else { LONG_PATIENCE };
+        match publication::apply(client, names, change, patience).await {
+            Ok(()) => {
+                seen.locked.remove(table);
+                publishing::tell_altered(names, change, "publication altered, as the table was");
+                Ok(())
+            }
+            Err(error) if lock_is_taken(&error) => {
+                if tries == 0 {
+                    tracing::warn!(
+                        table = %table,
+                        "it can't be moved between publications while somebody alters or vacuums \
+                         it: tried again"
+                    );
+                }
+                seen.locked.insert(table.clone(), tries.saturating_add(1));
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The publication for inserts is there, and the stream does not name it yet.
+    async fn note_second(&self, client: &Client) -> Result<(), postgres::Error> {
+        if self.second.is_new() {
+            self.second.exists_since(client::wal_end(client).await?);
+        }
         Ok(())
     }
 
@@ -118,17 +203,17 @@ impl Bridge {
     async fn settle_topics(
         &self,
         client: &Client,
-        change: &mut PublicationChange,
+        look: &mut Look,
         seen: &mut Seen,
     ) -> Result<(), postgres::Error> {
-        let settled = self.look_at_topics(client, change).await?;
+        let settled = self.look_at_topics(client, look).await?;
         seen.settled.retain(|oid| settled.iter().any(|table| table.oid == *oid));
         let new: Vec<_> =
             settled.into_iter().filter(|table| seen.settled.insert(table.oid)).collect();
         if new.is_empty() {
             return Ok(());
         }
-        let tables = setup::list(&new);
+        let tables = publishing::list(&new);
         if self.settings.snapshot.mode == SnapshotMode::Never {
             tracing::info!(tables, "these tables have topics again: their changes are published");
             let tables = new.iter().map(|table| table.oid).collect();
@@ -142,4 +227,14 @@ impl Bridge {
         }
         Ok(())
     }
+}
+
+/// Has no query of this connection wait long for a lock: whoever alters tables is not to wait for it in
+/// turn.
+async fn limit_locks(client: &Client) -> Result<(), postgres::Error> {
+    let limit = format!("SET lock_timeout = {}", PATIENCE.as_millis());
+    client
+        .batch_execute(&limit)
+        .await
+        .map_err(|source| postgres::Error::Sql { doing: "limit waits for locks", source })
 }

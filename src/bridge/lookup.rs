@@ -11,7 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::ahead::{Ahead, Published};
-use super::setup;
+use super::publishing;
+use super::second::Second;
 use crate::admin::Status;
 use crate::backoff::Backoff;
 use crate::change::{Relation, RelationFacts, Reselected, Row};
@@ -20,11 +21,14 @@ use crate::error::Error;
 use crate::kafka::{self, Topics};
 use crate::lsn::Lsn;
 use crate::postgres::Catalog;
+use crate::postgres::publication::Names;
 use crate::route::{Router, TopicPlan};
 use crate::worker::{Lookup, Stop};
 
 pub(super) struct ServerLookup {
     pub(super) settings: Resolved,
+    /// Whether the stream names the publication for inserts.
+    pub(super) second: Arc<Second>,
     /// The relations described so far.
     pub(super) described: HashSet<u32>,
     pub(super) runtime: Handle,
@@ -89,15 +93,15 @@ impl Lookup for ServerLookup {
         commit_lsn: Option<Lsn>,
     ) -> Result<RelationFacts, Error> {
         let stop = Arc::clone(&self.stop);
-        let Self { ahead, catalog, settings, described, .. } = self;
+        let Self { ahead, catalog, settings, described, second, .. } = self;
         let known = ahead.take(oid, column_types, commit_lsn);
         let (facts, others) = self.runtime.block_on(async {
             let asked = async {
                 match known {
                     Some(facts) => Ok((facts, Vec::new())),
                     None => {
-                        let (table, publication) = ((oid, column_types), &settings.publication);
-                        ahead.ask(catalog, table, commit_lsn, publication).await
+                        let (table, names) = ((oid, column_types), Names::of(settings));
+                        ahead.ask(catalog, table, commit_lsn, names).await
                     }
                 }
             };
@@ -109,7 +113,8 @@ impl Lookup for ServerLookup {
             // The server describes a table again after it was altered, and hides from the
             // description the columns that a column list does not have.
             if !described.insert(oid) {
-                setup::follow(catalog.client().await?, settings, oid).await;
+                let client = catalog.client().await?;
+                publishing::follow(client, settings, second.is_named(), oid).await;
             }
             Ok::<_, Error>(asked)
         })?;

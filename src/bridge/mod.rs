@@ -21,7 +21,9 @@ mod first_start;
 mod guard;
 mod line;
 mod lookup;
+mod publishing;
 mod reload;
+mod second;
 mod session;
 mod setup;
 mod slot_creation;
@@ -42,6 +44,7 @@ use tokio::sync::watch;
 use self::first_start::CreatedSlot;
 pub use self::reload::Reload;
 use self::reload::{Configured, Run};
+use self::second::Second;
 pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
 use crate::admin::{LeftOutList, Observed, State, Status};
 use crate::backoff::Backoff;
@@ -82,6 +85,8 @@ pub struct Bridge {
     topics_known: Arc<Mutex<topics::Known>>,
     /// The slot that a start of this process created, until that start has failed.
     created: Arc<Mutex<Option<CreatedSlot>>>,
+    /// Whether the stream names the publication for inserts.
+    second: Arc<Second>,
 }
 
 impl Bridge {
@@ -122,6 +127,7 @@ impl Bridge {
             left_out,
             topics_known: Arc::default(),
             created: Arc::default(),
+            second: Arc::default(),
         })
     }
 
@@ -207,6 +213,15 @@ impl Bridge {
                 Ok(()) => break,
                 Err(error) => error,
             };
+            if self.second.was_missing(&error, &self.settings.inserts_publication)
+                && !*shutdown.borrow()
+            {
+                tracing::info!(
+                    publication = self.settings.inserts_publication,
+                    "it did not exist yet at this point of the WAL: opened again, without it"
+                );
+                continue;
+            }
             if is_held(&error) && !*shutdown.borrow() {
                 // Another was faster. The next session waits for it.
                 tokio::select! {

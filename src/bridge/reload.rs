@@ -64,17 +64,24 @@ impl Bridge {
     pub(super) async fn run_reloading(&self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut configured = self.configured.subscribe();
         let mut bridge = self.clone();
+        let mut tries = 0;
         loop {
             {
                 let present = configured.borrow_and_update();
                 bridge.settings = present.settings.clone();
                 bridge.conninfo = present.conninfo.clone();
             }
+            let due = bridge.clone();
             let another = async {
-                // Its sender lives as long as the bridge.
-                let _changed = configured.changed().await;
+                tokio::select! {
+                    // Its sender lives as long as the bridge.
+                    _changed = configured.changed() => {}
+                    // The next session is another one though nothing of the configuration is.
+                    () = due.second_is_due(tries) => tries = tries.saturating_add(1),
+                }
             };
-            if bridge.run_configured(shutdown.clone(), another).await? == Run::Stopped {
+            // It holds clones of the bridge, which are large.
+            if Box::pin(bridge.run_configured(shutdown.clone(), another)).await? == Run::Stopped {
                 return Ok(());
             }
         }

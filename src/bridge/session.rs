@@ -136,6 +136,7 @@ impl Bridge {
         }
         let lookup = ServerLookup {
             settings: self.settings.clone(),
+            second: Arc::clone(&self.second),
             described: HashSet::new(),
             runtime: tokio::runtime::Handle::current(),
             catalog,
@@ -354,7 +355,10 @@ impl Bridge {
         let conninfo = self.conninfo.clone();
         let options = setup::connect_options(&self.settings);
         let slot = self.settings.slot.clone();
-        let publications = vec![self.settings.publication.clone()];
+        let mut publications = vec![self.settings.publication.clone()];
+        if self.second.is_named() {
+            publications.push(self.settings.inserts_publication.clone());
+        }
         let silent_after = self.settings.watchdog.server_silent_after;
         async move || {
             let client = ReplicationClient::connect(&conninfo, &options).await?;

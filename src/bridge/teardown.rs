@@ -1,4 +1,4 @@
-//! Removes what the bridge made: the slot, then the publication, then the checkpoint.
+//! Removes what the bridge made: the slot, then the publications, then the checkpoint.
 //!
 //! Everything that decides is asked for first, so that a role which may not do all of it does
 //! nothing: whose the slot, the publication and the checkpoint are. Then each step is reported as it
@@ -10,7 +10,7 @@
 //! | | removed when | else |
 //! |---|---|---|
 //! | slot | it is for pgoutput in this database, and nobody reads from it | refused, nothing is removed |
-//! | publication | it names its tables, our role owns it and `postgres.manage` is set; or it is named | left |
+//! | publication, and the one for inserts | it names its tables, our role owns it and `postgres.manage` is set; or it is named | left |
 //! | checkpoint | it is of this database of this cluster, and of this slot | left |
 //!
 //! A checkpoint is found by the pipeline's name alone, and pipelines of two clusters may have one
@@ -40,6 +40,8 @@ pub struct Teardown {
     pub slot: String,
     /// The publication's name.
     pub publication: String,
+    /// The name of the publication for inserts.
+    pub inserts_publication: String,
     /// The topic of the checkpoints.
     pub checkpoints: String,
 }
@@ -98,6 +100,7 @@ impl Teardown {
             database: info.database().to_owned(),
             slot: settings.slot,
             publication: settings.publication,
+            inserts_publication: settings.inserts_publication,
             checkpoints: settings.topics.checkpoints,
         })
     }
@@ -106,11 +109,12 @@ impl Teardown {
 /// What is removed: decided before anything is.
 struct Plan {
     slot: bool,
-    publication: Outcome,
+    /// The publications, with their names.
+    publications: Vec<(String, Outcome)>,
     checkpoint: Outcome,
 }
 
-/// Drops the slot, the publication and the checkpoint, as far as they are this pipeline's; reports
+/// Drops the slot, the publications and the checkpoint, as far as they are this pipeline's; reports
 /// each step once it is done.
 ///
 /// # Errors
@@ -132,11 +136,12 @@ pub async fn teardown(
     }
     let outcome = if plan.slot { Outcome::Removed } else { Outcome::Absent };
     report(Step { what: format!("replication slot {}", settings.slot), outcome });
-    if plan.publication == Outcome::Removed {
-        publication::drop(&client, &settings.publication, version).await?;
+    for (name, outcome) in plan.publications {
+        if outcome == Outcome::Removed {
+            publication::drop(&client, &name, version).await?;
+        }
+        report(Step { what: format!("publication {name}"), outcome });
     }
-    let what = format!("publication {}", settings.publication);
-    report(Step { what, outcome: plan.publication });
     if plan.checkpoint == Outcome::Removed {
         checkpoints.remove().await?;
     }
@@ -164,15 +169,19 @@ async fn plan(
     if state != SlotState::Absent && !role.can_replicate {
         shortfalls.push(postgres::preflight::no_replication(&role.name));
     }
-    let found = publication::find(client, &settings.publication, version).await?;
-    let publication = match &found {
-        None => Outcome::Absent,
-        Some(found) => publication_of(settings, found, &role.name, scope.any_publication),
-    };
-    if let (Some(found), Outcome::Removed) = (&found, &publication)
-        && !found.is_owned
-    {
-        shortfalls.push(not_owned(settings, found));
+    let mut publications = Vec::new();
+    for name in publication::Names::of(settings).both() {
+        let found = publication::find(client, name, version).await?;
+        let outcome = match &found {
+            None => Outcome::Absent,
+            Some(found) => publication_of(settings, found, &role.name, scope.any_publication),
+        };
+        if let (Some(found), Outcome::Removed) = (&found, &outcome)
+            && !found.is_owned
+        {
+            shortfalls.push(not_owned(name, found));
+        }
+        publications.push((name.to_owned(), outcome));
     }
     if !shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls }.into());
@@ -182,7 +191,7 @@ async fn plan(
     } else {
         checkpoint_of(settings, info, checkpoints).await?
     };
-    Ok(Plan { slot: state != SlotState::Absent, publication, checkpoint })
+    Ok(Plan { slot: state != SlotState::Absent, publications, checkpoint })
 }
 
 /// Whether the publication is one that rowcast made, or that is asked for by its name.
@@ -202,8 +211,7 @@ fn publication_of(settings: &Resolved, found: &Publication, role: &str, is_named
     Outcome::Left { reason: format!("{why}; --publication {name} drops it too") }
 }
 
-fn not_owned(settings: &Resolved, found: &Publication) -> Shortfall {
-    let name = &settings.publication;
+fn not_owned(name: &str, found: &Publication) -> Shortfall {
     Shortfall {
         cause: format!(
             "the publication {name:?} belongs to {:?}: this role may not drop it",

@@ -20,12 +20,13 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::Bridge;
+use super::publishing::Look;
 use crate::admin::{LeftOut, LeftOutReason};
 use crate::checkpoint::LeftOutTable;
 use crate::config::Resolved;
 use crate::postgres;
 use crate::postgres::publication::streamed::{self, Streamed};
-use crate::postgres::publication::{Publication, PublicationChange, TableName};
+use crate::postgres::publication::{Names, Plan, Present, TableName};
 use crate::route::{Existing, Named, Refusal, Router, TopicPlan};
 use crate::worker::left_out;
 
@@ -69,8 +70,8 @@ pub(super) struct Assignment {
 pub(super) struct View<'a> {
     pub(super) settings: &'a Resolved,
     pub(super) version: u32,
-    pub(super) present: Option<&'a Publication>,
-    pub(super) change: &'a PublicationChange,
+    pub(super) present: Present<'a>,
+    pub(super) plan: &'a Plan,
 }
 
 impl Bridge {
@@ -118,21 +119,20 @@ impl Bridge {
     pub(super) async fn look_at_topics(
         &self,
         client: &Client,
-        change: &mut PublicationChange,
+        look: &mut Look,
     ) -> Result<Vec<Named>, postgres::Error> {
         let settings = &self.settings;
-        let version = postgres::client::server_version(client).await?;
-        let present = postgres::publication::find(client, &settings.publication, version).await?;
-        if present.is_none() {
+        let Look { survey, plan, version, .. } = look;
+        if survey.main.is_none() {
             return Ok(Vec::new());
         }
         let before: BTreeSet<u32> = self.left_out.oids(LeftOutReason::Topic).into_iter().collect();
-        if !(change.add.is_empty() && before.is_empty()) {
+        if !(plan.gains().is_empty() && before.is_empty()) {
             self.ask_for_topics().await;
         }
-        let view = View { settings, version, present: present.as_ref(), change };
+        let view = View { settings, version: *version, present: survey.present(), plan };
         let assignment = self.assign_topics(client, view, &before).await?;
-        assignment.keep_out(change);
+        assignment.keep_out(plan);
         let mut settled = Vec::new();
         for oid in before {
             if assignment.refused.iter().any(|refusal| refusal.table.oid == oid) {
@@ -205,16 +205,18 @@ impl Assignment {
         self.out.contains(table)
     }
 
-    /// Takes tables without a topic out of what is to be put into the publication.
-    pub(super) fn keep_out(&self, change: &mut PublicationChange) {
+    /// Takes tables without a topic out of what is to be put into the publications.
+    pub(super) fn keep_out(&self, plan: &mut Plan) {
         if self.out.is_empty() {
             return;
         }
-        change.add.retain(|added| !self.is_out(&added.table));
-        let (add, alter) = (&change.add, &change.alter);
-        change
-            .not_owned
-            .retain(|(table, _)| add.iter().chain(alter).any(|changed| changed.table == *table));
+        for change in [&mut plan.main, &mut plan.inserts] {
+            change.add.retain(|added| !self.is_out(&added.table));
+            let (add, alter) = (&change.add, &change.alter);
+            let is_put_in =
+                |table: &TableName| add.iter().chain(alter).any(|changed| changed.table == *table);
+            change.not_owned.retain(|(table, _)| is_put_in(table));
+        }
     }
 
     /// Brings the notes of tables that are left out up to date, at the start of a stream: those of
@@ -223,7 +225,7 @@ impl Assignment {
     pub(super) fn settle_notes(
         &self,
         notes: &mut Vec<LeftOutTable>,
-        change: &PublicationChange,
+        plan: &Plan,
         is_read: bool,
     ) -> Vec<Named> {
         let mut settled = Vec::new();
@@ -242,9 +244,8 @@ impl Assignment {
         for Refusal { table: Named { oid, schema, name }, .. } in &self.refused {
             let is_noted = notes.iter().any(|note| note.oid == *oid);
             let captured = self.captured.iter().find(|of| of.streamed.oid == *oid);
-            let is_streamed = captured.is_some_and(|of| {
-                of.is_published || change.add.iter().any(|added| added.table == of.streamed.root)
-            });
+            let is_streamed =
+                captured.is_some_and(|of| of.is_published || puts_in(plan, &of.streamed.root));
             if is_streamed && !is_noted {
                 let (schema, table) = (schema.clone(), name.clone());
                 notes.push(LeftOutTable { oid: *oid, schema, table });
@@ -254,12 +255,17 @@ impl Assignment {
     }
 }
 
-/// The tables that the stream names once the change is carried out.
+/// Whether a table is put into one of the publications.
+fn puts_in(plan: &Plan, table: &TableName) -> bool {
+    plan.main.add.iter().chain(&plan.inserts.add).any(|added| added.table == *table)
+}
+
+/// The tables that the stream names once the plan is carried out.
 async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, postgres::Error> {
-    let View { settings, version, present, change } = view;
-    let fixed = present.filter(|publication| !(publication.is_by_table && settings.manage));
+    let View { settings, version, present, plan } = view;
+    let fixed = present.main.filter(|publication| !(publication.is_by_table && settings.manage));
     if let Some(publication) = fixed {
-        let tables = streamed::in_effect(client, &settings.publication, version).await?;
+        let tables = streamed::in_effect(client, Names::of(settings), version).await?;
         let is_whole = !publication.is_by_table;
         let mut captured = Vec::new();
         for streamed in tables {
@@ -270,11 +276,18 @@ async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, post
         }
         return Ok(captured);
     }
-    let published = |root: &TableName| {
-        present.is_some_and(|publication| publication.tables.contains_key(root))
-            && !change.remove.contains(root)
+    let stays = |root: &TableName| {
+        [(present.main, &plan.main), (present.inserts, &plan.inserts)].iter().any(
+            |(held, change)| {
+                held.is_some_and(|held| held.tables.contains_key(root))
+                    && !change.remove.contains(root)
+            },
+        )
     };
-    let added: BTreeSet<&TableName> = change.add.iter().map(|added| &added.table).collect();
+    // One that goes from one publication to the other stays published.
+    let published = |root: &TableName| stays(root) || (present.has(root) && puts_in(plan, root));
+    let added = plan.main.add.iter().chain(&plan.inserts.add);
+    let added: BTreeSet<&TableName> = added.map(|added| &added.table).collect();
     let tables = streamed::possible(client, settings.via_root).await?;
     let captured = tables.into_iter().filter_map(|streamed| {
         let is_published = published(&streamed.root);

@@ -79,9 +79,9 @@ fn ask(planned: &Teardown, keep_checkpoint: bool) -> Result<Answer, CliError> {
         false => format!(", and the checkpoint in the topic {}", planned.checkpoints),
     };
     super::print(&format!(
-        "Drop the replication slot {} and the publication {} in database {}{checkpoint}?\nChanges \
+        "Drop the replication slot {} and the publications {} and {} in database {}{checkpoint}?\nChanges \
          that were not published yet are lost to Kafka. [y/N] ",
-        planned.slot, planned.publication, planned.database
+        planned.slot, planned.publication, planned.inserts_publication, planned.database
     ))?;
     let mut answer = String::new();
     let read = std::io::stdin().read_line(&mut answer).map_err(CliError::Input)?;

@@ -31,6 +31,8 @@ pub struct Resolved {
     pub slot: String,
     /// The publication.
     pub publication: String,
+    /// The publication for tables of which only inserts can be published.
+    pub inserts_publication: String,
     /// The connection string; libpq's defaults hold without one.
     pub url: Option<Secret>,
     /// The password from `postgres.password_file`, which wins over one in the URL.
@@ -198,10 +200,12 @@ impl Config {
             return Err(ResolveError::CheckpointTopic { key, topic: checkpoints.clone() });
         }
         let settled = |set: &Option<String>| set.clone().unwrap_or_else(|| identifier(&name));
+        let publication = settled(&self.postgres.publication);
         Ok(Resolved {
             prefix: self.topics.prefix.clone().unwrap_or_else(|| name.clone()),
             slot: settled(&self.postgres.slot),
-            publication: settled(&self.postgres.publication),
+            inserts_publication: inserts_publication(&publication),
+            publication,
             name,
             delivery: self.delivery,
             memory: Memory::new(self.memory),
@@ -246,6 +250,21 @@ fn identifier(name: &str) -> String {
     let digest = Sha256::digest(name.as_bytes());
     let suffix: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
     format!("{}_{suffix}", &full[..MAX_IDENTIFIER_BYTES - 9])
+}
+
+/// The name of the publication for inserts, by that of the publication. Postgres would cut a longer one.
+fn inserts_publication(publication: &str) -> String {
+    const END: &str = "_inserts";
+    if publication.len() + END.len() <= MAX_IDENTIFIER_BYTES {
+        return format!("{publication}{END}");
+    }
+    let digest = Sha256::digest(publication.as_bytes());
+    let digest: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let mut cut = MAX_IDENTIFIER_BYTES - END.len() - 1 - digest.len();
+    while !publication.is_char_boundary(cut) {
+        cut -= 1;
+    }
+    format!("{}_{digest}{END}", &publication[..cut])
 }
 
 /// The secret in a file: its first line, or all of it.
@@ -302,6 +321,18 @@ mod tests {
         assert_eq!((first.len(), second.len()), (63, 63));
         assert_ne!(first, second);
         super::super::rule::check(super::super::keys::Rule::Slot, &first).unwrap();
+    }
+
+    #[test]
+    fn the_publication_for_inserts_has_a_name_of_its_own_however_long_the_other_is() {
+        assert_eq!(inserts_publication("rowcast_taxi"), "rowcast_taxi_inserts");
+        for length in 50..=MAX_IDENTIFIER_BYTES {
+            let (one, other) = ("é".repeat(length / 2), "é".repeat(length / 2 - 1) + "xx");
+            let names = [inserts_publication(&one), inserts_publication(&other)];
+            assert!(names.iter().all(|name| name.len() <= MAX_IDENTIFIER_BYTES), "{names:?}");
+            assert!(names.iter().all(|name| name.ends_with("_inserts")), "{names:?}");
+            assert_ne!(names[0], names[1]);
+        }
     }
 
     #[test]

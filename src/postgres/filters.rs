@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | columns | a key | the identity's and the key's columns are put into the list |
 //! | columns | FULL | Postgres allows no list; the columns are dropped in the bridge |
-//! | rows | without a column of the condition | refused, with the fix |
+//! | rows | without a column of the condition | a new table: refused at the start, with the fix; else only inserts are published |
 //!
 //! Where the server can't filter columns (before PostgreSQL 15, or in a publication that is not
 //! the bridge's to change), the encoder does, as it does in any case: a column that is not wanted
@@ -24,8 +24,8 @@ use tokio_postgres::Client;
 use super::Error;
 use super::preflight::Shortfall;
 use super::publication::{
-    Candidate, FILTERS_SINCE, Leaf, Part, Publication, PublicationChange, Published, TableChange,
-    TableName, Wanted,
+    Candidate, FILTERS_SINCE, Leaf, Part, Present, Publication, PublicationChange, Published,
+    TableChange, TableName, needs_identity,
 };
 use super::search_path;
 use crate::config::{ColumnRules, Resolved};
@@ -38,6 +38,8 @@ const PROBE: &str = include_str!("../../sql/row_filter_probe.sql");
 pub struct Filters {
     /// What of each table is to be published; a table that is not here is published whole.
     pub published: BTreeMap<TableName, Published>,
+    /// The columns that row filters look at.
+    pub conditions: BTreeMap<TableName, Vec<String>>,
     /// What can't be done as configured.
     pub shortfalls: Vec<Shortfall>,
     /// What is worth a line in the log.
@@ -49,8 +51,11 @@ pub struct Filters {
 pub struct Server<'a> {
     /// Its version, as `server_version_num`.
     pub version: u32,
-    /// The publication as it is.
-    pub present: Option<&'a Publication>,
+    /// The publications as they are.
+    pub present: Present<'a>,
+    /// Whether a row filter of a table that is not published yet is refused, if Postgres would then
+    /// refuse to update its rows; else only its inserts are published, as of one that is.
+    pub is_start: bool,
 }
 
 /// A table as far as filters must heed it.
@@ -111,7 +116,7 @@ pub async fn settle(
     server: Server<'_>,
 ) -> Result<Filters, Error> {
     let mut filters = Filters::default();
-    let is_by_table = server.present.is_none_or(|publication| publication.is_by_table);
+    let is_by_table = server.present.main.is_none_or(|publication| publication.is_by_table);
     let captured: Vec<&Candidate> = candidates
         .iter()
         .filter(|c| !is_by_table || settings.captured.matches(&c.table.schema, &c.table.name))
@@ -127,7 +132,7 @@ pub async fn settle(
     for candidate in filtered {
         // A table that was dropped in between.
         let Some(facts) = facts.get(&candidate.table) else { continue };
-        let mut table = Settling { settings, server, is_by_table, candidate, facts };
+        let table = Settling { settings, server, is_by_table, candidate, facts };
         table.settle(client, &mut filters).await?;
     }
     Ok(filters)
@@ -142,13 +147,17 @@ struct Settling<'a> {
     facts: &'a TableFacts,
 }
 
-impl Settling<'_> {
-    async fn settle(&mut self, client: &Client, filters: &mut Filters) -> Result<(), Error> {
+impl<'a> Settling<'a> {
+    async fn settle(&self, client: &Client, filters: &mut Filters) -> Result<(), Error> {
         let columns = self.columns(filters);
         let condition = match self.condition() {
             Some(condition) => self.rows(client, condition, &columns, filters).await?,
             None => None,
         };
+        let condition = condition.map(|probed| {
+            filters.conditions.insert(self.candidate.table.clone(), probed.columns);
+            probed.condition
+        });
         let published = Published { columns, condition };
         if published != Published::default() {
             filters.published.insert(self.candidate.table.clone(), published);
@@ -170,13 +179,9 @@ impl Settling<'_> {
 
     /// Whether the server would refuse updates of rows whose identity is not published whole.
     fn needs_identity(&self) -> bool {
-        let &Resolved { ref captured, ref skipped, via_root, .. } = self.settings;
-        let server_version = self.server.version;
-        let published = &BTreeMap::new();
-        let wanted = Wanted { captured, skipped, via_root, published, server_version };
         // Without an identity it refuses them in any case.
-        wanted.needs_identity()
-            && self.candidate.refused(Part::default(), server_version).next().is_none()
+        needs_identity(&self.settings.skipped)
+            && self.candidate.refused(Part::default(), self.server.version).next().is_none()
     }
 
     fn columns(&self, filters: &mut Filters) -> Option<Vec<String>> {
@@ -238,7 +243,7 @@ impl Settling<'_> {
         condition: &str,
         columns: &Option<Vec<String>>,
         filters: &mut Filters,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<Probed>, Error> {
         let table = &self.candidate.table;
         let key = self.key("where");
         let mut refuse = |cause: String, fix: String| {
@@ -278,7 +283,9 @@ impl Settling<'_> {
         };
         let mut outside =
             probed.columns.iter().filter(|column| !self.facts.common_identity.contains(column));
-        if self.needs_identity()
+        let is_new = self.server.is_start && !self.server.present.has(table);
+        if is_new
+            && self.needs_identity()
             && let Some(column) = outside.next()
         {
             return refuse(
@@ -294,10 +301,12 @@ impl Settling<'_> {
                 ),
             );
         }
-        let present = self.server.present.and_then(|publication| publication.tables.get(table));
+        let Present { main, inserts } = self.server.present;
+        let part = |publication: Option<&'a Publication>| publication?.tables.get(table);
+        let present = part(main).or_else(|| part(inserts));
         let is_there = present.is_some_and(|p| p.condition.as_ref() == Some(&probed.condition));
         // Without a publication, preflight asks for all of it.
-        if !self.settings.manage && self.server.present.is_some() && !is_there {
+        if !self.settings.manage && main.is_some() && !is_there {
             let published =
                 Published { columns: columns.clone(), condition: Some(probed.condition) };
             let change = vec![TableChange { table: table.clone(), published }];
@@ -314,7 +323,7 @@ impl Settling<'_> {
                 change.sql(&self.settings.publication).join("; ") + ";",
             );
         }
-        Ok(Some(probed.condition))
+        Ok(Some(probed))
     }
 }
 

@@ -10,7 +10,7 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use super::Error;
-use super::publication::{Publication, PublicationChange, TableName};
+use super::publication::{Names, Plan, Publication, TableName};
 
 const RIGHTS: &str = include_str!("../../sql/rights.sql");
 const UNREADABLE: &str = include_str!("../../sql/unreadable.sql");
@@ -62,12 +62,12 @@ pub fn no_replication(role: &str) -> Shortfall {
 /// What is about to be done on the server.
 #[derive(Debug)]
 pub struct Intent<'a> {
-    /// The publication's name.
-    pub publication: &'a str,
+    /// The publications' names.
+    pub names: Names<'a>,
     /// The publication as it is.
     pub present: Option<&'a Publication>,
-    /// What is to be done to it.
-    pub change: &'a PublicationChange,
+    /// What is to be done to it, and to the one for inserts.
+    pub plan: &'a Plan,
     /// The slot's name, where it is to be made.
     pub new_slot: Option<&'a str>,
     /// Whether the bridge may make what is missing.
@@ -121,13 +121,14 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
                 .to_owned(),
         );
     }
-    let statements = || intent.change.sql(intent.publication).join("; ") + ";";
-    if intent.change.create {
+    let statements = || intent.plan.sql(intent.names).join("; ") + ";";
+    let change = &intent.plan.main;
+    if change.create {
         need(
             intent.manage,
             format!(
                 "the publication {:?} does not exist, and postgres.manage is false",
-                intent.publication
+                intent.names.main
             ),
             statements(),
         );
@@ -141,20 +142,20 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
         );
     } else if let Some(present) = intent.present
         && intent.manage
-        && !intent.change.is_empty()
+        && !change.is_empty()
     {
         need(
             present.is_owned,
             format!(
                 "the publication {:?} belongs to {:?}, and its tables, filters or operations are not \
                  those that the configuration asks for",
-                intent.publication, present.owner
+                intent.names.main, present.owner
             ),
             statements(),
         );
     }
     if intent.manage {
-        for (table, owner) in &intent.change.not_owned {
+        for (table, owner) in &change.not_owned {
             need(
                 false,
                 format!("only the owner of {table}, {owner:?}, may publish it"),

@@ -46,8 +46,8 @@ const FILTERS_SINCE: u32 = 150_000;
 /// What is to be read.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// The publication.
-    pub publication: &'a str,
+    /// The publication, and the one for inserts.
+    pub publications: [&'a str; 2],
     /// The server's version, as `server_version_num`.
     pub server_version: u32,
     /// The tables that are captured.
@@ -236,7 +236,7 @@ async fn published(
     let failed = |source| Error::Sql { doing: "ask for the published tables", source };
     let has_filters = scope.server_version >= FILTERS_SINCE;
     let query = if has_filters { PUBLISHED_TABLES } else { PUBLISHED_TABLES_14 };
-    let rows = client.query(query, &[&scope.publication]).await.map_err(failed)?;
+    let rows = client.query(query, &[&scope.publications.as_slice()]).await.map_err(failed)?;
     let mut tables = Vec::new();
     for row in rows {
         let name = TableName { schema: row.get(1), name: row.get(2) };

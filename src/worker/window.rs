@@ -295,23 +295,28 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             && !Arc::ptr_eq(known, &relation)
         {
             // What follows in the stream is of that shape.
-            publisher.announce(known, Some(&relation))?;
+            let is_same = window::is_same(known, &relation);
+            publisher.announce(known, (!is_same).then_some(&*relation))?;
         }
         Ok(Ok(closed))
     }
 }
 
 /// The relation by which a chunk's rows are published, known to the publisher: the stream's own,
-/// where that is the same.
+/// where that is the same. Where the key alone is another, the table was given one and nothing was
+/// written to it since; the stream reports that when it describes the table again.
 pub(super) fn announced<L: Lookup>(
     publisher: &mut Publisher<L>,
     relations: &Relations,
     chunk: &Chunk,
 ) -> Result<Arc<Relation>, Halt> {
     let known = relations.by_oid(chunk.relation.oid);
-    if let Some(known) = known.filter(|known| window::is_same(known, &chunk.relation)) {
+    let is_same = known.is_some_and(|known| window::is_same(known, &chunk.relation));
+    if let Some(known) = known.filter(|_| is_same)
+        && known.key_names().eq(chunk.relation.key_names())
+    {
         return Ok(Arc::clone(known));
     }
-    publisher.announce(&chunk.relation, known.map(Arc::as_ref))?;
+    publisher.announce(&chunk.relation, known.filter(|_| !is_same).map(Arc::as_ref))?;
     Ok(Arc::clone(&chunk.relation))
 }

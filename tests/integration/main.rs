@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod application;
 mod attacks;
 mod catalog;
 mod ddl;
@@ -18,6 +19,7 @@ mod generate;
 mod harness;
 mod identity;
 mod inheritance;
+mod insert_only;
 mod line;
 mod load;
 mod login;

@@ -96,7 +96,7 @@ async fn planned(client: &Client, publication: &str, settings: &TableSettings) -
         .get(0);
     let captured = TableFilter::parse(&["*.*".to_owned()], &[]).expect("a pattern");
     let scope = Scope {
-        publication,
+        publications: [publication, ""],
         server_version: u32::try_from(version).expect("positive"),
         captured: &captured,
         is_limited: false,
@@ -302,7 +302,7 @@ async fn what_cannot_be_read_is_told_with_its_reason_and_its_grant() {
         let captured = captured.expect("patterns");
         let settings = TableSettings::default();
         let scope = Scope {
-            publication: "p",
+            publications: ["p", ""],
             server_version: version,
             captured: &captured,
             is_limited: false,

@@ -134,8 +134,14 @@ async fn teardown_asks_first_and_then_drops_slot_and_publication() {
     assert!(!done, "nobody said yes: {text}");
     assert_eq!(slots(&client, &name).await, 1);
 
+    let made = "SELECT count(*) FROM pg_publication WHERE pubname::text IN ($1, $1 || '_inserts')";
+    let made = async || -> i64 {
+        client.query_one(made, &[&format!("rowcast_{name}")]).await.expect("ask").get(0)
+    };
+    assert_eq!(made().await, 2);
     let (done, text) = teardown(&["--yes"]);
     assert!(done, "{text}");
+    assert_eq!(made().await, 0);
     assert_eq!(slots(&client, &name).await, 0);
     assert_eq!(published(&client, &name).await, Vec::<String>::new());
 

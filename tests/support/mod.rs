@@ -23,6 +23,7 @@ pub(crate) mod many_tables;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod relay;
+pub(crate) mod slots;
 pub(crate) mod usage;
 pub(crate) mod witness;
 

@@ -16,11 +16,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use rowcast::lsn::Lsn;
 use rustix::process::Signal;
 use tokio_postgres::{Client, NoTls};
 
 use super::process::{Guarded, User, free_port, pause};
+pub(crate) use super::slots::{confirmed, slot_active, until_confirmed, wal_end};
 use super::{PATIENCE, eventually, run_script, unique};
 
 const SETTINGS: &str = "
@@ -379,15 +379,25 @@ impl PostgresServer {
 
 /// Runs a test on a shared server of each version.
 pub(crate) async fn for_each_postgres(test: impl AsyncFn(&'static PostgresServer)) {
-    for binaries in Binaries::found() {
-        let _blame = NameOnPanic(binaries);
-        test(PostgresServer::shared_of(binaries)).await;
-    }
+    for_those(Binaries::found().iter(), test).await;
+}
+
+/// Runs a test on a shared server of the newest version and of the oldest that can be had.
+pub(crate) async fn for_oldest_and_newest(test: impl AsyncFn(&'static PostgresServer)) {
+    let every = Binaries::every().iter();
+    for_those(every.clone().take(1).chain(every.skip(1).last()), test).await;
 }
 
 /// Runs a test on a shared server of every version that can be had.
 pub(crate) async fn for_every_postgres(test: impl AsyncFn(&'static PostgresServer)) {
-    for binaries in Binaries::every() {
+    for_those(Binaries::every().iter(), test).await;
+}
+
+async fn for_those(
+    versions: impl Iterator<Item = &'static Binaries>,
+    test: impl AsyncFn(&'static PostgresServer),
+) {
+    for binaries in versions {
         let _blame = NameOnPanic(binaries);
         test(PostgresServer::shared_of(binaries)).await;
     }
@@ -478,36 +488,4 @@ pub(crate) async fn connect(url: &str) -> Client {
         tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     tokio::spawn(connection);
     client
-}
-
-/// The end of the WAL: whatever commits from now on does so behind it.
-pub(crate) async fn wal_end(client: &Client) -> Lsn {
-    let end = client.query_one("SELECT pg_current_wal_insert_lsn()::text", &[]).await;
-    end.expect("ask").get::<_, String>(0).parse().expect("an LSN as Postgres prints it")
-}
-
-/// Where the slot of a pipeline is confirmed; none while there is no slot.
-pub(crate) async fn confirmed(client: &Client, pipeline: &str) -> Option<Lsn> {
-    let query = "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1";
-    let slot = client.query_opt(query, &[&format!("rowcast_{pipeline}")]).await.expect("ask")?;
-    let lsn: Option<String> = slot.get(0);
-    lsn.map(|lsn| lsn.parse().expect("an LSN as Postgres prints it"))
-}
-
-/// Waits until the slot of a pipeline is confirmed at `end`, or beyond.
-pub(crate) async fn until_confirmed(client: &Client, pipeline: &str, end: Lsn, deadline: Duration) {
-    eventually(deadline, &format!("{pipeline} to be confirmed at {end}"), async || {
-        confirmed(client, pipeline).await.filter(|&at| at >= end).map(drop)
-    })
-    .await;
-}
-
-/// Waits until a logical slot of this name is read by a walsender.
-pub(crate) async fn slot_active(client: &Client, slot: &str, deadline: Duration) {
-    let query = "SELECT active FROM pg_replication_slots WHERE slot_name = $1";
-    eventually(deadline, &format!("slot {slot} to be active"), async || {
-        let row = client.query_opt(query, &[&slot]).await.expect("ask for the slot")?;
-        row.get::<_, bool>(0).then_some(())
-    })
-    .await;
 }

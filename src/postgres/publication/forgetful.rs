@@ -10,7 +10,9 @@
 
 use tokio_postgres::Client;
 
-use super::{PublicationChange, TableChange, TableName, apply, find, with_ancestors};
+use super::{
+    Names, PATIENCE, Plan, PublicationChange, TableChange, TableName, apply, find, with_ancestors,
+};
 use crate::postgres::Error;
 
 /// The first releases that do not forget, as `server_version_num`.
@@ -30,23 +32,33 @@ pub fn is_forgetful(server_version: u32) -> bool {
 /// When the server refuses it.
 pub async fn remind(
     client: &Client,
-    publication: &str,
+    names: Names<'_>,
     table: &TableName,
     server_version: u32,
 ) -> Result<(), Error> {
     if !is_forgetful(server_version) {
         return Ok(());
     }
-    let Some(present) = find(client, publication, server_version).await? else { return Ok(()) };
-    let listed = with_ancestors(client, table).await?.into_iter().filter_map(|table| {
-        let published = present.tables.get(&table)?.clone();
-        Some(TableChange { table, published })
-    });
-    let change = PublicationChange { alter: listed.collect(), ..PublicationChange::default() };
-    if !present.is_owned || change.is_empty() {
+    let members = with_ancestors(client, table).await?;
+    let change = async |name: &str| {
+        let Some(present) = find(client, name, server_version).await? else {
+            return Ok(PublicationChange::default());
+        };
+        let listed = members.iter().filter(|_| present.is_owned).filter_map(|table| {
+            let published = present.tables.get(table)?.clone();
+            Some(TableChange { table: table.clone(), published })
+        });
+        Ok::<_, Error>(PublicationChange {
+            alter: listed.collect(),
+            ..PublicationChange::default()
+        })
+    };
+    let (main, inserts) = (change(names.main).await?, change(names.inserts).await?);
+    let plan = Plan { main, inserts, ..Plan::default() };
+    if plan.is_empty() {
         return Ok(());
     }
-    apply(client, publication, &change).await
+    apply(client, names, &plan, PATIENCE).await
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@
 //!
 //! One thing must never happen: that a table is published which Postgres would then refuse to
 //! UPDATE or DELETE in, for want of a replica identity, so that the bridge breaks the application.
-//! Such a table is left out and named, unless the configuration names it exactly: for a table that
-//! only ever grows, that is right. Filters that would do the same harm are found in `filters`.
+//! Of such a table only inserts are published, by a second publication that the same slot is read
+//! with (`identity` judges, `plan` decides). Filters are settled in `filters`.
 
 pub mod forgetful;
 mod identity;
@@ -15,16 +15,19 @@ mod plan;
 pub mod streamed;
 
 pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
-pub use self::plan::{PublicationChange, TableChange, Wanted, plan};
+pub use self::plan::{
+    Inserts, Limited, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity, plan,
+};
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use super::Error;
-use crate::config::Operation;
+use crate::config::{Operation, Resolved};
 
 const TABLES: &str = include_str!("../../../sql/tables.sql");
 const TABLE_AND_ANCESTORS: &str = include_str!("../../../sql/table_and_ancestors.sql");
@@ -32,9 +35,20 @@ const TABLE_NAME: &str = include_str!("../../../sql/table_name.sql");
 const PUBLICATION: &str = include_str!("../../../sql/publication.sql");
 const PUBLICATION_TABLES: &str = include_str!("../../../sql/publication_tables.sql");
 const PUBLICATION_TABLES_14: &str = include_str!("../../../sql/publication_tables_14.sql");
+const MAY_CREATE: &str =
+    "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
 const PUBLISHED_PART: &str = include_str!("../../../sql/published_part.sql");
 const PUBLISHED_PART_14: &str = include_str!("../../../sql/published_part_14.sql");
 const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas.sql");
+
+/// How long a change waits for a lock that somebody's ALTER or VACUUM of a table holds. Nobody who
+/// writes rows waits behind it, but who alters the table does. Shorter than `deadlock_timeout`, so
+/// that it is never the application's statement that a deadlock ends.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same after some tries: longer than `deadlock_timeout`, after which an automatic vacuum gives
+/// way.
+pub const LONG_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The first version whose publications can hold whole schemas, column lists and row filters.
 pub(super) const FILTERS_SINCE: u32 = 150_000;
@@ -59,6 +73,29 @@ impl TableName {
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// The names of the two publications.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names<'a> {
+    /// The publication.
+    pub main: &'a str,
+    /// The one for tables of which only inserts are published.
+    pub inserts: &'a str,
+}
+
+impl<'a> Names<'a> {
+    /// As they are configured.
+    #[must_use]
+    pub fn of(settings: &'a Resolved) -> Self {
+        Self { main: &settings.publication, inserts: &settings.inserts_publication }
+    }
+
+    /// Both, for a query.
+    #[must_use]
+    pub const fn both(&self) -> [&'a str; 2] {
+        [self.main, self.inserts]
     }
 }
 
@@ -112,8 +149,47 @@ pub struct Publication {
     pub operations: Vec<Operation>,
     /// Whether changes of partitions are published as their root's.
     pub via_root: bool,
+    /// Whether it publishes stored generated columns without being told so (PostgreSQL 18).
+    pub generated: bool,
     /// The tables it names, and what of each it publishes.
     pub tables: BTreeMap<TableName, Published>,
+    /// The columns that its row filters look at.
+    pub conditions: BTreeMap<TableName, Vec<String>>,
+}
+
+/// The publications, and the tables that they could have.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// The publication.
+    pub main: Option<Publication>,
+    /// The one for inserts.
+    pub inserts: Option<Publication>,
+    /// The tables.
+    pub candidates: Vec<Candidate>,
+    /// Whether the role may create a publication.
+    pub may_create: bool,
+}
+
+impl Survey {
+    /// The publications.
+    #[must_use]
+    pub fn present(&self) -> Present<'_> {
+        Present { main: self.main.as_ref(), inserts: self.inserts.as_ref() }
+    }
+
+    /// What may be done with the publication for inserts, if the stream names it or will.
+    #[must_use]
+    pub fn inserts(&self, is_named: bool) -> Inserts {
+        let may = match &self.inserts {
+            Some(publication) => publication.is_owned && publication.is_by_table,
+            None => self.may_create && self.main.as_ref().is_none_or(|main| main.is_by_table),
+        };
+        match (may, is_named) {
+            (true, true) => Inserts::Used,
+            (true, false) => Inserts::Prepared,
+            (false, _) => Inserts::Untouched,
+        }
+    }
 }
 
 /// The tables that could be published.
@@ -201,9 +277,13 @@ pub async fn find(
     let query =
         if server_version >= FILTERS_SINCE { PUBLICATION_TABLES } else { PUBLICATION_TABLES_14 };
     let tables = client.query(query, &[&name]).await.map_err(failed)?;
+    let named = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
     let table = |row: &tokio_postgres::Row| {
-        let table = TableName { schema: row.get(0), name: row.get(1) };
-        (table, Published { columns: row.get(2), condition: row.get(3) })
+        (named(row), Published { columns: row.get(2), condition: row.get(3) })
+    };
+    let condition = |row: &tokio_postgres::Row| {
+        let columns: Vec<String> = row.get(4);
+        (!columns.is_empty()).then(|| (named(row), columns))
     };
     let operations = Operation::ALL.into_iter().zip(3..);
     Ok(Some(Publication {
@@ -212,57 +292,76 @@ pub async fn find(
         owner: row.get(2),
         operations: operations.filter(|(_, at)| row.get(*at)).map(|(found, _)| found).collect(),
         via_root: row.get(7),
+        generated: row.get(8),
         tables: tables.iter().map(table).collect(),
+        conditions: tables.iter().filter_map(condition).collect(),
     }))
 }
 
-/// What a publication has of a table, in effect and by whatever way; none where it does not have it.
+/// What the publications have of a table, in effect and by whatever way; none if they do not have it.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn part(
     client: &Client,
-    name: &str,
+    names: Names<'_>,
     table: &TableName,
     server_version: u32,
 ) -> Result<Option<Published>, Error> {
     let failed = |source| Error::Sql { doing: "ask for a table of the publication", source };
     let query = if server_version >= FILTERS_SINCE { PUBLISHED_PART } else { PUBLISHED_PART_14 };
-    let found = client.query_opt(query, &[&name, &table.schema, &table.name]).await;
+    let names = names.both();
+    let found = client.query_opt(query, &[&names.as_slice(), &table.schema, &table.name]).await;
     let part = |row: tokio_postgres::Row| Published { columns: row.get(0), condition: row.get(1) };
     Ok(found.map_err(failed)?.map(part))
 }
 
-/// The publication and the tables that it could have, as of one moment: a table that is renamed
+/// The publications and the tables that they could have, as of one moment: a table that is renamed
 /// between two looks is neither new nor gone.
 ///
 /// # Errors
 /// When a query fails; the client is in a failed transaction then, and not to be used any more.
 pub async fn survey(
     client: &Client,
-    name: &str,
+    names: Names<'_>,
     server_version: u32,
-) -> Result<(Option<Publication>, Vec<Candidate>), Error> {
+) -> Result<Survey, Error> {
     let failed = |source| Error::Sql { doing: "look at the publication", source };
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     client.batch_execute(begin).await.map_err(failed)?;
-    let publication = find(client, name, server_version).await?;
+    let main = find(client, names.main, server_version).await?;
+    let inserts = find(client, names.inserts, server_version).await?;
     let candidates = candidates(client).await?;
+    let may_create = client.query_one(MAY_CREATE, &[]).await.map_err(failed)?.get(0);
     client.batch_execute("COMMIT").await.map_err(failed)?;
-    Ok((publication, candidates))
+    Ok(Survey { main, inserts, candidates, may_create })
 }
 
-/// Carries a change out, as a whole or not at all.
+/// Carries a plan out, as a whole or not at all. A lock that a table's ALTER or VACUUM holds is waited
+/// for no longer than `patience`.
 ///
 /// # Errors
-/// When the server refuses it.
-pub async fn apply(client: &Client, name: &str, change: &PublicationChange) -> Result<(), Error> {
-    let statements = change.sql(name).join("; ");
+/// When the server refuses it; [`lock_is_taken`] says whether for want of a lock.
+pub async fn apply(
+    client: &Client,
+    names: Names<'_>,
+    plan: &Plan,
+    patience: Duration,
+) -> Result<(), Error> {
     // Several statements in one simple query are one transaction.
+    let mut statements = vec![format!("SET LOCAL lock_timeout = {}", patience.as_millis())];
+    statements.extend(plan.sql(names));
     client
-        .batch_execute(&statements)
+        .batch_execute(&statements.join("; "))
         .await
         .map_err(|source| Error::Sql { doing: "change the publication", source })
+}
+
+/// Whether a change failed because somebody else holds a lock.
+#[must_use]
+pub fn lock_is_taken(error: &Error) -> bool {
+    // lock_not_available, and deadlock_detected.
+    matches!(error.sqlstate(), Some("55P03" | "40P01"))
 }
 
 /// Drops a publication; one that is not there is no error.

@@ -1,15 +1,22 @@
-//! What must be done to the publication, as SQL; pure.
+//! What must be done to the publications, as SQL; pure.
 //!
-//! A table whose columns or rows change is taken out and put in again in the same transaction, so
-//! that no change falls between the two. The server applies a publication as it stood when a change
-//! was made: what is altered now holds for what is written from now on.
+//! | a table that is captured | is in |
+//! |---|---|
+//! | which Postgres would update and delete in, once published so | the publication |
+//! | which it would refuse to (`identity`) | the one for inserts, so that the application works on |
+//! | the same, and that one can't be used, or not yet | none; it is named |
+//!
+//! A table is in one of the two at most. One whose columns or rows change, or that goes from one to
+//! the other, is taken out and put in again in the same transaction, so that no change falls between
+//! the two. The server applies a publication as it stood when a change was made: what is altered now
+//! holds for what is written from now on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use postgres_protocol::escape::escape_identifier;
 
-use super::{Candidate, Part, Publication, Published, TableName};
+use super::{Candidate, Names, Part, Publication, Published, TableName};
 use crate::config::{Operation, TableFilter};
 
 /// What is asked for.
@@ -23,8 +30,23 @@ pub struct Wanted<'a> {
     pub via_root: bool,
     /// The tables of which not everything is published.
     pub published: &'a BTreeMap<TableName, Published>,
+    /// The columns that row filters look at.
+    pub conditions: &'a BTreeMap<TableName, Vec<String>>,
     /// The server's version, as `server_version_num`.
     pub server_version: u32,
+    /// What may be done with the publication for inserts.
+    pub inserts: Inserts,
+}
+
+/// What may be done with the publication for inserts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserts {
+    /// It may be created and altered, and the stream has what it publishes.
+    Used,
+    /// It may be created and altered, but the stream does not name it yet: no table is put into it.
+    Prepared,
+    /// It may not be created, or not altered: it stays as it is.
+    Untouched,
 }
 
 impl Wanted<'_> {
@@ -32,12 +54,18 @@ impl Wanted<'_> {
     /// tables without an identity.
     #[must_use]
     pub fn needs_identity(&self) -> bool {
-        [Operation::Update, Operation::Delete].iter().any(|needy| !self.skipped.contains(needy))
+        needs_identity(self.skipped)
     }
 
-    fn operations(&self) -> Vec<Operation> {
-        Operation::ALL.into_iter().filter(|operation| !self.skipped.contains(operation)).collect()
+    fn operations(&self, of: &[Operation]) -> Vec<Operation> {
+        of.iter().copied().filter(|operation| !self.skipped.contains(operation)).collect()
     }
+}
+
+/// Whether the server needs to know old rows, where these operations are left out.
+#[must_use]
+pub fn needs_identity(skipped: &[Operation]) -> bool {
+    [Operation::Update, Operation::Delete].iter().any(|needy| !skipped.contains(needy))
 }
 
 /// A table with what is to be published of it.
@@ -82,7 +110,7 @@ impl fmt::Display for TableChange {
     }
 }
 
-/// What must be done so that the right tables are published.
+/// What must be done to one publication.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicationChange {
     /// There is none yet.
@@ -97,8 +125,6 @@ pub struct PublicationChange {
     pub alter: Vec<TableChange>,
     /// Tables to take out.
     pub remove: Vec<TableName>,
-    /// Tables that match and are left out, because publishing them would break UPDATE and DELETE.
-    pub without_identity: Vec<TableName>,
     /// Tables to put in that the role does not own, with their owners.
     pub not_owned: Vec<(TableName, String)>,
 }
@@ -147,292 +173,267 @@ impl PublicationChange {
         let changes = [set, tables("DROP", &removed), tables("ADD", &added)];
         changes.into_iter().flatten().collect()
     }
+
+    /// Forgets all that is not about these tables.
+    fn limit(&mut self, is_meant: impl Fn(&TableName) -> bool) {
+        (self.create, self.operations, self.via_root) = (false, None, None);
+        self.add.retain(|change| is_meant(&change.table));
+        self.alter.retain(|change| is_meant(&change.table));
+        self.remove.retain(|table| is_meant(table));
+        self.not_owned.retain(|(table, _)| is_meant(table));
+    }
+
+    /// The options that differ from what is asked for.
+    fn options(&mut self, present: Option<&Publication>, operations: Vec<Operation>, root: bool) {
+        self.create = present.is_none();
+        if present.is_none_or(|publication| publication.operations != operations) {
+            self.operations = Some(operations);
+        }
+        if present.is_none_or(|publication| publication.via_root != root) {
+            self.via_root = Some(root);
+        }
+    }
+
+    /// Has it hold a table so. Returns whether that takes nothing that only its owner may do.
+    fn hold(&mut self, present: Option<&Publication>, change: TableChange) -> bool {
+        match present.and_then(|publication| publication.tables.get(&change.table)) {
+            Some(as_it_is) if *as_it_is == change.published => return true,
+            Some(_) => self.alter.push(change),
+            None => self.add.push(change),
+        }
+        false
+    }
+
+    /// Has it hold nothing but these.
+    fn keep(&mut self, present: Option<&Publication>, kept: &BTreeSet<&TableName>) {
+        if let Some(publication) = present {
+            let tables = publication.tables.keys();
+            self.remove = tables.filter(|table| !kept.contains(table)).cloned().collect();
+        }
+    }
+}
+
+/// A table of which not all that is asked for is published, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited {
+    /// The table.
+    pub table: TableName,
+    /// Why Postgres would refuse to update or delete its rows, and of which partition.
+    pub cause: String,
+    /// What changes that, safest first.
+    pub fix: String,
+}
+
+impl fmt::Display for Limited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.table, self.cause)
+    }
+}
+
+/// What must be done so that the right tables are published.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// To the publication.
+    pub main: PublicationChange,
+    /// To the one for inserts.
+    pub inserts: PublicationChange,
+    /// Tables of which only inserts (and truncates) are captured.
+    pub insert_only: Vec<Limited>,
+    /// Tables that match and are left out, because publishing them would break UPDATE and DELETE.
+    pub left_out: Vec<Limited>,
+    /// Tables in the publication as it is, in which Postgres refuses to update or delete now.
+    pub harmed: Vec<Limited>,
+}
+
+impl Plan {
+    /// Whether all is as it should be.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.main.is_empty() && self.inserts.is_empty()
+    }
+
+    /// The statements that carry it out, as one transaction.
+    #[must_use]
+    pub fn sql(&self, names: Names<'_>) -> Vec<String> {
+        let mut statements = self.main.sql(names.main);
+        if !self.inserts.is_empty() {
+            statements.extend(self.inserts.sql(names.inserts));
+        }
+        statements
+    }
+
+    /// The same, to be pasted.
+    #[must_use]
+    pub fn script(&self, names: Names<'_>) -> String {
+        format!("BEGIN; {}; COMMIT;", self.sql(names).join("; "))
+    }
+
+    /// What of it is about these tables alone.
+    #[must_use]
+    pub fn limited_to(mut self, is_meant: impl Fn(&TableName) -> bool) -> Self {
+        self.main.limit(&is_meant);
+        self.inserts.limit(&is_meant);
+        self
+    }
+
+    /// Tables of which changes will be captured that were not so far, and so rows may be missing:
+    /// new ones, and those whose updates and deletes are captured again.
+    #[must_use]
+    pub fn gains(&self) -> Vec<TableName> {
+        let inserts =
+            self.inserts.add.iter().filter(|added| !self.main.remove.contains(&added.table));
+        self.main.add.iter().chain(inserts).map(|added| added.table.clone()).collect()
+    }
+
+    /// Tables in the publication that have lost, or are about to lose, their updates: the application
+    /// waits for what is planned of them.
+    #[must_use]
+    pub fn urgent(&self) -> BTreeSet<TableName> {
+        let limited = self.insert_only.iter().chain(&self.left_out);
+        let leaving = limited.filter(|limited| self.main.remove.contains(&limited.table));
+        leaving.chain(&self.harmed).map(|limited| limited.table.clone()).collect()
+    }
+
+    /// Takes out what gains changes, and returns these tables; what is in a publication stays there.
+    pub fn put_off_gains(&mut self) -> Vec<TableName> {
+        let gains = self.gains();
+        for change in [&mut self.main, &mut self.inserts] {
+            change.add.retain(|added| !gains.contains(&added.table));
+            change.remove.retain(|table| !gains.contains(table));
+        }
+        gains
+    }
+}
+
+/// The publications as they are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Present<'a> {
+    /// The publication.
+    pub main: Option<&'a Publication>,
+    /// The one for inserts.
+    pub inserts: Option<&'a Publication>,
+}
+
+impl Present<'_> {
+    /// Whether a table is in one of the two.
+    #[must_use]
+    pub fn has(&self, table: &TableName) -> bool {
+        let both = [self.main, self.inserts];
+        both.into_iter().flatten().any(|publication| publication.tables.contains_key(table))
+    }
 }
 
 /// What must change so that exactly what is wanted is published.
 #[must_use]
-pub fn plan(
-    candidates: &[Candidate],
-    wanted: &Wanted<'_>,
-    present: Option<&Publication>,
-) -> PublicationChange {
-    let mut change = PublicationChange { create: present.is_none(), ..Default::default() };
-    if present.is_some_and(|publication| !publication.is_by_table) {
-        return change;
+pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let captured = candidates.iter().filter(|candidate| {
+        wanted.captured.matches(&candidate.table.schema, &candidate.table.name)
+    });
+    if present.main.is_some_and(|publication| !publication.is_by_table) {
+        // It is not ours to change.
+        plan.harmed = captured.filter_map(|candidate| harm(candidate, wanted, present)).collect();
+        return plan;
     }
-    let operations = wanted.operations();
-    if present.is_none_or(|publication| publication.operations != operations) {
-        change.operations = Some(operations);
+    plan.main.options(present.main, wanted.operations(&Operation::ALL), wanted.via_root);
+    if wanted.inserts != Inserts::Untouched {
+        let operations = wanted.operations(&[Operation::Insert, Operation::Truncate]);
+        plan.inserts.options(present.inserts, operations, wanted.via_root);
     }
-    if present.is_none_or(|publication| publication.via_root != wanted.via_root) {
-        change.via_root = Some(wanted.via_root);
-    }
-    let mut kept = BTreeSet::new();
-    for candidate in candidates {
-        let TableName { schema, name } = &candidate.table;
-        if !wanted.captured.matches(schema, name) {
+    let (mut in_main, mut in_inserts) = (BTreeSet::new(), BTreeSet::new());
+    for candidate in captured {
+        let table = &candidate.table;
+        let published = wanted.published.get(table).cloned().unwrap_or_default();
+        if present.main.is_some_and(|main| main.tables.contains_key(table)) {
+            plan.harmed.extend(harm(candidate, wanted, present));
+        }
+        let part = Part {
+            columns: published.columns.as_deref(),
+            condition: wanted.conditions.get(table).map(Vec::as_slice).unwrap_or_default(),
+            generated: present.main.is_some_and(|main| main.generated),
+        };
+        let limited = wanted
+            .needs_identity()
+            .then(|| limited(candidate, part, wanted.server_version))
+            .flatten()
+            .or_else(|| kept_back(candidate, present));
+        let change = TableChange { table: table.clone(), published };
+        let Some(limited) = limited else {
+            in_main.insert(table);
+            if !plan.main.hold(present.main, change) && !candidate.is_owned {
+                plan.main.not_owned.push((table.clone(), candidate.owner.clone()));
+            }
             continue;
-        }
-        let breaks = wanted.needs_identity()
-            && candidate.refused(Part::default(), wanted.server_version).next().is_some();
-        if breaks && !wanted.captured.names_exactly(schema, name) {
-            change.without_identity.push(candidate.table.clone());
-            continue;
-        }
-        kept.insert(&candidate.table);
-        let published = wanted.published.get(&candidate.table).cloned().unwrap_or_default();
-        let table = TableChange { table: candidate.table.clone(), published };
-        match present.and_then(|publication| publication.tables.get(&candidate.table)) {
-            Some(as_it_is) if *as_it_is == table.published => continue,
-            Some(_) => change.alter.push(table),
-            None => change.add.push(table),
-        }
-        if !candidate.is_owned {
-            change.not_owned.push((candidate.table.clone(), candidate.owner.clone()));
+        };
+        let is_there = present.inserts.is_some_and(|inserts| inserts.tables.contains_key(table));
+        let may_alter = wanted.inserts != Inserts::Untouched && candidate.is_owned;
+        let may_come = wanted.inserts == Inserts::Used && may_alter;
+        if is_there || may_come {
+            in_inserts.insert(table);
+            if may_alter {
+                plan.inserts.hold(present.inserts, change);
+            }
+            plan.insert_only.push(limited);
+        } else {
+            plan.left_out.push(limited);
         }
     }
-    if let Some(publication) = present {
-        let tables = publication.tables.keys();
-        change.remove = tables.filter(|table| !kept.contains(table)).cloned().collect();
+    plan.main.keep(present.main, &in_main);
+    if wanted.inserts != Inserts::Untouched {
+        plan.inserts.keep(present.inserts, &in_inserts);
     }
-    change
+    plan
+}
+
+/// Why Postgres refuses to update or delete rows of a table, published as it is, if it does.
+fn harm(candidate: &Candidate, wanted: &Wanted<'_>, present: Present<'_>) -> Option<Limited> {
+    let main = present.main?;
+    let updates = [Operation::Update, Operation::Delete];
+    if !updates.iter().any(|operation| main.operations.contains(operation)) {
+        return None;
+    }
+    let table = &candidate.table;
+    let part = Part {
+        columns: main.tables.get(table).and_then(|published| published.columns.as_deref()),
+        condition: main.conditions.get(table).map(Vec::as_slice).unwrap_or_default(),
+        generated: main.generated,
+    };
+    limited(candidate, part, wanted.server_version)
+}
+
+/// Why a table can't be published with its updates and deletes, if it can't.
+fn limited(candidate: &Candidate, part: Part<'_>, server_version: u32) -> Option<Limited> {
+    let mut refused = candidate.refused(part, server_version);
+    let (leaf, why) = refused.next()?;
+    let others = refused.count();
+    let of = match leaf.table == candidate.table {
+        true => String::new(),
+        false => format!("partition {}: ", leaf.table),
+    };
+    let (more, each) = match others {
+        0 => (String::new(), ""),
+        others => (format!(" (and {others} more)"), " (of each of these partitions)"),
+    };
+    Some(Limited {
+        table: candidate.table.clone(),
+        cause: format!("{of}{why}{more}"),
+        fix: leaf.fix(server_version) + each,
+    })
+}
+
+/// Why a table stays in the publication for inserts though it could leave it.
+fn kept_back(candidate: &Candidate, present: Present<'_>) -> Option<Limited> {
+    let has = |publication: Option<&Publication>| {
+        publication.is_some_and(|publication| publication.tables.contains_key(&candidate.table))
+    };
+    let owner = &candidate.owner;
+    (!candidate.is_owned && has(present.inserts) && !has(present.main)).then(|| Limited {
+        table: candidate.table.clone(),
+        cause: format!("only its owner, {owner:?}, may publish its updates and deletes too"),
+        fix: format!("GRANT {} to the role of rowcast", escape_identifier(owner)),
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::postgres::publication::Leaf;
-
-    const VERSION: u32 = 180_000;
-    const SKIPPED: &[Operation] = &[Operation::Truncate];
-
-    fn name(text: &str) -> TableName {
-        let (schema, name) = text.split_once('.').unwrap();
-        TableName { schema: schema.to_owned(), name: name.to_owned() }
-    }
-
-    fn candidate(text: &str) -> Candidate {
-        let table = name(text);
-        let index = Some(vec!["id".to_owned()]);
-        let leaf = Leaf { table: table.clone(), has_rows: true, index, ..Leaf::default() };
-        Candidate { oid: 1, table, is_owned: true, owner: "app".to_owned(), leaves: vec![leaf] }
-    }
-
-    fn keyless(text: &str) -> Candidate {
-        let mut keyless = candidate(text);
-        keyless.leaves[0].index = None;
-        keyless
-    }
-
-    fn filter(include: &[&str]) -> TableFilter {
-        let include: Vec<String> = include.iter().map(|&text| text.to_owned()).collect();
-        TableFilter::parse(&include, &[]).unwrap()
-    }
-
-    fn publication(tables: &[&str]) -> Publication {
-        Publication {
-            is_by_table: true,
-            is_owned: true,
-            owner: "app".to_owned(),
-            operations: vec![Operation::Insert, Operation::Update, Operation::Delete],
-            via_root: true,
-            tables: tables.iter().map(|text| (name(text), Published::default())).collect(),
-        }
-    }
-
-    fn part(columns: &[&str], condition: Option<&str>) -> Published {
-        let columns = columns.iter().map(|&column| column.to_owned()).collect();
-        Published { columns: Some(columns), condition: condition.map(str::to_owned) }
-    }
-
-    fn planned(
-        candidates: &[Candidate],
-        include: &[&str],
-        published: &[(&str, Published)],
-        present: Option<&Publication>,
-    ) -> PublicationChange {
-        let published = published.iter().map(|(table, part)| (name(table), part.clone()));
-        let wanted = Wanted {
-            captured: &filter(include),
-            skipped: SKIPPED,
-            via_root: true,
-            published: &published.collect(),
-            server_version: VERSION,
-        };
-        plan(candidates, &wanted, present)
-    }
-
-    #[test]
-    fn a_first_publication_names_the_matching_tables() {
-        let all = [candidate("public.rides"), candidate("audit.log")];
-        let change = planned(&all, &["public.*"], &[], None);
-        assert_eq!(
-            change.sql("p"),
-            [
-                r#"CREATE PUBLICATION "p" FOR TABLE ONLY "public"."rides" WITH (publish_via_partition_root = true, publish = 'insert, update, delete')"#
-            ]
-        );
-    }
-
-    #[test]
-    fn a_changed_set_is_dropped_and_added_by_name() {
-        let all = [candidate("public.rides"), candidate("public.O\"Hare")];
-        let present = publication(&["public.rides", "public.zones"]);
-        let change = planned(&all, &["*.*"], &[], Some(&present));
-        assert_eq!(
-            change.sql("p"),
-            [
-                r#"ALTER PUBLICATION "p" DROP TABLE ONLY "public"."zones""#,
-                r#"ALTER PUBLICATION "p" ADD TABLE ONLY "public"."O""Hare""#
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_right_already_is_left_alone() {
-        let all = [candidate("public.rides")];
-        let change = planned(&all, &["*.*"], &[], Some(&publication(&["public.rides"])));
-        assert!(change.is_empty() && change.sql("p").is_empty());
-        let for_all = Publication { is_by_table: false, ..publication(&[]) };
-        assert!(planned(&all, &["*.*"], &[], Some(&for_all)).is_empty());
-    }
-
-    #[test]
-    fn a_table_whose_updates_would_be_refused_is_left_out_unless_named_exactly() {
-        let all = [keyless("public.log")];
-        let by_glob = planned(&all, &["public.*"], &[], None);
-        assert_eq!((by_glob.add.len(), by_glob.without_identity.len()), (0, 1));
-        let by_name = planned(&all, &["public.log"], &[], None);
-        assert_eq!((by_name.add.len(), by_name.without_identity.len()), (1, 0));
-        // Postgres refuses nothing where it need not tell the old row.
-        let wanted = Wanted {
-            captured: &filter(&["public.*"]),
-            skipped: &[Operation::Update, Operation::Delete],
-            via_root: true,
-            published: &BTreeMap::new(),
-            server_version: VERSION,
-        };
-        let change = plan(&all, &wanted, None);
-        assert_eq!((change.add.len(), change.without_identity.len()), (1, 0));
-        assert!(change.sql("p")[0].contains("publish = 'insert, truncate'"));
-    }
-
-    #[test]
-    fn columns_and_rows_are_published_as_asked_and_changed_in_one_go() {
-        let all = [candidate("public.rides"), candidate("public.zones")];
-        let wanted = [("public.rides", part(&["id", "Fare"], Some("(id > 5)")))];
-        let create = planned(&all, &["*.*"], &wanted, None);
-        assert!(create.sql("p")[0].contains(
-            r#"FOR TABLE ONLY "public"."rides" ("id", "Fare") WHERE ((id > 5)), ONLY "public"."zones" WITH"#
-        ));
-
-        let mut present = publication(&["public.rides", "public.zones"]);
-        let change = planned(&all, &["*.*"], &wanted, Some(&present));
-        assert_eq!(change.alter[0].to_string(), "public.rides (id, Fare) where (id > 5)");
-        assert_eq!(
-            change.sql("p"),
-            [
-                r#"ALTER PUBLICATION "p" DROP TABLE ONLY "public"."rides""#,
-                r#"ALTER PUBLICATION "p" ADD TABLE ONLY "public"."rides" ("id", "Fare") WHERE ((id > 5))"#
-            ]
-        );
-        present.tables.insert(name("public.rides"), wanted[0].1.clone());
-        assert!(planned(&all, &["*.*"], &wanted, Some(&present)).is_empty());
-        // Taken out of the configuration, a filter is taken out of the publication.
-        let back = planned(&all, &["*.*"], &[], Some(&present)).sql("p");
-        assert_eq!(back[1], r#"ALTER PUBLICATION "p" ADD TABLE ONLY "public"."rides""#);
-    }
-
-    #[test]
-    fn the_operations_are_set_where_they_differ() {
-        let all = [candidate("public.rides")];
-        let mut present = publication(&["public.rides"]);
-        present.operations = Operation::ALL.to_vec();
-        let change = planned(&all, &["*.*"], &[], Some(&present));
-        assert_eq!(
-            change.sql("p"),
-            [r#"ALTER PUBLICATION "p" SET (publish = 'insert, update, delete')"#]
-        );
-        present.via_root = false;
-        let change = planned(&all, &["*.*"], &[], Some(&present));
-        assert_eq!(
-            change.sql("p"),
-            [
-                r#"ALTER PUBLICATION "p" SET (publish_via_partition_root = true, publish = 'insert, update, delete')"#
-            ]
-        );
-    }
-
-    /// A publication that is changed as planned, by a model of what the statements do.
-    fn carried_out(present: Option<Publication>, change: &PublicationChange) -> Publication {
-        let mut publication = present.unwrap_or_else(|| publication(&[]));
-        if let Some(operations) = &change.operations {
-            publication.operations.clone_from(operations);
-        }
-        publication.via_root = change.via_root.unwrap_or(publication.via_root);
-        for table in change.remove.iter().chain(change.alter.iter().map(|change| &change.table)) {
-            assert!(publication.tables.remove(table).is_some(), "{table} is in it");
-        }
-        for TableChange { table, published } in change.add.iter().chain(&change.alter) {
-            assert_eq!(publication.tables.insert(table.clone(), published.clone()), None);
-        }
-        publication
-    }
-
-    use proptest::prelude::*;
-
-    fn any_part() -> impl Strategy<Value = Published> {
-        let columns =
-            proptest::option::of(proptest::sample::subsequence(vec!["a", "b", "c"], 1..3));
-        (columns, proptest::option::of("[xyz]")).prop_map(|(columns, condition)| Published {
-            columns: columns.map(|list| list.into_iter().map(str::to_owned).collect()),
-            condition,
-        })
-    }
-
-    fn any_tables() -> impl Strategy<Value = BTreeMap<TableName, Published>> {
-        let table = proptest::sample::select(vec!["public.a", "public.b", "audit.a", "audit.b"]);
-        proptest::collection::btree_map(table.prop_map(name), any_part(), 0..4)
-    }
-
-    fn any_operations() -> impl Strategy<Value = Vec<Operation>> {
-        proptest::sample::subsequence(Operation::ALL.to_vec(), 0..4)
-    }
-
-    proptest! {
-        #[test]
-        fn one_change_leads_from_any_publication_to_the_wanted_one(
-            before in proptest::option::of((any_tables(), any_operations(), any::<bool>())),
-            existing in proptest::sample::subsequence(
-                vec!["public.a", "public.b", "audit.a", "audit.b"], 0..=4),
-            published in any_tables(),
-            skipped in any_operations(),
-            via_root: bool,
-        ) {
-            let all: Vec<Candidate> = existing.iter().map(|text| candidate(text)).collect();
-            let present = before.map(|(tables, operations, via_root)| Publication {
-                tables, operations, via_root, ..publication(&[])
-            });
-            let captured = filter(&["public.*"]);
-            let wanted =
-                Wanted {
-                    captured: &captured, skipped: &skipped, via_root, published: &published,
-                    server_version: VERSION,
-                };
-            let change = plan(&all, &wanted, present.as_ref());
-            let after = carried_out(present, &change);
-            prop_assert_eq!(&after.operations, &wanted.operations());
-            prop_assert_eq!(after.via_root, via_root);
-            let expected: BTreeMap<TableName, Published> = all.iter()
-                .filter(|candidate| candidate.table.schema == "public")
-                .map(|candidate| candidate.table.clone())
-                .map(|table| {
-                    let part = published.get(&table).cloned().unwrap_or_default();
-                    (table, part)
-                })
-                .collect();
-            prop_assert_eq!(&after.tables, &expected);
-            prop_assert!(plan(&all, &wanted, Some(&after)).is_empty());
-        }
-    }
-}
+#[path = "plan_tests.rs"]
+mod tests;

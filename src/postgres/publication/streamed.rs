@@ -3,7 +3,7 @@
 
 use tokio_postgres::Client;
 
-use super::{FILTERS_SINCE, TableName};
+use super::{FILTERS_SINCE, Names, TableName};
 use crate::postgres::Error;
 
 const STREAMED_TABLES: &str = include_str!("../../../sql/streamed_tables.sql");
@@ -22,19 +22,19 @@ pub struct Streamed {
     pub root: TableName,
 }
 
-/// The tables whose changes a publication has, by whatever way.
+/// The tables whose changes the publications have, by whatever way.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn in_effect(
     client: &Client,
-    publication: &str,
+    names: Names<'_>,
     server_version: u32,
 ) -> Result<Vec<Streamed>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the published tables", source };
     let query =
         if server_version >= FILTERS_SINCE { PUBLISHED_TABLES } else { PUBLISHED_TABLES_14 };
-    let rows = client.query(query, &[&publication]).await.map_err(failed)?;
+    let rows = client.query(query, &[&names.both().as_slice()]).await.map_err(failed)?;
     let streamed = |row: &tokio_postgres::Row| {
         let table = TableName { schema: row.get(1), name: row.get(2) };
         Streamed { oid: row.get(0), root: table.clone(), table }

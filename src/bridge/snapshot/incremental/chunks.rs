@@ -7,7 +7,7 @@ use super::requests::what_is_missing;
 use super::source::Reader;
 use super::task::{Failure, Pending};
 use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
-use crate::postgres::publication::{self, TableName};
+use crate::postgres::publication::{self, Names, TableName};
 use crate::postgres::{self, Error, search_path};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
@@ -120,8 +120,8 @@ impl Coordinator {
         let client = catalog.client().await?;
         let server_version = postgres::client::server_version(client).await?;
         let table = TableName { schema: schema.clone(), name: name.clone() };
-        let publication = &self.settings.publication;
-        let published = publication::part(client, publication, &table, server_version).await?;
+        let names = Names::of(&self.settings);
+        let published = publication::part(client, names, &table, server_version).await?;
         let Some(published) = published else {
             return Err(Failure::Gone("it is not in the publication any more".to_owned()));
         };

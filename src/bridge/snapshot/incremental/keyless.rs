@@ -25,6 +25,7 @@ use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
 use crate::checkpoint::{LeafProgress, PageProgress, TableProgress, TableSnapshot};
 use crate::config::{TableFilter, exactly};
+use crate::postgres::publication::Names;
 use crate::postgres::{self, Error, search_path};
 use crate::snapshot::exchange::{Brought, Hold};
 use crate::snapshot::missing::shown_rows;
@@ -176,7 +177,7 @@ impl Coordinator {
         let captured = captured.map_err(|fault| Failure::Never(fault.to_string()))?;
         let client = self.source.client().await?;
         let scope = Scope {
-            publication: &self.settings.publication,
+            publications: Names::of(&self.settings).both(),
             server_version: postgres::client::server_version(client).await?,
             captured: &captured,
             is_limited: true,

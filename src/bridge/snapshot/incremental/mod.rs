@@ -42,6 +42,7 @@ use tokio::sync::watch;
 use self::source::Source;
 use self::task::{Failure, Task};
 use crate::admin::LeftOutList;
+use crate::bridge::second::Second;
 use crate::bridge::{Bridge, setup};
 use crate::checkpoint::Snapshots;
 use crate::config::Resolved;
@@ -63,6 +64,8 @@ const SHOWN: usize = 100;
 /// Takes snapshots beside one session's stream.
 pub(in crate::bridge) struct Coordinator {
     settings: Resolved,
+    /// Whether the stream names the publication for inserts.
+    second: Arc<Second>,
     source: Source,
     control: Arc<Control>,
     book: Arc<Book>,
@@ -92,6 +95,7 @@ impl Coordinator {
         let mut coordinator = Self {
             source: Source::new(&bridge.conninfo, setup::connect_options(&settings)),
             settings,
+            second: Arc::clone(&bridge.second),
             control: Arc::clone(&bridge.control),
             book: Arc::clone(&bridge.progress),
             metrics: Arc::clone(&bridge.metrics),

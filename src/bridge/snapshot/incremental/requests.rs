@@ -6,12 +6,12 @@ use tokio_postgres::Client;
 use super::Coordinator;
 use super::task::{Failure, Task};
 use crate::admin::LeftOutReason;
-use crate::bridge::setup;
+use crate::bridge::publishing;
 use crate::checkpoint::{KeyProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
 use crate::config::TableFilter;
 use crate::error::Error;
 use crate::postgres;
-use crate::postgres::publication::{self, TableName, forgetful, streamed};
+use crate::postgres::publication::{self, Names, TableName, forgetful, streamed};
 use crate::snapshot::missing::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table;
@@ -268,7 +268,8 @@ impl Coordinator {
             && !matches!(task.snapshot.progress, TableProgress::Keys(_));
         let client = self.source.client().await?;
         if !is_published {
-            is_new |= setup::publish_table(client, &self.settings, &name).await?;
+            let is_named = self.second.is_named();
+            is_new |= publishing::publish_table(client, &self.settings, is_named, &name).await?;
             is_published = true;
             if is_new {
                 waits_for = Some(next_xid(client).await?);
@@ -291,7 +292,7 @@ impl Coordinator {
         }
         if self.settings.manage {
             let version = postgres::client::server_version(client).await?;
-            forgetful::remind(client, &self.settings.publication, &name, version).await?;
+            forgetful::remind(client, Names::of(&self.settings), &name, version).await?;
         }
         if let Some(task) = self.tasks.get_mut(at) {
             task.waits_for = None;

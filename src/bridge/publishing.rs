@@ -1,0 +1,349 @@
+//! What is published, brought in line with the configuration: all of it at the start and at each look,
+//! and single tables when they are altered, or when their rows are to be read.
+
+use tokio_postgres::Client;
+
+use super::Bridge;
+use crate::admin::{LimitedTable, Limits};
+use crate::config::Resolved;
+use crate::error::{self, Error};
+use crate::postgres::filters::{self, Filters, Server};
+use crate::postgres::preflight::Shortfall;
+use crate::postgres::publication::{
+    self, Inserts, LONG_PATIENCE, Limited, Names, PATIENCE, Plan, Publication, Survey, TableName,
+    Wanted,
+};
+use crate::postgres::{self, client};
+
+/// What is to be done, and what it was decided by.
+pub(super) struct Look {
+    pub(super) survey: Survey,
+    pub(super) filters: Filters,
+    pub(super) plan: Plan,
+    pub(super) version: u32,
+}
+
+/// Plans what is to be done. `is_named` is whether the stream has the publication for inserts.
+///
+/// # Errors
+/// When the server can't be asked.
+pub(super) async fn plan(
+    client: &Client,
+    settings: &Resolved,
+    survey: Survey,
+    is_named: bool,
+    is_start: bool,
+) -> Result<Look, postgres::Error> {
+    let version = client::server_version(client).await?;
+    let mut survey = survey;
+    let inserts = if may_alter(settings, &survey) {
+        survey.inserts(is_named)
+    } else {
+        // What is planned is what a DBA is told to do, who may do all of it.
+        survey.candidates.iter_mut().for_each(|candidate| candidate.is_owned = true);
+        Inserts::Used
+    };
+    let server = Server { version, present: survey.present(), is_start };
+    let filters = filters::settle(client, settings, &survey.candidates, server).await?;
+    let wanted = wanted(settings, &filters, version, inserts);
+    let plan = publication::plan(&survey.candidates, &wanted, survey.present());
+    Ok(Look { survey, filters, plan, version })
+}
+
+/// Whether the publication is rowcast's to alter, or to create.
+pub(super) fn may_alter(settings: &Resolved, survey: &Survey) -> bool {
+    settings.manage && survey.main.as_ref().is_none_or(|main| main.is_owned && main.is_by_table)
+}
+
+/// Looks at what is there, and plans what is to be done.
+///
+/// # Errors
+/// When the server can't be asked, or a filter does not fit its table.
+pub(super) async fn look(
+    client: &Client,
+    settings: &Resolved,
+    is_named: bool,
+) -> Result<Look, postgres::Error> {
+    let version = client::server_version(client).await?;
+    let survey = publication::survey(client, Names::of(settings), version).await?;
+    let look = plan(client, settings, survey, is_named, false).await?;
+    if !look.filters.shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls: look.filters.shortfalls });
+    }
+    Ok(look)
+}
+
+fn wanted<'a>(
+    settings: &'a Resolved,
+    filters: &'a Filters,
+    server_version: u32,
+    inserts: Inserts,
+) -> Wanted<'a> {
+    Wanted {
+        captured: &settings.captured,
+        skipped: settings.skipped.as_slice(),
+        via_root: settings.via_root,
+        published: &filters.published,
+        conditions: &filters.conditions,
+        server_version,
+        inserts,
+    }
+}
+
+/// Brings the column list of a table that was altered up to date, as far as the configuration asks
+/// for it and the role may: a column list does not take new columns in by itself.
+///
+/// The server applies it to what is written from now on. A failure is only logged: nothing that
+/// should stay hidden gets out by it, and the next start tries again.
+pub(super) async fn follow(client: &Client, settings: &Resolved, is_named: bool, oid: u32) {
+    let altered = match altered(client, settings, is_named, oid).await {
+        Ok(Some(plan)) => plan,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::warn!(error = error::told(&error), "the publication can't be kept up to date");
+            return;
+        }
+    };
+    let altered: Vec<_> = altered.main.alter.iter().chain(&altered.inserts.alter).collect();
+    let (publication, altered) = (&settings.publication, list(&altered));
+    tracing::info!(publication, altered, "publication altered, as the table was");
+}
+
+async fn altered(
+    client: &Client,
+    settings: &Resolved,
+    is_named: bool,
+    oid: u32,
+) -> Result<Option<Plan>, postgres::Error> {
+    let Some(candidate) = publication::candidate(client, oid).await? else { return Ok(None) };
+    let TableName { schema, name } = &candidate.table;
+    if !settings.manage || settings.tables.columns(schema, name).is_none() {
+        return Ok(None);
+    }
+    let Look { mut plan, .. } = look(client, settings, is_named).await?;
+    for change in [&mut plan.main, &mut plan.inserts] {
+        change.add.clear();
+        change.remove.clear();
+    }
+    let plan = plan.limited_to(|table| *table == candidate.table);
+    if plan.is_empty() {
+        return Ok(None);
+    }
+    publication::apply(client, Names::of(settings), &plan, PATIENCE).await?;
+    Ok(Some(plan))
+}
+
+/// Puts a table into the publication that is not in it yet, or back into it from the one for inserts.
+/// Returns whether it was put in just now.
+///
+/// # Errors
+/// When it may not be, or must not be.
+pub(super) async fn publish_table(
+    client: &Client,
+    settings: &Resolved,
+    is_named: bool,
+    table: &TableName,
+) -> Result<bool, postgres::Error> {
+    let names = Names::of(settings);
+    // A partition is published with its root, however its changes are told.
+    let members = publication::with_ancestors(client, table).await?;
+    let Look { plan, survey, version, .. } = look(client, settings, is_named).await?;
+    let is_by_table = survey.main.as_ref().is_none_or(|main| main.is_by_table);
+    let not_owned = plan.main.not_owned.iter().any(|(table, _)| members.contains(table));
+    let plan = plan.limited_to(|table| members.contains(table));
+    let is_put_in = !plan.main.add.is_empty() || !plan.inserts.add.is_empty();
+    let part = publication::part(client, names, table, version).await?;
+    if part.is_some() && (!is_by_table || !is_put_in || not_owned || !settings.manage) {
+        return Ok(false);
+    }
+    let refused = |cause: String, fix: String| postgres::Error::Preflight {
+        shortfalls: vec![Shortfall { cause, fix }],
+    };
+    if survey.main.is_none() || !is_put_in {
+        let limited = plan.left_out.iter().find(|limited| members.contains(&limited.table));
+        let (cause, fix) = match limited {
+            Some(Limited { cause, fix, .. }) => (cause.as_str(), fix.clone()),
+            None => {
+                let fix = "widen postgres.tables, or start rowcast again".to_owned();
+                ("the table or the publication is gone, or it is not among postgres.tables", fix)
+            }
+        };
+        let publication = names.main;
+        return Err(refused(
+            format!("{table} can't be put into the publication {publication:?}: {cause}"),
+            fix,
+        ));
+    }
+    if !settings.manage || not_owned {
+        return Err(refused(
+            format!(
+                "{table} is not in the publication {:?}, and this role may not, or \
+                 postgres.manage says not to, put it in",
+                names.main
+            ),
+            format!("as a DBA: {}", plan.script(names)),
+        ));
+    }
+    publication::apply(client, names, &plan, PATIENCE).await?;
+    tell_altered(names, &plan, "publication altered, for a snapshot");
+    Ok(true)
+}
+
+/// Logs what was done to either publication.
+pub(super) fn tell_altered(names: Names<'_>, plan: &Plan, what: &str) {
+    for (publication, change) in [(names.main, &plan.main), (names.inserts, &plan.inserts)] {
+        if change.is_empty() {
+            continue;
+        }
+        tracing::info!(
+            publication,
+            added = list(&change.add),
+            removed = list(&change.remove),
+            altered = list(&change.alter),
+            operations = ?change.operations,
+            via_partition_root = ?change.via_root,
+            "{}",
+            if change.create { "publication created" } else { what }
+        );
+    }
+}
+
+/// Brings the publications in line with the configuration, at the start.
+///
+/// # Errors
+/// When the server refuses.
+pub(super) async fn publish(
+    client: &Client,
+    settings: &Resolved,
+    survey: &Survey,
+    plan: &Plan,
+) -> Result<(), Error> {
+    let names = Names::of(settings);
+    if survey.main.as_ref().is_some_and(|publication| !publication.is_by_table) {
+        let publication = names.main;
+        tracing::info!(publication, "it is for all tables or whole schemas; left as it is");
+        return Ok(());
+    }
+    if plan.is_empty() {
+        return Ok(());
+    }
+    if !settings.manage {
+        let change = &plan.main;
+        if !change.is_empty() {
+            tracing::warn!(
+                publication = names.main,
+                missing = list(&change.add),
+                surplus = list(&change.remove),
+                other = list(&change.alter),
+                operations = ?change.operations,
+                via_partition_root = ?change.via_root,
+                "it is not as configured; postgres.manage is false, so it stays"
+            );
+        }
+        return Ok(());
+    }
+    let applied = match publication::apply(client, names, plan, PATIENCE).await {
+        Err(error) if publication::lock_is_taken(&error) => {
+            publication::apply(client, names, plan, LONG_PATIENCE).await
+        }
+        applied => applied,
+    };
+    applied?;
+    tell_altered(names, plan, "publication altered");
+    if plan.main.create && plan.main.add.is_empty() {
+        tracing::warn!(tables = ?settings.captured, "no table matches postgres.tables yet");
+    }
+    Ok(())
+}
+
+impl Bridge {
+    /// Shows the tables of which not everything is captured, or that the application can't update, and
+    /// logs what is new of them.
+    pub(super) fn show_limits(&self, look: &Look) {
+        let before = self.status.borrow().limits.clone();
+        let now = limits(&self.settings, look);
+        let kinds = [
+            (&before.insert_only, &now.insert_only, INSERT_ONLY),
+            (&before.left_out, &now.left_out, LEFT_OUT),
+            (&before.refused, &now.refused, REFUSED),
+        ];
+        for (before, now, what) in kinds {
+            let new = now.iter().filter(|limited| !before.contains(limited));
+            for LimitedTable { table, cause, fix } in new.clone().take(TOLD) {
+                tracing::warn!(table, cause, fix, "{what}");
+            }
+            if let Some(more) = new.count().checked_sub(TOLD).filter(|more| *more > 0) {
+                tracing::warn!(more, "{what}; all are in /status");
+            }
+        }
+        let count = |list: &[LimitedTable]| list.len().try_into().unwrap_or(u64::MAX);
+        self.metrics.tables_insert_only.set(count(&now.insert_only));
+        self.metrics.set_tables_left_out("identity", count(&now.left_out));
+        self.metrics.tables_refused.set(count(&now.refused));
+        if before != now {
+            self.status.send_modify(|status| status.limits = now);
+        }
+    }
+}
+
+/// What a look found of tables that are not captured whole.
+fn limits(settings: &Resolved, look: &Look) -> Limits {
+    let Look { plan, survey, .. } = look;
+    let may_alter = may_alter(settings, survey);
+    let names = Names::of(settings);
+    let by_dba = |limited: &Limited| {
+        let statements = plan.clone().limited_to(|table| *table == limited.table);
+        let is_one_by_one = !statements.is_empty() && !plan.inserts.create && !plan.main.create;
+        let script = if is_one_by_one { statements.script(names) } else { plan.script(names) };
+        format!("{} or, for its inserts alone, as a DBA: {script}", limited.fix)
+    };
+    let shown = |limited: &Limited, fix: String| LimitedTable {
+        table: limited.table.to_string(),
+        cause: limited.cause.clone(),
+        fix,
+    };
+    let holds = |publication: &Option<Publication>, limited: &&Limited| {
+        publication.as_ref().is_some_and(|held| held.tables.contains_key(&limited.table))
+    };
+    let own = |limited: &Limited| shown(limited, limited.fix.clone());
+    if may_alter {
+        return Limits {
+            insert_only: plan.insert_only.iter().map(own).collect(),
+            left_out: plan.left_out.iter().map(own).collect(),
+            refused: Vec::new(),
+        };
+    }
+    let (insert_only, others): (Vec<&Limited>, Vec<&Limited>) =
+        plan.insert_only.iter().partition(|limited| holds(&survey.inserts, limited));
+    let left_out = others.into_iter().filter(|limited| !holds(&survey.main, limited));
+    let is_by_table = survey.main.as_ref().is_none_or(|main| main.is_by_table);
+    let dba = |limited: &Limited| match is_by_table {
+        true => shown(limited, by_dba(limited)),
+        false => own(limited),
+    };
+    Limits {
+        insert_only: insert_only.into_iter().map(own).collect(),
+        left_out: left_out.map(dba).collect(),
+        refused: plan.harmed.iter().map(dba).collect(),
+    }
+}
+
+/// Tables that are told of one by one.
+const TOLD: usize = 10;
+
+const INSERT_ONLY: &str = "insert-only: with its updates and deletes published, Postgres would refuse \
+                           these to the application";
+const LEFT_OUT: &str =
+    "left out: Postgres would refuse to update or delete its rows once published";
+const REFUSED: &str = "Postgres refuses to update or delete rows of this table, for the publication \
+                       has it and is not rowcast's to alter";
+
+/// Names for a log line, which stays one that can be read: of many, the first and how many more.
+pub(super) fn list<T: ToString>(items: &[T]) -> String {
+    const LISTED: usize = 20;
+    let names: Vec<String> = items.iter().take(LISTED).map(ToString::to_string).collect();
+    match items.len().saturating_sub(LISTED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}

@@ -1,0 +1,262 @@
+//! Tables that Postgres would refuse to update once published: their inserts are captured, by a second
+//! publication on the same slot, and the application never notices.
+
+use serde_json::{Value, json};
+
+use crate::scenario::{Scenario, short};
+use crate::support::postgres::{PostgresServer, for_each_postgres, for_oldest_and_newest};
+use crate::support::{PATIENCE, eventually};
+
+const QUICK: &str = "[postgres]\ndiscover_interval = \"300ms\"\n";
+
+/// The tables of the publication (or, with `_inserts`, of the one for inserts).
+pub(crate) async fn held(scenario: &Scenario, suffix: &str) -> Vec<String> {
+    let query = "SELECT prrelid::regclass::text FROM pg_publication_rel r
+                 JOIN pg_publication p ON p.oid = prpubid WHERE pubname = $1 ORDER BY 1";
+    let name = format!("{}{suffix}", scenario.slot());
+    let rows = scenario.client.query(query, &[&name]).await.expect("ask for the publication");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Waits until the publication for inserts holds exactly these.
+pub(crate) async fn until_insert_only(scenario: &Scenario, tables: &[&str]) {
+    eventually(PATIENCE, &format!("{tables:?} to be insert-only"), async || {
+        (held(scenario, "_inserts").await == tables).then_some(())
+    })
+    .await;
+}
+
+/// A list of `/status`' limits, by table.
+pub(crate) fn limits(scenario: &Scenario, kind: &str) -> Vec<Value> {
+    let bridge = scenario.bridge.as_ref().expect("a bridge");
+    let (_, body) = bridge.get("/status").expect("the admin endpoint answers");
+    let status: Value = serde_json::from_str(&body).expect("JSON");
+    status["limits"][kind].as_array().expect("a list").clone()
+}
+
+/// The operations that came of a table.
+async fn operations(scenario: &Scenario, table: &str) -> Vec<String> {
+    let events = scenario.events(table).await;
+    let values = events.iter().filter_map(|event| event.value.as_ref());
+    values.filter_map(|value| value["op"].as_str().map(str::to_owned)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inserts_and_truncates_come_and_the_application_updates_as_it_likes() {
+    for_each_postgres(async |server| {
+        let config =
+            "[postgres]\nskipped_operations = []\ntables = [\"public.log\", \"public.*\"]\n";
+        let setup = "CREATE TABLE log (n int); INSERT INTO log VALUES (1);
+             CREATE TABLE late (id int PRIMARY KEY DEFERRABLE, n int);
+             CREATE TABLE rides (id int PRIMARY KEY, n int)";
+        let topics = ["public.log", "public.late", "public.rides"];
+        let scenario = Scenario::start(server, config, setup, &topics).await;
+        assert_eq!(held(&scenario, "").await, ["rides"]);
+        assert_eq!(held(&scenario, "_inserts").await, ["late", "log"]);
+        scenario
+            .sql(
+                "INSERT INTO log VALUES (2); UPDATE log SET n = 3; DELETE FROM log;
+                 INSERT INTO late VALUES (1, 1); UPDATE late SET n = 2; DELETE FROM late;
+                 INSERT INTO rides VALUES (1, 1); UPDATE rides SET n = 2",
+            )
+            .await;
+        scenario.sql("TRUNCATE log").await;
+        assert_eq!(operations(&scenario, "public.log").await, ["r", "c", "t"]);
+        assert_eq!(operations(&scenario, "public.late").await, ["c"]);
+        assert_eq!(operations(&scenario, "public.rides").await, ["c", "u"]);
+
+        let log = scenario.log();
+        assert!(log.contains("insert-only") && log.contains("deferrable"), "log:\n{log}");
+        assert!(log.contains("ALTER TABLE"), "log:\n{log}");
+        assert!(scenario.metrics().contains("rowcast_tables_insert_only 2"));
+        let shown = limits(&scenario, "insert_only");
+        let tables: Vec<&Value> = shown.iter().map(|limited| &limited["table"]).collect();
+        assert_eq!(tables, ["public.late", "public.log"]);
+        // The fix that is told is one.
+        for limited in &shown {
+            scenario.sql(limited["fix"].as_str().expect("a text")).await;
+        }
+        until_insert_only(&scenario, &[]).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_loses_its_identity_goes_over_and_one_that_has_it_again_is_read_and_comes_back()
+ {
+    for_oldest_and_newest(async |server| {
+        let setup =
+            "CREATE TABLE rides (id int PRIMARY KEY, n int); INSERT INTO rides VALUES (1, 0)";
+        let scenario = Scenario::start(server, QUICK, setup, &["public.rides"]).await;
+        scenario.sql("ALTER TABLE rides DROP CONSTRAINT rides_pkey").await;
+        until_insert_only(&scenario, &["rides"]).await;
+        assert_eq!(held(&scenario, "").await, Vec::<String>::new());
+        scenario.sql("UPDATE rides SET n = 1; INSERT INTO rides VALUES (2, 0)").await;
+        assert_eq!(operations(&scenario, "public.rides").await, ["r", "c"]);
+        assert!(scenario.log().contains("insert-only"), "log:\n{}", scenario.log());
+
+        scenario.sql("ALTER TABLE rides ADD PRIMARY KEY (id)").await;
+        eventually(PATIENCE, "the rows to be read again", async || {
+            let events = scenario.events("public.rides").await;
+            let last = json!([{"id": 1}, "r", null, {"id": 1, "n": 1}]);
+            events.iter().any(|event| event.short() == last).then_some(())
+        })
+        .await;
+        assert_eq!(held(&scenario, "").await, ["rides"]);
+        scenario.sql("DELETE FROM rides WHERE id = 2").await;
+        let events = short(&scenario.events("public.rides").await);
+        let events = events.as_array().expect("a list");
+        assert_eq!(events[events.len() - 2], json!([{"id": 2}, "d", {"id": 2}, null]));
+        assert!(limits(&scenario, "insert_only").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_partition_without_an_identity_takes_its_tree_along_however_it_is_published() {
+    for_oldest_and_newest(async |server| {
+        for via_root in [true, false] {
+            let config = format!("{QUICK}publish_via_partition_root = {via_root}\n");
+            let setup = "
+                CREATE TABLE days (id int, day int, n int) PARTITION BY LIST (day);
+                ALTER TABLE days REPLICA IDENTITY FULL;
+                CREATE TABLE days_1 PARTITION OF days FOR VALUES IN (1);
+                ALTER TABLE days_1 REPLICA IDENTITY FULL";
+            let topics = ["public.days", "public.days_1", "public.days_2"];
+            let scenario = Scenario::start(server, &config, setup, &topics).await;
+            assert_eq!(held(&scenario, "").await, ["days"], "FULL leaf, FULL root");
+            scenario.sql("CREATE TABLE days_2 PARTITION OF days FOR VALUES IN (2)").await;
+            until_insert_only(&scenario, &["days"]).await;
+            scenario
+                .sql("INSERT INTO days VALUES (1, 2, 0); UPDATE days SET n = 1; DELETE FROM days")
+                .await;
+            let table = if via_root { "public.days" } else { "public.days_2" };
+            assert_eq!(operations(&scenario, table).await, ["c"]);
+            let shown = limits(&scenario, "insert_only");
+            assert!(
+                shown[0]["cause"].as_str().is_some_and(|why| why.contains("days_2")),
+                "{shown:?}"
+            );
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_from_before_the_second_publication_streams_on_and_names_it_when_it_is_past() {
+    for_oldest_and_newest(async |server| {
+        let setup = "CREATE TABLE rides (id int PRIMARY KEY, n int); CREATE TABLE log (n int)";
+        let topics = ["public.rides", "public.log"];
+        let mut scenario = Scenario::start(server, QUICK, setup, &topics).await;
+        scenario.stop();
+        // As an earlier version left it, which captured what was named exactly.
+        let name = scenario.slot();
+        scenario
+            .sql(&format!(
+                "DROP PUBLICATION {name}_inserts; ALTER PUBLICATION {name} ADD TABLE log"
+            ))
+            .await;
+        scenario.sql("INSERT INTO log VALUES (1)").await;
+        scenario.sql("INSERT INTO rides VALUES (1, 0); UPDATE rides SET n = 1").await;
+        scenario.run();
+        until_insert_only(&scenario, &["log"]).await;
+        scenario.sql("UPDATE log SET n = 2").await;
+        eventually(PATIENCE, "the row to be read", async || {
+            operations(&scenario, "public.log").await.contains(&"r".to_owned()).then_some(())
+        })
+        .await;
+        scenario.sql("INSERT INTO log VALUES (3); INSERT INTO rides VALUES (2, 0)").await;
+        assert_eq!(operations(&scenario, "public.rides").await, ["c", "u", "c"]);
+        let log = operations(&scenario, "public.log").await;
+        assert_eq!(log.last().map(String::as_str), Some("c"), "{log:?}");
+        assert!(!scenario.log().contains("trying again"), "log:\n{}", scenario.log());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_named_too_early_costs_a_session_and_no_row() {
+    for_oldest_and_newest(async |server| {
+        let setup = "CREATE TABLE rides (id int PRIMARY KEY, n int); CREATE TABLE log (n int)";
+        let topics = ["public.rides", "public.log"];
+        let mut scenario = Scenario::start(server, QUICK, setup, &topics).await;
+        scenario.stop();
+        let name = scenario.slot();
+        let publication = format!("{name}_inserts");
+        scenario.sql(&format!("DROP PUBLICATION {publication}")).await;
+        scenario.sql("INSERT INTO rides VALUES (1, 0); INSERT INTO log VALUES (1)").await;
+        // By a DBA, after changes that the slot has yet to send.
+        scenario
+            .sql(&format!(
+                "CREATE PUBLICATION {publication} FOR TABLE ONLY log WITH (publish = 'insert')"
+            ))
+            .await;
+        scenario.run();
+        scenario.sql("INSERT INTO rides VALUES (2, 0)").await;
+        eventually(PATIENCE, "both rides", async || {
+            (operations(&scenario, "public.rides").await == ["c", "c"]).then_some(())
+        })
+        .await;
+        until_insert_only(&scenario, &["log"]).await;
+        // Once it is named.
+        eventually(PATIENCE, "inserts to come", async || {
+            scenario.sql("INSERT INTO log VALUES (2)").await;
+            (!scenario.events("public.log").await.is_empty()).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_it_may_alter_nothing_it_says_what_a_dba_would_run() {
+    for_oldest_and_newest(async |server| {
+        let config = "[postgres]\nmanage = false\n";
+        let setup = "CREATE TABLE rides (id int PRIMARY KEY, n int); CREATE TABLE log (n int)";
+        let mut scenario =
+            Scenario::prepare(server, config, setup, &["public.rides", "public.log"]).await;
+        scenario.make_slot_and_publication("rides, log").await;
+        scenario.run();
+        eventually(PATIENCE, "it to be shown", async || {
+            (!limits(&scenario, "refused").is_empty()).then_some(())
+        })
+        .await;
+        let fix = limits(&scenario, "refused")[0]["fix"].as_str().expect("a text").to_owned();
+        assert!(scenario.log().contains("refuses to update or delete"), "{}", scenario.log());
+        // What stands behind the first way is the second.
+        let (_, script) = fix.split_once("as a DBA: ").expect("a script");
+        scenario.sql(script).await;
+        assert_eq!(held(&scenario, "_inserts").await, ["log"]);
+        scenario.sql("INSERT INTO log VALUES (1); UPDATE log SET n = 2").await;
+        eventually(PATIENCE, "inserts to come", async || {
+            scenario.sql("INSERT INTO log VALUES (2)").await;
+            (!scenario.events("public.log").await.is_empty()).then_some(())
+        })
+        .await;
+        assert!(limits(&scenario, "refused").is_empty());
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_holds_is_not_queued_for() {
+    let setup = "CREATE TABLE rides (id int PRIMARY KEY, n int); INSERT INTO rides VALUES (1, 0)";
+    let server = PostgresServer::shared();
+    let scenario = Scenario::start(server, QUICK, setup, &["public.rides"]).await;
+    let mut other = scenario.connect().await;
+    let holder = other.transaction().await.expect("begin");
+    holder.batch_execute("ALTER TABLE rides DROP CONSTRAINT rides_pkey").await.expect("alter");
+    holder.commit().await.expect("commit");
+    let vacuum = other.transaction().await.expect("begin");
+    // As a VACUUM holds it, for as long as that takes.
+    vacuum.batch_execute("LOCK TABLE rides IN SHARE UPDATE EXCLUSIVE MODE").await.expect("lock");
+    eventually(PATIENCE, "a try to be given up", async || {
+        scenario.log().contains("can't be moved between publications").then_some(())
+    })
+    .await;
+    // Whoever writes rows is not held up meanwhile.
+    scenario.sql("SET lock_timeout = '5s'; INSERT INTO rides VALUES (2, 0)").await;
+    vacuum.rollback().await.expect("end");
+    until_insert_only(&scenario, &["rides"]).await;
+    scenario.sql("UPDATE rides SET n = 1").await;
+}
