@@ -10,7 +10,7 @@
 //! failed, and not to be tried again -> intent in the checkpoint topic -> slot dropped
 //! ```
 //!
-//! A kill between the two leaves a slot with an intent, which the next start replaces as any slot of
+//! Nothing is touched where another copy has taken over. A kill between the two leaves a slot with an intent, which the next start replaces as any slot of
 //! a start that did not come to its first row. Where the slot can't be dropped, the log names it, and
 //! the command that drops it. Once a row was acknowledged the slot stays, as that of any pipeline.
 
@@ -28,7 +28,8 @@ use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{Checkpoints, Producer, client_config, rehearse};
 use crate::postgres::publication::{Published, TableName};
-use crate::postgres::{self, Catalog, slot};
+use crate::postgres::slot::{self, SlotState};
+use crate::postgres::{self, Catalog};
 use crate::snapshot::relation::Description;
 
 /// Longest wait for a slot to be dropped again, with all that goes before.
@@ -89,8 +90,12 @@ impl Bridge {
 
     /// A start has failed and is not tried again: drops the slot that it created, or names it, if no
     /// row came of it.
-    pub(super) async fn take_back_slot(&self) {
+    pub(super) async fn take_back_slot(&self, error: &Error) {
         let Some(created) = self.created_slot().take() else { return };
+        // The slot, the transactional id and the checkpoint are another copy's by now.
+        if error.is_fenced() {
+            return;
+        }
         let slot = self.settings.slot.as_str();
         if self.metrics.records_acked.get() != created.acknowledged {
             return;
@@ -117,6 +122,18 @@ impl Bridge {
     /// Returns whether there was a slot.
     async fn drop_created_slot(&self) -> Result<bool, Error> {
         let settings = &self.settings;
+        let options = setup::connect_options(settings);
+        let client = postgres::client::connect(&self.conninfo, &options).await?;
+        match slot::state(&client, &settings.slot, self.conninfo.database()).await? {
+            SlotState::Idle { .. } => {}
+            SlotState::Absent => return Ok(false),
+            // A copy that was in standby reads from it, and is not to be disturbed.
+            SlotState::Active { pid, .. } => {
+                let (slot, pid) = (settings.slot.clone(), Some(pid));
+                return Err(postgres::Error::SlotActive { slot, pid, source: None }.into());
+            }
+            SlotState::Lost | SlotState::Foreign { .. } => return Ok(false),
+        }
         let config = client_config(settings)?;
         let ledger = Arc::<Ledger>::default();
         let queue = settings.memory.queue_bytes();
@@ -129,8 +146,6 @@ impl Bridge {
             let intent = Checkpoint::intent(found.source, found.generation + 1);
             self.write_checkpoint(&producer, &ledger, intent).await?;
         }
-        let options = setup::connect_options(settings);
-        let client = postgres::client::connect(&self.conninfo, &options).await?;
         Ok(slot::drop(&client, &settings.slot).await?)
     }
 

@@ -231,7 +231,7 @@ impl Bridge {
             }
             self.status.send_modify(|status| status.failure = Some(error.failure()));
             if error.severity() != Severity::Retry {
-                self.take_back_slot().await;
+                self.take_back_slot(&error).await;
                 return Err(error);
             }
             if *shutdown.borrow() {
