@@ -24,6 +24,7 @@ use crate::admin::State;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error;
+use crate::postgres::keys::KeyFaults;
 use crate::postgres::publication::{self, PublicationChange, TableName};
 use crate::postgres::{self, client};
 use crate::route::Named;
@@ -40,6 +41,32 @@ struct Seen {
     settled: BTreeSet<u32>,
     /// None before the first look: those of the start were told then.
     left_out: Option<BTreeSet<TableName>>,
+    /// Tables whose configured key can't be; a start refuses those that it sees.
+    without_key: BTreeSet<TableName>,
+    /// What else was said of keys. None before the first look, as above.
+    key_notes: Option<BTreeSet<String>>,
+}
+
+impl Seen {
+    /// Logs which tables can't be keyed as configured, each once until it can be.
+    fn note_keys(&mut self, keys: &KeyFaults) {
+        for (table, fault) in &keys.refused {
+            if !self.without_key.contains(table) {
+                tracing::error!(
+                    %table,
+                    cause = fault.cause,
+                    fix = fault.fix,
+                    "the configured key can't be: a new table is left out until it can"
+                );
+            }
+        }
+        self.without_key = keys.refused.keys().cloned().collect();
+        let notes: BTreeSet<String> = keys.notes.iter().cloned().collect();
+        let told = self.key_notes.replace(notes.clone()).unwrap_or_else(|| notes.clone());
+        for note in notes.difference(&told) {
+            tracing::warn!("{note}");
+        }
+    }
 }
 
 impl Bridge {
@@ -76,10 +103,11 @@ impl Bridge {
             None => client::connect(&self.conninfo, &connect_options(settings)).await?,
         };
         let client = connected.insert(client);
-        let mut change = match settings.manage {
+        let (mut change, keys) = match settings.manage {
             true => setup::missing(client, settings).await?,
-            false => PublicationChange::default(),
+            false => Default::default(),
         };
+        seen.note_keys(&keys);
         self.settle_topics(client, &mut change, seen).await?;
         let new: Vec<TableName> = change.add.iter().map(|added| added.table.clone()).collect();
         // One that was dropped and made again is new.

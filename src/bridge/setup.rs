@@ -16,6 +16,7 @@ use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::filters::{self, Filters, Server};
+use crate::postgres::keys::{self, KeyFaults};
 use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::{
     self, Candidate, Publication, PublicationChange, TableName, Wanted, forgetful,
@@ -93,6 +94,8 @@ pub(super) async fn prepare(
     let (present, candidates) = publication::survey(&client, name, version).await?;
     let server = Server { version, present: present.as_ref() };
     let filters = filters::settle(&client, settings, &candidates, server).await?;
+    let tables = candidates.iter().map(|candidate| &candidate.table);
+    let keys = keys::check(&client, settings, present.as_ref(), tables, version).await?;
     let mut change =
         publication::plan(&candidates, &wanted(settings, &filters, version), present.as_ref());
     let noted = checkpoint.into_iter().flat_map(|before| &before.snapshots.left_out);
@@ -111,11 +114,12 @@ pub(super) async fn prepare(
     };
     let mut shortfalls = preflight::check(&client, &intent).await?;
     shortfalls.extend(filters.shortfalls);
+    shortfalls.extend(keys.refused.into_values());
     shortfalls.extend(unusable(&settings.slot, &slot));
     if !shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls }.into());
     }
-    for note in &filters.notes {
+    for note in filters.notes.iter().chain(&keys.notes) {
         tracing::warn!("{note}");
     }
     if forgetful::is_forgetful(version) && !bridge.has_streamed() {
@@ -198,21 +202,27 @@ const fn wanted<'a>(
     }
 }
 
-/// What the publication lacks of what is captured: `add` and `without_identity`, nothing else.
+/// What the publication lacks of what is captured: `add` and `without_identity`, nothing else. With
+/// what speaks against configured keys: a table that can't be keyed by them is not among these.
 ///
 /// # Errors
 /// When the server can't be asked, or a filter does not fit its table.
 pub(super) async fn missing(
     client: &Client,
     settings: &Resolved,
-) -> Result<PublicationChange, postgres::Error> {
+) -> Result<(PublicationChange, KeyFaults), postgres::Error> {
     let version = postgres::client::server_version(client).await?;
     let survey = publication::survey(client, &settings.publication, version).await?;
     let (present, mut candidates) = survey;
     let Some(present) = present.filter(|publication| publication.is_by_table) else {
-        return Ok(PublicationChange::default());
+        return Ok(Default::default());
     };
-    candidates.retain(|candidate| !present.tables.contains_key(&candidate.table));
+    let tables = candidates.iter().map(|candidate| &candidate.table);
+    let keys = keys::check(client, settings, Some(&present), tables, version).await?;
+    candidates.retain(|candidate| {
+        let is_new = !present.tables.contains_key(&candidate.table);
+        is_new && !keys.refused.contains_key(&candidate.table)
+    });
     let server = Server { version, present: Some(&present) };
     let filters = filters::settle(client, settings, &candidates, server).await?;
     if !filters.shortfalls.is_empty() {
@@ -221,7 +231,7 @@ pub(super) async fn missing(
     let planned =
         publication::plan(&candidates, &wanted(settings, &filters, version), Some(&present));
     let PublicationChange { add, without_identity, .. } = planned;
-    Ok(PublicationChange { add, without_identity, ..PublicationChange::default() })
+    Ok((PublicationChange { add, without_identity, ..PublicationChange::default() }, keys))
 }
 
 /// Brings the column list of a table that was altered up to date, as far as the configuration asks
@@ -294,7 +304,10 @@ pub(super) async fn publish_table(
     let names = publication::with_ancestors(client, table).await?;
     candidates.retain(|candidate| names.contains(&candidate.table));
     let server = Server { version, present: present.as_ref() };
-    let filters = filters::settle(client, settings, &candidates, server).await?;
+    let mut filters = filters::settle(client, settings, &candidates, server).await?;
+    let tables = candidates.iter().map(|candidate| &candidate.table);
+    let keys = keys::check(client, settings, present.as_ref(), tables, version).await?;
+    filters.shortfalls.extend(keys.refused.into_values());
     if !filters.shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls: filters.shortfalls });
     }
