@@ -2,27 +2,26 @@
 -- as the stream describes it ($3: partitions as their root) and each table that holds its rows: which
 -- columns there are, which of them may be null, and which of them old rows carry. A partition has a
 -- replica identity of its own, and old rows come under the description of the root, so both count.
-WITH wanted AS (
+-- Read without locks: this is asked again and again while the application alters its tables.
+WITH RECURSIVE wanted AS (
     SELECT c.oid, c.relkind
     FROM unnest($1::text[], $2::text[]) AS w (schema, name)
     JOIN pg_catalog.pg_namespace n ON n.nspname = w.schema
     JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = w.name
 ),
-described AS (
-    SELECT w.oid FROM wanted w WHERE w.relkind <> 'p' OR $3
-    UNION
-    SELECT t.relid
-    FROM wanted w
-    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(w.oid::regclass) t
-    WHERE w.relkind = 'p' AND NOT $3 AND t.isleaf
+tree (root, oid, relkind) AS (
+    SELECT w.oid, w.oid, w.relkind FROM wanted w
+    UNION ALL
+    SELECT t.root, c.oid, c.relkind
+    FROM tree t
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE t.relkind = 'p'
 ),
 members AS (
-    SELECT d.oid AS described, d.oid FROM described d
-    UNION
-    SELECT d.oid, t.relid
-    FROM described d
-    CROSS JOIN LATERAL pg_catalog.pg_partition_tree(d.oid::regclass) t
-    WHERE t.isleaf
+    SELECT CASE WHEN $3 THEN t.root ELSE t.oid END AS described, t.oid
+    FROM tree t
+    WHERE t.relkind = 'r' OR t.oid = t.root AND $3
 )
 SELECT n.nspname::text AS schema,
        c.relname::text AS name,

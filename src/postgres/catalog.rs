@@ -237,3 +237,24 @@ fn column(row: &tokio_postgres::Row) -> ColumnFacts {
         generated,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// PostgreSQL 18 sets `attnotnull` for a constraint that holds for new rows alone.
+    #[test]
+    fn every_query_that_asks_for_not_null_asks_whether_it_was_validated() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
+        let mut asked = 0;
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let count = |word: &str| text.matches(word).count();
+            asked += count("attnotnull");
+            assert_eq!(count("attnotnull"), count("convalidated"), "{}", path.display());
+        }
+        assert!(asked > 0, "some query asks");
+    }
+}
