@@ -11,7 +11,9 @@ SELECT a.attrelid,
              AND v.conkey[1] = a.attnum
        ) OR t.typnotnull AS not_null,
        a.attgenerated::text,
-       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression,
+       a.atttypmod,
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

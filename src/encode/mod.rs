@@ -190,11 +190,25 @@ impl Encoder {
         out.clear();
         self.counted = self.counts.as_ref().map_or(0, Counts::total);
         let result = self.encode_data(change, now_us, out);
+        self.count_replaced(change, out);
         if result.is_err() {
             out.clear();
             self.take_back(change);
         }
         result
+    }
+
+    /// Notes which columns of the row have characters replaced.
+    #[inline]
+    fn count_replaced(&self, change: &Change<'_>, out: &mut Records) {
+        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
+        let Some(plan) = plan else { return };
+        for &at in &plan.replaceable {
+            let count = plan.columns.get(at).map_or(0, |column| column.codec.take_replaced());
+            if count > 0 {
+                out.replaced.push((at, count));
+            }
+        }
     }
 
     /// The change that was written last is not to be counted: it is not sent as it is.

@@ -30,6 +30,8 @@ pub(super) struct Plan {
     fails_unchanged: bool,
     /// Places of the columns that may be cut so that a record fits.
     pub(super) cuttable: Vec<usize>,
+    /// Places of the columns whose values may have characters replaced.
+    pub(super) replaceable: Vec<usize>,
     /// Whether a schema says of some column that it is never null.
     pub(super) has_required: bool,
     /// Places of the columns in which nulls were met although the catalog rules them out.
@@ -91,6 +93,7 @@ impl Plan {
             key_head: Head::default(),
             value_head: Head::default(),
             cuttable: Vec::new(),
+            replaceable: Vec::new(),
             has_required: false,
             nullable: shape.nullable.to_vec(),
             topic: shape.topic.map(str::to_owned),
@@ -115,7 +118,7 @@ impl Plan {
             if has_schema || shape.format.types == TypeProfile::Debezium {
                 let facts = relation.types.get(&column.type_oid);
                 let default = column.default.as_deref().and_then(|expression| {
-                    default::json(&codec, (column.type_oid, column.typmod), facts, expression)
+                    default::json(&codec, column.type_oid, facts, expression)
                 });
                 let is_required = column.not_null || relation.key.contains(&at);
                 let optional = !is_required || shape.nullable.contains(&at);
@@ -136,6 +139,9 @@ impl Plan {
             }
             let in_identity = column.in_identity;
             plan.has_required |= required;
+            if codec.may_replace() {
+                plan.replaceable.push(at);
+            }
             plan.columns.push(PlannedColumn {
                 codec,
                 name,

@@ -35,6 +35,7 @@ pub mod stream;
 pub mod tls;
 
 mod chunks;
+mod defaults;
 #[cfg(test)]
 mod live_tests;
 mod pacer;

@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use crate::change::{Change, Op, Relation};
-use crate::encode::EncodeError;
+use crate::encode::{EncodeError, Records};
 use crate::error::Error;
 use crate::lsn::Lsn;
+use crate::metrics::Metrics;
 use crate::postgres::publication::TableName;
 use crate::route::TopicPlan;
 
@@ -36,6 +37,29 @@ pub(super) fn go_on_without(
         );
     }
     Ok(())
+}
+
+/// Counts characters that were replaced, as no reader takes them; logs the first of each column.
+#[cold]
+pub(super) fn report_replaced(
+    change: &Change<'_>,
+    records: &Records,
+    told: &mut HashSet<(u32, String)>,
+    metrics: &Metrics,
+) {
+    let Some(relation) = change.relation() else { return };
+    for &(at, count) in records.replaced() {
+        metrics.json_replaced.inc_by(count);
+        let column = relation.columns.get(at).map_or("", |column| &column.name);
+        if told.insert((relation.oid, column.to_owned())) {
+            tracing::warn!(
+                table = relation.full_name,
+                column,
+                "JSON with half of a surrogate pair, which readers refuse: U+FFFD is published in \
+                 its place; more in this column are only counted"
+            );
+        }
+    }
 }
 
 /// Logs what an operator may want to know of a table that was described.
