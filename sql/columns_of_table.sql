@@ -1,11 +1,19 @@
 -- Which columns do these tables have, which of them are never null, and where do values come from
--- that nobody gave? A generated column has its expression where another has its default.
+-- that nobody gave? A generated column has its expression where another has its default. From
+-- PostgreSQL 18 on, a column that is NOT NULL may hold nulls until the constraint is validated; before,
+-- such constraints are not listed.
 SELECT a.attrelid,
        a.attname::text,
        a.atttypid,
-       a.attnotnull OR t.typnotnull AS not_null,
+       a.attnotnull AND NOT EXISTS (
+           SELECT FROM pg_catalog.pg_constraint v
+           WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+             AND v.conkey[1] = a.attnum
+       ) OR t.typnotnull AS not_null,
        a.attgenerated::text,
-       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression
+       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression,
+       a.atttypmod,
+       pg_catalog.format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum

@@ -2,7 +2,8 @@
 -- the stream? Of a unique index without nulls, whose order is that of the columns themselves, and
 -- whose columns old rows carry, in the table and in each of its partitions. With the types as which
 -- the columns are compared (of a column whose operators take many types, its own), as they stand in
--- SQL wherever it looks for names, and the schemas of the operators that compare them.
+-- SQL wherever it looks for names, and the schemas of the operators that compare them. From PostgreSQL
+-- 18 on, a column that is NOT NULL may hold nulls until the constraint is validated.
 WITH members AS (
     SELECT c.oid, c.relreplident
     FROM pg_catalog.pg_class c
@@ -55,7 +56,11 @@ WHERE i.indrelid = $1
   AND k.place <= i.indnkeyatts
 GROUP BY i.indexrelid, i.indisprimary, i.indisreplident, i.indnkeyatts, c.relname
 HAVING count(*) = i.indnkeyatts
-   AND bool_and(a.attnotnull)
+   AND bool_and(a.attnotnull AND NOT EXISTS (
+       SELECT FROM pg_catalog.pg_constraint v
+       WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+         AND v.conkey[1] = a.attnum
+   ))
    AND bool_and(o.opcdefault)
    AND bool_and(i.indcollation[k.place::int - 1] = a.attcollation)
    AND bool_and(NOT EXISTS (

@@ -78,7 +78,13 @@ LEFT JOIN LATERAL (
       AND NOT EXISTS (
           SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, place)
           JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-          WHERE k.place <= i.indnkeyatts AND (NOT a.attnotnull OR a.attgenerated <> '')
+          WHERE k.place <= i.indnkeyatts
+            AND (NOT a.attnotnull OR a.attgenerated <> '' OR EXISTS (
+                -- NOT NULL, but not of all rows (PostgreSQL 18 and later).
+                SELECT FROM pg_catalog.pg_constraint v
+                WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+                  AND v.conkey[1] = a.attnum
+            ))
       )
     ORDER BY i.indisprimary DESC, x.relname
     LIMIT 1

@@ -3,7 +3,12 @@
 SELECT pg_catalog.pg_current_snapshot()::text,
        (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relreplident,
             (SELECT pg_catalog.string_agg(
-                 pg_catalog.concat_ws(':', a.attname, a.atttypid, a.atttypmod, a.attnotnull), ','
+                 pg_catalog.concat_ws(':', a.attname, a.atttypid, a.atttypmod, a.attnotnull,
+                     EXISTS (
+                         SELECT FROM pg_catalog.pg_constraint v
+                         WHERE v.conrelid = a.attrelid AND v.contype = 'n' AND NOT v.convalidated
+                           AND v.conkey[1] = a.attnum
+                     )), ','
                  ORDER BY a.attnum)
              FROM pg_catalog.pg_attribute a
              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped),

@@ -76,6 +76,8 @@ pub struct Metrics {
     pub unchanged_not_found: Count,
     /// Rows that could not be published and went to the dead letter topic.
     pub dead_letters: Count,
+    /// Halves of surrogate pairs in JSON for which U+FFFD was published.
+    pub json_replaced: Count,
     /// Rows whose record was larger than Kafka takes.
     pub oversize: Count,
     /// Rows whose values were cut so that their record fits.
@@ -143,6 +145,7 @@ impl Default for Metrics {
             unchanged_reselected: Count::default(),
             unchanged_not_found: Count::default(),
             dead_letters: Count::default(),
+            json_replaced: Count::default(),
             oversize: Count::default(),
             truncated: Count::default(),
             covered: Count::default(),
@@ -239,7 +242,12 @@ impl Metrics {
             ("records_acked", "Records acknowledged by the brokers", &self.records_acked),
             ("queue_full", "Waits for room in the producer's queue", &self.queue_full),
             ("dead_letters", "Rows sent to the dead letter topic", &self.dead_letters),
-            ("oversize", "Rows larger than Kafka takes", &self.oversize),
+            (
+                "json_surrogates_replaced",
+                "Lone surrogates in JSON published as U+FFFD",
+                &self.json_replaced,
+            ),
+            ("oversize", "Rows and messages larger than Kafka takes", &self.oversize),
             ("truncated", "Rows cut so that Kafka takes them", &self.truncated),
             ("changes_covered", "Changes left out, as they were published before", &self.covered),
             ("snapshot_rows", "Rows that snapshots published", &self.snapshot_rows),

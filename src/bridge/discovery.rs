@@ -29,6 +29,7 @@ use crate::admin::State;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error;
+use crate::postgres::keys::KeyFaults;
 use crate::postgres::publication::{
     self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
 };
@@ -56,6 +57,32 @@ struct Seen {
     settled: BTreeSet<u32>,
     /// Tables whose lock somebody had, with the tries so far.
     locked: BTreeMap<TableName, u32>,
+    /// Tables whose configured key can't be; a start refuses those that it sees.
+    without_key: BTreeSet<TableName>,
+    /// What else was logged of keys. None before the first look: the start logged it.
+    key_notes: Option<BTreeSet<String>>,
+}
+
+impl Seen {
+    /// Logs which tables can't be keyed as configured, each once until it can be.
+    fn note_keys(&mut self, keys: &KeyFaults) {
+        for (table, fault) in &keys.refused {
+            if !self.without_key.contains(table) {
+                tracing::error!(
+                    %table,
+                    cause = fault.cause,
+                    fix = fault.fix,
+                    "the configured key can't be: a new table is left out until it can"
+                );
+            }
+        }
+        self.without_key = keys.refused.keys().cloned().collect();
+        let notes: BTreeSet<String> = keys.notes.iter().cloned().collect();
+        let before = self.key_notes.replace(notes.clone()).unwrap_or_else(|| notes.clone());
+        for note in notes.difference(&before) {
+            tracing::warn!("{note}");
+        }
+    }
 }
 
 impl Bridge {
@@ -110,6 +137,7 @@ impl Bridge {
             self.note_second(client).await?;
         }
         self.show_limits(&look);
+        seen.note_keys(&look.keys);
         if is_full {
             self.settle_topics(client, &mut look, seen).await?;
         }

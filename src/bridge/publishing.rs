@@ -8,6 +8,7 @@ use crate::admin::{LimitedTable, Limits};
 use crate::config::Resolved;
 use crate::error::{self, Error};
 use crate::postgres::filters::{self, Filters, Server};
+use crate::postgres::keys::{self, KeyFaults};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::{
     self, Inserts, LONG_PATIENCE, Limited, Names, PATIENCE, Plan, Publication, Survey, TableName,
@@ -19,6 +20,8 @@ use crate::postgres::{self, client};
 pub(super) struct Look {
     pub(super) survey: Survey,
     pub(super) filters: Filters,
+    /// What speaks against configured keys.
+    pub(super) keys: KeyFaults,
     pub(super) plan: Plan,
     pub(super) version: u32,
 }
@@ -45,9 +48,11 @@ pub(super) async fn plan(
     };
     let server = Server { version, present: survey.present(), is_start };
     let filters = filters::settle(client, settings, &survey.candidates, server).await?;
+    let tables = survey.candidates.iter().map(|candidate| &candidate.table);
+    let keys = keys::check(client, settings, survey.main.as_ref(), tables, version).await?;
     let wanted = wanted(settings, &filters, version, inserts);
     let plan = publication::plan(&survey.candidates, &wanted, survey.present());
-    Ok(Look { survey, filters, plan, version })
+    Ok(Look { survey, filters, keys, plan, version })
 }
 
 /// Whether the publication is rowcast's to alter, or to create.
@@ -55,7 +60,8 @@ pub(super) fn may_alter(settings: &Resolved, survey: &Survey) -> bool {
     settings.manage && survey.main.as_ref().is_none_or(|main| main.is_owned && main.is_by_table)
 }
 
-/// Looks at what is there, and plans what is to be done.
+/// Looks at what is there, and plans what is to be done; a table that can't be keyed as configured
+/// does not come in.
 ///
 /// # Errors
 /// When the server can't be asked, or a filter does not fit its table.
@@ -66,7 +72,8 @@ pub(super) async fn look(
 ) -> Result<Look, postgres::Error> {
     let version = client::server_version(client).await?;
     let survey = publication::survey(client, Names::of(settings), version).await?;
-    let look = plan(client, settings, survey, is_named, false).await?;
+    let mut look = plan(client, settings, survey, is_named, false).await?;
+    look.plan.keep_out(|table| look.keys.refused.contains_key(table));
     if !look.filters.shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls: look.filters.shortfalls });
     }
@@ -147,7 +154,7 @@ pub(super) async fn publish_table(
     let names = Names::of(settings);
     // A partition is published with its root, however its changes are told.
     let members = publication::with_ancestors(client, table).await?;
-    let Look { plan, survey, version, .. } = look(client, settings, is_named).await?;
+    let Look { plan, survey, version, mut keys, .. } = look(client, settings, is_named).await?;
     let is_by_table = survey.main.as_ref().is_none_or(|main| main.is_by_table);
     let not_owned = plan.main.not_owned.iter().any(|(table, _)| members.contains(table));
     let plan = plan.limited_to(|table| members.contains(table));
@@ -159,6 +166,9 @@ pub(super) async fn publish_table(
     let refused = |cause: String, fix: String| postgres::Error::Preflight {
         shortfalls: vec![Shortfall { cause, fix }],
     };
+    if let Some(fault) = members.iter().find_map(|table| keys.refused.remove(table)) {
+        return Err(postgres::Error::Preflight { shortfalls: vec![fault] });
+    }
     if survey.main.is_none() || !is_put_in {
         let limited = plan.left_out.iter().find(|limited| members.contains(&limited.table));
         let (cause, fix) = match limited {

@@ -107,11 +107,12 @@ pub(super) async fn prepare(
 
     let mut shortfalls = check(&client, settings, &look, &slot).await?;
     shortfalls.append(&mut look.filters.shortfalls);
+    shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
     shortfalls.extend(unusable(&settings.slot, &slot));
     if !shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls }.into());
     }
-    for note in &look.filters.notes {
+    for note in look.filters.notes.iter().chain(&look.keys.notes) {
         tracing::warn!("{note}");
     }
     if forgetful::is_forgetful(version) && !bridge.has_streamed() {

@@ -40,6 +40,11 @@ pub enum Disagreement {
         /// The columns.
         columns: Vec<String>,
     },
+    /// The replica identity index has columns that may hold nulls.
+    KeyNullable {
+        /// The columns.
+        columns: Vec<String>,
+    },
 }
 
 impl fmt::Display for Disagreement {
@@ -62,6 +67,11 @@ impl fmt::Display for Disagreement {
                 f,
                 "the table's key has generated columns that are not published, {columns:?}, so its \
                  rows have no key"
+            ),
+            Self::KeyNullable { columns } => write!(
+                f,
+                "the replica identity index has columns that may hold nulls, {columns:?}, so its \
+                 rows have no key until their NOT NULL is valid; ALTER TABLE ... VALIDATE CONSTRAINT"
             ),
         }
     }

@@ -14,7 +14,8 @@
 //! Else there is no key. A catalog key with a column that the message does not have is passed over.
 //! If such a column of the primary key or the index is generated, it was left out by the server
 //! because it is generated, not because the key was another one then: what is flagged is a part of
-//! the key, which would give different rows the same key. Then there is none.
+//! the key, which would give different rows the same key. Then there is none. Nor is there if a column
+//! of the index may hold nulls, as PostgreSQL 18 allows while its NOT NULL is not validated.
 
 use crate::pgoutput::ReplicaIdentity;
 
@@ -40,7 +41,8 @@ pub(super) fn choose(relation: &Relation, facts: &RelationFacts) -> (Vec<usize>,
             .filter(|key| key.iter().all(|at| flagged.contains(at)))
             .map(|key| (key, KeySource::PrimaryKey))
             .or_else(|| {
-                is_whole(&facts.identity_index).then(|| {
+                let index = &facts.identity_index;
+                (is_whole(index) && nullable(facts, index).is_empty()).then(|| {
                     let agreed = places(relation, &facts.identity_index)
                         .filter(|key| is_same_set(key, &flagged));
                     (agreed.unwrap_or(flagged), KeySource::ReplicaIdentity)
@@ -65,6 +67,12 @@ pub(super) fn unpublished_generated(
     let unpublished =
         index.iter().filter(|name| relation.place(name).is_none() && is_generated(name));
     unpublished.cloned().collect()
+}
+
+/// Columns of an index that may hold nulls, and so tell no row from another.
+pub(super) fn nullable(facts: &RelationFacts, index: &[String]) -> Vec<String> {
+    let may_be_null = |name: &str| facts.column(name).is_some_and(|column| !column.not_null);
+    index.iter().filter(|name| may_be_null(name)).cloned().collect()
 }
 
 fn unique_index(relation: &Relation, facts: &RelationFacts) -> Option<(Vec<usize>, KeySource)> {

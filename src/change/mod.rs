@@ -90,8 +90,8 @@ pub enum Data<'a> {
     },
     /// A logical message of `pg_logical_emit_message`.
     Message {
-        /// Whom it is for.
-        prefix: &'a str,
+        /// Whom it is for; text, unless its writer chose other bytes.
+        prefix: &'a [u8],
         /// Its content, any bytes.
         content: &'a [u8],
     },

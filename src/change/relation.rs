@@ -125,20 +125,28 @@ impl Relation {
     }
 
     /// Whether rows with nulls in the key can be right: where the message does not vouch for the
-    /// key, and rows are from before it.
+    /// key, and rows are from before it. For a replica identity index it does not, as PostgreSQL 18
+    /// takes one whose columns hold nulls from before their NOT NULL.
     #[must_use]
     pub const fn key_may_be_null(&self) -> bool {
         matches!(
             (self.key_source, self.replica_identity),
-            (KeySource::UniqueIndex, _)
-                | (KeySource::PrimaryKey, ReplicaIdentity::Full | ReplicaIdentity::Nothing)
+            (KeySource::UniqueIndex | KeySource::ReplicaIdentity, _)
+                | (
+                    KeySource::PrimaryKey,
+                    ReplicaIdentity::Full | ReplicaIdentity::Nothing | ReplicaIdentity::Index
+                )
         )
     }
 
-    /// Names of key columns that a key-only old row does not carry, so that a delete could not be
-    /// keyed. Empty for every key the table chose by itself; a configured key may name some.
+    /// Names of the columns of a configured key that old rows do not carry, so that a delete could
+    /// not be keyed, and an update of them would leave the row under its old key. None where old rows
+    /// carry nothing: Postgres then refuses updates and deletes, or sends none.
     pub fn key_outside_identity(&self) -> impl Iterator<Item = &str> {
-        self.key.iter().filter_map(|&at| {
+        let is_configured = self.key_source == KeySource::Configured;
+        let has_old_rows = self.columns.iter().any(|column| column.in_identity);
+        let key = (is_configured && has_old_rows).then_some(&self.key).into_iter().flatten();
+        key.filter_map(|&at| {
             let column = self.columns.get(at)?;
             (!column.in_identity).then_some(column.name.as_str())
         })

@@ -144,10 +144,12 @@ fn of_key(relation: &Relation, facts: &RelationFacts) -> Option<Disagreement> {
     if !unpublished.is_empty() {
         return Some(Disagreement::KeyUnpublished { columns: unpublished });
     }
+    if relation.replica_identity == ReplicaIdentity::Index {
+        let nullable = key::nullable(facts, index);
+        return (!nullable.is_empty()).then_some(Disagreement::KeyNullable { columns: nullable });
+    }
     let flagged = relation.columns.iter().filter(|column| column.in_identity);
     let then: Vec<String> = flagged.map(|column| column.name.clone()).collect();
     let is_same = then.len() == index.len() && then.iter().all(|name| index.contains(name));
-    let is_primary = relation.replica_identity == ReplicaIdentity::Default;
-    (is_primary && !is_same)
-        .then(|| Disagreement::PrimaryKeyChanged { then, now: facts.primary_key.clone() })
+    (!is_same).then(|| Disagreement::PrimaryKeyChanged { then, now: facts.primary_key.clone() })
 }

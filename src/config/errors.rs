@@ -1,24 +1,29 @@
-//! `[errors]`: what happens to a row that can't be published.
+//! `[errors]`: what happens to a row, or a logical message, that can't be published.
+//!
+//! A row that can't be published stops the stream unless somebody said otherwise. A logical message
+//! does not: whoever may log in to the database may write one, and must not stop the pipeline by it.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens to a row that can't be published.
+/// What happens to a change that can't be published.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Errors {
     /// What to do with a row whose values or key can't be written: `fail` stops the stream until it
-    /// is mended; `skip-with-dead-letter` publishes it to the dead letter topic and goes on.
-    pub on_error: OnError,
+    /// is fixed; `skip-with-dead-letter` publishes it to the dead letter topic and goes on. Default:
+    /// `fail` for rows; `skip-with-dead-letter` for logical messages, which any role may write.
+    pub on_error: Option<OnError>,
     /// What to do with a row whose record is larger than Kafka takes, where
     /// `tables."...".truncate_oversize` does not make it fit: `fail` stops the stream; `dead-letter`
     /// publishes its key, position and the sizes of its values to the dead letter topic and goes on.
-    pub on_oversize: OnOversize,
-    /// The topic of rows that can't be published. Their values stand in it as the server sent
+    /// Default: `fail` for rows; `dead-letter` for logical messages, which any role may write.
+    pub on_oversize: Option<OnOversize>,
+    /// The topic of rows and messages that can't be published. Their values stand in it as the server sent
     /// them. Default: `<prefix>.dead-letter`.
     pub dead_letter_topic: Option<String>,
 }
 
-/// What to do with a row that can't be published.
+/// What to do with a change that can't be published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
@@ -29,7 +34,7 @@ pub enum OnError {
     SkipWithDeadLetter,
 }
 
-/// What to do with a row that is larger than Kafka takes.
+/// What to do with a change that is larger than Kafka takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnOversize {

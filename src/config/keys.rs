@@ -238,7 +238,7 @@ pub(super) fn is_section(name: &str) -> bool {
 }
 
 /// The known word that `word` was most likely meant to be.
-pub(super) fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
+pub(crate) fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
     // Below this, suggestions surprise more than they help (`name` for `nodes`).
     const ALIKE: f64 = 0.75;
     known

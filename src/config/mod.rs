@@ -56,6 +56,7 @@ pub use self::errors::{Errors, OnError, OnOversize};
 pub use self::fault::{Fault, LoadError, Origin, Problem};
 pub use self::format::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
 pub use self::kafka::Kafka;
+pub(crate) use self::keys::nearest;
 pub use self::load::{FlagSetting, Loaded, Origins, Sources, load};
 pub use self::log::{Log, LogFormat};
 pub use self::memory::Memory;

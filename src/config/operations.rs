@@ -1,8 +1,8 @@
-//! The kinds of row changes, as `postgres.skipped_operations` names them.
+//! The kinds of changes, as `postgres.skipped_operations` names them.
 
 use serde::{Deserialize, Serialize};
 
-/// A kind of row change. Debezium's letters are read too.
+/// A kind of change. Debezium's letters are read too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Operation {
@@ -14,16 +14,19 @@ pub enum Operation {
     Delete,
     /// An emptied table, `t`.
     Truncate,
+    /// A logical message, `m`. No publication has or lacks those.
+    Message,
 }
 
 impl Operation {
-    /// All of them, in the order in which Postgres lists them.
+    /// Those that a publication can have, in the order in which Postgres lists them.
     pub const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Truncate];
 
     /// The words that name them in a file.
-    pub(super) const WORDS: &'static [&'static str] = &["insert", "update", "delete", "truncate"];
+    pub(super) const WORDS: &'static [&'static str] =
+        &["insert", "update", "delete", "truncate", "message"];
 
-    /// The operation as a publication's `publish` names it.
+    /// The operation by its name, as a publication's `publish` has it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -31,6 +34,7 @@ impl Operation {
             Self::Update => "update",
             Self::Delete => "delete",
             Self::Truncate => "truncate",
+            Self::Message => "message",
         }
     }
 
@@ -41,6 +45,7 @@ impl Operation {
             "u" => "update",
             "d" => "delete",
             "t" => "truncate",
+            "m" => "message",
             word => word,
         }
     }

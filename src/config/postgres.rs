@@ -24,10 +24,10 @@ pub struct Postgres {
     pub tables: Vec<String>,
     /// Tables to leave out although `tables` matches them.
     pub exclude_tables: Vec<String>,
-    /// Kinds of changes that are not published: `insert`, `update`, `delete`, `truncate`, or
-    /// Debezium's letters for them: `c`, `u`, `d`, `t`. The server does not even send them where
-    /// rowcast manages the publication. `[]` publishes TRUNCATE too, as an event with `op = "t"`
-    /// and no key.
+    /// Kinds of changes that are not published: `insert`, `update`, `delete`, `truncate`, `message`,
+    /// or Debezium's letters for them: `c`, `u`, `d`, `t`, `m`. The server does not even send those of
+    /// rows where rowcast manages the publication. `[]` publishes TRUNCATE too, as an event with
+    /// `op = "t"` and no key. Without logical messages, rowcast still hears its own and signals.
     pub skipped_operations: Vec<Operation>,
     /// Time between two looks for tables that `tables` matches and that are not published yet. Such a
     /// table is published, and its rows are read beside the stream, see [snapshots](snapshots.md).

@@ -19,7 +19,8 @@ use super::pattern::TablePattern;
 pub struct Table {
     /// The topic, instead of the one from `topics.template`.
     pub topic: Option<String>,
-    /// Key columns, instead of the primary key.
+    /// Key columns, instead of the primary key. They must be part of the replica identity, unless
+    /// updates and deletes are skipped.
     pub key: Option<Vec<String>>,
     /// Columns to publish, as globs. Default: all of them. A key column stays in the key, and a
     /// column that Postgres needs for the replica identity is still sent to the bridge; neither
@@ -186,6 +187,12 @@ impl TableSettings {
             |compiled: &&Compiled| compiled.table.hash.as_ref().is_some_and(|h| !h.is_empty());
         let found = self.patterns.iter().find(asks)?;
         Some(format!("tables.\"{}\".hash", found.pattern.as_str()))
+    }
+
+    /// Whether some table is keyed by other columns than its own key.
+    #[must_use]
+    pub fn has_keys(&self) -> bool {
+        self.patterns.iter().any(|compiled| compiled.table.key.is_some())
     }
 
     /// The key that gives a table this topic, if one does.

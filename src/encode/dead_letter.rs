@@ -28,7 +28,7 @@ pub const HEADER_TABLE: &str = "rowcast.table";
 pub const HEADER_OP: &str = "rowcast.op";
 
 /// A longer key is left out: it is no identity that anyone would look for, and might not fit.
-const KEY_BYTES_MAX: usize = 16 * 1024;
+pub(super) const KEY_BYTES_MAX: usize = 16 * 1024;
 
 /// Writes the record of a change that `error` kept from being published.
 pub(super) fn write(
@@ -49,16 +49,21 @@ pub(super) fn write(
     value(plan, change, (error, &reason), with_values, &mut out.buffer);
     let value = Some(start..out.buffer.len());
 
-    let position = change.position;
     text_header(HEADER_ERROR, &reason, out);
     text_header(HEADER_TABLE, &plan.relation.full_name, out);
+    place_headers(change, out);
+    out.records.push(Record { key, value, headers: 0..out.headers.len() });
+}
+
+/// What a change is, and where it stands.
+pub(super) fn place_headers(change: &Change<'_>, out: &mut Records) {
+    let position = change.position;
     text_header(HEADER_OP, change.op().letter().encode_utf8(&mut [0; 4]), out);
     number_header(HEADER_LSN, position.commit_lsn.as_u64(), out);
     if let Some(transaction) = change.transaction {
         number_header(HEADER_XID, transaction.xid, out);
     }
     number_header(HEADER_ORDINAL, position.ordinal, out);
-    out.records.push(Record { key, value, headers: 0..out.headers.len() });
 }
 
 /// The key of the row after the change, else of the one before; none where it can't be written.
@@ -100,14 +105,7 @@ fn value(
     text("{\"error\":", reason, out);
     text(",\"schema\":", &plan.relation.schema, out);
     text(",\"table\":", &plan.relation.table, out);
-    text(",\"op\":", change.op().letter().encode_utf8(&mut [0; 4]), out);
-    number(",\"lsn\":", change.lsn.as_u64(), out);
-    number(",\"commit_lsn\":", change.position.commit_lsn.as_u64(), out);
-    number(",\"ordinal\":", change.position.ordinal, out);
-    match change.transaction {
-        Some(transaction) => number(",\"txId\":", transaction.xid.into(), out),
-        None => out.extend_from_slice(b",\"txId\":null"),
-    }
+    place(change, out);
     if let EncodeError::TooLarge { bytes, limit, .. } = error {
         number(",\"bytes\":", *bytes as u64, out);
         number(",\"limit\":", *limit as u64, out);
@@ -134,6 +132,23 @@ fn value(
         None => out.extend_from_slice(b"null"),
     }
     out.push(b'}');
+}
+
+/// What a change is, and where it stands, as fields that follow others.
+pub(super) fn place(change: &Change<'_>, out: &mut Vec<u8>) {
+    let number = |name: &str, number: u64, out: &mut Vec<u8>| {
+        out.extend_from_slice(name.as_bytes());
+        write_number(number, out);
+    };
+    out.extend_from_slice(b",\"op\":");
+    write_string(change.op().letter().encode_utf8(&mut [0; 4]), out);
+    number(",\"lsn\":", change.lsn.as_u64(), out);
+    number(",\"commit_lsn\":", change.position.commit_lsn.as_u64(), out);
+    number(",\"ordinal\":", change.position.ordinal, out);
+    match change.transaction {
+        Some(transaction) => number(",\"txId\":", transaction.xid.into(), out),
+        None => out.extend_from_slice(b",\"txId\":null"),
+    }
 }
 
 /// The columns that were sent, as they were.
@@ -188,7 +203,7 @@ fn raw(datum: Datum<'_>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn text_header(name: &'static str, text: &str, out: &mut Records) {
+pub(super) fn text_header(name: &'static str, text: &str, out: &mut Records) {
     let start = out.buffer.len();
     out.buffer.extend_from_slice(text.as_bytes());
     out.headers.push(Header { name, value: start..out.buffer.len() });

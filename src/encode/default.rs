@@ -2,14 +2,15 @@
 //!
 //! Only what is written out is read: a literal, with a cast or without. Of what Postgres has to
 //! compute, a call of a function gives something like zero, as in Debezium; anything else gives no
-//! default. Types are those that Debezium reads defaults of.
+//! default. Types are those that Debezium reads defaults of. What a column makes of a literal (its digits) is
+//! settled before: `postgres::catalog` asks the server.
 
 use crate::types::{Codec, TypeFacts, TypeKind};
 
 /// The default's JSON; none where there is none that a schema could hold.
 pub(super) fn json(
     codec: &Codec,
-    (type_oid, typmod): (u32, i32),
+    type_oid: u32,
     facts: Option<&TypeFacts>,
     expression: &str,
 ) -> Option<Vec<u8>> {
@@ -20,7 +21,6 @@ pub(super) fn json(
     };
     let text = match read(expression.trim())? {
         Default::Literal(text) if type_oid == BOOL => text.get(..1)?.to_owned(),
-        Default::Literal(text) if type_oid == NUMERIC => with_scale(text, typmod),
         Default::Literal(text) => text,
         Default::Computed => computed?.to_owned(),
     };
@@ -31,25 +31,6 @@ pub(super) fn json(
 }
 
 const BOOL: u32 = 16;
-const NUMERIC: u32 = 1700;
-
-/// The digits that a value of the column would have: a default is stored as it was written.
-fn with_scale(mut text: String, typmod: i32) -> String {
-    // A typmod is the precision and the scale, 4 above what they are; without a scale it is -1.
-    let scale = usize::try_from((typmod - 4) & 0x7FF).unwrap_or(0);
-    if typmod < 4 || scale == 0 || scale > MAX_SCALE || !is_number(&text) {
-        return text;
-    }
-    let digits = text.split_once('.').map_or(0, |(_, fraction)| fraction.len());
-    if digits == 0 && !text.contains('.') {
-        text.push('.');
-    }
-    text.extend(std::iter::repeat_n('0', scale.saturating_sub(digits)));
-    text
-}
-
-/// Above it stand negative scales, of which nothing is to be filled up.
-const MAX_SCALE: usize = 1_000;
 
 /// What stands for a computed default, as the type's text; none for types without defaults.
 const fn computed(type_oid: u32) -> Option<&'static str> {
@@ -140,19 +121,6 @@ fn is_clock(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_decimal_has_the_digits_of_its_column() {
-        let typmod = |precision: i32, scale: i32| (precision << 16 | scale) + 4;
-        let filled = |text: &str, typmod| with_scale(text.to_owned(), typmod);
-        assert_eq!(filled("1.5", typmod(8, 2)), "1.50");
-        assert_eq!(filled("-7", typmod(8, 2)), "-7.00");
-        assert_eq!(filled("1.255", typmod(8, 2)), "1.255");
-        assert_eq!(filled("1.5", -1), "1.5");
-        assert_eq!(filled("1", typmod(8, 0)), "1");
-        assert_eq!(filled("1", typmod(8, -3 & 0x7FF)), "1");
-        assert_eq!(filled("NaN", typmod(8, 2)), "NaN");
-    }
 
     #[test]
     fn literals_are_read_and_calls_are_known_as_calls() {

@@ -74,6 +74,22 @@ pub enum EncodeError {
         /// What allows them.
         bound: &'static str,
     },
+    /// The record of a logical message is larger than Kafka takes.
+    #[error(
+        "a record of at least {bytes} bytes of a logical message is larger than the {limit} that {bound} allows"
+    )]
+    MessageTooLarge {
+        /// Bytes on the wire, before compression; of prefix and content alone, where those are too
+        /// many.
+        bytes: usize,
+        /// Bytes that are allowed.
+        limit: usize,
+        /// What allows them.
+        bound: &'static str,
+    },
+    /// The prefix of a logical message is not text.
+    #[error("keying a logical message: its prefix is not UTF-8")]
+    MessagePrefix,
     /// The settings of the table do not fit it.
     #[error(transparent)]
     Rules(RuleError),
@@ -102,6 +118,8 @@ impl EncodeError {
             Self::Unchanged { .. } => Some("unchanged"),
             Self::KeyOutsideIdentity { .. } => Some("key-outside-identity"),
             Self::TooLarge { .. } => Some("too-large"),
+            Self::MessageTooLarge { .. } => Some("message-too-large"),
+            Self::MessagePrefix => Some("message-prefix"),
             Self::Rules(_) => None,
         }
     }
@@ -126,6 +144,16 @@ impl EncodeError {
                  {bytes}; or name text columns of {table} in truncate_oversize; or leave large columns \
                  out by exclude_columns; or set errors.on_oversize = \"dead-letter\""
             )),
+            Self::MessageTooLarge { bytes, .. } => Some(format!(
+                "leave errors.on_oversize out, or set it to \"dead-letter\"; or add \"message\" to \
+                 postgres.skipped_operations; or raise kafka.properties.\"message.max.bytes\" and \
+                 the topic's max.message.bytes above {bytes}"
+            )),
+            Self::MessagePrefix => Some(
+                "leave errors.on_error out, or set it to \"skip-with-dead-letter\"; or add \
+                 \"message\" to postgres.skipped_operations"
+                    .to_owned(),
+            ),
             Self::Rules(error) => Some(error.fix()),
             Self::Value { .. } | Self::Binary { .. } => None,
         }

@@ -38,6 +38,7 @@
 
 mod cloudevents;
 mod dead_letter;
+mod dead_message;
 mod default;
 mod digits;
 mod envelope;
@@ -45,6 +46,7 @@ mod error;
 mod flat;
 mod headers;
 mod key;
+mod nulls;
 mod oversize;
 mod plan;
 mod records;
@@ -78,7 +80,7 @@ use self::headers::{ContextHeaders, number_header};
 use self::plan::{Plan, Shape};
 use self::records::Record;
 use self::schema::Heads;
-use self::transaction::Counts;
+use self::transaction::{Counts, MESSAGES_AT};
 use self::writer::Writer;
 
 /// What an encoder is told at start.
@@ -188,6 +190,7 @@ impl Encoder {
         out.clear();
         self.counted = self.counts.as_ref().map_or(0, Counts::total);
         let result = self.encode_data(change, now_us, out);
+        self.count_replaced(change, out);
         if result.is_err() {
             out.clear();
             self.take_back(change);
@@ -195,11 +198,27 @@ impl Encoder {
         result
     }
 
+    /// Notes which columns of the row have characters replaced.
+    #[inline]
+    fn count_replaced(&self, change: &Change<'_>, out: &mut Records) {
+        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
+        let Some(plan) = plan else { return };
+        for &at in &plan.replaceable {
+            let count = plan.columns.get(at).map_or(0, |column| column.codec.take_replaced());
+            if count > 0 {
+                out.replaced.push((at, count));
+            }
+        }
+    }
+
     /// The change that was written last is not to be counted: it is not sent as it is.
     fn take_back(&mut self, change: &Change<'_>) {
-        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
-        if let (Some(counts), Some(plan)) = (&mut self.counts, plan) {
-            counts.take_back(self.counted, plan.collection);
+        let collection = match change.relation() {
+            Some(relation) => self.plans.get(&relation.oid).map(|plan| plan.collection),
+            None => Some(MESSAGES_AT),
+        };
+        if let (Some(counts), Some(collection)) = (&mut self.counts, collection) {
+            counts.take_back(self.counted, collection);
         }
     }
 
@@ -214,6 +233,17 @@ impl Encoder {
         out: &mut Records,
     ) {
         out.clear();
+        if let Data::Message { prefix, content } = change.data {
+            let is_small = !matches!(error, EncodeError::MessageTooLarge { .. });
+            let head = &self.heads.message_key;
+            let message = (prefix, content);
+            dead_message::write(change, message, error, (head, is_small), out);
+            if out.above(limit).is_some() {
+                out.clear();
+                dead_message::write(change, message, error, (head, false), out);
+            }
+            return;
+        }
         let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
         let Some(plan) = plan else { return };
         let is_small = !matches!(error, EncodeError::TooLarge { .. });
@@ -285,6 +315,7 @@ impl Encoder {
     ) -> Result<(), EncodeError> {
         if let Some(relation) = change.relation() {
             self.plan(relation, None).map_err(EncodeError::Rules)?;
+            self.heed_nulls(change, relation).map_err(EncodeError::Rules)?;
         }
         self.unchanged.clear();
         let mut writer = Writer {
@@ -320,6 +351,7 @@ impl Encoder {
                 plan(relation).map_or(Ok(()), |plan| writer.truncate(plan))
             }
             Data::Message { prefix, content } => {
+                let prefix = std::str::from_utf8(prefix).map_err(|_| EncodeError::MessagePrefix)?;
                 writer.message(prefix, content);
                 Ok(())
             }
@@ -331,15 +363,27 @@ impl Encoder {
     fn plan(&mut self, relation: &Arc<Relation>, topic: Option<&str>) -> Result<(), RuleError> {
         let known = self.plans.get(&relation.oid);
         if !known.is_some_and(|plan| Arc::ptr_eq(&plan.relation, relation)) {
-            let rules = self.rules.of(relation)?;
-            let counts = self.counts.as_mut();
-            let collection = counts.map_or(0, |counts| counts.place(&relation.full_name));
-            let (format, forms, prefix) = (&self.format, &self.forms, self.prefix.as_str());
-            let shape = Shape { format, forms, prefix, topic };
-            let mut plan = Plan::new(relation, rules, &shape, collection);
-            plan.cuttable = self.rules.cuttable(relation)?;
-            self.plans.insert(relation.oid, plan);
+            self.make_plan(relation, topic, &[])?;
         }
+        Ok(())
+    }
+
+    /// Makes the relation's plan. `nullable` are the places of columns in which nulls were met
+    /// although the catalog rules them out.
+    fn make_plan(
+        &mut self,
+        relation: &Arc<Relation>,
+        topic: Option<&str>,
+        nullable: &[usize],
+    ) -> Result<(), RuleError> {
+        let rules = self.rules.of(relation)?;
+        let counts = self.counts.as_mut();
+        let collection = counts.map_or(0, |counts| counts.place(&relation.full_name));
+        let (format, forms, prefix) = (&self.format, &self.forms, self.prefix.as_str());
+        let shape = Shape { format, forms, prefix, topic, nullable };
+        let mut plan = Plan::new(relation, rules, &shape, collection);
+        plan.cuttable = self.rules.cuttable(relation)?;
+        self.plans.insert(relation.oid, plan);
         Ok(())
     }
 }

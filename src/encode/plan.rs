@@ -30,6 +30,14 @@ pub(super) struct Plan {
     fails_unchanged: bool,
     /// Places of the columns that may be cut so that a record fits.
     pub(super) cuttable: Vec<usize>,
+    /// Places of the columns whose values may have characters replaced.
+    pub(super) replaceable: Vec<usize>,
+    /// Whether a schema says of some column that it is never null.
+    pub(super) has_required: bool,
+    /// Places of the columns in which nulls were met although the catalog rules them out.
+    pub(super) nullable: Vec<usize>,
+    /// The topic by which the schemas were named.
+    pub(super) topic: Option<String>,
 }
 
 #[derive(Debug)]
@@ -45,6 +53,8 @@ pub(super) struct PlannedColumn {
     /// out.
     absent: Option<Vec<u8>>,
     pub(super) in_identity: bool,
+    /// Whether a schema says that it is never null.
+    pub(super) required: bool,
     pub(super) rule: Rule,
 }
 
@@ -57,6 +67,8 @@ pub(super) struct Shape<'a> {
     pub(super) prefix: &'a str,
     /// The table's topic; where it is not known, the topic that Debezium would take.
     pub(super) topic: Option<&'a str>,
+    /// Places of the columns in which nulls were met although the catalog rules them out.
+    pub(super) nullable: &'a [usize],
 }
 
 impl Plan {
@@ -81,6 +93,10 @@ impl Plan {
             key_head: Head::default(),
             value_head: Head::default(),
             cuttable: Vec::new(),
+            replaceable: Vec::new(),
+            has_required: false,
+            nullable: shape.nullable.to_vec(),
+            topic: shape.topic.map(str::to_owned),
             fails_unchanged: shape.format.unchanged_toast() == UnchangedToast::Fail,
             relation: Arc::clone(relation),
         };
@@ -93,6 +109,7 @@ impl Plan {
             let codec = codec_for(column.type_oid, column.typmod, &relation.types, shape.forms);
             let named = |json: &[u8]| [&name, json].concat();
             let (mut null, mut unchanged, mut absent) = (named(b"null"), None, None);
+            let mut required = false;
             if shape.format.unchanged_toast() == UnchangedToast::Placeholder {
                 let mut placeholder = Vec::new();
                 codec.write_placeholder(shape.forms.placeholder(), &mut placeholder);
@@ -101,13 +118,13 @@ impl Plan {
             if has_schema || shape.format.types == TypeProfile::Debezium {
                 let facts = relation.types.get(&column.type_oid);
                 let default = column.default.as_deref().and_then(|expression| {
-                    default::json(&codec, (column.type_oid, column.typmod), facts, expression)
+                    default::json(&codec, column.type_oid, facts, expression)
                 });
-                let of = SchemaOf {
-                    field: Some(&column.name),
-                    optional: !column.not_null && !relation.key.contains(&at),
-                    default: default.as_deref(),
-                };
+                let is_required = column.not_null || relation.key.contains(&at);
+                let optional = !is_required || shape.nullable.contains(&at);
+                required = has_schema && !optional;
+                let of =
+                    SchemaOf { field: Some(&column.name), optional, default: default.as_deref() };
                 let fill = Fill::new(&codec, &of, shape.forms.placeholder());
                 absent = Some(named(&fill.null));
                 if has_schema || unchanged.is_some() {
@@ -121,6 +138,10 @@ impl Plan {
                 }
             }
             let in_identity = column.in_identity;
+            plan.has_required |= required;
+            if codec.may_replace() {
+                plan.replaceable.push(at);
+            }
             plan.columns.push(PlannedColumn {
                 codec,
                 name,
@@ -128,6 +149,7 @@ impl Plan {
                 unchanged,
                 absent,
                 in_identity,
+                required,
                 rule,
             });
         }
@@ -157,7 +179,9 @@ impl Plan {
         match key.as_slice() {
             [at] if shape.format.key == KeyFormat::Value => {
                 if let Some(column) = self.columns.get(*at) {
-                    column.codec.write_schema(&SchemaOf::default(), &mut schema);
+                    let optional = self.nullable.contains(at);
+                    let of = SchemaOf { optional, ..SchemaOf::default() };
+                    column.codec.write_schema(&of, &mut schema);
                 }
             }
             key => {

@@ -15,6 +15,8 @@ pub struct Records {
     pub(super) unchanged: usize,
     /// Values of the row that did not change and were read back.
     pub(super) reselected: usize,
+    /// Places of columns with how many of their characters were replaced.
+    pub(super) replaced: Vec<(usize, u64)>,
 }
 
 #[derive(Debug, Clone)]
@@ -67,6 +69,12 @@ impl Records {
         self.reselected as u64
     }
 
+    /// Places of columns with how many of their characters were replaced, as no reader takes them.
+    #[must_use]
+    pub fn replaced(&self) -> &[(usize, u64)] {
+        &self.replaced
+    }
+
     /// The records, in the order they must be sent.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = RecordRef<'_>> {
         self.records.iter().map(|record| RecordRef {
@@ -82,6 +90,7 @@ impl Records {
         self.headers.clear();
         self.records.clear();
         (self.unchanged, self.reselected) = (0, 0);
+        self.replaced.clear();
     }
 
     /// Appends by `write` and gives where it stands.

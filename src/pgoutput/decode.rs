@@ -206,7 +206,7 @@ fn logical_message<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeErr
         tag => return Err(DecodeError::UnknownTag { field: "message flags", offset, tag }),
     };
     let lsn = lsn(reader, "message LSN")?;
-    let prefix = reader.text("message prefix")?;
+    let prefix = reader.terminated("message prefix")?;
     let length = reader.count32("content length")?;
     let content = reader.bytes(length, "content")?;
     Ok(Message::Message(LogicalMessage { transactional, lsn, prefix, content }))

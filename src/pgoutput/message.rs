@@ -210,8 +210,8 @@ pub struct LogicalMessage<'a> {
     pub transactional: bool,
     /// Where it stands in the WAL.
     pub lsn: Lsn,
-    /// Whom it is for.
-    pub prefix: &'a str,
+    /// Whom it is for. Its writer chose the bytes, and not every database holds them to an encoding.
+    pub prefix: &'a [u8],
     /// Its content, any bytes.
     pub content: &'a [u8],
 }

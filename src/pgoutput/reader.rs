@@ -90,10 +90,17 @@ impl<'a> Reader<'a> {
     /// Text up to a zero byte, which is read too.
     pub(super) fn text(&mut self, field: &'static str) -> Result<&'a str, DecodeError> {
         let offset = self.offset();
+        let bytes = self.terminated(field)?;
+        std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 { field, offset })
+    }
+
+    /// Bytes up to a zero byte, which is read too.
+    pub(super) fn terminated(&mut self, field: &'static str) -> Result<&'a [u8], DecodeError> {
+        let offset = self.offset();
         let end = memchr(0, self.rest).ok_or(DecodeError::Unterminated { field, offset })?;
         let bytes = self.bytes(end, field)?;
         self.u8(field)?;
-        std::str::from_utf8(bytes).map_err(|_| DecodeError::NotUtf8 { field, offset })
+        Ok(bytes)
     }
 
     /// The end must be the end.

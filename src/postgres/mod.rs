@@ -23,6 +23,7 @@ pub mod filters;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod keys;
 pub mod preflight;
 pub mod publication;
 pub mod replication;
@@ -34,6 +35,7 @@ pub mod stream;
 pub mod tls;
 
 mod chunks;
+mod defaults;
 #[cfg(test)]
 mod live_tests;
 mod pacer;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use self::claims::Claims;
 pub use self::claims::{Conflict, Existing, Named};
 use self::names::{Naming, check, metric_name};
-use crate::config::{OnError, OnOversize, Resolved, TableSettings, TopicEscape, Topics};
+use crate::config::{OnError, OnOversize, Operation, Resolved, TableSettings, TopicEscape, Topics};
 
 /// A topic, and how to make it where it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub struct Router {
     naming: Naming,
     tables: TableSettings,
     dead_letter: Option<String>,
+    /// Whether rows may become dead letters, and not messages alone.
+    has_dead_rows: bool,
     claims: Claims,
     /// Tables that get their topic from whoever has it, once.
     taking_over: HashSet<u32>,
@@ -124,6 +126,8 @@ impl Router {
             },
             tables: settings.tables.clone(),
             dead_letter: settings.errors.dead_letter_topic.clone(),
+            has_dead_rows: settings.errors.on_error == Some(OnError::SkipWithDeadLetter)
+                || settings.errors.on_oversize == Some(OnOversize::DeadLetter),
             claims: Claims::default(),
             taking_over: HashSet::new(),
             gone: Vec::new(),
@@ -141,10 +145,11 @@ impl Router {
         if settings.format.transaction_metadata {
             own.push((self.transaction_topic().name, "records around transactions"));
         }
+        // Where nobody said what becomes of a logical message, it may become one.
         let errors = &settings.errors;
-        if errors.on_error == OnError::SkipWithDeadLetter
-            || errors.on_oversize == OnOversize::DeadLetter
-        {
+        let of_messages = (errors.on_error.is_none() || errors.on_oversize.is_none())
+            && !settings.skipped.contains(&Operation::Message);
+        if self.has_dead_rows || of_messages {
             own.push((self.dead_letter_topic().name, "dead letters"));
         }
         own
@@ -154,8 +159,9 @@ impl Router {
     /// asks for.
     #[must_use]
     pub fn own_plans(&self) -> Vec<TopicPlan> {
-        let plans = [self.transaction_topic(), self.dead_letter_topic()];
-        plans.into_iter().filter(|plan| self.claims.is_own(&plan.name)).collect()
+        let dead_letters = self.has_dead_rows.then(|| self.dead_letter_topic());
+        let plans = [Some(self.transaction_topic()), dead_letters];
+        plans.into_iter().flatten().filter(|plan| self.claims.is_own(&plan.name)).collect()
     }
 
     /// Takes note of the topics that the brokers have.

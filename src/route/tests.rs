@@ -65,11 +65,11 @@ fn a_table_does_not_get_a_topic_of_rowcasts_own() {
     let transactions =
         || Config { format: Format { transaction_metadata: true, ..Format::default() }, ..plain() };
     let skipping = || Config {
-        errors: Errors { on_error: OnError::SkipWithDeadLetter, ..Errors::default() },
+        errors: Errors { on_error: Some(OnError::SkipWithDeadLetter), ..Errors::default() },
         ..plain()
     };
     let oversize = || Config {
-        errors: Errors { on_oversize: OnOversize::DeadLetter, ..Errors::default() },
+        errors: Errors { on_oversize: Some(OnOversize::DeadLetter), ..Errors::default() },
         ..plain()
     };
     let checkpoints = Topics { checkpoints: "nyc.state".to_owned(), ..plain().topics };
@@ -79,9 +79,11 @@ fn a_table_does_not_get_a_topic_of_rowcasts_own() {
         (transactions(), "transaction", "records around transactions"),
         (skipping(), "dead-letter", "dead letters"),
         (oversize(), "dead letter", "can't be next to"),
+        // Where a logical message goes that can't be published.
+        (plain(), "dead-letter", "dead letters"),
         (checkpoints, "state", "checkpoints"),
     ] {
-        // The last but one is another topic, and not refused.
+        // "dead letter" is another topic, and not refused.
         match of(config, table) {
             Err(refusal) => {
                 assert!(refusal.to_string().contains(what), "{refusal}");
@@ -92,7 +94,15 @@ fn a_table_does_not_get_a_topic_of_rowcasts_own() {
     }
     // Nothing of the kind is published.
     of(plain(), "transaction").unwrap();
-    of(plain(), "dead-letter").unwrap();
+    let stops = || Config {
+        errors: Errors {
+            on_error: Some(OnError::Fail),
+            on_oversize: Some(OnOversize::Fail),
+            ..Errors::default()
+        },
+        ..plain()
+    };
+    of(stops(), "dead-letter").unwrap();
     of(Config::default(), "message").unwrap();
 }
 

@@ -192,7 +192,7 @@ mod tests {
             Ok(json!(["2024-03-01T08:15:30"]))
         );
         assert_eq!(
-            read(Codec::Json, b',', r#"{"{\"a\": [1, \"\\\"\"]}",2}"#),
+            read(Codec::Json(Default::default()), b',', r#"{"{\"a\": [1, \"\\\"\"]}",2}"#),
             Ok(json!([{"a": [1, "\""]}, 2]))
         );
         assert_eq!(

@@ -10,7 +10,8 @@ use crate::config::{DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
 use super::array::ArrayCodec;
 use super::hstore::{HstoreCodec, HstoreForm};
 use super::{
-    Array, Codec, Forms, Hstore, Scratch, SparseVector, TextKind, Ticks, TypeFacts, TypeKind,
+    Array, Codec, Forms, Hstore, Replaced, Scratch, SparseVector, TextKind, Ticks, TypeFacts,
+    TypeKind,
 };
 
 /// Domains over domains, or arrays of domains, deeper than any catalog holds.
@@ -59,7 +60,7 @@ impl Choice<'_> {
             1266 => Codec::TimeTz,
             1186 => self.interval(),
             17 => Codec::Bytea(self.forms.binary),
-            114 | 3802 if self.forms.nests_json => Codec::Json,
+            114 | 3802 if self.forms.nests_json => Codec::Json(Replaced::default()),
             114 | 3802 => Codec::Text(TextKind::Json),
             142 => Codec::Text(TextKind::Xml),
             2950 => Codec::Text(TextKind::Uuid),

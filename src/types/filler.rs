@@ -47,7 +47,7 @@ impl Codec {
             }
             Self::Interval => b"\"PT0S\"",
             Self::IntervalIso => b"\"P0Y0M0DT0H0M0S\"",
-            Self::Json => b"null",
+            Self::Json(_) => b"null",
             Self::Bytea(_) | Self::Bits { .. } | Self::Text(_) | Self::TextBytes(_) => b"\"\"",
             Self::SparseVector(_) => b"{\"dimensions\":0,\"vector\":[]}",
             Self::IntList { .. }

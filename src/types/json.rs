@@ -2,19 +2,31 @@
 //!
 //! Postgres checked the value already, but an event with one broken value in it would be broken as
 //! a whole, so the grammar is checked again: without recursion, whatever the depth, and without
-//! looking at what the tokens mean (repeated names, numbers of any size and lone surrogates pass).
-//! Grammar: <https://www.rfc-editor.org/rfc/rfc8259>
+//! looking at what the tokens mean: repeated names and numbers of any size pass.
+//!
+//! One thing is not nested as it is. `json` (not `jsonb`) takes half of a surrogate pair, `\\ud800`,
+//! which is no character: serde_json, jq and others then refuse the whole event. So U+FFFD takes its
+//! place, as in every decoder of text, and it is counted.
+//! Grammar: <https://www.rfc-editor.org/rfc/rfc8259>, on surrogates section 8.2.
 
-use memchr::memchr2;
+use std::cell::Cell;
+
+use memchr::{memchr, memchr2};
 
 use super::number::number_prefix;
 use super::{ValueError, utf8};
 
 /// Appends the value as it is, line breaks as spaces: JSON allows them only between tokens, and
-/// consumers that read lines must see one event a line.
-pub(super) fn write_nested(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueError> {
+/// consumers that read lines must see one event a line. Counts in `replaced` the surrogates whose other
+/// half is missing, in whose place U+FFFD is written.
+pub(super) fn write_nested(
+    wire: &[u8],
+    replaced: &Cell<u64>,
+    out: &mut Vec<u8>,
+) -> Result<(), ValueError> {
     utf8("json", wire)?;
     check(wire).map_err(|(offset, expected)| ValueError { type_name: "json", offset, expected })?;
+    let start = out.len();
     let mut rest = wire;
     while let Some(at) = memchr2(b'\n', b'\r', rest) {
         let (line, tail) = rest.split_at(at);
@@ -23,7 +35,41 @@ pub(super) fn write_nested(wire: &[u8], out: &mut Vec<u8>) -> Result<(), ValueEr
         rest = tail.split_at(1).1;
     }
     out.extend_from_slice(rest);
+    // Without a backslash there is no escape.
+    if memchr(b'\\', wire).is_some() {
+        let count = replace_halves(out.get_mut(start..).unwrap_or_default());
+        replaced.set(replaced.get().saturating_add(count));
+    }
     Ok(())
+}
+
+/// Puts U+FFFD, whose escape is as long, in the place of each half of a surrogate pair without its
+/// other half. Returns how many there were. `text` is JSON.
+fn replace_halves(text: &mut [u8]) -> u64 {
+    let (mut count, mut at) = (0, 0);
+    while let Some(found) = memchr(b'\\', text.get(at..).unwrap_or_default()) {
+        let escape = at + found;
+        at = match (unit(text, escape), unit(text, escape + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => escape + 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                if let Some(half) = text.get_mut(escape..escape + 6) {
+                    half.copy_from_slice(br"\ufffd");
+                }
+                count += 1;
+                escape + 6
+            }
+            (Some(_), _) => escape + 6,
+            // An escape of one letter, of a backslash too.
+            (None, _) => escape + 2,
+        };
+    }
+    count
+}
+
+/// The UTF-16 unit that the escape there stands for, if it is `\\uXXXX`.
+fn unit(text: &[u8], at: usize) -> Option<u16> {
+    let digits = text.get(at..)?.strip_prefix(br"\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 type Fault = (usize, &'static str);
@@ -193,10 +239,46 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn every_text_is_one_that_parsers_take_with_u_fffd_for_each_lone_half(
+            text in r#"(\\ud[89abAB][0-9]{2}|\\u[dD][cf]a0|\\u00e9|\\u0000|\\\\|\\"|[aué]|ud800){0,9}"#,
+        ) {
+            let (wire, replaced) = (format!("{{\"{text}\":\"{text}\"}}"), Cell::default());
+            let mut out = Vec::new();
+            write_nested(wire.as_bytes(), &replaced, &mut out).unwrap();
+            let value: serde_json::Value = serde_json::from_slice(&out).expect("a parser takes it");
+            // The same by units: what an escape says, or a character.
+            let (mut units, mut rest) = (Vec::new(), text.as_str());
+            while let Some(first) = rest.chars().next() {
+                let take = match (first, rest.as_bytes().get(1)) {
+                    ('\\', Some(b'u')) => {
+                        units.push(u16::from_str_radix(&rest[2..6], 16).unwrap());
+                        6
+                    }
+                    ('\\', Some(&letter)) => {
+                        units.push(letter.into());
+                        2
+                    }
+                    _ => {
+                        units.extend(first.encode_utf16(&mut [0; 2]).iter());
+                        first.len_utf8()
+                    }
+                };
+                rest = &rest[take..];
+            }
+            let expected = String::from_utf16_lossy(&units);
+            prop_assert_eq!(&value[&expected], &expected);
+            let lone = char::decode_utf16(units).filter(Result::is_err).count() as u64;
+            prop_assert_eq!(replaced.get(), 2 * lone);
+        }
+    }
+
     #[test]
     fn values_are_copied_and_stay_on_one_line() {
         let mut out = Vec::new();
-        write_nested(b"{\"a\":\r\n [1.50,  \"x\\n\"]}", &mut out).unwrap();
+        let value = b"{\"a\":\r\n [1.50,  \"x\\n\"]}";
+        write_nested(value, &Cell::default(), &mut out).unwrap();
         assert_eq!(out, b"{\"a\":   [1.50,  \"x\\n\"]}");
     }
 

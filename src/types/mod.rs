@@ -44,6 +44,8 @@ mod vector;
 #[cfg(test)]
 mod manual;
 
+use std::cell::Cell;
+
 use crate::config::BinaryMode;
 
 use self::array::ArrayCodec;
@@ -156,7 +158,7 @@ pub enum Codec {
     /// bytea.
     Bytea(BinaryMode),
     /// json, jsonb, nested.
-    Json,
+    Json(Replaced),
     /// hstore.
     Hstore(Hstore),
     /// point, as an object.
@@ -208,6 +210,10 @@ pub enum TextKind {
 #[derive(Debug)]
 pub struct Array(Box<ArrayCodec>);
 
+/// How many characters that no reader takes were replaced since that was last asked.
+#[derive(Debug, Default)]
+pub struct Replaced(Cell<u64>);
+
 /// An hstore's form, with the space it needs.
 #[derive(Debug)]
 pub struct Hstore(Box<HstoreCodec>);
@@ -254,7 +260,7 @@ impl Codec {
             Self::Time => time::write_time(wire_text, out),
             Self::TimeTz => time::write_timetz(wire_text, out),
             Self::Interval => time::write_interval(wire_text, out),
-            Self::Json => json::write_nested(wire_text, out),
+            Self::Json(Replaced(replaced)) => json::write_nested(wire_text, replaced, out),
             Self::Array(Array(array)) => array.write(wire_text, out),
             Self::Decimal { scale, scratch, .. } => {
                 decimal::write_decimal(wire_text, *scale, &scratch.0, out)
@@ -292,6 +298,26 @@ impl Codec {
             Self::Vector64 => vector::write_vector::<f64>(wire_text, out),
             Self::Vector32 => vector::write_vector::<f32>(wire_text, out),
             Self::SparseVector(SparseVector(vector)) => vector.write(wire_text, out),
+        }
+    }
+
+    /// Whether the values that are written may have characters replaced.
+    #[must_use]
+    pub fn may_replace(&self) -> bool {
+        match self {
+            Self::Json(_) => true,
+            Self::Array(Array(array)) => array.element().may_replace(),
+            _ => false,
+        }
+    }
+
+    /// How many characters that no reader takes were replaced in values since this was last asked.
+    #[must_use]
+    pub fn take_replaced(&self) -> u64 {
+        match self {
+            Self::Json(Replaced(count)) => count.take(),
+            Self::Array(Array(array)) => array.element().take_replaced(),
+            _ => 0,
         }
     }
 

@@ -108,7 +108,7 @@ impl Codec {
             },
             Self::Bytea(BinaryMode::Bytes) | Self::TextBytes(BinaryMode::Bytes) => plain("bytes"),
             Self::Bytea(_) | Self::TextBytes(_) => plain("string"),
-            Self::Json => named("string", JSON),
+            Self::Json(_) => named("string", JSON),
             Self::Hstore(Hstore(hstore)) if hstore.form() == HstoreForm::JsonText => {
                 named("string", JSON)
             }

@@ -1,4 +1,4 @@
-//! Rows whose record is larger than Kafka takes: found before they are sent, where that can be known.
+//! Rows and messages whose record is larger than Kafka takes: found before they are sent, where that can be known.
 //!
 //! Known are the client's own bound and, where the brokers tell it, the topic's. The client judges
 //! by the bytes before compression, a broker by the batch as it arrives. So what is above the
@@ -6,7 +6,7 @@
 //! its refusal stops the stream. A policy that does something about the row decides here, by the
 //! bytes before compression; for after a refusal it would be too late, as what follows is under way.
 
-use crate::change::Change;
+use crate::change::{Change, Data, Op};
 use crate::config::OnOversize;
 use crate::encode::{EncodeError, Encoder, Records};
 use crate::metrics::Metrics;
@@ -14,8 +14,8 @@ use crate::metrics::Metrics;
 /// What to do with records that are too large, and what the client knows of that.
 #[derive(Debug, Clone, Copy)]
 pub struct Oversize {
-    /// What to do where nothing may be cut.
-    pub action: OnOversize,
+    /// What to do where nothing may be cut; where nobody said, see [`Oversize::acts_on`].
+    pub action: Option<OnOversize>,
     /// The largest record that the client takes, in bytes.
     pub client_limit: usize,
     /// Whether batches are compressed.
@@ -25,7 +25,7 @@ pub struct Oversize {
 impl Default for Oversize {
     /// Nothing is too large.
     fn default() -> Self {
-        Self { action: OnOversize::Fail, client_limit: usize::MAX, is_compressed: false }
+        Self { action: None, client_limit: usize::MAX, is_compressed: false }
     }
 }
 
@@ -37,11 +37,19 @@ pub(super) struct Limit {
 }
 
 impl Oversize {
-    /// `topic` is the topic's own bound, where it is known; `may_cut` says whether a row of the
-    /// table may be cut.
-    pub(super) const fn limit(&self, topic: Option<usize>, may_cut: bool) -> Limit {
+    /// Whether the stream goes on without a change that is too large. Where nobody said so, it does
+    /// without a logical message, which any role may write, and not without a row.
+    pub(super) const fn acts_on(&self, op: Op) -> bool {
+        match self.action {
+            Some(action) => matches!(action, OnOversize::DeadLetter),
+            None => matches!(op, Op::Message),
+        }
+    }
+
+    /// `topic` is the topic's own bound, where it is known; `acts` says whether something is done
+    /// about a change that is too large.
+    pub(super) const fn limit(&self, topic: Option<usize>, acts: bool) -> Limit {
         let is_certain = !self.is_compressed;
-        let acts = may_cut || matches!(self.action, OnOversize::DeadLetter);
         match topic {
             Some(bytes) if bytes < self.client_limit && (is_certain || acts) => {
                 Limit { bytes, bound: "the topic's max.message.bytes" }
@@ -49,6 +57,23 @@ impl Oversize {
             _ => Limit { bytes: self.client_limit, bound: "message.max.bytes of kafka.properties" },
         }
     }
+}
+
+/// Refuses a logical message that is too large whatever its record looks like, before that is written:
+/// anyone may write one of a gigabyte, and its record would take more than twice as much again.
+#[inline]
+pub(super) fn refuse_unwritten(
+    change: &Change<'_>,
+    limit: Limit,
+    metrics: &Metrics,
+) -> Result<(), EncodeError> {
+    let Data::Message { prefix, content } = change.data else { return Ok(()) };
+    let (bytes, Limit { bytes: limit, bound }) = (prefix.len() + content.len(), limit);
+    if bytes <= limit {
+        return Ok(());
+    }
+    metrics.oversize.inc();
+    Err(EncodeError::MessageTooLarge { bytes, limit, bound })
 }
 
 /// Makes the records of a change fit, if its table allows that. Gives the reason why they can't be
@@ -67,10 +92,17 @@ pub(super) fn fit(
         metrics.truncated.inc();
         return Ok(());
     }
-    let (table, key_columns) = change.relation().map_or_else(Default::default, |relation| {
-        (relation.full_name.clone(), relation.key_names().map(str::to_owned).collect())
-    });
-    Err(EncodeError::TooLarge { table, key_columns, bytes, limit: limit.bytes, bound: limit.bound })
+    let Limit { bytes: limit, bound } = limit;
+    Err(match change.relation() {
+        Some(relation) => EncodeError::TooLarge {
+            table: relation.full_name.clone(),
+            key_columns: relation.key_names().map(str::to_owned).collect(),
+            bytes,
+            limit,
+            bound,
+        },
+        None => EncodeError::MessageTooLarge { bytes, limit, bound },
+    })
 }
 
 #[cfg(test)]
@@ -81,17 +113,22 @@ mod tests {
     fn a_broker_decides_only_where_it_may_take_more_and_nothing_else_is_to_be_done() {
         let oversize =
             |action, is_compressed| Oversize { action, client_limit: 1000, is_compressed };
-        let (fail, letter) = (OnOversize::Fail, OnOversize::DeadLetter);
-        for (action, compressed, topic, may_cut, bytes) in [
-            (fail, true, Some(500), false, 1000),
-            (fail, false, Some(500), false, 500),
-            (fail, true, Some(500), true, 500),
-            (letter, true, Some(500), false, 500),
-            (letter, true, None, false, 1000),
-            (letter, true, Some(2000), false, 1000),
+        let (fail, letter) = (Some(OnOversize::Fail), Some(OnOversize::DeadLetter));
+        for (action, compressed, topic, bytes, of_message) in [
+            (fail, true, Some(500), 1000, 1000),
+            (fail, false, Some(500), 500, 500),
+            (letter, true, Some(500), 500, 500),
+            (letter, true, None, 1000, 1000),
+            (letter, true, Some(2000), 1000, 1000),
+            (None, true, Some(500), 1000, 500),
+            (None, false, Some(500), 500, 500),
         ] {
-            let limit = oversize(action, compressed).limit(topic, may_cut);
-            assert_eq!(limit.bytes, bytes, "{action:?} {compressed} {topic:?} {may_cut}");
+            let oversize = oversize(action, compressed);
+            for (op, bytes) in [(Op::Create, bytes), (Op::Message, of_message)] {
+                let limit = oversize.limit(topic, oversize.acts_on(op));
+                assert_eq!(limit.bytes, bytes, "{action:?} {compressed} {topic:?} {op:?}");
+            }
+            assert_eq!(oversize.limit(Some(500), true).bytes, 500, "a row that may be cut");
         }
     }
 }

@@ -10,13 +10,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::oversize::{Limit, fit};
-use super::report::{go_on_without, report};
+use super::oversize::{Limit, fit, refuse_unwritten};
+use super::report::{go_on_without, report, report_replaced};
 use super::{Halt, Lookup, Oversize, Stop, now_us};
 use crate::admin::{LeftOut, LeftOutList, LeftOutReason};
 use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
 use crate::checkpoint::LeftOutTable;
-use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
+use crate::config::{OnError, Operation, TableFilter, UnchangedToast};
 use crate::encode::{EncodeError, Encoder, Records};
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -28,9 +28,10 @@ use crate::route::{Named, Refusal, Router, TopicPlan};
 pub struct Policy {
     /// Operations to leave out even where the server sends them.
     pub skipped: Vec<Operation>,
-    /// What to do with a row that can't be published.
-    pub on_error: OnError,
-    /// What to do with a row that is larger than Kafka takes.
+    /// What to do with a change that can't be published; where nobody said, the stream goes on
+    /// without a logical message, which any role may write, and not without a row.
+    pub on_error: Option<OnError>,
+    /// What to do with a change that is larger than Kafka takes.
     pub oversize: Oversize,
     /// The tables to publish, where the publication has others too: one for all tables, or for
     /// whole schemas.
@@ -44,10 +45,13 @@ impl Policy {
         operation(op).is_some_and(|operation| self.skipped.contains(&operation))
     }
 
-    const fn goes_on_after(&self, error: &EncodeError) -> bool {
-        match error {
-            EncodeError::TooLarge { .. } => matches!(self.oversize.action, OnOversize::DeadLetter),
-            _ => matches!(self.on_error, OnError::SkipWithDeadLetter),
+    const fn goes_on_after(&self, error: &EncodeError, op: Op) -> bool {
+        match (error, self.on_error) {
+            (EncodeError::TooLarge { .. } | EncodeError::MessageTooLarge { .. }, _) => {
+                self.oversize.acts_on(op)
+            }
+            (_, Some(on_error)) => matches!(on_error, OnError::SkipWithDeadLetter),
+            (_, None) => matches!(op, Op::Message),
         }
     }
 }
@@ -61,12 +65,14 @@ pub(super) struct Publisher<L> {
     pub(super) policy: Policy,
     /// Kinds of errors that were logged, by table.
     told: HashSet<(u32, &'static str)>,
+    /// Columns of which it was logged that characters of them are replaced, by table.
+    replaced_in: HashSet<(u32, String)>,
     topics: HashMap<u32, Destination>,
     /// Tables of which nothing is published, until they are admitted.
     left_out: HashSet<u32>,
     /// Those of them that nobody has noted yet.
     refused: Vec<LeftOutTable>,
-    message_topic: Option<Arc<str>>,
+    message_topic: Option<(Arc<str>, Limit)>,
     transaction_topic: Option<Arc<str>>,
     dead_letter_topic: Option<Arc<str>>,
 }
@@ -107,6 +113,7 @@ impl<L: Lookup> Publisher<L> {
             records: Records::default(),
             policy,
             told: HashSet::new(),
+            replaced_in: HashSet::new(),
             topics: HashMap::new(),
             left_out: HashSet::new(),
             refused: Vec::new(),
@@ -123,8 +130,11 @@ impl<L: Lookup> Publisher<L> {
         relation: &Arc<Relation>,
         before: Option<&Relation>,
     ) -> Result<(), Halt> {
+        let skipped = &self.policy.skipped;
+        let has_old_rows =
+            [Operation::Update, Operation::Delete].iter().any(|old| !skipped.contains(old));
         match self.place(relation)? {
-            Placed::At(plan) => report(before, relation, plan),
+            Placed::At(plan) => report(before, relation, plan, has_old_rows),
             Placed::Refused(refusal) => self.leave_out(&refusal),
             Placed::LeftOut => {}
         }
@@ -239,7 +249,7 @@ impl<L: Lookup> Publisher<L> {
         if self.policy.skips(change.op()) {
             return Ok(None);
         }
-        let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
+        let Self { lookup, router, encoder, records, policy, topics, told, replaced_in, .. } = self;
         let (topic, limit) = match change.relation() {
             Some(relation) => match topics.get_mut(&relation.oid) {
                 Some(Destination { plan, limit }) => {
@@ -247,14 +257,17 @@ impl<L: Lookup> Publisher<L> {
                         Some(limit) => limit,
                         None => *limit.insert(make_sure(relation, plan, lookup, encoder, policy)?),
                     };
-                    (&plan.name, Some(limit))
+                    (&plan.name, limit)
                 }
                 // The topic of a relation is found before the relation is known to the assembler.
                 None => return Ok(None),
             },
             None => {
-                let plan = || router.message_topic();
-                (topic_once(&mut self.message_topic, plan, lookup)?, None)
+                let (topic, limit) = match &mut self.message_topic {
+                    Some(known) => known,
+                    unknown => unknown.insert(message_topic(router, lookup, policy)?),
+                };
+                (&*topic, *limit)
             }
         };
         let read = match encoder.unchanged_toast() {
@@ -264,16 +277,15 @@ impl<L: Lookup> Publisher<L> {
         let change = &read.as_ref().map_or(*change, |read| change.with(read));
         let now_us = now_us();
         let at_ms = change.time_us(now_us) / 1000;
-        let encoded = encoder.encode(change, now_us, records).and_then(|()| match limit {
-            Some(limit) => match records.above(limit.bytes) {
-                Some(bytes) => fit((change, now_us), bytes, limit, encoder, records, metrics),
-                None => Ok(()),
-            },
-            // Of a message nothing could be cut or told elsewhere.
+        let encoded = refuse_unwritten(change, limit, metrics);
+        let encoded = encoded.and_then(|()| encoder.encode(change, now_us, records));
+        let encoded = encoded.and_then(|()| match records.above(limit.bytes) {
+            Some(bytes) => fit((change, now_us), bytes, limit, encoder, records, metrics),
             None => Ok(()),
         });
         if let Err(source) = encoded {
-            go_on_without(change, lsn, &source, policy.goes_on_after(&source), told)?;
+            let goes_on = policy.goes_on_after(&source, change.op());
+            go_on_without(change, lsn, &source, goes_on, told)?;
             encoder.dead_letter(change, &source, policy.oversize.client_limit, records);
             metrics.dead_letters.inc();
             let plan = || router.dead_letter_topic();
@@ -281,6 +293,9 @@ impl<L: Lookup> Publisher<L> {
             return Ok(Some(Prepared { topic, at_ms, partition: None, records }));
         }
         count_unchanged(encoder.unchanged_toast(), records, metrics);
+        if !records.replaced().is_empty() {
+            report_replaced(change, records, replaced_in, metrics);
+        }
         // A truncate has no key; readers of partition 0 are told for all.
         let partition = (change.op() == Op::Truncate).then_some(0);
         Ok(Some(Prepared { topic, at_ms, partition, records }))
@@ -341,7 +356,19 @@ fn make_sure(
     policy: &Policy,
 ) -> Result<Limit, Error> {
     let limit = lookup.ensure_topic(plan)?;
-    Ok(policy.oversize.limit(limit, encoder.may_cut(relation)))
+    let acts = encoder.may_cut(relation) || policy.oversize.acts_on(Op::Create);
+    Ok(policy.oversize.limit(limit, acts))
+}
+
+/// The same for the topic of logical messages.
+fn message_topic(
+    router: &Router,
+    lookup: &mut impl Lookup,
+    policy: &Policy,
+) -> Result<(Arc<str>, Limit), Error> {
+    let plan = router.message_topic();
+    let limit = lookup.ensure_topic(&plan)?;
+    Ok((plan.name, policy.oversize.limit(limit, policy.oversize.acts_on(Op::Message))))
 }
 
 /// Seldom enough to be added to the metrics at once.
@@ -399,6 +426,7 @@ const fn operation(op: Op) -> Option<Operation> {
         Op::Update => Some(Operation::Update),
         Op::Delete => Some(Operation::Delete),
         Op::Truncate => Some(Operation::Truncate),
-        Op::Read | Op::Message => None,
+        Op::Message => Some(Operation::Message),
+        Op::Read => None,
     }
 }

@@ -1,12 +1,14 @@
-//! What the worker tells an operator: of tables as they are described, and of rows that can't be
+//! What the worker logs for an operator: of tables as they are described, and of changes that can't be
 //! published. Names of tables and columns, never values.
 
 use std::collections::HashSet;
 
 use crate::change::{Change, Op, Relation};
-use crate::encode::EncodeError;
+use crate::encode::{EncodeError, Records};
 use crate::error::Error;
 use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::postgres::publication::TableName;
 use crate::route::TopicPlan;
 
 /// Whether the stream may go on without a change that can't be published; logs the first of each
@@ -24,10 +26,10 @@ pub(super) fn go_on_without(
         _ => Error::Encode { lsn, position: change.position, source: source.clone() },
     };
     let (true, Some(reason)) = (goes_on, source.reason()) else { return Err(error) };
-    let Some(relation) = change.relation() else { return Err(error) };
-    if told.insert((relation.oid, reason)) {
+    let relation = change.relation();
+    if told.insert((relation.map_or(0, |relation| relation.oid), reason)) {
         tracing::warn!(
-            table = relation.full_name,
+            table = relation.map(|relation| relation.full_name.as_str()),
             reason,
             error = error.told(),
             fix = error.fix(),
@@ -37,8 +39,36 @@ pub(super) fn go_on_without(
     Ok(())
 }
 
+/// Counts characters that were replaced, as no reader takes them; logs the first of each column.
+#[cold]
+pub(super) fn report_replaced(
+    change: &Change<'_>,
+    records: &Records,
+    told: &mut HashSet<(u32, String)>,
+    metrics: &Metrics,
+) {
+    let Some(relation) = change.relation() else { return };
+    for &(at, count) in records.replaced() {
+        metrics.json_replaced.inc_by(count);
+        let column = relation.columns.get(at).map_or("", |column| &column.name);
+        if told.insert((relation.oid, column.to_owned())) {
+            tracing::warn!(
+                table = relation.full_name,
+                column,
+                "JSON with half of a surrogate pair, which readers refuse: U+FFFD is published in \
+                 its place; more in this column are only counted"
+            );
+        }
+    }
+}
+
 /// Logs what an operator may want to know of a table that was described.
-pub(super) fn report(before: Option<&Relation>, relation: &Relation, plan: &TopicPlan) {
+pub(super) fn report(
+    before: Option<&Relation>,
+    relation: &Relation,
+    plan: &TopicPlan,
+    has_old_rows: bool,
+) {
     let table = relation.full_name.as_str();
     tracing::debug!(
         table,
@@ -70,12 +100,15 @@ pub(super) fn report(before: Option<&Relation>, relation: &Relation, plan: &Topi
         );
     }
     let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
-    if !unkeyed.is_empty() {
-        tracing::warn!(
+    if has_old_rows && !unkeyed.is_empty() {
+        let name = TableName { schema: relation.schema.clone(), name: relation.table.clone() };
+        let fix = format!("ALTER TABLE {} REPLICA IDENTITY FULL; and each partition", name.sql());
+        tracing::error!(
             table,
             columns = unkeyed.join(", "),
-            "a delete of this table can't be keyed, and will stop the stream: its replica identity \
-             lacks configured key columns; ALTER TABLE ... REPLICA IDENTITY FULL"
+            fix,
+            "the replica identity lacks columns of the configured key: a DELETE can't be keyed and \
+             goes by errors.on_error, and an UPDATE of these columns leaves the row under its old key"
         );
     }
 }

@@ -171,7 +171,7 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
     let frames = [wire::begin(900, 0, 771), described, insert(b"a"), insert(b"\xff"), insert(b"b")];
     let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
     let (mut worker, sink) = worker(Format::default(), &ledger);
-    worker.publisher.policy.on_error = OnError::SkipWithDeadLetter;
+    worker.publisher.policy.on_error = Some(OnError::SkipWithDeadLetter);
     carry(&mut worker, &frames);
     carry(&mut worker, &[wire::commit(900, 910, 0)]);
     let sent = sink.0.lock().unwrap().clone();
@@ -184,7 +184,7 @@ fn a_dead_letter_holds_its_transaction_as_any_record_does() {
     assert_eq!(worker.out.metrics.dead_letters.get(), 1);
 
     // Told nothing, it stops there.
-    worker.publisher.policy.on_error = OnError::Fail;
+    worker.publisher.policy.on_error = Some(OnError::Fail);
     carry(&mut worker, &[wire::begin(950, 0, 772)]);
     let halt = worker.message(Lsn::from(920), &insert(b"\xff"));
     let Err(Halt::Failed(Error::Encode { position, .. })) = halt else { panic!("it goes on") };

@@ -72,6 +72,7 @@ impl Heard {
     #[inline]
     pub(super) fn of(change: &Change<'_>) -> Option<Self> {
         let Data::Message { prefix, content } = change.data else { return None };
+        let prefix = std::str::from_utf8(prefix).ok()?;
         prefix.starts_with(OWN_PREFIX).then(|| Self {
             position: change.position,
             lsn: change.lsn,

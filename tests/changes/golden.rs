@@ -84,7 +84,8 @@ fn numbered_anew(frames: &[(Lsn, Vec<u8>)]) -> Vec<(Lsn, Vec<u8>)> {
             Message::Begin(_) => wire::begin(commit, second, 700 + transactions),
             Message::Commit(_) => wire::commit(commit, commit + 8, second),
             Message::Message(message) => {
-                wire::message(message.transactional, at, message.prefix, message.content)
+                let prefix = std::str::from_utf8(message.prefix).expect("it was text");
+                wire::message(message.transactional, at, prefix, message.content)
             }
             _ => frame.clone(),
         };

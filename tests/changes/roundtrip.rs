@@ -130,7 +130,7 @@ impl Sent {
             Message::Message(message) => Self::Message {
                 transactional: message.transactional,
                 lsn: message.lsn.as_u64(),
-                prefix: message.prefix.to_owned(),
+                prefix: String::from_utf8(message.prefix.to_owned()).expect("it was text"),
                 content: message.content.to_vec(),
             },
         }

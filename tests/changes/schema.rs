@@ -375,6 +375,13 @@ proptest! {
                 if let Err(reason) = agree(&seen) {
                     prop_assert!(false, "{}", reason);
                 }
+                // What was written as a null stays one, whatever the catalog says.
+                let after = seen.value.as_ref().map(|value| &value["payload"]["after"]);
+                for (cell, name) in cells.iter().zip(NAMES) {
+                    if let (0, Some(Json::Object(after))) = (cell.sent, after) {
+                        prop_assert!(after[name].is_null(), "{}", name);
+                    }
+                }
             }
         }
     }

@@ -53,7 +53,7 @@ async fn columns_come_with_constraint_default_and_generation() {
         };
         let mut expected = vec![
             column("id", 20, true, None),
-            column("fare", 1700, true, Some("0")),
+            column("fare", 1700, true, Some("'0.00'")),
             column("note", 25, false, Some("'it''s'::text")),
             column("fee", fee, true, None),
             generated("twice", 20, Generated::Stored),

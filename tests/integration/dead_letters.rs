@@ -143,7 +143,9 @@ async fn a_row_without_its_key_is_a_dead_letter_without_one() {
          [tables.\"public.rides\"]\nkey = [\"zone\"]\n"
     );
     let bootstrap = brokers.bootstrap();
-    let _bridge = Bridge::start_ready(&name, &database.unix_url, &bootstrap, &config, PATIENCE);
+    let bridge = Bridge::start_ready(&name, &database.unix_url, &bootstrap, &config, PATIENCE);
+    let log = bridge.log();
+    assert!(log.contains("leave the row under its old key"), "{log}");
     client
         .batch_execute(
             "INSERT INTO rides VALUES (1, NULL, 'a'), (2, 7, 'b'); DELETE FROM rides WHERE id = 2",

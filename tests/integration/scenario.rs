@@ -48,7 +48,18 @@ impl Scenario {
         setup: &str,
         tables: &[&str],
     ) -> Self {
-        let database = server.database().await;
+        Self::prepare_in(server, "", config, setup, tables).await
+    }
+
+    /// The same in a database made with these options of `CREATE DATABASE`.
+    pub(crate) async fn prepare_in(
+        server: &PostgresServer,
+        options: &str,
+        config: &str,
+        setup: &str,
+        tables: &[&str],
+    ) -> Self {
+        let database = server.database_with(options).await;
         let client = database.client().await;
         client.batch_execute(setup).await.unwrap_or_else(|error| panic!("{setup}: {error:?}"));
         let name = unique("events");

@@ -297,11 +297,19 @@ impl Plan {
     /// Takes out what gains changes, and returns these tables; what is in a publication stays there.
     pub fn put_off_gains(&mut self) -> Vec<TableName> {
         let gains = self.gains();
+        self.keep_out(|_| true);
+        gains
+    }
+
+    /// Takes out those of the tables that gain changes; what is in a publication stays there.
+    pub fn keep_out(&mut self, is_out: impl Fn(&TableName) -> bool) {
+        let mut gains = self.gains();
+        gains.retain(is_out);
         for change in [&mut self.main, &mut self.inserts] {
             change.add.retain(|added| !gains.contains(&added.table));
             change.remove.retain(|table| !gains.contains(table));
+            change.not_owned.retain(|(table, _)| !gains.contains(table));
         }
-        gains
     }
 }
 

@@ -136,6 +136,27 @@ async fn any_key_of_any_type_is_read_whole_once_with_gaps_and_with_one_row_and_w
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_on_a_column_that_may_hold_nulls_still_leads_no_snapshot() {
+    let server = PostgresServer::shared();
+    if server.major() < 18 {
+        return;
+    }
+    let setup = "CREATE TABLE old (id int, n int);
+        INSERT INTO old SELECT NULL, n FROM generate_series(1, 1500) n;
+        INSERT INTO old SELECT n, n FROM generate_series(1501, 3000) n;
+        ALTER TABLE old ADD NOT NULL id NOT VALID;
+        CREATE UNIQUE INDEX old_id ON old (id);
+        ALTER TABLE old REPLICA IDENTITY FULL";
+    let Some(small) = Small::start(server, setup, "").await else { return };
+    signal(&small.client, &json!({"type": "snapshot", "tables": ["public.old"]})).await;
+    done(&small.bridge, 1).await;
+    let events = small.events("old").await;
+    let mut read: Vec<i64> = reads(&events).iter().filter_map(|row| row["n"].as_i64()).collect();
+    read.sort_unstable();
+    assert_eq!(read, (1..=3000).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_part_that_is_asked_for_is_read_and_no_more_and_through_the_publications_filters() {
     let server = PostgresServer::shared();
     let setup = "CREATE TABLE rides (id int PRIMARY KEY, fare int, secret text);
