@@ -6,7 +6,7 @@
 //! puts it into the publication at the right moment; see `snapshot::incremental`. With
 //! `snapshot.mode = "never"` it is only put into the publication.
 //!
-//! A new partition needs nothing: the publication has its root. Without `postgres.manage` nothing is
+//! Partitions that come are looked for elsewhere (`partitions`). Without `postgres.manage` nothing is
 //! put into the publication. What a table lacks to be published is told once, in words.
 //!
 //! A table whose topic another one has stays out (`topics`), and one that was left out for it and has

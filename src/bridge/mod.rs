@@ -21,6 +21,7 @@ mod first_start;
 mod guard;
 mod line;
 mod lookup;
+mod partitions;
 mod reload;
 mod session;
 mod setup;

@@ -23,6 +23,7 @@ pub mod filters;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod partitions;
 pub mod preflight;
 pub mod publication;
 pub mod replication;

@@ -26,6 +26,7 @@ mod memory;
 mod one_topic;
 mod oracle;
 mod oversize;
+mod partition_trees;
 mod partitions;
 mod reading;
 mod reload;
