@@ -1,5 +1,7 @@
--- What does this transaction see, and what is the table like that it reads? $1 stands for the
--- table's name in SQL, as a text. Another answer than before to the second says that it was altered.
+-- What does this transaction see, and what is the table like that it reads? The first parameter stands
+-- for the table's name in SQL, as a text, the second for the OID of the partition that is read of it, or
+-- NULL. (They are replaced here, so they are not named in this comment.) Another answer than before to
+-- the second question says that the table was altered, or the partition detached.
 SELECT pg_catalog.pg_current_snapshot()::text,
        (SELECT pg_catalog.concat_ws(' ', c.oid, c.relkind, c.relreplident,
             (SELECT pg_catalog.string_agg(
@@ -19,6 +21,8 @@ SELECT pg_catalog.pg_current_snapshot()::text,
              WHERE i.indrelid = c.oid AND i.indisunique),
             (SELECT pg_catalog.string_agg(pg_catalog.to_jsonb(r)::text, ',' ORDER BY r.oid)
              FROM pg_catalog.pg_publication_rel r
-             WHERE r.prrelid = c.oid))
+             WHERE r.prrelid = c.oid),
+            (SELECT pg_catalog.string_agg(a.relid::oid::text, ',')
+             FROM pg_catalog.pg_partition_ancestors($2::oid::regclass) a))
         FROM pg_catalog.pg_class c
         WHERE c.oid = pg_catalog.to_regclass($1))

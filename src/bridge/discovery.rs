@@ -12,9 +12,9 @@
 //! - **Those whose topic another one has** stay out (`topics`), and one that was left out for it and has
 //!   a topic now is read again, as a new one is.
 //!
-//! All on a connection of its own, which waits for no lock longer than moments. A new partition needs
-//! nothing: the publication has its root. Without `postgres.manage`, or in a publication that the role
-//! may not alter, nothing is put in, and what should be done is logged.
+//! All on a connection of its own, which waits for no lock longer than moments. Partitions that come are
+//! looked for elsewhere (`partitions`). Without `postgres.manage`, or in a publication that the role may
+//! not alter, nothing is put in, and what should be done is logged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;

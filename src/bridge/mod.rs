@@ -22,6 +22,7 @@ mod guard;
 mod line;
 mod lookup;
 mod publishing;
+mod partitions;
 mod reload;
 mod second;
 mod session;

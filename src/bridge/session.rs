@@ -26,7 +26,7 @@ use super::line::{Cause, Line, Publishing};
 use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
-use super::{Bridge, StopOnDrop, setup, start, told};
+use super::{Bridge, StopOnDrop, partitions, setup, start, told};
 use crate::admin::State;
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason};
 use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
@@ -167,6 +167,8 @@ impl Bridge {
         let all_read = coordinator.all_read();
         // Takes snapshots beside the stream, for as long as that runs.
         let _beside = Beside(tokio::spawn(coordinator.run()));
+        let partitions = partitions::Watch::new(self, &start.checkpoint.snapshots);
+        let _watching = Beside(tokio::spawn(partitions.run()));
         self.metrics.streaming.set(1);
         self.enter(State::Streaming);
         tracing::info!(

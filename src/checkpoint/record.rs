@@ -158,12 +158,13 @@ mod tests {
         r#""reason":"first","progress":{"pages":{"lsn":"16/B374D900","shows":"771:774:772","leaves":["#,
         r#"{"oid":16400,"filenode":16404,"done":[[0,256],[512,768]]}]}}},"#,
         r#"{"id":"b1","schema":"public","table":"trips","reason":"asked","#,
-        r#""condition":"fare > 5","is_paused":true,"#,
+        r#""condition":"fare > 5","is_paused":true,"partition":16405,"#,
         r#""progress":{"keys":{"columns":["id"],"missing":"id < 3","after":["7"],"#,
         r#""last":["9000"]}}}],"#,
         r#""requests":[{"id":"b2","tables":["public.z*"],"condition":"id > 1","#,
-        r#""reason":"asked"}],"left_out":[{"oid":16408,"schema":"public","table":"x y"}],"#,
-        r#""is_only":true}"#,
+        r#""reason":"asked","partition":16410}],"#,
+        r#""left_out":[{"oid":16408,"schema":"public","table":"x y"}],"#,
+        r#""is_only":true,"partitions_seen":"771:774:"}"#,
     );
 
     fn checkpoint() -> Checkpoint {
@@ -201,6 +202,7 @@ mod tests {
     fn snapshots_are_written_and_read_as_documented() {
         let json = format!("{},\"snapshot\":{SNAPSHOTS}}}", GOLDEN.trim_end_matches('}'));
         let table = |name: &str, progress| TableSnapshot {
+            partition: None,
             id: "first".to_owned(),
             schema: "public".to_owned(),
             table: name.to_owned(),
@@ -226,6 +228,7 @@ mod tests {
             reason: SnapshotReason::Asked,
             condition: Some("fare > 5".to_owned()),
             is_paused: true,
+            partition: Some(16_405),
             ..table("trips", TableProgress::Keys(keys))
         };
         let waiting = table("zones", TableProgress::Waiting);
@@ -235,10 +238,13 @@ mod tests {
             tables: vec!["public.z*".to_owned()],
             condition: Some("id > 1".to_owned()),
             reason: SnapshotReason::Asked,
+            partition: Some(16_410),
         }];
         let (schema, table) = ("public".to_owned(), "x y".to_owned());
         let left_out = vec![LeftOutTable { oid: 16_408, schema, table }];
-        let snapshots = Arc::new(Snapshots { tables, requests, left_out, is_only: true });
+        let partitions_seen = Some("771:774:".to_owned());
+        let snapshots = Snapshots { tables, requests, left_out, is_only: true, partitions_seen };
+        let snapshots = Arc::new(snapshots);
         let written = Checkpoint { snapshots, ..checkpoint() };
         let mut out = Vec::new();
         written.write(&mut out);

@@ -25,16 +25,21 @@ pub struct Snapshots {
     /// Whether the pipeline ends once there are none: it began with `snapshot.mode = "only"`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_only: bool,
+    /// The transactions that a look at the partitions of tables saw, as `pg_current_snapshot()` tells
+    /// it: rows of partitions that any of them attached are read, or asked for here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partitions_seen: Option<String>,
 }
 
 impl Snapshots {
-    /// Whether there is nothing to go on with.
+    /// Whether there is nothing to say.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.tables.is_empty()
             && self.requests.is_empty()
             && self.left_out.is_empty()
             && !self.is_only
+            && self.partitions_seen.is_none()
     }
 }
 
@@ -62,13 +67,24 @@ pub struct SnapshotRequest {
     pub condition: Option<String>,
     /// Who asks.
     pub reason: SnapshotReason,
+    /// Only the rows of the partition with this OID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
 }
 
 impl SnapshotRequest {
     /// A request with an ID of its own.
     #[must_use]
     pub fn new(tables: Vec<String>, condition: Option<String>, reason: SnapshotReason) -> Self {
-        Self { id: uuid::Uuid::now_v7().to_string(), tables, condition, reason }
+        let id = uuid::Uuid::now_v7().to_string();
+        Self { id, tables, condition, reason, partition: None }
+    }
+
+    /// A request for the rows of one partition of a table, which came to it with them.
+    #[must_use]
+    pub fn of_partition(table: String, partition: u32) -> Self {
+        let request = Self::new(vec![table], None, SnapshotReason::Added);
+        Self { partition: Some(partition), ..request }
     }
 }
 
@@ -89,6 +105,9 @@ pub struct TableSnapshot {
     /// Whether it waits to be resumed.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_paused: bool,
+    /// Only the rows of the partition with this OID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partition: Option<u32>,
     /// What is published of it.
     #[serde(default)]
     pub progress: TableProgress,
@@ -188,6 +207,7 @@ mod tests {
     #[test]
     fn only_a_new_table_without_its_snapshot_has_no_change_published() {
         let snapshot = |reason, progress| TableSnapshot {
+            partition: None,
             id: "1".to_owned(),
             schema: "public".to_owned(),
             table: "log".to_owned(),

@@ -107,6 +107,12 @@ impl TableFilter {
         any(&self.include) && !any(&self.exclude)
     }
 
+    /// Whether this table is excluded, whatever else names it.
+    #[must_use]
+    pub fn excludes(&self, schema: &str, table: &str) -> bool {
+        self.exclude.iter().any(|pattern| pattern.matches(schema, table))
+    }
+
     /// Whether a pattern without any glob names this table.
     #[must_use]
     pub fn names_exactly(&self, schema: &str, table: &str) -> bool {

@@ -38,6 +38,13 @@ pub enum Command {
         /// Their OIDs.
         tables: Vec<u32>,
     },
+    /// Take snapshots of partitions that were attached, and note what the look saw that found them.
+    Attached {
+        /// A request for each.
+        requests: Vec<Request>,
+        /// The transactions that it saw.
+        seen: String,
+    },
     /// Let the snapshots of a request wait.
     Pause {
         /// The request.

@@ -100,6 +100,8 @@ pub enum Edit {
     },
     /// The request is answered: its tables stand on their own, or nothing comes of it.
     Answer(SnapshotRequest),
+    /// A look at partitions saw these transactions.
+    SawPartitions(String),
 }
 
 impl Edit {
@@ -112,7 +114,7 @@ impl Edit {
 
     /// Carries it out.
     pub fn apply(self, snapshots: &mut Snapshots) {
-        let Snapshots { tables, requests, left_out, .. } = snapshots;
+        let Snapshots { tables, requests, left_out, partitions_seen, .. } = snapshots;
         match self {
             Self::Put(new) => {
                 let is_it = |of: &&mut TableSnapshot| {
@@ -134,6 +136,7 @@ impl Edit {
             Self::Ask(new) if requests.contains(&new) => {}
             Self::Ask(new) => requests.push(new),
             Self::Answer(answered) => requests.retain(|request| *request != answered),
+            Self::SawPartitions(seen) => *partitions_seen = Some(seen),
         }
     }
 }
@@ -235,6 +238,7 @@ mod tests {
     #[test]
     fn edits_find_their_table_and_keep_the_order_of_requests() {
         let of = |id: &str, table: &str, is_paused| TableSnapshot {
+            partition: None,
             id: id.to_owned(),
             schema: "public".to_owned(),
             table: table.to_owned(),
@@ -281,6 +285,7 @@ mod tests {
     #[test]
     fn a_request_stands_once_until_it_is_answered() {
         let of = |pattern: &str| SnapshotRequest {
+            partition: None,
             id: "mine".to_owned(),
             tables: vec![pattern.to_owned()],
             condition: None,

@@ -201,7 +201,7 @@ impl Control {
 
 fn request(id: String, asked: Asked) -> Request {
     let Asked { tables, condition } = asked;
-    Request { id, tables, condition, reason: SnapshotReason::Asked }
+    Request { id, tables, condition, reason: SnapshotReason::Asked, partition: None }
 }
 
 /// The requests of an `execute-snapshot`: tables with the same condition are one.

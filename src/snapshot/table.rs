@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
-use tokio_postgres::{Client, SimpleQueryMessage};
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 use super::keyset::{KeyColumn, Keyset};
 use super::plan::unreadable;
 use super::relation::Description;
 use crate::change::{KeyChoice, Relation};
-use crate::postgres::publication::Published;
+use crate::postgres::publication::{self, Published, TableName};
 use crate::postgres::{self, Catalog};
 
 const TABLE: &str = include_str!("../../sql/table_to_read.sql");
@@ -30,6 +30,8 @@ pub struct Table {
     pub has_condition: bool,
     /// Tells the table from what an ALTER makes of it.
     pub shape: String,
+    /// Only the partition with this OID is read.
+    pub partition: Option<u32>,
     /// Rows, by the server's statistics.
     pub rows_estimated: u64,
     /// Pages, by the server's statistics.
@@ -43,6 +45,12 @@ impl Table {
         let Relation { schema, table, .. } = self.relation.as_ref();
         format!("{}.{}", escape_identifier(schema), escape_identifier(table))
     }
+
+    /// Asks for the snapshot of the transaction and the shape of the table, in this order.
+    #[must_use]
+    pub fn what_is_read(&self) -> String {
+        what_is_read(&self.name(), self.partition)
+    }
 }
 
 /// Why a table can't be read.
@@ -51,6 +59,9 @@ pub enum TableError {
     /// It is not there.
     #[error("it does not exist")]
     Gone,
+    /// The partition is none of this table's.
+    #[error("the partition was detached or dropped")]
+    Detached,
     /// It is no table.
     #[error("{reason}")]
     NoTable {
@@ -85,6 +96,8 @@ pub struct Wanted<'a> {
     pub condition: Option<&'a str>,
     /// Only rows that are still missing, by a condition of our own.
     pub missing: Option<&'a str>,
+    /// Only the partition with this OID.
+    pub partition: Option<u32>,
 }
 
 impl Wanted<'_> {
@@ -101,11 +114,17 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
     let failed = |source| postgres::Error::Sql { doing: "ask for a table to read", source };
     // Before all else: a change after it is noticed.
     let client = catalog.client().await?;
-    let shape = shape(client, &what_is_read(&wanted.name())).await.map_err(failed)?;
+    let ask = what_is_read(&wanted.name(), wanted.partition);
+    let shape = shape(client, &ask).await.map_err(failed)?;
     let found = client.query_opt(TABLE, &[&wanted.schema, &wanted.table]).await.map_err(failed)?;
-    let found = found.ok_or(TableError::Gone)?;
+    let mut found = found.ok_or(TableError::Gone)?;
     let oid: u32 = found.get(0);
+    let leaf = match wanted.partition {
+        Some(partition) => Some(leaf(client, oid, partition).await?),
+        None => None,
+    };
     let from = match found.get(1) {
+        "p" if let Some((leaf, _)) = &leaf => format!("ONLY {}", leaf.sql()),
         "r" => format!("ONLY {}", wanted.name()),
         // Its rows are those of its partitions.
         "p" => wanted.name(),
@@ -114,6 +133,10 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
             return Err(TableError::NoTable { reason });
         }
     };
+    // How large it is.
+    if let Some((_, of_leaf)) = leaf {
+        found = of_leaf;
+    }
     let columns = wanted.published.columns.as_deref();
     let described = Description::read(client, wanted.server_version, oid, columns).await?;
     let described = described.ok_or(TableError::Gone)?;
@@ -142,6 +165,7 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
         keyset,
         has_condition: wanted.condition.is_some(),
         shape,
+        partition: wanted.partition,
         rows_estimated: number(found.get(2)),
         pages: number(found.get(3)),
     })
@@ -161,10 +185,25 @@ pub async fn has_key(client: &Client, schema: &str, table: &str) -> Result<bool,
     Ok(client.query_opt(KEY, &[&oid]).await.map_err(failed)?.is_some())
 }
 
-/// Asks for the snapshot of the transaction and the shape of a table (its name in SQL), in this order.
-#[must_use]
-pub fn what_is_read(table: &str) -> String {
-    WHAT_IS_READ.replace("$1", escape_literal(table).trim_start())
+/// A partition of a table, and what is asked of a table that is read.
+async fn leaf(client: &Client, root: u32, partition: u32) -> Result<(TableName, Row), TableError> {
+    let failed = |source| postgres::Error::Sql { doing: "ask for a partition to read", source };
+    let name = publication::name(client, partition).await?.ok_or(TableError::Detached)?;
+    let ask = "SELECT relid::oid FROM pg_catalog.pg_partition_ancestors($1::oid::regclass)";
+    let ancestors = client.query(ask, &[&partition]).await.map_err(failed)?;
+    if !ancestors.iter().any(|ancestor| ancestor.get::<_, u32>(0) == root) {
+        return Err(TableError::Detached);
+    }
+    let row = client.query_opt(TABLE, &[&name.schema, &name.name]).await.map_err(failed)?;
+    Ok((name, row.ok_or(TableError::Detached)?))
+}
+
+/// Asks for the snapshot of the transaction and the shape of a table (its name in SQL) or of this
+/// partition of it, in this order.
+fn what_is_read(table: &str, partition: Option<u32>) -> String {
+    let partition = partition.map_or_else(|| "NULL".to_owned(), |oid| oid.to_string());
+    // The name last: it may hold what stands for the other.
+    WHAT_IS_READ.replace("$2", &partition).replace("$1", escape_literal(table).trim_start())
 }
 
 async fn shape(client: &Client, query: &str) -> Result<String, tokio_postgres::Error> {

@@ -61,7 +61,16 @@ mod tests {
     fn listed(reason: SnapshotReason, progress: TableProgress) -> Snapshots {
         let (id, schema, table) = ("1".to_owned(), "public".to_owned(), "log".to_owned());
         let (condition, is_paused) = (None, false);
-        let table = TableSnapshot { id, schema, table, reason, condition, is_paused, progress };
+        let table = TableSnapshot {
+            id,
+            schema,
+            table,
+            reason,
+            condition,
+            is_paused,
+            partition: None,
+            progress,
+        };
         Snapshots { tables: vec![table], ..Snapshots::default() }
     }
 

@@ -33,6 +33,7 @@ mod nulls;
 mod one_topic;
 mod oracle;
 mod oversize;
+mod partition_trees;
 mod partitions;
 mod reading;
 mod reload;

@@ -142,7 +142,8 @@ impl PostgresServer {
         Self::shared_of(Binaries::newest())
     }
 
-    fn shared_of(binaries: &Binaries) -> &'static Self {
+    /// The server of a version, which all tests share.
+    pub(crate) fn shared_of(binaries: &Binaries) -> &'static Self {
         /// By major version; there will be no 64 before this is rewritten.
         static SHARED: [OnceLock<PostgresServer>; 64] = [const { OnceLock::new() }; 64];
         let major = usize::try_from(binaries.major).expect("a small number");

@@ -98,6 +98,7 @@ impl Bridge {
             tables: listed,
             left_out: start.checkpoint.snapshots.left_out.clone(),
             is_only: settings.snapshot.mode == SnapshotMode::Only,
+            partitions_seen: Some(shows.clone()),
             ..Snapshots::default()
         });
         tracing::info!(
@@ -257,6 +258,7 @@ fn listed(table: &Table, lsn: Lsn, shows: &str) -> TableSnapshot {
     let leaf =
         |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
     TableSnapshot {
+        partition: None,
         id: ID.to_owned(),
         schema: table.relation.schema.clone(),
         table: table.relation.table.clone(),

@@ -245,6 +245,16 @@ pub async fn candidate(client: &Client, oid: u32) -> Result<Option<Candidate>, E
     Ok(candidates(client).await?.into_iter().find(|candidate| candidate.table == table))
 }
 
+/// What the table with this OID is called, if there is one.
+///
+/// # Errors
+/// When the query fails.
+pub async fn name(client: &Client, oid: u32) -> Result<Option<TableName>, Error> {
+    let failed = |source| Error::Sql { doing: "ask what a table is called", source };
+    let row = client.query_opt(TABLE_NAME, &[&oid]).await.map_err(failed)?;
+    Ok(row.map(|row| TableName { schema: row.get(0), name: row.get(1) }))
+}
+
 /// A table and what it is a partition of; nothing where there is no such table.
 ///
 /// # Errors

@@ -261,6 +261,7 @@ fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Durati
     let stop = Arc::new(Stop::default());
     let tables = tables(content);
     let listed = |table: &Table| TableSnapshot {
+        partition: None,
         id: "first".to_owned(),
         schema: table.relation.schema.clone(),
         table: table.relation.table.clone(),

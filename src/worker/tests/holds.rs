@@ -12,6 +12,7 @@ use crate::snapshot::{self, Closed, Edit, Order, Spoiled, Visibility};
 fn listed(point: u64, done: u32) -> TableSnapshot {
     let done = if done == 0 { Vec::new() } else { vec![(0, done)] };
     TableSnapshot {
+        partition: None,
         id: "1".to_owned(),
         schema: "public".to_owned(),
         table: "rides".to_owned(),

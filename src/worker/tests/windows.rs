@@ -20,6 +20,7 @@ pub(super) struct Windowed {
 
 fn asked(is_paused: bool) -> TableSnapshot {
     TableSnapshot {
+        partition: None,
         id: "1".to_owned(),
         schema: "public".to_owned(),
         table: "rides".to_owned(),

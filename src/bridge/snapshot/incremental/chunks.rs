@@ -108,7 +108,8 @@ impl Coordinator {
         if let Some(table) = &task.table {
             return Ok(table.clone());
         }
-        let TableSnapshot { schema, table: name, condition, progress, .. } = task.snapshot.clone();
+        let TableSnapshot { schema, table: name, condition, progress, partition, .. } =
+            task.snapshot.clone();
         let of_table = self.settings.tables.of(&schema, &name);
         let configured = of_table.and_then(|table| table.snapshot_where.clone());
         let missing = match progress {
@@ -133,6 +134,7 @@ impl Coordinator {
             key: of_table.and_then(|table| table.key.as_deref()),
             condition: condition.as_deref(),
             missing: missing.as_deref(),
+            partition,
         };
         Ok(table::look(catalog, &wanted).await?)
     }

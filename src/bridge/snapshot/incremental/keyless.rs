@@ -170,7 +170,7 @@ impl Coordinator {
         if let Some(files) = &task.files {
             return Ok(Arc::clone(files));
         }
-        let condition = task.snapshot.condition.clone();
+        let (condition, partition) = (task.snapshot.condition.clone(), task.snapshot.partition);
         let relation = table.relation.as_ref();
         let pattern = exactly(&relation.schema, &relation.table);
         let captured = TableFilter::parse(&[pattern], &[]);
@@ -190,6 +190,7 @@ impl Coordinator {
         let gone = || Failure::Gone("it is not in the publication any more".to_owned());
         let mut files = plan.tables.into_iter().next().ok_or_else(gone)?;
         files.condition = condition.or(files.condition);
+        files.leaves.retain(|leaf| partition.is_none_or(|oid| leaf.oid == oid));
         let files = Arc::new(files);
         if let Some(task) = self.tasks.get_mut(at) {
             task.files = Some(Arc::clone(&files));

@@ -327,6 +327,7 @@ impl Coordinator {
         let obeyed = match &command {
             Command::Take(request) => self.take(request).await,
             Command::Admit { tables } => self.admit_again(tables).await,
+            Command::Attached { requests, seen } => self.attached(requests, seen).await,
             Command::Pause { id } => self.pause(id, true).await,
             Command::Resume { id } => self.pause(id, false).await,
             Command::Stop { id } => {

@@ -15,7 +15,7 @@ use crate::postgres::publication::{self, Names, TableName, forgetful, streamed};
 use crate::snapshot::missing::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table;
-use crate::snapshot::{Edit, Request, SnapshotState, SnapshotStatus};
+use crate::snapshot::{Command, Edit, Request, SnapshotState, SnapshotStatus};
 
 const LEAVES: &str = include_str!("../../../../sql/leaves.sql");
 const OLDEST_WRITER: &str = include_str!("../../../../sql/oldest_writer.sql");
@@ -63,11 +63,14 @@ impl Coordinator {
             }
         };
         let (admitted, read_anew) = self.admitted(request, &tables).await?;
+        // Where partitions are tables of their own, it is one.
+        let partition = request.partition.filter(|_| self.settings.via_root);
         let is_known = |table: &TableName| {
             let name = (table.schema.as_str(), table.name.as_str());
             !read_anew.contains(table)
                 && self.tasks.iter().any(|task| {
                     task.name() == name
+                        && task.snapshot.partition == partition
                         && !task.is_over
                         && (task.snapshot.id == request.id
                         // What comes anyway need not come twice, unless somebody asks for it.
@@ -75,13 +78,20 @@ impl Coordinator {
                             && task.snapshot.condition.is_none()))
                 })
         };
-        let tables: Vec<TableName> = tables.into_iter().filter(|table| !is_known(table)).collect();
+        let mut tables: Vec<TableName> =
+            tables.into_iter().filter(|table| !is_known(table)).collect();
+        if request.partition.is_some() {
+            tables = self.with_topics(tables).await?;
+        }
         let mut new = Vec::new();
         for TableName { schema, name } in tables {
             // Of a table without a key no change is published before its rows are.
+            // That of which only a partition is new is published already.
             let is_keyless = request.reason == SnapshotReason::Added
+                && request.partition.is_none()
                 && !table::has_key(self.source.client().await?, &schema, &name).await?;
             new.push(TableSnapshot {
+                partition,
                 id: request.id.clone(),
                 schema,
                 table: name,
@@ -128,7 +138,7 @@ impl Coordinator {
         tables: &[TableName],
     ) -> Result<(Vec<u32>, Vec<TableName>), Error> {
         let (mut admitted, mut read_anew) = (Vec::new(), Vec::new());
-        if request.reason != SnapshotReason::Added {
+        if request.reason != SnapshotReason::Added || request.partition.is_some() {
             return Ok((admitted, read_anew));
         }
         let left_out = self.left_out.oids(LeftOutReason::Topic);
@@ -143,11 +153,35 @@ impl Coordinator {
         Ok((admitted, read_anew))
     }
 
+    /// Those that are not left out for want of a topic: all rows of one are read once it has one.
+    async fn with_topics(&mut self, tables: Vec<TableName>) -> Result<Vec<TableName>, Error> {
+        let left_out = self.left_out.oids(LeftOutReason::Topic);
+        let client = self.source.client().await?;
+        let mut kept = Vec::new();
+        for table in tables {
+            if streamed::oid(client, &table).await?.is_some_and(|oid| !left_out.contains(&oid)) {
+                kept.push(table);
+            }
+        }
+        Ok(kept)
+    }
+
     /// Changes of tables that were left out are published from here on.
     pub(super) async fn admit_again(&mut self, tables: &[u32]) -> Result<(), Error> {
         self.note(tables.iter().map(|&oid| Edit::Admit { oid }).collect()).await?;
         for &oid in tables {
             self.left_out.remove(oid);
+        }
+        Ok(())
+    }
+
+    /// Notes requests for partitions and the look that found them, as one, and takes them.
+    pub(super) async fn attached(&mut self, requests: &[Request], seen: &str) -> Result<(), Error> {
+        let mut edits: Vec<Edit> = requests.iter().cloned().map(Edit::Ask).collect();
+        edits.push(Edit::SawPartitions(seen.to_owned()));
+        self.note(edits).await?;
+        for request in requests {
+            self.control.ask(Command::Take(request.clone()));
         }
         Ok(())
     }
@@ -206,6 +240,10 @@ impl Coordinator {
         }
         if via_root {
             return Ok(Ok(tables));
+        }
+        if let Some(partition) = request.partition {
+            let name = publication::name(client, partition).await?;
+            return Ok(Ok(name.into_iter().collect()));
         }
         // The stream tells of partitions, so they are read one by one.
         let mut leaves = Vec::new();
@@ -355,6 +393,7 @@ mod tests {
         let pages =
             |leaves| TableProgress::Pages(PageProgress { leaves, ..PageProgress::default() });
         let cut_off = |condition: Option<&str>, leaves| TableSnapshot {
+            partition: None,
             id: "first".to_owned(),
             schema: "public".to_owned(),
             table: "rides".to_owned(),

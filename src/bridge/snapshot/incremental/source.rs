@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use crate::postgres::copy::CopySession;
 use crate::postgres::{Catalog, ConnInfo, ConnectOptions, Error};
-use crate::snapshot::table::{self, Table};
+use crate::snapshot::table::Table;
 use crate::snapshot::watermark::WATERMARK_PREFIX;
 use crate::snapshot::{Chunk, Visibility, Watermark};
 use crate::worker::now_us;
@@ -92,7 +92,7 @@ impl Source {
     ) -> Result<Option<Box<Chunk>>, Error> {
         // First those who wait, then the snapshot: who stops waiting in between is seen by it.
         let waiting = self.commits_waiting().await?;
-        let seen = session.query(&table::what_is_read(&table.name())).await?;
+        let seen = session.query(&table.what_is_read()).await?;
         let mut seen = seen.into_iter().flatten();
         let visibility = seen.next().flatten().and_then(|text| Visibility::parse(&text));
         let visibility = visibility.ok_or(Error::Malformed { what: "a snapshot is none" })?;

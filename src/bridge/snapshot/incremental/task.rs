@@ -77,6 +77,7 @@ impl From<TableError> for Failure {
         match error {
             TableError::Snapshot(snapshot::Error::Postgres(error)) => Self::Again(error.into()),
             TableError::Gone => Self::Dropped,
+            TableError::Detached => Self::Gone(error.to_string()),
             error => Self::Never(error.to_string()),
         }
     }

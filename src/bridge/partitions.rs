@@ -1,0 +1,338 @@
+//! Partitions that come and go without row changes: attached with rows, detached, dropped, emptied.
+//!
+//! | what happened | what follows |
+//! |---|---|
+//! | `CREATE TABLE ... PARTITION OF` | nothing: all its rows come through the stream |
+//! | `ATTACH` of a table, with all below it | its rows are read beside the stream, as `r` |
+//! | `ATTACH` of a table that `exclude_tables` matches | a warning; its rows are not read |
+//! | `DETACH`, `DROP` of a partition | a warning: the topic keeps its rows |
+//! | `TRUNCATE` of a partition | the same; where partitions have topics of their own, a `t` there |
+//!
+//! Looked for as soon as rows flow, and then every `postgres.discover_interval`. What the last look saw
+//! stands in the checkpoint, with the requests that it led to, so a partition that is attached while
+//! nobody runs is read, too. What is gone is known from the look before, in this session.
+//!
+//! Not here: how the rows of one partition are read (`snapshot::incremental`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use super::Bridge;
+use super::setup::connect_options;
+use crate::checkpoint::Snapshots;
+use crate::config::{Operation, Resolved, SnapshotMode, exactly};
+use crate::error;
+use crate::postgres::partitions::{self, Partition, Partitions};
+use crate::postgres::publication::{self, TableName};
+use crate::postgres::{self, client};
+use crate::snapshot::{Command, Control, Request};
+
+/// Longest wait for one look.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long after a TRUNCATE the server's counts may not know of it: a session that rests tells what it
+/// did after ten seconds.
+const COUNTS: Duration = Duration::from_secs(15);
+
+/// Looks for partitions that come and go, for one session.
+pub(super) struct Watch {
+    bridge: Bridge,
+    /// What the last look saw that was noted.
+    seen: Option<String>,
+    /// The partitions at the last look; none before the first.
+    before: Option<Partitions>,
+    suspects: Suspects,
+}
+
+/// Partitions whose file is another one, and whose count does not say why yet: each as it was, and for
+/// how many looks more its count is waited for.
+type Suspects = BTreeMap<u32, (Partition, u32)>;
+
+/// Why rows of a partition are in a topic and not in the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// It is no partition of the table any more, or it is no more.
+    Removed,
+    /// Its rows were truncated.
+    Emptied,
+}
+
+impl Watch {
+    /// `stands` is what the checkpoint says at the start of the session.
+    pub(super) fn new(bridge: &Bridge, stands: &Snapshots) -> Self {
+        let seen = stands.partitions_seen.clone();
+        Self { bridge: bridge.clone(), seen, before: None, suspects: BTreeMap::new() }
+    }
+
+    /// Goes on until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut connected = None;
+        loop {
+            match tokio::time::timeout(ANSWER, self.look(&mut connected)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    connected = None;
+                    tracing::warn!(error = error::told(&error), "looking at partitions");
+                }
+                Err(_) => connected = None,
+            }
+            tokio::time::sleep(self.bridge.settings.discover_interval).await;
+        }
+    }
+
+    async fn look(&mut self, connected: &mut Option<Client>) -> Result<(), postgres::Error> {
+        let bridge = self.bridge.clone();
+        let settings = &bridge.settings;
+        let client = match connected.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => client::connect(&bridge.conninfo, &connect_options(settings)).await?,
+        };
+        let client = connected.insert(client);
+        let names = [settings.publication.as_str()];
+        let now = partitions::look(client, &names, self.seen.as_deref()).await?;
+        self.came(client, settings, &bridge.control, &now).await?;
+        // Where each has a topic of its own, what is in it is told there.
+        if settings.via_root
+            && let Some(before) = self.before.take()
+        {
+            let interval = settings.discover_interval.as_millis().max(1);
+            let patience = u32::try_from(COUNTS.as_millis() / interval).unwrap_or(u32::MAX);
+            let is_told = !settings.skipped.contains(&Operation::Truncate);
+            for (oid, partition, gone) in gone(&before, &now, &mut self.suspects, patience) {
+                // Who leaves truncates out wants to hear of none.
+                if gone == Gone::Emptied && !is_told {
+                    continue;
+                }
+                let Some(root) = now.roots.get(&partition.root) else { continue };
+                let is_there = publication::name(client, oid).await?.is_some();
+                warn(root, &partition, gone, is_there);
+            }
+        }
+        self.before = Some(now);
+        Ok(())
+    }
+
+    /// Asks for the rows of partitions that were attached.
+    async fn came(
+        &mut self,
+        client: &Client,
+        settings: &Resolved,
+        control: &Control,
+        now: &Partitions,
+    ) -> Result<(), postgres::Error> {
+        let is_news = self.seen.is_none() || now.leaves.values().any(|leaf| leaf.is_new);
+        if !is_news || settings.snapshot.mode == SnapshotMode::Never {
+            return Ok(());
+        }
+        let mut requests = Vec::new();
+        for (oid, partition) in now.leaves.iter().filter(|(_, leaf)| leaf.is_attached) {
+            let Some(root) = now.roots.get(&partition.root) else { continue };
+            if !settings.captured.matches(&root.schema, &root.name) {
+                continue;
+            }
+            let TableName { schema, name } = &partition.name;
+            if settings.captured.excludes(schema, name) {
+                tracing::warn!(
+                    table = %root,
+                    partition = %partition.name,
+                    fix = "ALTER TABLE ... DETACH PARTITION, or take it out of \
+                           postgres.exclude_tables",
+                    "a partition was attached that postgres.exclude_tables matches: its rows are not \
+                     read, but Postgres publishes what is written to it as the table's"
+                );
+                continue;
+            }
+            tracing::info!(
+                table = %root,
+                partition = %partition.name,
+                rows = partition.rows(),
+                "a partition was attached: the rows that it brought are read"
+            );
+            requests.push(Request::of_partition(exactly(&root.schema, &root.name), *oid));
+        }
+        if !requests.is_empty() {
+            let version = client::server_version(client).await?;
+            let publication = &settings.publication;
+            if let Err(error) =
+                partitions::remind(client, publication, version, settings.via_root).await
+            {
+                tracing::warn!(
+                    publication,
+                    error = error::told(&error),
+                    fix = "restart rowcast, so that the server looks again",
+                    "this version of Postgres may leave out what is written to partitions that were \
+                     attached"
+                );
+            }
+        }
+        let seen = now.shows.clone();
+        control.ask(Command::Attached { requests, seen: seen.clone() });
+        self.seen = Some(seen);
+        Ok(())
+    }
+}
+
+/// The partitions whose rows the table has no more, as they were.
+fn gone(
+    before: &Partitions,
+    now: &Partitions,
+    suspects: &mut Suspects,
+    patience: u32,
+) -> Vec<(u32, Partition, Gone)> {
+    let mut gone = Vec::new();
+    let mut earlier = std::mem::take(suspects);
+    let whole = rewritten_as_a_whole(before, now);
+    for (oid, was) in &before.leaves {
+        let Some(is) = now.leaves.get(oid).filter(|is| is.root == was.root) else {
+            gone.push((*oid, was.clone(), Gone::Removed));
+            continue;
+        };
+        let suspect = earlier.remove(oid);
+        let (was, looks) = match suspect {
+            Some(suspect) => suspect,
+            None if is.filenode == was.filenode || was.rows() == 0 => continue,
+            None if whole.contains(&was.root) => continue,
+            None => (was.clone(), patience),
+        };
+        // What rewrites a table otherwise keeps what was counted of it, or counts its rows again.
+        let is_forgotten = was.counted > 0.0 && is.counted < 0.0;
+        let is_less = is.live < was.live && is.counted < was.rows_counted() / 2.0;
+        if is_forgotten || is_less {
+            gone.push((*oid, was, Gone::Emptied));
+        } else if looks > 0 {
+            suspects.insert(*oid, (was, looks - 1));
+        }
+    }
+    gone
+}
+
+/// Partitioned tables of which all partitions have other files: they were truncated themselves, which
+/// the stream tells, or rewritten.
+fn rewritten_as_a_whole(before: &Partitions, now: &Partitions) -> BTreeSet<u32> {
+    let mut counts = BTreeMap::<u32, (u32, u32)>::new();
+    for (oid, was) in &before.leaves {
+        let (all, others) = counts.entry(was.root).or_default();
+        *all += 1;
+        *others += u32::from(now.leaves.get(oid).is_some_and(|is| is.filenode != was.filenode));
+    }
+    // Of a single partition nobody can tell.
+    let whole = counts.into_iter().filter(|(_, (all, others))| all == others && *all > 1);
+    whole.map(|(root, _)| root).collect()
+}
+
+impl Partition {
+    /// Rows, as a number to compare counts with.
+    fn rows_counted(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let rows = self.rows() as f64;
+        rows
+    }
+}
+
+fn warn(root: &TableName, partition: &Partition, gone: Gone, is_there: bool) {
+    let (what, next_time) = match (gone, is_there) {
+        (Gone::Removed, true) => ("detached", "DELETE FROM it, then DETACH it"),
+        (Gone::Removed, false) => ("dropped", "DELETE FROM it, then DROP it"),
+        (Gone::Emptied, _) => ("truncated", "DELETE FROM it, and do not TRUNCATE it"),
+    };
+    tracing::warn!(
+        table = %root,
+        partition = %partition.name,
+        rows = partition.rows(),
+        fix = format!(
+            "where the topic is to hold what the table holds: delete the topic, then run `rowcast \
+             snapshot {}`; next time {next_time}, so that consumers are told of each row",
+            quoted(&exactly(&root.schema, &root.name))
+        ),
+        "a partition was {what}: Postgres streams no deletes for that, so the topic keeps its rows"
+    );
+}
+
+/// As one word of a shell, whatever it holds.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partition(root: u32, filenode: u32, counted: f64, live: i64) -> Partition {
+        let name = TableName { schema: "public".to_owned(), name: format!("f{filenode}") };
+        let (is_new, is_attached) = (false, false);
+        Partition { root, name, is_new, is_attached, filenode, counted, live }
+    }
+
+    fn with(leaves: &[(u32, Partition)]) -> Partitions {
+        Partitions { leaves: leaves.iter().cloned().collect(), ..Partitions::default() }
+    }
+
+    /// What is found over several looks, as OIDs and reasons.
+    fn found(looks: &[&[(u32, Partition)]]) -> Vec<Vec<(u32, Gone)>> {
+        let mut suspects = BTreeMap::new();
+        let looks: Vec<Partitions> = looks.iter().map(|leaves| with(leaves)).collect();
+        let pairs = looks.windows(2);
+        let mut ask = |pair: &[Partitions]| {
+            let gone = gone(&pair[0], &pair[1], &mut suspects, 2);
+            gone.into_iter().map(|(oid, _, gone)| (oid, gone)).collect()
+        };
+        pairs.map(&mut ask).collect()
+    }
+
+    #[test]
+    fn a_name_is_one_word_of_a_shell() {
+        assert_eq!(quoted("public.days"), "'public.days'");
+        assert_eq!(quoted("a'; rm x"), r"'a'\''; rm x'");
+    }
+
+    #[test]
+    fn what_is_no_partition_of_its_table_any_more_is_gone_once() {
+        let leaf = partition(1, 5, 10.0, 10);
+        let moved = Partition { root: 2, ..leaf.clone() };
+        let all = [(5, leaf.clone()), (6, leaf.clone())];
+        assert_eq!(
+            found(&[&all, &[(5, moved.clone())], &[(5, moved)]]),
+            [vec![(5, Gone::Removed), (6, Gone::Removed)], vec![]]
+        );
+    }
+
+    #[test]
+    fn a_truncate_is_told_from_what_only_rewrites_a_file() {
+        let was = || partition(1, 5, 100.0, 100);
+        let other = || (6, partition(1, 9, 5.0, 5));
+        let then =
+            |leaf: Partition| found(&[&[(5, was()), other()], &[(5, leaf), other()]]).remove(0);
+        let emptied = [(5, Gone::Emptied)];
+        assert_eq!(then(partition(1, 6, -1.0, 100)), emptied, "counts come later");
+        assert_eq!(then(partition(1, 6, -1.0, 400)), emptied, "and rows came since");
+        assert_eq!(then(partition(1, 6, 40.0, 40)), emptied, "and were counted");
+        assert_eq!(then(partition(1, 6, 100.0, 100)), [], "VACUUM FULL");
+        assert_eq!(then(partition(1, 6, 100.0, 98)), [], "VACUUM FULL, and a DELETE");
+        assert_eq!(then(partition(1, 6, 100.0, 20)), [], "ALTER TABLE, and a DELETE");
+        assert_eq!(then(partition(1, 5, 0.0, 0)), [], "DELETE and VACUUM");
+    }
+
+    #[test]
+    fn counts_may_come_some_looks_later_and_no_later() {
+        let look = |filenode, live| [(5, partition(1, filenode, -1.0, live))];
+        let all = [look(5, 9), look(6, 9), look(6, 9), look(6, 0), look(6, 0)];
+        let all: Vec<&[_]> = all.iter().map(<[_; 1]>::as_slice).collect();
+        assert_eq!(found(&all), [vec![], vec![], vec![(5, Gone::Emptied)], vec![]]);
+        let late = [look(5, 9), look(6, 9), look(6, 9), look(6, 9), look(6, 0)];
+        let late: Vec<&[_]> = late.iter().map(<[_; 1]>::as_slice).collect();
+        assert_eq!(found(&late), [vec![], vec![], vec![], vec![]], "rows were deleted");
+    }
+
+    #[test]
+    fn a_table_that_is_truncated_as_a_whole_is_the_streams_to_tell() {
+        let leaves =
+            |files: [u32; 2], live| files.map(|file| (file % 10, partition(1, file, -1.0, live)));
+        assert_eq!(found(&[&leaves([15, 16], 9), &leaves([25, 26], 0)]), [vec![]]);
+        assert_eq!(
+            found(&[&leaves([15, 16], 9), &leaves([25, 16], 0)]),
+            [vec![(5, Gone::Emptied)]]
+        );
+    }
+}

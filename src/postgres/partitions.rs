@@ -1,0 +1,113 @@
+//! Which partitions a published table has, and which of them came with rows that were never streamed.
+//!
+//! An `ATTACH` writes no row, so the rows that a partition brings are in no stream. Whether one came by
+//! it is read from the system catalog: the entry that makes it a partition names the transaction, and
+//! a snapshot (`pg_current_snapshot()`) of an earlier look says whether that is new. So all that is to
+//! be remembered, over restarts too, is that snapshot.
+
+use std::collections::BTreeMap;
+
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::Client;
+
+use super::Error;
+use super::publication::TableName;
+
+const PARTITIONS: &str = include_str!("../../sql/partitions.sql");
+
+/// The first version whose walsender notices that a table that it streamed nothing of became a partition
+/// of one that it streams.
+const NOTICED_SINCE: u32 = 150_000;
+
+/// The partitions of all published tables, at one moment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Partitions {
+    /// The transactions that are seen, as `pg_current_snapshot()` tells it.
+    pub shows: String,
+    /// The partitioned tables.
+    pub roots: BTreeMap<u32, TableName>,
+    /// The partitions that hold rows, by OID.
+    pub leaves: BTreeMap<u32, Partition>,
+}
+
+/// A partition that holds rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Partition {
+    /// The partitioned table at the top.
+    pub root: u32,
+    /// Its name.
+    pub name: TableName,
+    /// Whether it is new since the earlier look.
+    pub is_new: bool,
+    /// Whether it was attached since then, and may have brought rows.
+    pub is_attached: bool,
+    /// The file that holds its rows.
+    pub filenode: u32,
+    /// Rows when they were last counted, below zero for never.
+    pub counted: f64,
+    /// Rows by the server's running count.
+    pub live: i64,
+}
+
+impl Partition {
+    /// How many rows it has, about.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
+        let counted = self.counted.max(0.0) as u64;
+        counted.max(self.live.try_into().unwrap_or(0))
+    }
+}
+
+/// Looks at the partitions of what these publications publish. `seen` is what an earlier look saw; none
+/// where there was none, and then nothing is new.
+///
+/// # Errors
+/// When the query fails.
+pub async fn look(
+    client: &Client,
+    publications: &[&str],
+    seen: Option<&str>,
+) -> Result<Partitions, Error> {
+    let failed = |source| Error::Sql { doing: "ask for the partitions of tables", source };
+    let rows = client.query(PARTITIONS, &[&publications, &seen]).await.map_err(failed)?;
+    let mut found = Partitions::default();
+    for row in &rows {
+        found.shows = row.get(0);
+        let Some(root) = row.get::<_, Option<u32>>(1) else { continue };
+        found.roots.insert(root, TableName { schema: row.get(2), name: row.get(3) });
+        let Some(oid) = row.get::<_, Option<u32>>(4) else { continue };
+        let partition = Partition {
+            root,
+            name: TableName { schema: row.get(5), name: row.get(6) },
+            is_new: row.get(7),
+            is_attached: row.get(8),
+            counted: row.get(9),
+            filenode: row.get(10),
+            live: row.get(11),
+        };
+        found.leaves.insert(oid, partition);
+    }
+    Ok(found)
+}
+
+/// Makes a walsender look again at what became a partition, where it does not by itself: one that has met
+/// the table before goes on to leave it out. Changes nothing of the publication.
+///
+/// # Errors
+/// When the server refuses it.
+pub async fn remind(
+    client: &Client,
+    publication: &str,
+    server_version: u32,
+    via_root: bool,
+) -> Result<(), Error> {
+    if server_version >= NOTICED_SINCE {
+        return Ok(());
+    }
+    let publication = escape_identifier(publication);
+    let sql =
+        format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = {via_root})");
+    let failed = |source| Error::Sql { doing: "make the server look at new partitions", source };
+    client.batch_execute(&sql).await.map_err(failed)
+}
