@@ -133,6 +133,11 @@ impl Error {
     pub fn severity(&self) -> Severity {
         let retry_if = |transient| if transient { Severity::Retry } else { Severity::Operator };
         match self {
+            Self::Postgres(postgres::Error::ReaderPanicked) => Severity::Bug,
+            Self::Kafka(kafka::Error::Panicked { .. }) => Severity::Bug,
+            Self::Delivery(error) if matches!(**error, kafka::Error::Panicked { .. }) => {
+                Severity::Bug
+            }
             Self::Postgres(error) => retry_if(error.is_transient()),
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),

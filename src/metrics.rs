@@ -4,6 +4,7 @@
 //! Gauges of the present state are set by whoever knows it. Names follow Prometheus' rules: base
 //! units, `_total` for counters (which the encoder appends).
 
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -45,6 +46,13 @@ pub struct TableLabel {
 
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<u64, AtomicU64>;
+
+/// Counts log lines that could not be written, of the whole process as the log is.
+#[must_use]
+pub fn log_lines_dropped() -> &'static Counter<u64, AtomicU64> {
+    static DROPPED: LazyLock<Count> = LazyLock::new(Count::default);
+    &DROPPED
+}
 
 /// Everything that is counted.
 #[derive(Debug)]
@@ -243,6 +251,11 @@ impl Metrics {
                 "slot_creation_waits",
                 "Slots whose making waited for transactions",
                 &self.slot_creation_waits,
+            ),
+            (
+                "log_lines_dropped",
+                "Log lines that could not be written to stderr",
+                log_lines_dropped(),
             ),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (

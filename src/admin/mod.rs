@@ -94,6 +94,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk, guard: Guard) {
+    crate::failpoint::reach("admin");
     server::serve(listener, router(observed, desk, guard)).await;
 }
 

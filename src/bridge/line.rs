@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::{Bridge, told};
 use crate::admin::State;
@@ -16,13 +17,37 @@ use crate::worker::Stop;
 /// Longest wait for the brokers to abort a transaction.
 const ABORT: Duration = Duration::from_secs(2);
 
-/// What is open while rows flow.
+/// Longest wait, behind `kafka.drain_timeout`, for a thread that was told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Longest wait for the server to end the stream; the reader gives up by itself before.
+const CLOSE: Duration = Duration::from_secs(8);
+
+/// A task that ends when this is dropped.
+pub(super) struct Beside(pub(super) JoinHandle<()>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is open while rows flow. Dropped, it has everything end that belongs to it.
 pub(super) struct Line {
     pub(super) ledger: Arc<Ledger>,
     pub(super) producer: Arc<Producer>,
     pub(super) stop: Arc<Stop>,
     pub(super) phase: watch::Sender<StreamPhase>,
     pub(super) reader: ReaderHandle,
+    /// Takes snapshots concurrently with the stream.
+    pub(super) beside: Option<Beside>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Nobody waits for the worker any more, so it must not wait either.
+        self.stop.now();
+    }
 }
 
 /// The result of a thread that publishes rows.
@@ -59,6 +84,7 @@ impl Bridge {
                 }
                 result = &mut *worker => break Cause::Worker(worker_result(result)),
                 result = line.reader.join() => break Cause::Reader(result),
+                error = panicked(&mut line.beside) => break Cause::Delivery(error),
                 () = told(shutdown) => break Cause::Told,
                 Ok(()) = confirmed.changed() => {
                     confirmed.mark_unchanged();
@@ -102,17 +128,20 @@ impl Bridge {
         };
         // The reader drops its end of the channel, and the worker that waits on it ends.
         line.phase.send_replace(StreamPhase::Draining);
-        join_worker(worker).await;
-        let left = limit.saturating_sub(started.elapsed());
+        let left = || limit.saturating_sub(started.elapsed());
+        if tokio::time::timeout(left() + GRACE, join_worker(worker)).await.is_err() {
+            tracing::error!("the worker does not end; what it has not published comes again");
+        }
+        let left = left();
         let producer = Arc::clone(&line.producer);
         let flushed = tokio::task::spawn_blocking(move || {
             let flushed = producer.flush(left);
             producer.abort(ABORT);
             flushed
         });
-        let flushed = flushed.await;
+        let flushed = tokio::time::timeout(left + ABORT + GRACE, flushed).await;
         let standing = line.ledger.standing();
-        if !flushed.unwrap_or(false) {
+        if !matches!(flushed, Ok(Ok(true))) {
             tracing::warn!(
                 in_flight = standing.in_flight,
                 limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
@@ -136,8 +165,14 @@ impl Line {
     /// Ends the stream.
     pub(super) async fn close(&mut self) {
         self.phase.send_replace(StreamPhase::Finished);
-        if let Err(error) = self.reader.join().await {
-            tracing::debug!(error = crate::error::told(&error), "the stream ended");
+        match tokio::time::timeout(CLOSE, self.reader.join()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = crate::error::told(&error), "the stream ended");
+            }
+            Err(_) => {
+                tracing::warn!("the reader does not end; its connection is left to the server")
+            }
         }
     }
 
@@ -158,6 +193,18 @@ impl Line {
         self.stop.now();
         None
     }
+}
+
+/// Completes when the task ended in a panic, which nobody else would hear of.
+async fn panicked(beside: &mut Option<Beside>) -> Error {
+    if let Some(Beside(task)) = beside
+        && !task.is_finished()
+        && let Err(ended) = task.await
+        && ended.is_panic()
+    {
+        return Error::Thread { thread: "snapshot", reason: "it ended in a panic".to_owned() };
+    }
+    std::future::pending().await
 }
 
 /// Waits for the worker, which was told to end, unless it has ended already.

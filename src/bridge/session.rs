@@ -19,10 +19,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 
 use super::ahead::Ahead;
-use super::line::{Cause, Line, Publishing};
+use super::line::{Beside, Cause, Line, Publishing};
 use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
@@ -34,6 +33,7 @@ use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
     self, Checkpoints, Producer, Topics, checkpoint_topic, client_config, compresses, record_limit,
+    transaction_timeout,
 };
 use crate::lsn::Lsn;
 use crate::postgres::{
@@ -47,15 +47,6 @@ use crate::worker::{self, Checkpointing, Ended, Mode, Oversize, Policy, Stop, Wo
 
 /// Longest wait for the brokers to take the transactional id over, or a first record.
 const INIT: Duration = Duration::from_secs(30);
-
-/// A task that ends when this is dropped.
-struct Beside(JoinHandle<()>);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A session that is ready to publish.
 struct Opened {
@@ -165,7 +156,7 @@ impl Bridge {
         let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);
         let all_read = coordinator.all_read();
         // Takes snapshots beside the stream, for as long as that runs.
-        let _beside = Beside(tokio::spawn(coordinator.run()));
+        line.beside = Some(Beside(tokio::spawn(coordinator.run())));
         self.metrics.streaming.set(1);
         self.enter(State::Streaming);
         tracing::info!(
@@ -251,7 +242,7 @@ impl Bridge {
             Ok(walsender) => self.set_walsender(walsender),
             Err(_) => reader.join().await?,
         }
-        let line = Line { ledger, producer, stop, phase, reader };
+        let line = Line { ledger, producer, stop, phase, reader, beside: None };
         Ok(Opened { line, received, catalog, outlet, start, first, is_first_stream })
     }
 
@@ -336,6 +327,7 @@ impl Bridge {
                 Delivery::ExactlyOnce => Mode::ExactlyOnce {
                     commit_interval: kafka.commit_interval,
                     max_transaction_bytes: kafka.max_transaction_bytes,
+                    timeout: transaction_timeout(settings),
                 },
             },
             idle_limit: settings.status_interval,

@@ -3,7 +3,7 @@
 //! | what stands still | how it is known | what is done |
 //! |---|---|---|
 //! | source | the server's WAL has moved on, and nothing of it was processed | told |
-//! | kafka | records wait, and none is acknowledged | told |
+//! | kafka | records or a commit wait, and nothing is acknowledged | told |
 //! | the producer | the same, although the brokers have answered a new client for half of that time | the session ends, a new one begins |
 //! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
 //!
@@ -73,7 +73,9 @@ struct Sight {
     bytes: u64,
     /// Records that wait for their acknowledgement.
     in_flight: u64,
-    /// Records acknowledged.
+    /// Whether a checkpoint waits for its own, or the commit that it is part of.
+    is_checkpoint_due: bool,
+    /// Records acknowledged, and checkpoints that became durable.
     acked: u64,
     /// Whether the stream waits for the rows of a first snapshot.
     is_snapshot: bool,
@@ -117,7 +119,8 @@ impl Watch {
             self.processed_at = now;
             self.wal_end = None;
         }
-        if sight.in_flight == 0 || sight.acked != last.acked {
+        let is_waiting = sight.in_flight > 0 || sight.is_checkpoint_due;
+        if !is_waiting || sight.acked != last.acked {
             self.acked_at = now;
             self.answered_at = None;
         }
@@ -157,8 +160,12 @@ impl Watch {
         let unacked = now.duration_since(self.acked_at);
         if unacked >= self.limits.kafka_stalled_after {
             let (records, limit) = (self.last.in_flight, told(self.limits.kafka_stalled_after));
-            let reason =
-                format!("kafka has acknowledged none of {records} waiting records for {limit}");
+            let reason = match records {
+                0 => format!("kafka has not taken the checkpoint for {limit}"),
+                _ => {
+                    format!("kafka has acknowledged none of {records} waiting records for {limit}")
+                }
+            };
             return Some((Stage::Kafka, reason));
         }
         let (end, asked_at) = self.wal_end?;
@@ -182,6 +189,7 @@ fn told(limit: Duration) -> String {
 impl Bridge {
     /// Watches one session until it is dropped, or must end.
     pub(super) async fn watch(&self, ledger: &Ledger) -> Error {
+        crate::failpoint::reach("watchdog");
         self.set_stalled(None);
         let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
         let mut client = None;
@@ -190,12 +198,14 @@ impl Bridge {
         loop {
             tokio::time::sleep(watch.interval()).await;
             let metrics = &self.metrics;
+            let standing = ledger.standing();
             let sight = Sight {
                 received: Lsn::from(metrics.received_lsn.get()),
                 changes: metrics.changes.get() + metrics.snapshot_rows.get(),
                 bytes: metrics.received_bytes.get(),
-                in_flight: ledger.standing().in_flight,
-                acked: metrics.records_acked.get(),
+                in_flight: standing.in_flight,
+                is_checkpoint_due: standing.is_checkpoint_due,
+                acked: metrics.records_acked.get() + standing.checkpoints,
                 is_snapshot: self.status.borrow().state == State::Snapshot,
             };
             watch.look(Instant::now(), sight);
@@ -315,6 +325,19 @@ mod tests {
         assert_eq!(reason, "kafka has acknowledged none of 3 waiting records for 1m");
         watch.look(start + LIMIT + SECOND, Sight { acked: 1, ..waiting });
         assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "one was acknowledged");
+    }
+
+    #[test]
+    fn a_checkpoint_that_does_not_become_durable_is_a_stall_though_no_record_waits() {
+        let start = Instant::now();
+        let mut watch = watch(start);
+        let waiting = Sight { is_checkpoint_due: true, ..Sight::default() };
+        watch.look(start + LIMIT, waiting);
+        let (stage, reason) = watch.stalled(start + LIMIT).expect("a stall");
+        assert_eq!(stage, Stage::Kafka);
+        assert_eq!(reason, "kafka has not taken the checkpoint for 1m");
+        watch.look(start + LIMIT + SECOND, Sight { acked: 1, ..waiting });
+        assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "it became durable");
     }
 
     #[test]

@@ -26,6 +26,7 @@ use super::error::Error;
 use super::flight::Flight;
 use super::room::{self, Room};
 use crate::checkpoint::{Ledger, Ticket};
+use crate::failpoint;
 use crate::metrics::Metrics;
 
 /// Acknowledgements that are gathered before the ledger hears of them.
@@ -114,6 +115,7 @@ impl Delivery {
     }
 
     fn acknowledged(&self, ticket: Ticket) {
+        failpoint::reach("kafka-delivery");
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         batch.push(ticket);
         let was_last = self.flight.reported();

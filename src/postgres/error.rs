@@ -199,9 +199,12 @@ pub enum Error {
         /// Everything that does not hold.
         shortfalls: Vec<Shortfall>,
     },
-    /// The thread of the reader cannot be started or has died.
-    #[error("the thread that reads the stream fails")]
+    /// The thread of the reader cannot be started.
+    #[error("the thread that reads the stream can't be started")]
     Thread(#[source] io::Error),
+    /// The thread of the reader ended in a panic.
+    #[error("the reader thread ended in a panic")]
+    ReaderPanicked,
 }
 
 fn causes(shortfalls: &[Shortfall]) -> String {

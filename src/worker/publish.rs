@@ -18,7 +18,6 @@ use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
 use crate::checkpoint::LeftOutTable;
 use crate::config::{OnError, OnOversize, Operation, TableFilter, UnchangedToast};
 use crate::encode::{EncodeError, Encoder, Records};
-use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::route::{Named, Refusal, Router, TopicPlan};
@@ -313,7 +312,7 @@ impl<L: Lookup> Publisher<L> {
     pub(super) fn around(
         &mut self,
         transaction: &Transaction,
-    ) -> Result<Option<Prepared<'_>>, Error> {
+    ) -> Result<Option<Prepared<'_>>, Halt> {
         if self.records.is_empty() {
             return Ok(None);
         }
@@ -339,8 +338,8 @@ fn make_sure(
     lookup: &mut impl Lookup,
     encoder: &Encoder,
     policy: &Policy,
-) -> Result<Limit, Error> {
-    let limit = lookup.ensure_topic(plan)?;
+) -> Result<Limit, Halt> {
+    let limit = lookup.ensure_topic(plan)?.limit()?;
     Ok(policy.oversize.limit(limit, encoder.may_cut(relation)))
 }
 
@@ -381,12 +380,12 @@ fn topic_once<'a>(
     known: &'a mut Option<Arc<str>>,
     plan: impl FnOnce() -> TopicPlan,
     lookup: &mut impl Lookup,
-) -> Result<&'a Arc<str>, Error> {
+) -> Result<&'a Arc<str>, Halt> {
     match known {
         Some(topic) => Ok(topic),
         None => {
             let plan = plan();
-            lookup.ensure_topic(&plan)?;
+            lookup.ensure_topic(&plan)?.limit()?;
             Ok(known.insert(plan.name))
         }
     }

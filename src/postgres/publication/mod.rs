@@ -39,6 +39,10 @@ const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas
 /// The first version whose publications can hold whole schemas, column lists and row filters.
 pub(super) const FILTERS_SINCE: u32 = 150_000;
 
+/// Longest wait for the lock of a table that is put in or altered: longer than an autovacuum takes to
+/// give way.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '5s'";
+
 /// A table's full name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableName {
@@ -257,10 +261,11 @@ pub async fn survey(
 /// # Errors
 /// When the server refuses it.
 pub async fn apply(client: &Client, name: &str, change: &PublicationChange) -> Result<(), Error> {
-    let statements = change.sql(name).join("; ");
-    // Several statements in one simple query are one transaction.
+    // Several statements in one simple query are one transaction. Who holds a table for long, as
+    // CREATE INDEX CONCURRENTLY does, is not waited for: the next try is.
+    let statements = [vec![LOCK_TIMEOUT.to_owned()], change.sql(name)].concat();
     client
-        .batch_execute(&statements)
+        .batch_execute(&statements.join("; "))
         .await
         .map_err(|source| Error::Sql { doing: "change the publication", source })
 }

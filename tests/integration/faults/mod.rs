@@ -8,11 +8,13 @@
 mod failover;
 mod first_snapshot;
 mod kafka;
+mod panics;
 mod postgres;
 mod slot;
 mod slot_creation;
 mod standby;
 mod start;
+mod stderr;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -163,11 +165,13 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         "failover",
         "first_snapshot",
         "kafka",
+        "panics",
         "postgres",
         "slot",
         "slot_creation",
         "standby",
         "start",
+        "stderr",
         "watchdog",
     ] {
         let file = root.join("tests/integration/faults").join(module).with_extension("rs");
