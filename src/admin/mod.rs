@@ -70,6 +70,7 @@ impl Observed {
     #[must_use]
     pub fn status_now(&self) -> Status {
         let metrics = &self.metrics;
+        metrics.refresh();
         let snapshot = self.progress.snapshot();
         Status {
             snapshot: (snapshot.tables_total > 0).then_some(snapshot),

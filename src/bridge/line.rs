@@ -70,7 +70,6 @@ impl Bridge {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Cause<T> {
         let mut failure = line.producer.failure();
-        let mut confirmed = line.ledger.subscribe();
         let ledger = Arc::clone(&line.ledger);
         let mut watch = std::pin::pin!(self.watch(&ledger));
         let cause = loop {
@@ -86,10 +85,6 @@ impl Bridge {
                 result = line.reader.join() => break Cause::Reader(result),
                 error = panicked(&mut line.beside) => break Cause::Delivery(error),
                 () = told(shutdown) => break Cause::Told,
-                Ok(()) = confirmed.changed() => {
-                    confirmed.mark_unchanged();
-                    self.observe_standing(&line.ledger);
-                }
                 error = &mut watch => break Cause::Delivery(error),
             }
         };
@@ -150,14 +145,9 @@ impl Bridge {
         }
         line.close().await;
         tracing::info!(confirmed = %standing.confirmed, "stream ended");
-        self.observe_standing(&line.ledger);
+        // The session's ledger goes with it.
+        self.metrics.refresh();
         error.map_or(Ok(()), Err)
-    }
-
-    fn observe_standing(&self, ledger: &Ledger) {
-        let standing = ledger.standing();
-        self.metrics.in_flight.set(standing.in_flight);
-        self.metrics.confirmed_lsn.set(standing.confirmed.as_u64());
     }
 }
 

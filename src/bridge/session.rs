@@ -27,7 +27,7 @@ use super::setup::Start;
 use super::snapshot::{Coordinator, First};
 use super::{Bridge, StopOnDrop, setup, start, told};
 use crate::admin::State;
-use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason};
+use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
 use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
@@ -36,6 +36,7 @@ use crate::kafka::{
     transaction_timeout,
 };
 use crate::lsn::Lsn;
+use crate::metrics;
 use crate::postgres::{
     Catalog, ChunkReceiver, ReplicationClient, StreamOptions, StreamPhase, Walsender,
     chunk_channel, spawn_reader,
@@ -199,6 +200,13 @@ impl Bridge {
             self.control.ask(Command::Take(request));
         }
         ledger.start_at(start.checkpoint.progress);
+        self.metrics.follow({
+            let ledger = Arc::downgrade(&ledger);
+            move || {
+                let Standing { in_flight, confirmed, .. } = ledger.upgrade()?.standing();
+                Some(metrics::Standing { in_flight, confirmed })
+            }
+        });
         let stop = Arc::new(Stop::default());
         let mut catalog =
             Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;

@@ -200,6 +200,8 @@ impl<S: Sink> Out<S> {
     }
 
     fn commit_at(&mut self, progress: Progress) -> Result<(), Halt> {
+        // What was sent is not told of only once the brokers have it.
+        self.count();
         // From here on it is waited for, though no record may be.
         self.ledger.commit_begins();
         self.open_transaction()?;

@@ -18,6 +18,7 @@ mod generate;
 mod harness;
 mod identity;
 mod inheritance;
+mod library;
 mod line;
 mod load;
 mod login;

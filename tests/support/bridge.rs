@@ -181,6 +181,12 @@ impl Bridge {
         Some((status, serde_json::from_str(&body).ok()?))
     }
 
+    /// The pipeline's name.
+    pub(crate) fn name(&self) -> &str {
+        let named = self.env.iter().find(|(variable, _)| variable == "ROWCAST_NAME");
+        named.map(|(_, name)| name.as_str()).expect("it was set")
+    }
+
     /// The port of the admin endpoint.
     pub(crate) fn admin_port(&self) -> u16 {
         self.admin_port
@@ -199,6 +205,11 @@ impl Bridge {
     /// SIGHUP: it is to read its configuration anew.
     pub(crate) fn hang_up(&self) {
         self.process.signal(Signal::HUP);
+    }
+
+    /// SIGTERM, without a wait for the end.
+    pub(crate) fn ask_to_end(&self) {
+        self.process.signal(Signal::TERM);
     }
 
     /// SIGTERM, and wait for the end.

@@ -5,6 +5,7 @@
 //! are. Not here: logins (`login`), lines that break (`line`), parts that stand still (`frozen`),
 //! kills of the bridge (`delivery`), tables that change (`ddl`).
 
+mod ending;
 mod failover;
 mod first_snapshot;
 mod kafka;
@@ -162,6 +163,7 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
     }
     for module in [
+        "ending",
         "failover",
         "first_snapshot",
         "kafka",
