@@ -59,6 +59,9 @@ pub(super) enum Cause<T> {
     Reader(Result<(), crate::postgres::Error>),
     Worker(Result<T, Error>),
     Delivery(Error),
+    /// A part of the bridge that works concurrently with the stream has failed, or says that it can't
+    /// go on.
+    Concurrent(Error),
 }
 
 impl Bridge {
@@ -70,8 +73,8 @@ impl Bridge {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Cause<T> {
         let mut failure = line.producer.failure();
-        let ledger = Arc::clone(&line.ledger);
-        let mut watch = std::pin::pin!(self.watch(&ledger));
+        let (ledger, producer) = (Arc::clone(&line.ledger), Arc::clone(&line.producer));
+        let mut watch = std::pin::pin!(self.watch(&ledger, &producer));
         let cause = loop {
             tokio::select! {
                 biased;
@@ -83,9 +86,9 @@ impl Bridge {
                 }
                 result = &mut *worker => break Cause::Worker(worker_result(result)),
                 result = line.reader.join() => break Cause::Reader(result),
-                error = panicked(&mut line.beside) => break Cause::Delivery(error),
+                error = panicked(&mut line.beside) => break Cause::Concurrent(error),
                 () = told(shutdown) => break Cause::Told,
-                error = &mut watch => break Cause::Delivery(error),
+                error = &mut watch => break Cause::Concurrent(error),
             }
         };
         self.forget_stalled();
@@ -107,7 +110,7 @@ impl Bridge {
                 tracing::info!("told to stop: draining");
                 line.finish_transaction(worker, limit / 2).await
             }
-            Cause::Delivery(error) => {
+            Cause::Delivery(error) | Cause::Concurrent(error) => {
                 line.stop.now();
                 Some(error)
             }

@@ -313,7 +313,9 @@ impl Bridge {
                 // wait_for returned because there is one.
                 failed.as_ref().map_or(Ok(()), |error| Err(Error::Delivery(Arc::clone(error))))
             }
-            () = tokio::time::sleep(INIT) => Err(kafka::Error::Stuck { records: 1 }.into()),
+            () = tokio::time::sleep(INIT) => {
+                Err(kafka::Error::CheckpointUnwritten { after: INIT }.into())
+            }
         }
     }
 

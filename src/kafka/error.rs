@@ -113,6 +113,12 @@ pub enum Error {
         /// Records that wait; without one it is a checkpoint.
         records: u64,
     },
+    /// A checkpoint on which everything else waits did not become durable.
+    #[error("the brokers have not taken the checkpoint for {} s", after.as_secs())]
+    CheckpointUnwritten {
+        /// The time waited.
+        after: std::time::Duration,
+    },
     /// The producer can't go on and must be made anew.
     #[error("the producer failed: {code}: {reason}")]
     Fatal {
@@ -211,7 +217,10 @@ impl Error {
             | Self::CheckpointRead { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code().is_none_or(passes),
             Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => passes(*code),
-            Self::Unplaced { .. } | Self::Stuck { .. } | Self::Thread { .. } => true,
+            Self::Unplaced { .. }
+            | Self::Stuck { .. }
+            | Self::CheckpointUnwritten { .. }
+            | Self::Thread { .. } => true,
         }
     }
 

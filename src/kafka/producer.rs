@@ -188,6 +188,12 @@ impl Producer {
         self.inner.context().failure()
     }
 
+    /// Whether no broker can be reached, as far as the client knows: until something is acknowledged.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.inner.context().is_cut_off()
+    }
+
     /// With a transactional id: takes it over from whoever had it, and aborts what that left open.
     /// To be called before anything is sent, and before the checkpoint is read. Blocks, at most
     /// `limit`.

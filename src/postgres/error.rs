@@ -365,10 +365,13 @@ impl Error {
                  database"
             }
             Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
-            Self::WalRemoved { slot, .. } => {
+            Self::WalRemoved { slot, source } => {
+                let limit = match source.to_string().contains("idle_timeout") {
+                    true => "idle_replication_slot_timeout, or set it to 0",
+                    false => "max_slot_wal_keep_size",
+                };
                 return Some(format!(
-                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}. Raise \
-                     max_slot_wal_keep_size"
+                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}. Raise {limit}"
                 ));
             }
             Self::PublicationMissing(_) => {

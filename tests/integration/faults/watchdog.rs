@@ -155,3 +155,40 @@ async fn a_commit_that_is_not_done_is_told_of_and_ended_though_no_record_waits()
     readyz(&bridge, 200, "streaming").await;
     stop(&mut bridge);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_small_commit_that_the_server_holds_back_is_told_of_with_the_standby_it_waits_for() {
+    let kafka = kafka_or_skip!();
+    if Binaries::newest().major < 17 {
+        return report_skipped(module_path!(), "no server here waits for standbys");
+    }
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("held"), kafka.brokers());
+    let config = "[postgres]\nfailover = true\n[watchdog]\nsource_stalled_after = \"2s\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    write(&client, 1..=10).await;
+    all_arrive(&brokers, &name, &client).await;
+
+    let reload = "SELECT pg_reload_conf()";
+    let hold = "ALTER SYSTEM SET synchronized_standby_slots = 'gone'";
+    client.batch_execute(hold).await.expect("set it");
+    client.batch_execute(reload).await.expect("reload");
+    eventually(PATIENCE, "the setting to hold", async || {
+        let row = client.query_one("SHOW synchronized_standby_slots", &[]).await.expect("ask");
+        (row.get::<_, &str>(0) == "gone").then_some(())
+    })
+    .await;
+    write(&client, 11..=11).await;
+    readyz(&bridge, 503, "streaming: stalled, the server's WAL reaches ").await;
+    readyz(&bridge, 503, "(gone): start them, or take them out of synchronized_standby_slots")
+        .await;
+    let release = "ALTER SYSTEM RESET synchronized_standby_slots";
+    client.batch_execute(release).await.expect("reset it");
+    client.batch_execute(reload).await.expect("reload");
+    readyz(&bridge, 200, "streaming").await;
+    all_arrive(&brokers, &name, &client).await;
+    stop(&mut bridge);
+}
