@@ -85,7 +85,7 @@ pub enum Error {
     },
     /// A value of a row that a snapshot read can't be published.
     #[error("encoding a row that the snapshot read: {0}")]
-    EncodeRow(encode::EncodeError),
+    EncodeRow(#[source] encode::EncodeError),
     /// A row that a snapshot read is not written as COPY writes rows.
     #[error(transparent)]
     SnapshotRow(#[from] snapshot::RowError),
@@ -101,6 +101,12 @@ pub enum Error {
         /// What the server says of it.
         server: Box<postgres::ServerError>,
     },
+    /// Pages of a table were published in part, in a Kafka transaction that must not be committed.
+    #[error(
+        "pages of a table were read in part while the stream waited: a new session begins, and they \
+         are read again"
+    )]
+    PagesCutOff,
     /// A snapshot can't be planned.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
@@ -133,11 +139,16 @@ impl Error {
     pub fn severity(&self) -> Severity {
         let retry_if = |transient| if transient { Severity::Retry } else { Severity::Operator };
         match self {
+            Self::Postgres(postgres::Error::ReaderPanicked) => Severity::Bug,
+            Self::Kafka(kafka::Error::Panicked { .. }) => Severity::Bug,
+            Self::Delivery(error) if matches!(**error, kafka::Error::Panicked { .. }) => {
+                Severity::Bug
+            }
             Self::Postgres(error) => retry_if(error.is_transient()),
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),
             Self::Snapshot(snapshot::Error::Postgres(error)) => retry_if(error.is_transient()),
-            Self::Rewritten { .. } | Self::Dropped { .. } => Severity::Retry,
+            Self::Rewritten { .. } | Self::Dropped { .. } | Self::PagesCutOff => Severity::Retry,
             Self::Snapshot(snapshot::Error::Relation(_)) => Severity::Operator,
             Self::ConnInfo(_)
             | Self::Resolve(_)
@@ -171,7 +182,7 @@ impl Error {
                 Some("set admin.listen to a free address, or admin.enabled = false".to_owned())
             }
             Self::Snapshot(snapshot::Error::Postgres(error)) => error.fix(),
-            Self::Rewritten { .. } | Self::Dropped { .. } => None,
+            Self::Rewritten { .. } | Self::Dropped { .. } | Self::PagesCutOff => None,
             Self::Relation(_) | Self::Snapshot(snapshot::Error::Relation(_)) => Some("mend `key` of the table in [tables]".to_owned()),
             Self::Rules(error) => Some(error.fix()),
             Self::Encode { source, .. } | Self::EncodeRow(source) => source.fix().or_else(|| {

@@ -78,6 +78,7 @@ pub mod config;
 pub mod demo;
 pub mod encode;
 pub mod error;
+mod failpoint;
 pub mod generate;
 pub mod kafka;
 pub mod lsn;

@@ -5,6 +5,7 @@
 //! units, `_total` for counters (which the encoder appends).
 
 use std::sync::atomic::AtomicU64;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -46,10 +47,39 @@ pub struct TableLabel {
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<u64, AtomicU64>;
 
+/// Counts log lines that could not be written, of the whole process as the log is.
+#[must_use]
+pub fn log_lines_dropped() -> &'static Counter<u64, AtomicU64> {
+    static DROPPED: LazyLock<Count> = LazyLock::new(Count::default);
+    &DROPPED
+}
+
+/// How far the records of the present session are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Records handed over and not acknowledged.
+    pub in_flight: u64,
+    /// The position up to which Postgres may discard WAL.
+    pub confirmed: Lsn,
+}
+
+type Ask = Box<dyn Fn() -> Option<Standing> + Send + Sync>;
+
+/// Who knows how far records are; it knows nothing once the session has ended.
+#[derive(Default)]
+struct Source(Mutex<Option<Ask>>);
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Source")
+    }
+}
+
 /// Everything that is counted.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    source: Source,
     /// Bytes of WAL messages received.
     pub received_bytes: Count,
     /// Transactions received whole.
@@ -132,6 +162,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("rowcast"),
+            source: Source::default(),
             received_bytes: Count::default(),
             transactions: Count::default(),
             changes: Count::default(),
@@ -177,9 +208,29 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// From here on, `source` is asked how far records are whenever somebody wants to know.
+    pub fn follow(&self, source: impl Fn() -> Option<Standing> + Send + Sync + 'static) {
+        *self.source() = Some(Box::new(source));
+    }
+
+    /// Brings the gauges up to date that follow from what others know.
+    pub fn refresh(&self) {
+        let standing = self.source().as_ref().and_then(|source| source());
+        // Without a session nothing is under way, and what was confirmed remains so.
+        self.in_flight.set(standing.map_or(0, |standing| standing.in_flight));
+        if let Some(standing) = standing {
+            self.confirmed_lsn.set(standing.confirmed.as_u64());
+        }
+    }
+
+    fn source(&self) -> MutexGuard<'_, Option<Ask>> {
+        self.source.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// All of them in Prometheus' text form.
     #[must_use]
     pub fn render(&self) -> String {
+        self.refresh();
         let mut text = String::new();
         // Writing to a String does not fail.
         let _ = encode(&mut text, &self.registry);
@@ -258,6 +309,11 @@ impl Metrics {
                 "Slots whose making waited for transactions",
                 &self.slot_creation_waits,
             ),
+            (
+                "log_lines_dropped",
+                "Log lines that could not be written to stderr",
+                log_lines_dropped(),
+            ),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
             (
                 "unchanged_omitted",
@@ -334,8 +390,15 @@ mod tests {
     fn what_is_counted_is_rendered_under_its_name() {
         let metrics = Metrics::default();
         metrics.changes.inc_by(3);
+        let standing = std::sync::Arc::new(Standing { in_flight: 7, confirmed: Lsn::from(9) });
+        let session = std::sync::Arc::downgrade(&standing);
+        metrics.follow(move || session.upgrade().map(|standing| *standing));
+        let during = metrics.render();
+        assert!(during.contains("rowcast_records_in_flight 7"), "{during}");
+        drop(standing);
         let text = metrics.render();
         assert!(text.contains("rowcast_changes_total 3"), "{text}");
-        assert!(text.contains("rowcast_records_in_flight 0"), "{text}");
+        assert!(text.contains("rowcast_records_in_flight 0"), "the session has ended: {text}");
+        assert!(text.contains("rowcast_confirmed_lsn 9"), "that remains: {text}");
     }
 }

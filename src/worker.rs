@@ -34,6 +34,7 @@ use crate::change::{
 use crate::checkpoint::Ledger;
 use crate::encode::Encoder;
 use crate::error::Error;
+use crate::failpoint;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -98,12 +99,11 @@ pub trait Lookup {
         columns: &[usize],
     ) -> Result<Option<Reselected>, Error>;
 
-    /// Makes sure that a topic exists. Gives the largest record that it takes, in bytes, where that
-    /// is known.
+    /// Makes sure that a topic exists.
     ///
     /// # Errors
     /// When it can't be made.
-    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error>;
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error>;
 
     /// Makes sure that many topics exist, for which [`ensure_topic`](Self::ensure_topic) is asked
     /// afterwards: so that this need not go to the brokers for each.
@@ -112,6 +112,28 @@ pub trait Lookup {
     /// When one of them can't be created.
     fn ensure_topics(&mut self, _topics: &[TopicPlan]) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+/// What became of a topic that is to exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    /// It exists.
+    Exists {
+        /// The largest record that it takes, in bytes, where that is known.
+        limit: Option<usize>,
+    },
+    /// Nobody knows: told to stop before. Nothing may be sent to it.
+    Stopped,
+}
+
+impl Ensured {
+    /// The largest record that the topic takes, where that is known.
+    fn limit(self) -> Result<Option<usize>, Halt> {
+        match self {
+            Self::Exists { limit } => Ok(limit),
+            Self::Stopped => Err(Halt::Stopped),
+        }
     }
 }
 
@@ -229,6 +251,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     }
 
     fn carry(&mut self, chunk: &Chunk) -> Result<(), Halt> {
+        failpoint::reach("worker");
         for frame in chunk.frames() {
             if self.out.stop.is_asked()
                 && (self.out.stop.is_now() || !self.assembler.is_in_transaction())

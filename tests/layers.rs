@@ -19,7 +19,7 @@ use imports::{Import, imports};
 /// From the bottom up. Modules of one row do not know each other.
 const ORDER: &[&[&str]] = &[
     // Values that everyone may name.
-    &["lsn"],
+    &["lsn", "failpoint"],
     &["backoff", "metrics", "config"],
     // Pure: bytes and values in, bytes and values out.
     &["pgoutput"],
@@ -184,4 +184,31 @@ fn files_that_import_each_other_in_a_circle_are_found() {
     assert_eq!(circles(&files), [""; 0]);
     files[3].1 = "use crate::kafka::a::A;".to_owned();
     assert_eq!(circles(&files).len(), 3);
+}
+
+/// The files that wait for a future by blocking their thread, and why that thread is no runtime's: one
+/// that waits inside of a runtime panics, or waits for itself.
+const BLOCKING: &[(&str, &str)] = &[
+    ("src/bridge/lookup.rs", "asked by the worker and by readers of a snapshot, on their threads"),
+    ("src/bridge/snapshot/pages.rs", "a reader's own runtime, which runs only while it waits"),
+    ("src/cli/mod.rs", "the main thread, on which nothing else runs"),
+    ("src/postgres/stream.rs", "the thread of the reader of the stream"),
+];
+
+#[test]
+fn a_thread_waits_for_a_future_only_where_it_is_said_why_it_may() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut waiting = BTreeSet::new();
+    for (file, text) in &files {
+        let is_test =
+            file.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with("tests"))
+                || file.iter().any(|part| part == "tests" || part == "testing.rs");
+        let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+        if !is_test && text.contains("block_on(") {
+            waiting.insert(file.display().to_string());
+        }
+    }
+    let allowed: BTreeSet<String> = BLOCKING.iter().map(|(file, _)| (*file).to_owned()).collect();
+    assert_eq!(waiting, allowed, "each that waits is listed with its thread, and no other");
 }

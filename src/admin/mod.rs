@@ -70,6 +70,7 @@ impl Observed {
     #[must_use]
     pub fn status_now(&self) -> Status {
         let metrics = &self.metrics;
+        metrics.refresh();
         let snapshot = self.progress.snapshot();
         Status {
             snapshot: (snapshot.tables_total > 0).then_some(snapshot),
@@ -94,6 +95,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk, guard: Guard) {
+    crate::failpoint::reach("admin");
     server::serve(listener, router(observed, desk, guard)).await;
 }
 

@@ -132,7 +132,7 @@ impl Bridge {
                 let (slot, pid) = (settings.slot.clone(), Some(pid));
                 return Err(postgres::Error::SlotActive { slot, pid, source: None }.into());
             }
-            SlotState::Lost | SlotState::Foreign { .. } => return Ok(false),
+            SlotState::Lost { .. } | SlotState::Foreign { .. } => return Ok(false),
         }
         let config = client_config(settings)?;
         let ledger = Arc::<Ledger>::default();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
 use super::{Bridge, told};
 use crate::admin::State;
@@ -16,13 +17,37 @@ use crate::worker::Stop;
 /// Longest wait for the brokers to abort a transaction.
 const ABORT: Duration = Duration::from_secs(2);
 
-/// What is open while rows flow.
+/// Longest wait, behind `kafka.drain_timeout`, for a thread that was told to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Longest wait for the server to end the stream; the reader gives up by itself before.
+const CLOSE: Duration = Duration::from_secs(8);
+
+/// A task that ends when this is dropped.
+pub(super) struct Beside(pub(super) JoinHandle<()>);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is open while rows flow. Dropped, it has everything end that belongs to it.
 pub(super) struct Line {
     pub(super) ledger: Arc<Ledger>,
     pub(super) producer: Arc<Producer>,
     pub(super) stop: Arc<Stop>,
     pub(super) phase: watch::Sender<StreamPhase>,
     pub(super) reader: ReaderHandle,
+    /// Takes snapshots concurrently with the stream.
+    pub(super) beside: Option<Beside>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        // Nobody waits for the worker any more, so it must not wait either.
+        self.stop.now();
+    }
 }
 
 /// The result of a thread that publishes rows.
@@ -34,6 +59,9 @@ pub(super) enum Cause<T> {
     Reader(Result<(), crate::postgres::Error>),
     Worker(Result<T, Error>),
     Delivery(Error),
+    /// A part of the bridge that works concurrently with the stream has failed, or says that it can't
+    /// go on.
+    Concurrent(Error),
 }
 
 impl Bridge {
@@ -45,9 +73,8 @@ impl Bridge {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Cause<T> {
         let mut failure = line.producer.failure();
-        let mut confirmed = line.ledger.subscribe();
-        let ledger = Arc::clone(&line.ledger);
-        let mut watch = std::pin::pin!(self.watch(&ledger));
+        let (ledger, producer) = (Arc::clone(&line.ledger), Arc::clone(&line.producer));
+        let mut watch = std::pin::pin!(self.watch(&ledger, &producer));
         let cause = loop {
             tokio::select! {
                 biased;
@@ -59,12 +86,9 @@ impl Bridge {
                 }
                 result = &mut *worker => break Cause::Worker(worker_result(result)),
                 result = line.reader.join() => break Cause::Reader(result),
+                error = panicked(&mut line.beside) => break Cause::Concurrent(error),
                 () = told(shutdown) => break Cause::Told,
-                Ok(()) = confirmed.changed() => {
-                    confirmed.mark_unchanged();
-                    self.observe_standing(&line.ledger);
-                }
-                error = &mut watch => break Cause::Delivery(error),
+                error = &mut watch => break Cause::Concurrent(error),
             }
         };
         self.forget_stalled();
@@ -86,7 +110,7 @@ impl Bridge {
                 tracing::info!("told to stop: draining");
                 line.finish_transaction(worker, limit / 2).await
             }
-            Cause::Delivery(error) => {
+            Cause::Delivery(error) | Cause::Concurrent(error) => {
                 line.stop.now();
                 Some(error)
             }
@@ -102,17 +126,20 @@ impl Bridge {
         };
         // The reader drops its end of the channel, and the worker that waits on it ends.
         line.phase.send_replace(StreamPhase::Draining);
-        join_worker(worker).await;
-        let left = limit.saturating_sub(started.elapsed());
+        let left = || limit.saturating_sub(started.elapsed());
+        if tokio::time::timeout(left() + GRACE, join_worker(worker)).await.is_err() {
+            tracing::error!("the worker does not end; what it has not published comes again");
+        }
+        let left = left();
         let producer = Arc::clone(&line.producer);
         let flushed = tokio::task::spawn_blocking(move || {
             let flushed = producer.flush(left);
             producer.abort(ABORT);
             flushed
         });
-        let flushed = flushed.await;
+        let flushed = tokio::time::timeout(left + ABORT + GRACE, flushed).await;
         let standing = line.ledger.standing();
-        if !flushed.unwrap_or(false) {
+        if !matches!(flushed, Ok(Ok(true))) {
             tracing::warn!(
                 in_flight = standing.in_flight,
                 limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
@@ -121,14 +148,9 @@ impl Bridge {
         }
         line.close().await;
         tracing::info!(confirmed = %standing.confirmed, "stream ended");
-        self.observe_standing(&line.ledger);
+        // The session's ledger goes with it.
+        self.metrics.refresh();
         error.map_or(Ok(()), Err)
-    }
-
-    fn observe_standing(&self, ledger: &Ledger) {
-        let standing = ledger.standing();
-        self.metrics.in_flight.set(standing.in_flight);
-        self.metrics.confirmed_lsn.set(standing.confirmed.as_u64());
     }
 }
 
@@ -136,8 +158,14 @@ impl Line {
     /// Ends the stream.
     pub(super) async fn close(&mut self) {
         self.phase.send_replace(StreamPhase::Finished);
-        if let Err(error) = self.reader.join().await {
-            tracing::debug!(error = crate::error::told(&error), "the stream ended");
+        match tokio::time::timeout(CLOSE, self.reader.join()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = crate::error::told(&error), "the stream ended");
+            }
+            Err(_) => {
+                tracing::warn!("the reader does not end; its connection is left to the server")
+            }
         }
     }
 
@@ -158,6 +186,18 @@ impl Line {
         self.stop.now();
         None
     }
+}
+
+/// Completes when the task ended in a panic, which nobody else would hear of.
+async fn panicked(beside: &mut Option<Beside>) -> Error {
+    if let Some(Beside(task)) = beside
+        && !task.is_finished()
+        && let Err(ended) = task.await
+        && ended.is_panic()
+    {
+        return Error::Thread { thread: "snapshot", reason: "it ended in a panic".to_owned() };
+    }
+    std::future::pending().await
 }
 
 /// Waits for the worker, which was told to end, unless it has ended already.

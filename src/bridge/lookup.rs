@@ -23,7 +23,7 @@ use crate::lsn::Lsn;
 use crate::postgres::Catalog;
 use crate::postgres::publication::Names;
 use crate::route::{Router, TopicPlan};
-use crate::worker::{Lookup, Stop};
+use crate::worker::{Ensured, Lookup, Stop};
 
 pub(super) struct ServerLookup {
     pub(super) settings: Resolved,
@@ -76,7 +76,7 @@ impl Lookup for RowLookup {
         Ok(None)
     }
 
-    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).ensure(topic)
     }
 
@@ -92,32 +92,29 @@ impl Lookup for ServerLookup {
         column_types: &[u32],
         commit_lsn: Option<Lsn>,
     ) -> Result<RelationFacts, Error> {
-        let stop = Arc::clone(&self.stop);
-        let Self { ahead, catalog, settings, described, second, .. } = self;
-        let known = ahead.take(oid, column_types, commit_lsn);
-        let (facts, others) = self.runtime.block_on(async {
-            let asked = async {
-                match known {
-                    Some(facts) => Ok((facts, Vec::new())),
-                    None => {
-                        let (table, names) = ((oid, column_types), Names::of(settings));
-                        ahead.ask(catalog, table, commit_lsn, names).await
-                    }
-                }
-            };
-            let asked = tokio::select! {
-                asked = asked => asked?,
-                // The table may be locked for long; nobody uses what is said then.
-                () = stopped(&stop) => return Ok(Default::default()),
-            };
-            // The server describes a table again after it was altered, and hides from the
-            // description the columns that a column list does not have.
-            if !described.insert(oid) {
+        let Self { ahead, catalog, settings, described, runtime, stop, second, .. } = self;
+        let (facts, others) = match ahead.take(oid, column_types, commit_lsn) {
+            Some(facts) => (facts, Vec::new()),
+            None => {
+                let (table, names) = ((oid, column_types), Names::of(settings));
+                let asked = ahead.ask(catalog, table, commit_lsn, names);
+                // The table may be locked for long; nobody uses what is said when told to stop.
+                let Some(asked) = wait(runtime, stop, asked) else {
+                    return Ok(RelationFacts::default());
+                };
+                asked?
+            }
+        };
+        // The server describes a table again after it was altered, and hides from the
+        // description the columns that a column list does not have.
+        if !described.insert(oid) {
+            let follow = async {
                 let client = catalog.client().await?;
                 publishing::follow(client, settings, second.is_named(), oid).await;
-            }
-            Ok::<_, Error>(asked)
-        })?;
+                Ok::<(), Error>(())
+            };
+            wait(runtime, stop, follow).transpose()?;
+        }
         let topic = |(oid, schema, table): &Published| self.router.topic(*oid, schema, table).ok();
         let topics: Vec<TopicPlan> = others.iter().filter_map(topic).collect();
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).describe(topics);
@@ -131,28 +128,23 @@ impl Lookup for ServerLookup {
         columns: &[usize],
     ) -> Result<Option<Reselected>, Error> {
         let Self { runtime, catalog, stop, .. } = self;
-        runtime.block_on(async {
-            tokio::select! {
-                found = catalog.reselect(relation, row, columns) => Ok(found?),
-                // As above.
-                () = stopped(stop) => Ok(None),
-            }
-        })
+        // As above.
+        let found = wait(runtime, stop, catalog.reselect(relation, row, columns));
+        Ok(found.transpose()?.flatten())
     }
 
-    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
+    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).ensure(topic)
     }
 }
 
 impl TopicMaker {
-    fn ensure(&mut self, topic: &TopicPlan) -> Result<Option<usize>, Error> {
+    fn ensure(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {
         let was_there = self.topics.knows(&topic.name);
         let ensured = self.until_ensured(&topic.name, async |topics| topics.ensure(topic).await)?;
-        // Told to stop, nothing goes to it.
-        let Some(limit) = ensured else { return Ok(None) };
+        let Some(limit) = ensured else { return Ok(Ensured::Stopped) };
         self.note(&topic.name, was_there);
-        Ok(limit)
+        Ok(Ensured::Exists { limit })
     }
 
     /// Creates all that are missing; how far it is shows in the status, and now and then in the log.
@@ -184,13 +176,9 @@ impl TopicMaker {
         if topics.is_empty() {
             return;
         }
-        let described = self.runtime.block_on(async {
-            tokio::select! {
-                described = self.topics.ensure_all(&topics, |_, _| {}) => described,
-                () = stopped(&self.stop) => Ok(()),
-            }
-        });
-        if let Err(error) = described {
+        let Self { runtime, stop, topics: known, .. } = self;
+        let described = wait(runtime, stop, known.ensure_all(&topics, |_, _| {}));
+        if let Some(Err(error)) = described {
             tracing::debug!(error = %error, "topics are not described ahead");
         }
     }
@@ -202,28 +190,22 @@ impl TopicMaker {
         mut ask: impl AsyncFnMut(&mut Topics) -> Result<T, kafka::Error>,
     ) -> Result<Option<T>, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-        loop {
-            let ensured = self.runtime.block_on(async {
-                tokio::select! {
-                    ensured = ask(&mut self.topics) => ensured.map(Some),
-                    () = stopped(&self.stop) => Ok(None),
-                }
-            });
+        let Self { runtime, stop, topics, .. } = self;
+        while !stop.is_now() {
+            let Some(ensured) = wait(runtime, stop, ask(topics)) else { break };
             let error = match ensured {
-                Ok(ensured) => return Ok(ensured),
+                Ok(ensured) => return Ok(Some(ensured)),
                 Err(error) => error,
             };
             if !error.is_transient() {
                 return Err(error.into());
             }
             tracing::warn!(topic, error = %error, "the topic is not there yet");
-            self.runtime.block_on(async {
-                tokio::select! {
-                    () = tokio::time::sleep(backoff.next_wait()) => {}
-                    () = stopped(&self.stop) => {}
-                }
-            });
+            let pause = backoff.next_wait();
+            // The sleep must be made inside of the runtime.
+            wait(runtime, stop, async { tokio::time::sleep(pause).await });
         }
+        Ok(None)
     }
 
     /// A topic that was here and is made again was deleted meanwhile, and with it what it held.
@@ -237,6 +219,18 @@ impl TopicMaker {
             );
         }
     }
+}
+
+/// Waits for an answer; none when told to stop before.
+///
+/// Only on a thread that is not the runtime's: it would be one that waits for itself.
+fn wait<T>(runtime: &Handle, stop: &Stop, answer: impl Future<Output = T>) -> Option<T> {
+    runtime.block_on(async {
+        tokio::select! {
+            answer = answer => Some(answer),
+            () = stopped(stop) => None,
+        }
+    })
 }
 
 /// Completes once told to stop.

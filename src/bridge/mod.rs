@@ -21,8 +21,8 @@ mod first_start;
 mod guard;
 mod line;
 mod lookup;
-mod publishing;
 mod partitions;
+mod publishing;
 mod reload;
 mod second;
 mod session;
@@ -155,7 +155,15 @@ impl Bridge {
         &self.settings
     }
 
-    /// Streams until `shutdown` turns true, then drains and confirms.
+    /// How long a session may take to end when told to, by the present configuration.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.configured.borrow().settings.kafka.drain_timeout
+    }
+
+    /// Streams until `shutdown` turns true, then drains and confirms. Whoever drops the future stops
+    /// the bridge without that: its threads end by themselves, and what was not confirmed is
+    /// published again by the next run.
     ///
     /// # Errors
     /// A failure that trying again does not mend.

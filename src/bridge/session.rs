@@ -19,23 +19,24 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 
 use super::ahead::Ahead;
-use super::line::{Cause, Line, Publishing};
+use super::line::{Beside, Cause, Line, Publishing};
 use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
 use super::{Bridge, StopOnDrop, partitions, setup, start, told};
 use crate::admin::State;
-use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason};
+use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
 use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
     self, Checkpoints, Producer, Topics, checkpoint_topic, client_config, compresses, record_limit,
+    transaction_timeout,
 };
 use crate::lsn::Lsn;
+use crate::metrics;
 use crate::postgres::{
     Catalog, ChunkReceiver, ReplicationClient, StreamOptions, StreamPhase, Walsender,
     chunk_channel, spawn_reader,
@@ -47,15 +48,6 @@ use crate::worker::{self, Checkpointing, Ended, Mode, Oversize, Policy, Stop, Wo
 
 /// Longest wait for the brokers to take the transactional id over, or a first record.
 const INIT: Duration = Duration::from_secs(30);
-
-/// A task that ends when this is dropped.
-struct Beside(JoinHandle<()>);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
 
 /// A session that is ready to publish.
 struct Opened {
@@ -166,7 +158,7 @@ impl Bridge {
         let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);
         let all_read = coordinator.all_read();
         // Takes snapshots beside the stream, for as long as that runs.
-        let _beside = Beside(tokio::spawn(coordinator.run()));
+        line.beside = Some(Beside(tokio::spawn(coordinator.run())));
         let partitions = partitions::Watch::new(self, &start.checkpoint.snapshots);
         let _watching = Beside(tokio::spawn(partitions.run()));
         self.metrics.streaming.set(1);
@@ -211,6 +203,13 @@ impl Bridge {
             self.control.ask(Command::Take(request));
         }
         ledger.start_at(start.checkpoint.progress);
+        self.metrics.follow({
+            let ledger = Arc::downgrade(&ledger);
+            move || {
+                let Standing { in_flight, confirmed, .. } = ledger.upgrade()?.standing();
+                Some(metrics::Standing { in_flight, confirmed })
+            }
+        });
         let stop = Arc::new(Stop::default());
         let mut catalog =
             Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;
@@ -254,7 +253,7 @@ impl Bridge {
             Ok(walsender) => self.set_walsender(walsender),
             Err(_) => reader.join().await?,
         }
-        let line = Line { ledger, producer, stop, phase, reader };
+        let line = Line { ledger, producer, stop, phase, reader, beside: None };
         Ok(Opened { line, received, catalog, outlet, start, first, is_first_stream })
     }
 
@@ -317,7 +316,9 @@ impl Bridge {
                 // wait_for returned because there is one.
                 failed.as_ref().map_or(Ok(()), |error| Err(Error::Delivery(Arc::clone(error))))
             }
-            () = tokio::time::sleep(INIT) => Err(kafka::Error::Stuck { records: 1 }.into()),
+            () = tokio::time::sleep(INIT) => {
+                Err(kafka::Error::CheckpointUnwritten { after: INIT }.into())
+            }
         }
     }
 
@@ -339,6 +340,7 @@ impl Bridge {
                 Delivery::ExactlyOnce => Mode::ExactlyOnce {
                     commit_interval: kafka.commit_interval,
                     max_transaction_bytes: kafka.max_transaction_bytes,
+                    timeout: transaction_timeout(settings),
                 },
             },
             idle_limit: settings.status_interval,

@@ -14,7 +14,7 @@
 //! of it is closed. Any other holder may be alive, so it is waited for, never ended; but for one that
 //! makes the slot still, and for whom nobody waits any more (`postgres::slot_creation`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{Bridge, setup, start};
 use crate::admin::State;
@@ -22,6 +22,9 @@ use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, Walsender, slot_creation};
+
+/// After this long, a reader that is no copy of this pipeline is called so.
+const FOREIGN: Duration = Duration::from_secs(10);
 
 /// Time between two looks at the slot: an eighth of the two seconds within which a copy takes over.
 pub(super) const POLL: Duration = Duration::from_millis(250);
@@ -36,7 +39,7 @@ impl Bridge {
         let client = postgres::client::connect(&self.conninfo, &options).await?;
         let (name, database) = (&self.settings.slot, self.conninfo.database());
         let mut ours = self.take_walsender();
-        let mut told_of = None;
+        let (mut told_of, mut since, mut is_foreign) = (None, Instant::now(), false);
         loop {
             let (pid, is_made) = match slot::state(&client, name, database).await? {
                 SlotState::Active { pid, confirmed } => (pid, confirmed != Lsn::ZERO),
@@ -56,12 +59,22 @@ impl Bridge {
             } else if told_of != Some(pid) {
                 told_of = Some(pid);
                 let holder = slot::holder(&client, pid).await?;
+                since = Instant::now();
+                is_foreign = is_made && !holder.is_named(&self.application_name());
                 let (line, does) = match is_made {
                     true => ("standby: another reads from the slot", "is read by"),
                     false => ("standby: another makes the slot", "is being made by"),
                 };
-                tracing::info!(slot = name, holder, "{line}");
+                tracing::info!(slot = name, holder = %holder, "{line}");
                 self.stand_by(format!("the slot {name:?} {does} {holder}"));
+            } else if is_foreign && since.elapsed() >= FOREIGN {
+                is_foreign = false;
+                let holder = slot::holder(&client, pid).await?;
+                let fix = "stop that program, or set postgres.slot to another name";
+                tracing::warn!(slot = name, holder = %holder, fix, "no copy of this pipeline reads from the slot");
+                self.stand_by(format!(
+                    "the slot {name:?} is read by {holder}, which is no copy of this pipeline: {fix}"
+                ));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -70,6 +83,14 @@ impl Bridge {
             self.enter(State::Preflight);
         }
         Ok(())
+    }
+}
+
+impl Bridge {
+    /// How copies of this pipeline name themselves to the server.
+    fn application_name(&self) -> String {
+        let own = || setup::connect_options(&self.settings).application_name;
+        self.conninfo.application_name.clone().unwrap_or_else(own)
     }
 }
 

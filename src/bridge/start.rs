@@ -57,7 +57,7 @@ pub(super) async fn course(
     checkpoint: Option<&Checkpoint>,
 ) -> Result<Course, Error> {
     let found = match slot {
-        SlotState::Lost => SlotFound::Lost,
+        SlotState::Lost { .. } => SlotFound::Lost,
         SlotState::Idle { confirmed } => SlotFound::Present { confirmed: *confirmed },
         // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
         // would look as if changes were missing.
@@ -121,6 +121,7 @@ pub(super) async fn course(
             Course { makes_slot, takes_snapshot, source, generation, progress, snapshots, is_new }
         }
         Decision::Gap(gap) if heals_gaps(settings) => {
+            let gap = because(gap, slot);
             tracing::warn!(
                 gap = %gap,
                 "the pipeline begins anew: all rows are read again, with a new slot; of rows that were \
@@ -129,10 +130,11 @@ pub(super) async fn course(
             from_the_start(true)
         }
         Decision::Gap(gap) if settings.on_gap == OnGap::Accept => {
+            let gap = because(gap, slot);
             tracing::warn!(gap = %gap, "accepted: going on without what is missing");
             anew(found)
         }
-        Decision::Gap(gap) => return Err(refused(gap)),
+        Decision::Gap(gap) => return Err(refused(because(gap, slot))),
     })
 }
 
@@ -175,6 +177,16 @@ pub(super) async fn ensure_own(
 pub(super) fn heals_gaps(settings: &Resolved) -> bool {
     settings.on_gap == OnGap::Snapshot
         || (settings.on_gap == OnGap::Stop && settings.snapshot.mode == SnapshotMode::WhenNeeded)
+}
+
+/// The gap with the server's reason for it, where it has told one.
+fn because(gap: Gap, slot: &SlotState) -> Gap {
+    match (gap, slot) {
+        (Gap::SlotLost { slot, published, wal_end, .. }, SlotState::Lost { reason }) => {
+            Gap::SlotLost { slot, published, wal_end, reason: reason.clone() }
+        }
+        (gap, _) => gap,
+    }
 }
 
 fn refused(gap: Gap) -> Error {

@@ -3,7 +3,8 @@
 //! | what stands still | how it is known | what is done |
 //! |---|---|---|
 //! | source | the server's WAL has moved on, and nothing of it was processed | told |
-//! | kafka | records wait, and none is acknowledged | told |
+//! | kafka | records or a commit wait, and nothing is acknowledged | told |
+//! | kafka | records wait, and the client can reach no broker | told, at once |
 //! | the producer | the same, although the brokers have answered a new client for half of that time | the session ends, a new one begins |
 //! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
 //!
@@ -19,7 +20,9 @@
 //! server by themselves whether it is at work: see `postgres::copy`.
 //!
 //! A healthy line costs nothing: the server is asked for the end of its WAL only when nothing was
-//! processed for half of the limit.
+//! processed for half of the limit. A page of WAL more than was processed may be the begin of a record
+//! that is not complete, or a small commit that is held back. Then the watchdog commits something
+//! itself, an empty logical message: when that does not come either, it is a stall.
 
 use std::time::{Duration, Instant};
 
@@ -31,9 +34,12 @@ use crate::admin::{Stall, State};
 use crate::checkpoint::Ledger;
 use crate::config::Watchdog;
 use crate::error::Error;
-use crate::kafka;
+use crate::kafka::{self, Producer};
 use crate::lsn::Lsn;
 use crate::postgres;
+
+/// Records wait for this long while no broker can be reached: then it is not one election.
+const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// Longest wait for the end of the WAL; without an answer there is no verdict.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -73,8 +79,12 @@ struct Sight {
     bytes: u64,
     /// Records that wait for their acknowledgement.
     in_flight: u64,
-    /// Records acknowledged.
+    /// Whether a checkpoint waits for its own, or the commit that it is part of.
+    is_checkpoint_due: bool,
+    /// Records acknowledged, and checkpoints that became durable.
     acked: u64,
+    /// Whether no broker can be reached.
+    is_cut_off: bool,
     /// Whether the stream waits for the rows of a first snapshot.
     is_snapshot: bool,
 }
@@ -103,7 +113,7 @@ impl Watch {
     /// Time between two looks.
     fn interval(&self) -> Duration {
         let limit = self.limits.source_stalled_after.min(self.limits.kafka_stalled_after);
-        (limit / 4).clamp(Duration::from_millis(25), Duration::from_secs(5))
+        (limit / 4).clamp(Duration::from_millis(25), Duration::from_secs(1))
     }
 
     /// Takes note of a look.
@@ -117,7 +127,8 @@ impl Watch {
             self.processed_at = now;
             self.wal_end = None;
         }
-        if sight.in_flight == 0 || sight.acked != last.acked {
+        let is_waiting = sight.in_flight > 0 || sight.is_checkpoint_due;
+        if !is_waiting || sight.acked != last.acked {
             self.acked_at = now;
             self.answered_at = None;
         }
@@ -143,12 +154,22 @@ impl Watch {
         self.wal_end.is_none() && now.duration_since(self.processed_at) >= half
     }
 
-    /// Takes note of the end of the server's WAL.
-    fn set_wal_end(&mut self, now: Instant, end: Lsn) {
-        if end.as_u64().saturating_sub(self.last.received.as_u64()) > WAL_PAGE_BYTES {
+    /// Takes note of the end of the server's WAL. Returns whether there may be something or nothing
+    /// in it: then only a commit that is known to be there tells, see [`probed`](Self::probed).
+    fn set_wal_end(&mut self, now: Instant, end: Lsn) -> bool {
+        let unread = end.as_u64().saturating_sub(self.last.received.as_u64());
+        if unread > WAL_PAGE_BYTES {
             self.wal_end = Some((end, now));
         } else {
             self.processed_at = now;
+        }
+        (1..=WAL_PAGE_BYTES).contains(&unread)
+    }
+
+    /// Takes note of a commit of ours, up to which the WAL reaches.
+    fn probed(&mut self, now: Instant, end: Lsn) {
+        if end > self.last.received {
+            self.wal_end = Some((end, now));
         }
     }
 
@@ -157,8 +178,17 @@ impl Watch {
         let unacked = now.duration_since(self.acked_at);
         if unacked >= self.limits.kafka_stalled_after {
             let (records, limit) = (self.last.in_flight, told(self.limits.kafka_stalled_after));
-            let reason =
-                format!("kafka has acknowledged none of {records} waiting records for {limit}");
+            let reason = match records {
+                0 => format!("kafka has not taken the checkpoint for {limit}"),
+                _ => {
+                    format!("kafka has acknowledged none of {records} waiting records for {limit}")
+                }
+            };
+            return Some((Stage::Kafka, reason));
+        }
+        if self.last.is_cut_off && unacked >= CUT_OFF {
+            let records = self.last.in_flight;
+            let reason = format!("no broker can be reached, and {records} records wait for one");
             return Some((Stage::Kafka, reason));
         }
         let (end, asked_at) = self.wal_end?;
@@ -175,13 +205,25 @@ impl Watch {
     }
 }
 
+/// The reason with its cause, where that is known.
+fn because(reason: String, standbys: Option<String>) -> String {
+    match standbys {
+        Some(names) => format!(
+            "{reason}: it holds commits back for the slots of standbys that are not connected \
+             ({names}): start them, or take them out of synchronized_standby_slots"
+        ),
+        None => reason,
+    }
+}
+
 fn told(limit: Duration) -> String {
     humantime::format_duration(limit).to_string()
 }
 
 impl Bridge {
     /// Watches one session until it is dropped, or must end.
-    pub(super) async fn watch(&self, ledger: &Ledger) -> Error {
+    pub(super) async fn watch(&self, ledger: &Ledger, producer: &Producer) -> Error {
+        crate::failpoint::reach("watchdog");
         self.set_stalled(None);
         let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
         let mut client = None;
@@ -190,25 +232,36 @@ impl Bridge {
         loop {
             tokio::time::sleep(watch.interval()).await;
             let metrics = &self.metrics;
+            let standing = ledger.standing();
             let sight = Sight {
                 received: Lsn::from(metrics.received_lsn.get()),
                 changes: metrics.changes.get() + metrics.snapshot_rows.get(),
                 bytes: metrics.received_bytes.get(),
-                in_flight: ledger.standing().in_flight,
-                acked: metrics.records_acked.get(),
+                in_flight: standing.in_flight,
+                is_checkpoint_due: standing.is_checkpoint_due,
+                acked: metrics.records_acked.get() + standing.checkpoints,
+                is_cut_off: producer.is_cut_off(),
                 is_snapshot: self.status.borrow().state == State::Snapshot,
             };
             watch.look(Instant::now(), sight);
             if watch.wants_wal_end(Instant::now())
                 && let Some(end) = self.wal_end(&mut client).await
+                && watch.set_wal_end(Instant::now(), end)
+                && let Some(end) = self.probe(&mut client).await
             {
-                watch.set_wal_end(Instant::now(), end);
+                watch.probed(Instant::now(), end);
             }
             let stalled = watch.stalled(Instant::now());
             let stage = stalled.as_ref().map(|(stage, _)| *stage);
             if stage != present {
                 present = stage;
-                self.tell_stalled(stalled);
+                let standbys = match stage {
+                    Some(Stage::Source) => self.missing_standbys(&mut client).await,
+                    _ => None,
+                };
+                self.tell_stalled(
+                    stalled.map(|(stage, reason)| (stage, because(reason, standbys))),
+                );
             }
             if watch.is_producer_stuck(Instant::now()) {
                 return kafka::Error::Stuck { records: watch.last.in_flight }.into();
@@ -261,18 +314,42 @@ impl Bridge {
 
     /// The end of the server's WAL; none where it can't be had in time.
     async fn wal_end(&self, client: &mut Option<Client>) -> Option<Lsn> {
+        self.ask(client, async |client| postgres::client::wal_end(client).await).await
+    }
+
+    /// The end of the server's WAL behind a commit that nobody else sees.
+    async fn probe(&self, client: &mut Option<Client>) -> Option<Lsn> {
+        self.ask(client, async |client| {
+            postgres::client::probe(client).await?;
+            postgres::client::wal_end(client).await
+        })
+        .await
+    }
+
+    /// The standbys that the server waits for before it sends a commit, and that are not connected.
+    async fn missing_standbys(&self, client: &mut Option<Client>) -> Option<String> {
+        let standbys = async |client: &Client| postgres::client::missing_standbys(client).await;
+        self.ask(client, standbys).await.filter(|names| !names.is_empty())
+    }
+
+    /// An answer of the server; none where it can't be had in time.
+    async fn ask<T>(
+        &self,
+        client: &mut Option<Client>,
+        question: impl AsyncFnOnce(&Client) -> Result<T, postgres::Error>,
+    ) -> Option<T> {
         let asked = async {
             if client.as_ref().is_none_or(Client::is_closed) {
                 let options = setup::connect_options(&self.settings);
                 *client = Some(postgres::client::connect(&self.conninfo, &options).await?);
             }
             let Some(client) = client else { return Ok(None) };
-            postgres::client::wal_end(client).await.map(Some)
+            question(client).await.map(Some)
         };
         match tokio::time::timeout(ANSWER, asked).await {
-            Ok(Ok(end)) => end,
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                tracing::debug!(error = crate::error::told(&error), "the WAL's end is not known");
+                tracing::debug!(error = crate::error::told(&error), "the watchdog gets no answer");
                 None
             }
             Err(_) => {
@@ -284,131 +361,4 @@ impl Bridge {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(60);
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn watch(now: Instant) -> Watch {
-        let limits = Watchdog {
-            kafka_stalled_after: LIMIT,
-            source_stalled_after: LIMIT,
-            ..Watchdog::default()
-        };
-        Watch::new(limits, now)
-    }
-
-    fn sight(received: u64) -> Sight {
-        Sight { received: Lsn::from(received), ..Sight::default() }
-    }
-
-    #[test]
-    fn records_that_wait_are_a_stall_after_the_limit_and_not_before() {
-        let start = Instant::now();
-        let mut watch = watch(start);
-        let waiting = Sight { in_flight: 3, ..Sight::default() };
-        watch.look(start + LIMIT - SECOND, waiting);
-        assert_eq!(watch.stalled(start + LIMIT - SECOND), None);
-        let (stage, reason) = watch.stalled(start + LIMIT).expect("a stall");
-        assert_eq!(stage, Stage::Kafka);
-        assert_eq!(reason, "kafka has acknowledged none of 3 waiting records for 1m");
-        watch.look(start + LIMIT + SECOND, Sight { acked: 1, ..waiting });
-        assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "one was acknowledged");
-    }
-
-    #[test]
-    fn a_producer_is_stuck_only_while_the_brokers_answer_and_take_nothing() {
-        let start = Instant::now();
-        let mut watch = watch(start);
-        let waiting = Sight { in_flight: 3, ..Sight::default() };
-        let half = start + LIMIT / 2;
-        watch.look(half, waiting);
-        assert!(!watch.wants_answer(half - SECOND) && watch.wants_answer(half));
-        watch.answered_at = Some(half);
-        assert!(!watch.wants_answer(start + LIMIT), "they have answered");
-        assert!(!watch.is_producer_stuck(start + LIMIT - SECOND));
-        assert!(watch.is_producer_stuck(start + LIMIT));
-        watch.answered_at = None;
-        let mut now = start + LIMIT * 10;
-        watch.look(now, waiting);
-        assert!(!watch.is_producer_stuck(now), "nobody answers");
-        watch.answered_at = Some(now);
-        assert!(!watch.is_producer_stuck(now), "they may have come back just now");
-        now += LIMIT / 2;
-        watch.look(now, waiting);
-        assert!(!watch.is_producer_stuck(now - SECOND) && watch.is_producer_stuck(now));
-        watch.look(now, Sight { acked: 1, ..waiting });
-        assert!(!watch.is_producer_stuck(now), "one was acknowledged");
-    }
-
-    #[test]
-    fn a_line_with_nothing_to_do_is_never_stalled() {
-        let start = Instant::now();
-        let mut watch = watch(start);
-        for second in 0..1000 {
-            let now = start + SECOND * second;
-            watch.look(now, sight(WAL_PAGE_BYTES));
-            if watch.wants_wal_end(now) {
-                // A page that is flushed before its last record is complete.
-                watch.set_wal_end(now, Lsn::from(2 * WAL_PAGE_BYTES));
-            }
-            assert_eq!(watch.stalled(now), None, "after {second} s");
-        }
-    }
-
-    #[test]
-    fn wal_that_nobody_processes_is_a_stall_and_any_step_ends_it() {
-        let start = Instant::now();
-        let end = Lsn::from(1_000_000);
-        for (step, what) in [
-            (Sight { received: Lsn::from(6), ..Sight::default() }, "a position"),
-            (Sight { changes: 1, ..sight(5) }, "a row of a long transaction"),
-            (Sight { bytes: KEEPALIVES_BYTES + 1, ..sight(5) }, "rows that are left out"),
-        ] {
-            let mut watch = watch(start);
-            watch.look(start, sight(5));
-            let half = start + LIMIT / 2;
-            assert!(!watch.wants_wal_end(half - SECOND), "a healthy server is not asked");
-            assert!(watch.wants_wal_end(half));
-            watch.set_wal_end(half, end);
-            watch.look(start + LIMIT - SECOND, sight(5));
-            assert_eq!(watch.stalled(start + LIMIT - SECOND), None);
-            let (stage, _) = watch.stalled(start + LIMIT).expect("a stall");
-            assert_eq!(stage, Stage::Source);
-            watch.look(start + LIMIT + SECOND, step);
-            assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "{what}");
-        }
-    }
-
-    #[test]
-    fn a_stream_that_waits_for_a_first_snapshot_is_not_stalled_and_its_brokers_may_be() {
-        let start = Instant::now();
-        let mut watch = watch(start);
-        let waiting = Sight { is_snapshot: true, ..Sight::default() };
-        for second in 0..1000 {
-            let now = start + SECOND * second;
-            watch.look(now, waiting);
-            assert!(!watch.wants_wal_end(now), "after {second} s");
-            assert_eq!(watch.stalled(now), None, "after {second} s");
-        }
-        let now = start + SECOND * 1000;
-        watch.look(now, Sight { in_flight: 3, ..waiting });
-        let (stage, _) = watch.stalled(now + LIMIT).expect("a stall");
-        assert_eq!(stage, Stage::Kafka);
-    }
-
-    #[test]
-    fn keepalives_alone_are_no_progress() {
-        let start = Instant::now();
-        let mut watch = watch(start);
-        watch.look(start, sight(5));
-        watch.set_wal_end(start, Lsn::from(1_000_000));
-        for second in 1..=60 {
-            let bytes = u64::from(second) * 100;
-            watch.look(start + SECOND * second, Sight { bytes, ..sight(5) });
-        }
-        let (stage, _) = watch.stalled(start + LIMIT).expect("a stall");
-        assert_eq!(stage, Stage::Source);
-    }
-}
+mod tests;

@@ -86,9 +86,12 @@ pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server)
         return match slot {
             SlotFound::Absent => Decision::FirstStart,
             SlotFound::Present { confirmed } => Decision::Adopt { confirmed },
-            SlotFound::Lost => {
-                Decision::Gap(Gap::SlotLost { slot: name(), published: None, wal_end })
-            }
+            SlotFound::Lost => Decision::Gap(Gap::SlotLost {
+                slot: name(),
+                published: None,
+                wal_end,
+                reason: None,
+            }),
         };
     };
     if checkpoint.is_intent() && is_same_database(&checkpoint.source, &server.source) {
@@ -105,9 +108,12 @@ pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server)
         }
         SlotFound::Present { .. } => Decision::Continue { progress, failover_from },
         SlotFound::Absent => Decision::Gap(Gap::SlotAbsent { slot: name(), published, wal_end }),
-        SlotFound::Lost => {
-            Decision::Gap(Gap::SlotLost { slot: name(), published: Some(published), wal_end })
-        }
+        SlotFound::Lost => Decision::Gap(Gap::SlotLost {
+            slot: name(),
+            published: Some(published),
+            wal_end,
+            reason: None,
+        }),
     }
 }
 
@@ -266,10 +272,11 @@ mod tests {
         let published = Some(published);
         assert_eq!(
             gap(SlotFound::Lost, &checkpoint(), &server()),
-            Gap::SlotLost { slot: slot(), published, wal_end }
+            Gap::SlotLost { slot: slot(), published, wal_end, reason: None }
         );
         let published = None;
-        let expected = Decision::Gap(Gap::SlotLost { slot: slot(), published, wal_end });
+        let expected =
+            Decision::Gap(Gap::SlotLost { slot: slot(), published, wal_end, reason: None });
         assert_eq!(decide(SlotFound::Lost, None, &server()), expected);
     }
 

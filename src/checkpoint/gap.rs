@@ -34,11 +34,12 @@ pub enum Gap {
         /// How far the server has written.
         wal_end: Lsn,
     },
-    /// The slot is there, the WAL it needs is not.
+    /// The slot is there, and can't be read from any more.
     #[error(
-        "changes since {} were never published and can't be read any more: the server has removed \
-         WAL that the slot {slot:?} still needed; its WAL ends at {wal_end} now",
-        published.map_or_else(|| "the slot's last position".to_owned(), |lsn| lsn.to_string())
+        "changes since {} were never published and can't be read any more: {} the slot {slot:?}; the \
+         server's WAL ends at {wal_end} now",
+        published.map_or_else(|| "the slot's last position".to_owned(), |lsn| lsn.to_string()),
+        lost(reason.as_deref())
     )]
     SlotLost {
         /// The slot.
@@ -47,6 +48,8 @@ pub enum Gap {
         published: Option<Lsn>,
         /// How far the server has written.
         wal_end: Lsn,
+        /// The server's word for the reason, where it has one.
+        reason: Option<String>,
     },
     /// The checkpoint is of another source.
     #[error(
@@ -101,6 +104,19 @@ pub enum Gap {
     },
 }
 
+/// What became of a slot, by the server's word for it.
+fn lost(reason: Option<&str>) -> &'static str {
+    match reason {
+        Some("idle_timeout") => {
+            "nobody read from it for longer than idle_replication_slot_timeout, and the server has \
+             invalidated"
+        }
+        Some("wal_level_insufficient") => "wal_level was lowered, and the server has invalidated",
+        Some("rows_removed") => "rows that it needed are vacuumed, and the server has invalidated",
+        _ => "the server has removed WAL that was still needed by",
+    }
+}
+
 impl Gap {
     /// How to go on.
     #[must_use]
@@ -118,9 +134,22 @@ impl Gap {
             Self::OtherSource { .. } => return format!("{second}{again}the slot here"),
             Self::SlotAhead { .. } => "where the slot is confirmed",
             Self::SlotAbsent { .. } => "a new slot",
-            Self::SlotLost { .. } => {
-                "a new slot in place of this one; raise max_slot_wal_keep_size to keep it next time"
-            }
+            Self::SlotLost { reason, .. } => match reason.as_deref() {
+                Some("idle_timeout") => {
+                    "a new slot in place of this one; raise idle_replication_slot_timeout, or set it to \
+                     0, to keep it next time"
+                }
+                Some("wal_level_insufficient") => {
+                    "a new slot in place of this one; leave wal_level at logical to keep it next time"
+                }
+                Some("rows_removed") => {
+                    "a new slot in place of this one; set hot_standby_feedback = on on the standby to \
+                     keep it next time"
+                }
+                _ => {
+                    "a new slot in place of this one; raise max_slot_wal_keep_size to keep it next time"
+                }
+            },
             Self::OtherTimeline { .. } | Self::ServerBehind { .. } => {
                 "the slot here; compare the tables with what their topics say"
             }

@@ -31,6 +31,10 @@ struct State {
     tracker: Tracker,
     /// What the checkpoint says that is under way to the broker.
     under_way: Option<Progress>,
+    /// Whether a Kafka transaction is being committed, with the checkpoint in it.
+    is_committing: bool,
+    /// Checkpoints that became durable.
+    checkpoints: u64,
 }
 
 /// How things stand, for status and metrics.
@@ -48,6 +52,10 @@ pub struct Standing {
     pub issued: u64,
     /// How many of the first of them are acknowledged without a hole.
     pub acknowledged: u64,
+    /// Whether a checkpoint was handed over, or is about to be, and is not durable yet.
+    pub is_checkpoint_due: bool,
+    /// How many checkpoints became durable.
+    pub checkpoints: u64,
 }
 
 impl Ledger {
@@ -57,7 +65,12 @@ impl Ledger {
         let tracker = Tracker::new(progress);
         Self {
             confirmed: watch::Sender::new(tracker.confirmed()),
-            state: Mutex::new(State { tracker, under_way: None }),
+            state: Mutex::new(State {
+                tracker,
+                under_way: None,
+                is_committing: false,
+                checkpoints: 0,
+            }),
         }
     }
 
@@ -119,6 +132,11 @@ impl Ledger {
         self.lock().under_way = Some(progress);
     }
 
+    /// A Kafka transaction is about to be committed; [`confirm`](Self::confirm) says that it is.
+    pub fn commit_begins(&self) {
+        self.lock().is_committing = true;
+    }
+
     /// The producer had no room for it after all.
     pub fn checkpoint_not_sent(&self) {
         self.lock().under_way = None;
@@ -158,8 +176,10 @@ impl Ledger {
     /// How things stand now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let State { tracker, .. } = &*self.lock();
+        let State { tracker, under_way, is_committing, checkpoints } = &*self.lock();
         Standing {
+            is_checkpoint_due: *is_committing || under_way.is_some(),
+            checkpoints: *checkpoints,
             confirmed: tracker.confirmed(),
             delivered: tracker.delivered(),
             sent: tracker.sent(),
@@ -170,6 +190,8 @@ impl Ledger {
     }
 
     fn confirm_in(&self, state: &mut State, progress: Progress) {
+        state.is_committing = false;
+        state.checkpoints += 1;
         state.tracker.confirm(progress);
         let confirmed = state.tracker.confirmed();
         self.confirmed.send_if_modified(|seen| {

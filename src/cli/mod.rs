@@ -18,12 +18,17 @@ mod tail;
 mod teardown;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use self::exit::{CliError, Exit};
 pub use self::settings::{GlobalArgs, SettingArgs};
+use crate::telemetry;
+
+/// Longest wait for blocking calls when a command has ended.
+const RUNTIME_END: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -63,6 +68,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => finish(dispatch(cli)),
         Err(error) => usage(&error),
     });
+    telemetry::flush();
     outcome.unwrap_or(Exit::Bug).into()
 }
 
@@ -72,7 +78,8 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
         return config::run(&args, &global);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(CliError::Runtime)?.block_on(async {
+    let runtime = runtime.map_err(CliError::Runtime)?;
+    let outcome = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(args, global).await,
             Command::Config(args) => config::run(&args, &global),
@@ -83,14 +90,17 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
             Command::Tail(args) => tail::run(args, &global).await,
             Command::Demo(args) => demo::run(args, &global).await,
         }
-    })
+    });
+    // What still waits for a server that does not answer is of no use to anybody.
+    runtime.shutdown_timeout(RUNTIME_END);
+    outcome
 }
 
 fn finish(result: Result<(), CliError>) -> Exit {
     let Err(error) = result else { return Exit::Ok };
     let exit = error.exit();
     if exit != Exit::Ok {
-        anstream::eprintln!("error: {error}");
+        telemetry::last_words(&format!("error: {error}\n"));
     }
     exit
 }

@@ -1,5 +1,7 @@
 //! `rowcast run`: the bridge itself.
 
+use std::time::Duration;
+
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -10,6 +12,9 @@ use crate::bridge::{Bridge, Reload};
 use crate::config::{Config, OnGap};
 use crate::error::Error;
 use crate::telemetry;
+
+/// Longest time to end, behind `kafka.drain_timeout`, in any state.
+const OVERTIME: Duration = Duration::from_secs(15);
 
 /// Run the bridge: publish every row change to Kafka until told to stop
 #[derive(Debug, Args)]
@@ -33,11 +38,13 @@ pub(super) struct RunArgs {
 pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliError> {
     let config = args.load(&global)?;
     let bars = telemetry::init(&config.log)?;
+    telemetry::end_on_panic(i32::from(Exit::Bug as u8));
     // From here on SIGHUP does not end the process, nor does SIGTERM before it has drained.
     let hangups = signal(SignalKind::hangup()).map_err(CliError::Signal)?;
     let stop = told_to_stop();
     let bridge = Bridge::new(&config)?;
     descriptors::ensure()?;
+    let _ending = AbortOnDrop(tokio::spawn(end_in_any_case(stop.clone(), bridge.clone())));
     let _admin = serve_admin(&bridge).await?;
     let shown = progress::show(bridge.observe().progress, bars);
     let _shown = AbortOnDrop(tokio::spawn(shown));
@@ -89,6 +96,27 @@ async fn serve_admin(bridge: &Bridge) -> Result<Option<AbortOnDrop>, CliError> {
     Ok(Some(AbortOnDrop(task)))
 }
 
+/// Ends the process some time after it was told to stop, though it should have ended by itself: a
+/// thread that nothing ends must not keep a supervisor waiting.
+async fn end_in_any_case(mut stop: watch::Receiver<bool>, bridge: Bridge) {
+    if stop.wait_for(|told| *told).await.is_err() {
+        return;
+    }
+    let limit = bridge.drain_timeout() + OVERTIME;
+    // A thread, as it may be the runtime that does not go on.
+    let end = move || {
+        std::thread::sleep(limit);
+        telemetry::last_words(&format!(
+            "error: told to stop, and after {} something still does not end\n\
+             fix: please report this, with the log\n",
+            humantime::format_duration(limit)
+        ));
+        std::process::exit(i32::from(Exit::Retry as u8));
+    };
+    // Without it, nothing is lost but the limit.
+    let _ = std::thread::Builder::new().name("end".to_owned()).spawn(end);
+}
+
 struct AbortOnDrop(tokio::task::JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
@@ -113,6 +141,7 @@ pub(super) fn told_to_stop() -> watch::Receiver<bool> {
                 }
                 if round > 0 {
                     tracing::warn!("told twice: ending without waiting for the brokers");
+                    telemetry::flush();
                     std::process::exit(i32::from(Exit::Retry as u8));
                 }
                 told.send_replace(true);

@@ -26,6 +26,7 @@ use super::error::Error;
 use super::flight::Flight;
 use super::room::{self, Room};
 use crate::checkpoint::{Ledger, Ticket};
+use crate::failpoint;
 use crate::metrics::Metrics;
 
 /// Acknowledgements that are gathered before the ledger hears of them.
@@ -51,6 +52,8 @@ pub(super) struct Delivery {
     failure: watch::Sender<Option<Arc<Error>>>,
     /// Whether the client says that it can't go on; it is asked why outside of its call.
     is_fatal: AtomicBool,
+    /// Whether the client lost all brokers, and nothing was acknowledged since.
+    is_cut_off: AtomicBool,
 }
 
 impl Delivery {
@@ -66,6 +69,7 @@ impl Delivery {
             room: Condvar::new(),
             failure: watch::Sender::new(None),
             is_fatal: AtomicBool::new(false),
+            is_cut_off: AtomicBool::new(false),
         }
     }
 
@@ -94,6 +98,7 @@ impl Delivery {
         if batch.is_empty() {
             return;
         }
+        self.is_cut_off.store(false, Ordering::Release);
         self.ledger.ack_all(batch);
         self.metrics.records_acked.inc_by(batch.len() as u64);
         batch.clear();
@@ -101,6 +106,7 @@ impl Delivery {
     }
 
     fn checkpoint_acknowledged(&self) {
+        self.is_cut_off.store(false, Ordering::Release);
         self.close_batch();
         self.ledger.checkpoint_acknowledged();
         self.flight.reported();
@@ -114,6 +120,7 @@ impl Delivery {
     }
 
     fn acknowledged(&self, ticket: Ticket) {
+        failpoint::reach("kafka-delivery");
         let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
         batch.push(ticket);
         let was_last = self.flight.reported();
@@ -125,6 +132,11 @@ impl Delivery {
     /// Whether the session has failed.
     pub(super) fn is_failed(&self) -> bool {
         self.failure.borrow().is_some()
+    }
+
+    /// Whether no broker can be reached.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.is_cut_off.load(Ordering::Acquire)
     }
 
     /// Whether the client said that it can't go on.
@@ -161,6 +173,10 @@ impl ClientContext for Delivery {
                 | RDKafkaErrorCode::ClusterAuthorizationFailed),
             ) => self.fail(Error::Fatal { code, reason: reason.to_owned() }),
             // The client reconnects by itself; the records wait in its queue.
+            Some(RDKafkaErrorCode::AllBrokersDown) => {
+                self.is_cut_off.store(true, Ordering::Release);
+                tracing::warn!(error = %error, reason, "kafka connection");
+            }
             _ => tracing::warn!(error = %error, reason, "kafka connection"),
         }
     }

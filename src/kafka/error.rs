@@ -103,12 +103,21 @@ pub enum Error {
     },
     /// The brokers are there, and the producer does not reach them.
     #[error(
-        "the producer is stuck: none of {records} waiting records was acknowledged, although the \
-         brokers answer others"
+        "the producer is stuck: {}, although the brokers answer others",
+        match records {
+            0 => "the checkpoint was not taken".to_owned(),
+            _ => format!("none of {records} waiting records was acknowledged"),
+        }
     )]
     Stuck {
-        /// Records that wait.
+        /// Records that wait; without one it is a checkpoint.
         records: u64,
+    },
+    /// A checkpoint on which everything else waits did not become durable.
+    #[error("the brokers have not taken the checkpoint for {} s", after.as_secs())]
+    CheckpointUnwritten {
+        /// The time waited.
+        after: std::time::Duration,
     },
     /// The producer can't go on and must be made anew.
     #[error("the producer failed: {code}: {reason}")]
@@ -178,6 +187,12 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// A thread of the producer ended in a panic.
+    #[error("the {thread} thread ended in a panic")]
+    Panicked {
+        /// Its name.
+        thread: &'static str,
+    },
 }
 
 impl Error {
@@ -192,7 +207,8 @@ impl Error {
             | Self::TooLarge { .. }
             | Self::Fenced { .. }
             | Self::NotCompacted { .. }
-            | Self::CheckpointRecord { .. } => false,
+            | Self::CheckpointRecord { .. }
+            | Self::Panicked { .. } => false,
             Self::Expired { .. } | Self::CheckpointSlow { .. } => true,
             Self::Unreachable { source, .. } => source.rdkafka_error_code().is_none_or(passes),
             Self::TopicRequest { source, .. }
@@ -201,7 +217,10 @@ impl Error {
             | Self::CheckpointRead { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code().is_none_or(passes),
             Self::TopicRefused { code, .. } | Self::Fatal { code, .. } => passes(*code),
-            Self::Unplaced { .. } | Self::Stuck { .. } | Self::Thread { .. } => true,
+            Self::Unplaced { .. }
+            | Self::Stuck { .. }
+            | Self::CheckpointUnwritten { .. }
+            | Self::Thread { .. } => true,
         }
     }
 

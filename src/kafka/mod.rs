@@ -27,6 +27,7 @@ pub use self::properties::{client_config, compresses, record_limit};
 pub use self::reach::{answers, topic_names};
 pub use self::rehearsal::rehearse;
 pub use self::topics::Topics;
+pub use self::transaction::timeout as transaction_timeout;
 
 /// librdkafka's own log lines, at their own level.
 fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {

@@ -7,6 +7,7 @@
 //!
 //! With a transactional id, records go out in transactions: see `transaction`.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -25,6 +26,7 @@ use super::properties::creation_error;
 use super::room;
 use super::transaction::Transactions;
 use crate::checkpoint::{Ledger, Ticket};
+use crate::failpoint;
 use crate::metrics::Metrics;
 
 /// How long the delivery thread waits for a report before it looks whether it should end.
@@ -150,6 +152,7 @@ impl Producer {
             producer.spawn("kafka-send", move || {
                 let flight = &inner.context().flight;
                 flight.run(|time| {
+                    failpoint::reach("kafka-send");
                     let until = Instant::now() + time;
                     // A moment each, as a flush lasts until nothing is out, also of what came after
                     // it. What has not landed by then is tried again.
@@ -161,8 +164,20 @@ impl Producer {
         Ok(producer)
     }
 
-    fn spawn(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    /// Starts a thread; a panic in it is a failure as any other.
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Error> {
+        let client = Arc::clone(&self.inner);
+        let guarded = move || {
+            // What it leaves behind is only asked for the failure.
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                client.context().fail(Error::Panicked { thread: name });
+            }
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(guarded);
         self.threads.push(thread.map_err(|source| Error::Thread { source })?);
         Ok(())
     }
@@ -171,6 +186,12 @@ impl Producer {
     #[must_use]
     pub fn failure(&self) -> watch::Receiver<Option<Arc<Error>>> {
         self.inner.context().failure()
+    }
+
+    /// Whether no broker can be reached, as far as the client knows: until something is acknowledged.
+    #[must_use]
+    pub fn is_cut_off(&self) -> bool {
+        self.inner.context().is_cut_off()
     }
 
     /// With a transactional id: takes it over from whoever had it, and aborts what that left open.

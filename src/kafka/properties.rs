@@ -11,7 +11,7 @@ use rdkafka::error::KafkaError;
 
 use super::error::Error;
 use super::flight::LINGER_MS;
-use super::transaction::TIMEOUT_MS;
+use super::transaction::{self, TIMEOUT_MS};
 use crate::config::secret::MASK;
 use crate::config::{Delivery, Resolved};
 
@@ -60,6 +60,9 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("ssl.ca.location", "ssl.ca.location", "probe"),
 ];
 
+/// What stands among [`DEFAULTS`].
+const SOCKET_TIMEOUT_MS: u128 = 10_000;
+
 /// librdkafka's own `batch.size`.
 pub(super) const BATCH_BYTES: usize = 1_000_000;
 
@@ -98,6 +101,11 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
         client.set("transactional.id", format!("rowcast.{}", settings.name));
         if !user.contains_key("transaction.timeout.ms") {
             client.set("transaction.timeout.ms", TIMEOUT_MS);
+        }
+        // The client refuses to wait longer for an answer than for the end of a transaction.
+        let timeout = transaction::timeout(settings).as_millis();
+        if !user.contains_key("socket.timeout.ms") && timeout < SOCKET_TIMEOUT_MS {
+            client.set("socket.timeout.ms", timeout.to_string());
         }
     }
     client.set_log_level(RDKafkaLogLevel::Info);

@@ -19,9 +19,22 @@ use rdkafka::producer::{BaseProducer, Producer as _};
 
 use super::delivery::Delivery;
 use super::error::Error;
+use crate::config::Resolved;
 
 /// librdkafka's `transaction.timeout.ms` where none is set.
 pub(super) const TIMEOUT_MS: &str = "60000";
+
+/// When the brokers give up on a transaction that is not committed.
+#[must_use]
+pub fn timeout(settings: &Resolved) -> Duration {
+    let set = settings.kafka.properties.get("transaction.timeout.ms");
+    parsed(set.map_or(TIMEOUT_MS, |millis| millis.expose()))
+}
+
+fn parsed(millis: &str) -> Duration {
+    // The client refuses what is no number.
+    Duration::from_millis(millis.parse().unwrap_or(60_000))
+}
 
 /// What is known of the transaction of one producer.
 #[derive(Debug)]
@@ -36,8 +49,7 @@ impl Transactions {
     pub(super) fn of(config: &ClientConfig) -> Option<Self> {
         let id = config.get("transactional.id")?.to_owned();
         let timeout = config.get("transaction.timeout.ms").unwrap_or(TIMEOUT_MS);
-        let timeout = Duration::from_millis(timeout.parse().unwrap_or(u64::MAX));
-        Some(Self { id, timeout, open_since: Mutex::new(None) })
+        Some(Self { id, timeout: parsed(timeout), open_since: Mutex::new(None) })
     }
 
     /// Takes the transactional id over: whoever had it is fenced, what it left open is aborted.

@@ -71,6 +71,26 @@ pub async fn wal_end(client: &Client) -> Result<Lsn, Error> {
     end.ok_or(Error::Malformed { what: "the end of the WAL is no position" })
 }
 
+/// Commits an empty message that is published by nobody.
+///
+/// # Errors
+/// When the server refuses it, as a standby does.
+pub async fn probe(client: &Client) -> Result<(), Error> {
+    const PROBE: &str = include_str!("../../sql/probe.sql");
+    let probed = client.batch_execute(PROBE).await;
+    probed.map_err(|source| Error::Sql { doing: "commit a message", source })
+}
+
+/// The slots of standbys for which the server holds changes back, and that nobody reads from.
+///
+/// # Errors
+/// When the query fails.
+pub async fn missing_standbys(client: &Client) -> Result<String, Error> {
+    const MISSING: &str = include_str!("../../sql/missing_standbys.sql");
+    let failed = |source| Error::Sql { doing: "ask which standbys are waited for", source };
+    Ok(client.query_one(MISSING, &[]).await.map_err(failed)?.get(0))
+}
+
 async fn attempt(
     info: &ConnInfo,
     options: &ConnectOptions,

@@ -199,9 +199,12 @@ pub enum Error {
         /// Everything that does not hold.
         shortfalls: Vec<Shortfall>,
     },
-    /// The thread of the reader cannot be started or has died.
-    #[error("the thread that reads the stream fails")]
+    /// The thread of the reader cannot be started.
+    #[error("the thread that reads the stream can't be started")]
     Thread(#[source] io::Error),
+    /// The thread of the reader ended in a panic.
+    #[error("the reader thread ended in a panic")]
+    ReaderPanicked,
 }
 
 fn causes(shortfalls: &[Shortfall]) -> String {
@@ -362,10 +365,13 @@ impl Error {
                  database"
             }
             Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
-            Self::WalRemoved { slot, .. } => {
+            Self::WalRemoved { slot, source } => {
+                let limit = match source.to_string().contains("idle_timeout") {
+                    true => "idle_replication_slot_timeout, or set it to 0",
+                    false => "max_slot_wal_keep_size",
+                };
                 return Some(format!(
-                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}. Raise \
-                     max_slot_wal_keep_size"
+                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}. Raise {limit}"
                 ));
             }
             Self::PublicationMissing(_) => {

@@ -32,8 +32,11 @@ pub enum SlotState {
         /// Where the next reader starts; zero while the slot is being made.
         confirmed: Lsn,
     },
-    /// The server removed WAL that it needs.
-    Lost,
+    /// The server gave up on it, and what it held is gone.
+    Lost {
+        /// The server's word for the reason, from version 17 on.
+        reason: Option<String>,
+    },
     /// It is not one for pgoutput in this database.
     Foreign {
         /// Its output plugin; none for a physical slot.
@@ -57,7 +60,7 @@ pub async fn state(client: &Client, name: &str, database: &str) -> Result<SlotSt
         return Ok(SlotState::Foreign { plugin, database: of });
     }
     if row.get::<_, Option<&str>>(4) == Some("lost") {
-        return Ok(SlotState::Lost);
+        return Ok(SlotState::Lost { reason: row.get(5) });
     }
     let confirmed =
         row.get::<_, Option<&str>>(3).and_then(|text| text.parse().ok()).unwrap_or(Lsn::ZERO);
@@ -81,17 +84,44 @@ pub async fn end_reader(client: &Client, name: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// When the query fails.
-pub async fn holder(client: &Client, pid: i32) -> Result<String, Error> {
+pub async fn holder(client: &Client, pid: i32) -> Result<Holder, Error> {
     let failed = |source| Error::Sql { doing: "ask who reads from the slot", source };
     let row = client.query_opt(HOLDER, &[&pid]).await.map_err(failed)?;
     let (name, address) = row.map_or_else(Default::default, |row| (row.get(0), row.get(1)));
-    Ok(describe(pid, name, address))
+    Ok(Holder { pid, name, address })
 }
 
-fn describe(pid: i32, name: String, address: String) -> String {
-    let name = if name.is_empty() { String::new() } else { format!(", application {name:?}") };
-    let from = if address.is_empty() { String::new() } else { format!(", from {address}") };
-    format!("server process {pid}{name}{from}")
+/// Who reads from a slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    pid: i32,
+    /// The name that it gave itself; empty where the role may not see it.
+    name: String,
+    /// Empty likewise, and for who is on the server's host.
+    address: String,
+}
+
+impl Holder {
+    /// Whether it may be who names itself so: also where its name can't be seen.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        // The server keeps 63 bytes of a name.
+        self.name.is_empty() || name.starts_with(&self.name)
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { pid, name, address } = self;
+        write!(f, "server process {pid}")?;
+        if !name.is_empty() {
+            write!(f, ", application {name:?}")?;
+        }
+        if !address.is_empty() {
+            write!(f, ", from {address}")?;
+        }
+        Ok(())
+    }
 }
 
 /// Ends a walsender, if that very process still runs. It takes as long as the process needs to

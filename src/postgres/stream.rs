@@ -29,6 +29,7 @@ use super::server_error::ServerError;
 use super::socket::Socket;
 use super::walsender::Walsender;
 use super::wire::{self, HEADER_BYTES, Wire};
+use crate::failpoint;
 use crate::lsn::Lsn;
 
 /// Room for one read: more than the server's send buffer brings in a pause.
@@ -394,7 +395,7 @@ impl ReaderHandle {
         self.result = None;
         match result {
             Ok(result) => result,
-            Err(_) => Err(Error::Thread(std::io::Error::other("it ended without a result"))),
+            Err(_) => Err(Error::ReaderPanicked),
         }
     }
 }
@@ -422,6 +423,7 @@ where
     let run = move || {
         let result = runtime.block_on(async {
             let stream = open().await?;
+            failpoint::reach("reader");
             stream.run(chunks, confirmed, phase).await
         });
         // Nobody waits for the result any more when the bridge is gone.

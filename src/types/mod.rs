@@ -228,7 +228,7 @@ pub struct Scratch(decimal::Limbs);
 
 /// A value that is not the text form of its type. Says where, never what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the {type_name} text is malformed at byte {offset}: expected {expected}")]
+#[error("it can't be published as {type_name}: at byte {offset}, expected {expected}")]
 pub struct ValueError {
     /// The sort of type that was read.
     pub type_name: &'static str,

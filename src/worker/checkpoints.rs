@@ -26,9 +26,23 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// How much longer Kafka transactions may be under a backlog.
 const BACKLOG_FACTOR: u32 = 10;
 
-/// A transaction that is open this long is cut at the next change: the brokers give up on it after
-/// `transaction.timeout.ms`, a minute.
-const SLOW: Duration = Duration::from_secs(20);
+/// How long a Kafka transaction may be open. The brokers give up on it after `transaction.timeout.ms`,
+/// and the commit needs its time too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ages {
+    /// Then it is cut at the next change.
+    pub(super) busy: Duration,
+    /// Then it is cut as it is, where no next change comes.
+    pub(super) idle: Duration,
+}
+
+impl Ages {
+    const NONE: Self = Self { busy: Duration::MAX, idle: Duration::MAX };
+
+    fn of(timeout: Duration) -> Self {
+        Self { busy: timeout / 3, idle: timeout / 2 }
+    }
+}
 
 /// What the worker needs to say how far it is.
 #[derive(Debug, Clone)]
@@ -60,6 +74,8 @@ pub enum Mode {
         commit_interval: Duration,
         /// Bytes of records above which a source transaction is cut.
         max_transaction_bytes: u64,
+        /// When the brokers give up on a transaction that is not committed.
+        timeout: Duration,
     },
 }
 
@@ -94,7 +110,9 @@ impl State {
         let now = Instant::now();
         let interval = match told.mode {
             Mode::AtLeastOnce => INTERVAL,
-            Mode::ExactlyOnce { commit_interval, .. } => commit_interval,
+            Mode::ExactlyOnce { commit_interval, timeout, .. } => {
+                commit_interval.min(Ages::of(timeout).busy)
+            }
         };
         let snapshots = Arc::clone(&told.start.snapshots);
         let pace = Pace::new(told.start.progress, interval, told.idle_limit, now);
@@ -185,7 +203,8 @@ impl State {
                     record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len)
                 })
                 .sum();
-            open.bytes + bytes as u64 >= max_transaction_bytes || self.now - open.since >= SLOW
+            open.bytes + bytes as u64 >= max_transaction_bytes
+                || self.now.saturating_duration_since(open.since) >= self.ages().busy
         });
         match (too_much, self.is_continued) {
             (true, _) => Some(Split::Continues),
@@ -197,9 +216,18 @@ impl State {
     /// Whether the Kafka transaction that is open holds as much as it may, or is as old.
     pub(super) fn is_full(&self) -> bool {
         let Mode::ExactlyOnce { max_transaction_bytes, .. } = self.told.mode else { return false };
-        self.open
-            .as_ref()
-            .is_some_and(|open| open.bytes >= max_transaction_bytes || open.since.elapsed() >= SLOW)
+        let is_full = |open: &Open| {
+            open.bytes >= max_transaction_bytes || open.since.elapsed() >= self.ages().busy
+        };
+        self.open.as_ref().is_some_and(is_full)
+    }
+
+    /// How old a Kafka transaction may be.
+    pub(super) fn ages(&self) -> Ages {
+        match self.told.mode {
+            Mode::AtLeastOnce => Ages::NONE,
+            Mode::ExactlyOnce { timeout, .. } => Ages::of(timeout),
+        }
     }
 
     pub(super) const fn is_transactional(&self) -> bool {
@@ -209,8 +237,8 @@ impl State {
     /// Whether a checkpoint with this progress is due.
     pub(super) fn is_due(&self, progress: Progress) -> bool {
         let stretch = match self.told.mode {
-            Mode::ExactlyOnce { commit_interval, .. } if self.is_backlog => {
-                commit_interval * (BACKLOG_FACTOR - 1)
+            Mode::ExactlyOnce { commit_interval, timeout, .. } if self.is_backlog => {
+                (commit_interval * (BACKLOG_FACTOR - 1)).min(Ages::of(timeout).busy)
             }
             _ => Duration::ZERO,
         };

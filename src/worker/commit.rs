@@ -21,9 +21,6 @@ use crate::kafka::{CHECKPOINT_PARTITION, Outgoing, SendError, Sink};
 /// How often acknowledgements that are due are looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// One that is open this long without a next change is cut as it is.
-const STALLED: Duration = Duration::from_secs(30);
-
 /// Longest wait for one step of a commit before looking whether to stop.
 const COMMIT: Duration = Duration::from_secs(1);
 
@@ -120,7 +117,8 @@ impl<S: Sink> Out<S> {
         }
         let since = self.checkpoints.open.as_ref().map(|open| open.since);
         if in_transaction {
-            let stalled = since.is_some_and(|since| since.elapsed() >= STALLED);
+            let limit = self.checkpoints.ages().idle;
+            let stalled = since.is_some_and(|since| since.elapsed() >= limit);
             return if stalled && self.checkpoints.last_change.is_some() {
                 self.cut()
             } else {
@@ -138,7 +136,9 @@ impl<S: Sink> Out<S> {
             return Some(state.due_at(sent)?.max(Instant::now() + LOOK));
         }
         match &state.open {
-            Some(open) if in_transaction => Some((open.since + STALLED).max(Instant::now() + LOOK)),
+            Some(open) if in_transaction => {
+                Some((open.since + state.ages().idle).max(Instant::now() + LOOK))
+            }
             None if in_transaction => None,
             _ => state.due_at(sent),
         }
@@ -153,7 +153,7 @@ impl<S: Sink> Out<S> {
     /// Brings what was sent to its end, as far as the brokers do so in time. What is open inside of
     /// a source transaction stays so: it will be aborted.
     pub(super) fn finish(&mut self, in_transaction: bool) -> Result<(), Halt> {
-        let limit = self.checkpoints.told.drain_limit;
+        let (limit, started) = (self.checkpoints.told.drain_limit, Instant::now());
         if !self.checkpoints.is_transactional() {
             self.mark();
             if !self.sink.commit(limit)? {
@@ -161,7 +161,7 @@ impl<S: Sink> Out<S> {
             }
             let delivered = self.ledger.standing().delivered;
             if self.checkpoints.is_news(delivered) && self.offer(delivered)? {
-                self.sink.commit(limit)?;
+                self.sink.commit(limit.saturating_sub(started.elapsed()))?;
             }
             return Ok(());
         }
@@ -200,6 +200,10 @@ impl<S: Sink> Out<S> {
     }
 
     fn commit_at(&mut self, progress: Progress) -> Result<(), Halt> {
+        // What was sent is not told of only once the brokers have it.
+        self.count();
+        // From here on it is waited for, though no record may be.
+        self.ledger.commit_begins();
         self.open_transaction()?;
         while !self.offer(progress)? {
             self.go_on()?;

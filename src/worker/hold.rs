@@ -21,6 +21,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use super::window::{Heard, announced};
 use super::{Halt, Lookup, Worker};
+use crate::error::Error;
 use crate::kafka::Sink;
 use crate::snapshot::exchange::{Brought, Hold};
 use crate::snapshot::{Chunk, Closed, Mark, Spoiled};
@@ -55,9 +56,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             }
         };
         if result.is_err() && published > 0 && self.out.checkpoints.is_transactional() {
-            tracing::warn!("pages were read in part: the session begins anew");
             // What was published of them is aborted with the session, and comes again.
-            return Err(Halt::Failed(crate::postgres::Error::Closed.into()));
+            return Err(Halt::Failed(Error::PagesCutOff));
         }
         let (edits, is_durable, result) = match result {
             Ok((edits, is_durable)) => (edits, is_durable, Ok(Closed { published, left_out: 0 })),

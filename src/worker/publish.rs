@@ -328,7 +328,7 @@ impl<L: Lookup> Publisher<L> {
     pub(super) fn around(
         &mut self,
         transaction: &Transaction,
-    ) -> Result<Option<Prepared<'_>>, Error> {
+    ) -> Result<Option<Prepared<'_>>, Halt> {
         if self.records.is_empty() {
             return Ok(None);
         }
@@ -354,8 +354,8 @@ fn make_sure(
     lookup: &mut impl Lookup,
     encoder: &Encoder,
     policy: &Policy,
-) -> Result<Limit, Error> {
-    let limit = lookup.ensure_topic(plan)?;
+) -> Result<Limit, Halt> {
+    let limit = lookup.ensure_topic(plan)?.limit()?;
     let acts = encoder.may_cut(relation) || policy.oversize.acts_on(Op::Create);
     Ok(policy.oversize.limit(limit, acts))
 }
@@ -365,9 +365,9 @@ fn message_topic(
     router: &Router,
     lookup: &mut impl Lookup,
     policy: &Policy,
-) -> Result<(Arc<str>, Limit), Error> {
+) -> Result<(Arc<str>, Limit), Halt> {
     let plan = router.message_topic();
-    let limit = lookup.ensure_topic(&plan)?;
+    let limit = lookup.ensure_topic(&plan)?.limit()?;
     Ok((plan.name, policy.oversize.limit(limit, policy.oversize.acts_on(Op::Message))))
 }
 
@@ -408,12 +408,12 @@ fn topic_once<'a>(
     known: &'a mut Option<Arc<str>>,
     plan: impl FnOnce() -> TopicPlan,
     lookup: &mut impl Lookup,
-) -> Result<&'a Arc<str>, Error> {
+) -> Result<&'a Arc<str>, Halt> {
     match known {
         Some(topic) => Ok(topic),
         None => {
             let plan = plan();
-            lookup.ensure_topic(&plan)?;
+            lookup.ensure_topic(&plan)?.limit()?;
             Ok(known.insert(plan.name))
         }
     }

@@ -66,8 +66,8 @@ impl Lookup for Willing {
         Ok(None)
     }
 
-    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<Option<usize>, Error> {
-        Ok(None)
+    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<Ensured, Error> {
+        Ok(Ensured::Exists { limit: None })
     }
 }
 
@@ -89,6 +89,14 @@ fn checkpointing(progress: Progress, mode: Mode) -> Checkpointing {
 }
 
 fn worker(format: Format, ledger: &Arc<Ledger>) -> (Worker<Held, Willing>, Arc<Held>) {
+    worker_with(Willing, format, ledger)
+}
+
+fn worker_with<L: Lookup>(
+    lookup: L,
+    format: Format,
+    ledger: &Arc<Ledger>,
+) -> (Worker<Held, L>, Arc<Held>) {
     let kafka = Kafka { brokers: Some("b:9092".to_owned()), ..Kafka::default() };
     let config = Config { name: Some("nyc".to_owned()), kafka, format, ..Config::default() };
     let settings = config.resolve("taxi").unwrap();
@@ -96,7 +104,7 @@ fn worker(format: Format, ledger: &Arc<Ledger>) -> (Worker<Held, Willing>, Arc<H
     let sink = Arc::new(Held::default());
     let worker = Worker::new(
         Arc::clone(&sink),
-        Willing,
+        lookup,
         Router::new(&settings, "taxi"),
         Encoder::new(&EncodeOptions { format: &settings.format, source }),
         Policy::default(),
@@ -207,6 +215,58 @@ fn commit_times_that_jump_change_neither_order_nor_what_is_confirmed() {
     }
 }
 
+/// Is told to stop while it waits for a topic.
+struct Interrupted;
+
+impl Lookup for Interrupted {
+    fn relation_facts(
+        &mut self,
+        _: u32,
+        _: &[u32],
+        _: Option<Lsn>,
+    ) -> Result<RelationFacts, Error> {
+        Ok(RelationFacts::default())
+    }
+
+    fn reselect(
+        &mut self,
+        _: &Relation,
+        _: &Row<'_>,
+        _: &[usize],
+    ) -> Result<Option<Reselected>, Error> {
+        Ok(None)
+    }
+
+    fn ensure_topic(&mut self, _: &TopicPlan) -> Result<Ensured, Error> {
+        Ok(Ensured::Stopped)
+    }
+}
+
+#[test]
+fn what_has_no_topic_when_told_to_stop_is_not_sent() {
+    let (trips, insert) = wire::taxi(7);
+    let bad = wire::row(b'I', 7, &[wire::tuple(b'N', &[wire::Value::Text(b"\xff".to_vec())])]);
+    let described = wire::relation(7, "rides", b'd', &[(false, "note", 25)]);
+    let transaction = Format { transaction_metadata: true, ..Format::default() };
+    for (what, format, frames) in [
+        ("a row", Format::default(), vec![wire::begin(900, 0, 771), trips, insert]),
+        ("a dead letter", Format::default(), vec![wire::begin(900, 0, 771), described, bad]),
+        ("a transaction's begin", transaction, vec![wire::begin(900, 0, 771)]),
+    ] {
+        let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
+        let (mut worker, sink) = worker_with(Interrupted, format, &ledger);
+        worker.publisher.policy.on_error = Some(OnError::SkipWithDeadLetter);
+        let (last, before) = frames.split_last().expect("some");
+        for frame in before {
+            assert!(worker.message(Lsn::from(850), frame).is_ok(), "{what}");
+        }
+        let halt = worker.message(Lsn::from(850), last);
+        assert!(matches!(halt, Err(Halt::Stopped)), "{what}");
+        assert!(sink.0.lock().unwrap().is_empty(), "{what} is sent");
+        assert_eq!(ledger.issued(), 0, "{what} is waited for");
+    }
+}
+
 /// Keeps the last checkpoint, and acknowledges each at once.
 struct Keeps(Arc<Ledger>, Mutex<Vec<u8>>);
 
@@ -238,8 +298,11 @@ impl Sink for Keeps {
 
 #[test]
 fn an_intent_is_written_as_such_whatever_was_published_before() {
-    let exactly_once =
-        Mode::ExactlyOnce { commit_interval: Duration::ZERO, max_transaction_bytes: 1 << 20 };
+    let exactly_once = Mode::ExactlyOnce {
+        commit_interval: Duration::ZERO,
+        max_transaction_bytes: 1 << 20,
+        timeout: Duration::from_secs(60),
+    };
     for mode in [Mode::AtLeastOnce, exactly_once] {
         let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(800))));
         let sink = Arc::new(Keeps(Arc::clone(&ledger), Mutex::default()));

@@ -43,7 +43,7 @@ fn it_holds_the_position_the_reason_and_the_row_as_it_was_sent() {
     let (key, value) = letter(&insert("1", Value::Text(b"ab\xff".to_vec())));
     assert_eq!(key, Some(json!({"id": 1})));
     let expected = json!({
-        "error": "encoding column \"note\" of table public.rides: the text text is malformed at \
+        "error": "encoding column \"note\" of table public.rides: it can't be published as text: at \
                   byte 2: expected UTF-8 (is the database's encoding SQL_ASCII?)",
         "schema": "public", "table": "rides", "op": "c",
         "lsn": 850, "commit_lsn": 900, "ordinal": 1, "txId": 771,

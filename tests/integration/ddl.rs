@@ -4,7 +4,11 @@
 use serde_json::{Value, json};
 
 use crate::scenario::{Event, Scenario, short};
-use crate::support::postgres::for_each_postgres;
+use crate::support::bridge::Bridge;
+use crate::support::consume::{at_least, consume};
+use crate::support::kafka::Brokers;
+use crate::support::postgres::{TestDatabase, for_each_postgres};
+use crate::support::{PATIENCE, unique};
 
 /// `after` of each event.
 fn after(events: &[Event]) -> Value {
@@ -295,4 +299,32 @@ async fn a_changed_replica_identity_gives_its_old_rows_from_there_on() {
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_somebody_holds_stops_neither_its_rows_nor_the_end_of_the_bridge() {
+    let brokers = Brokers::any().bootstrap();
+    let database = TestDatabase::create().await;
+    let (client, other) = (database.client().await, database.client().await);
+    let setup = "CREATE TABLE rides (id int PRIMARY KEY, note text, ssn text)";
+    client.batch_execute(setup).await.expect("make a table");
+    let name = unique("held");
+    let config = "[tables.\"public.rides\"]\nexclude_columns = [\"ssn\"]\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    // As CREATE INDEX CONCURRENTLY does, for as long as any transaction lasts. The publication would
+    // follow the new column, and can't.
+    let held = "INSERT INTO rides VALUES (1); ALTER TABLE rides ADD city text";
+    client.batch_execute(held).await.expect("alter");
+    let hold = "BEGIN; LOCK TABLE rides IN SHARE UPDATE EXCLUSIVE MODE";
+    other.batch_execute(hold).await.expect("hold the table");
+    client.batch_execute("INSERT INTO rides VALUES (2)").await.expect("write");
+    let topic = format!("{name}.public.rides");
+    consume(&brokers, &[&topic], at_least(2), PATIENCE).await;
+
+    let again = "BEGIN; LOCK TABLE rides IN SHARE UPDATE EXCLUSIVE MODE";
+    other.batch_execute("COMMIT").await.expect("let go");
+    client.batch_execute("ALTER TABLE rides ADD zone text").await.expect("alter");
+    other.batch_execute(again).await.expect("hold the table");
+    client.batch_execute("INSERT INTO rides VALUES (3)").await.expect("write");
+    assert!(bridge.terminate(PATIENCE / 2).success(), "log:\n{}", bridge.log());
 }

@@ -310,3 +310,42 @@ async fn a_producer_that_was_fenced_ends_with_its_own_exit_code() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_transaction_is_cut_before_the_brokers_give_up_on_it() {
+    const ROWS: usize = 20_000;
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    load::create_tables(&client).await;
+    let relay = Relay::to(server.port()).await;
+    let (url, name) = (relay.url(&database.tcp_url), unique("long"));
+    let brokers = kafka.brokers();
+    let config = format!(
+        "memory = \"8MB\"\n{CONFIG}[kafka.properties]\n\"transaction.timeout.ms\" = \"3000\"\n"
+    );
+    let mut bridge = Bridge::start_ready(&name, &url, &brokers, &config, PATIENCE);
+    let topic = vec![topics(&name)[0].clone()];
+    insert(&client, 1, 1).await;
+    let mut reader = opened(&brokers, &topic, Witness::of(&bridge, &database)).await;
+    // It takes several times as long as a Kafka transaction may.
+    relay.set(Line::Slow(Duration::from_millis(150)));
+    let insert = format!(
+        "INSERT INTO rides SELECT n, 1, repeat('x', 250) FROM generate_series(2, {ROWS}) n"
+    );
+    client.batch_execute(&insert).await.expect("insert");
+    reader = reading(reader, |reader| {
+        reader.until_count(ROWS, LOAD_LIMIT);
+        reader.until_quiet(Duration::from_millis(500));
+    })
+    .await;
+    let log = bridge.log();
+    assert_eq!(reader.records.len(), ROWS);
+    assert_once_and_in_order(&reader.records);
+    assert!(!log.contains("trying again"), "log:\n{log}");
+    let split =
+        |record: &&OwnedRecord| record.headers.iter().any(|(name, _)| name == "rowcast.split");
+    assert!(reader.records.iter().filter(split).count() > 0, "it was not long; log:\n{log}");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{log}");
+}

@@ -23,6 +23,7 @@ mod inheritance;
 mod insert_only;
 mod json;
 mod keys;
+mod library;
 mod line;
 mod load;
 mod login;

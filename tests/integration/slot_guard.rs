@@ -201,3 +201,46 @@ async fn a_disk_that_fills_is_warned_of_before_the_server_stops_for_want_of_it()
     assert!(retained(&client).await.is_some(), "the slot is the operator's to give up");
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_above_its_limit_is_dropped_in_a_first_snapshot_and_while_it_is_made() {
+    const SLOW: &str =
+        "[tables.\"public.rides\"]\nsnapshot_where = \"pg_sleep(600) IS NOT NULL\"\n";
+    let brokers = Brokers::any().bootstrap();
+    let server = PostgresServer::start(
+        Binaries::newest(),
+        &[("max_slot_wal_keep_size", "1GB"), ("min_wal_size", "32MB"), ("max_wal_size", "64MB")],
+    );
+    let (held, waiting) = (server.database().await, server.database().await);
+    let config = "[postgres]\nslot_wal_limit = \"64MB\"\n[kafka]\ndrain_timeout = \"1s\"\n";
+    let mut bridges = Vec::new();
+    let client = held.client().await;
+    let long = waiting.client().await;
+    for (database, more, state) in
+        [(&held, SLOW, "snapshot"), (&waiting, "", "preflight: making the slot")]
+    {
+        let sql = "CREATE TABLE rides (id int PRIMARY KEY); INSERT INTO rides VALUES (1)";
+        database.client().await.batch_execute(sql).await.expect("make a table");
+        if more.is_empty() {
+            long.batch_execute("BEGIN; INSERT INTO rides VALUES (2)").await.expect("write");
+        }
+        let config = format!("{config}{more}");
+        let name = unique("held");
+        let bridge = Bridge::start(&name, &database.tcp_url, &brokers, &config);
+        eventually(PATIENCE, "the state", async || {
+            bridge.get("/readyz").filter(|(_, body)| body.starts_with(state))
+        })
+        .await;
+        bridges.push(bridge);
+    }
+    write_wal(&client, 100).await;
+    for mut bridge in bridges {
+        assert_eq!(bridge.wait(LIMIT).code(), Some(65), "log:\n{}", bridge.log());
+        assert!(bridge.log().contains("slot_wal_limit"), "log:\n{}", bridge.log());
+    }
+    eventually(PATIENCE, "the slots to be gone", async || {
+        let count = "SELECT count(*) FROM pg_replication_slots";
+        (client.query_one(count, &[]).await.expect("ask").get::<_, i64>(0) == 0).then_some(())
+    })
+    .await;
+}

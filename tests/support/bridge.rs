@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -38,6 +38,12 @@ pub(crate) struct EndedEarly {
 impl Bridge {
     /// Starts `rowcast run` with this configuration file (TOML), and does not wait.
     pub(crate) fn start(name: &str, database_url: &str, brokers: &str, toml: &str) -> Self {
+        let mut bridge = Self::prepare(name, database_url, brokers, toml);
+        bridge.launch(&[], None);
+        bridge
+    }
+
+    fn prepare(name: &str, database_url: &str, brokers: &str, toml: &str) -> Self {
         let process = Guarded::new("bridge", None, "KILL");
         let admin_port = free_port();
         let admin = format!("127.0.0.1:{admin_port}");
@@ -49,8 +55,22 @@ impl Bridge {
         ];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         fs::write(process.dir().join("rowcast.toml"), toml).expect("write the configuration");
-        let mut bridge = Self { process, admin_port, env };
-        bridge.launch(&[]);
+        Self { process, admin_port, env }
+    }
+
+    /// Starts it with its standard error at this end, instead of its log, and more of the environment;
+    /// does not wait.
+    pub(crate) fn start_telling(
+        name: &str,
+        database_url: &str,
+        brokers: &str,
+        toml: &str,
+        (stderr, env): (Option<Stdio>, &[(&str, &str)]),
+    ) -> Self {
+        let mut bridge = Self::prepare(name, database_url, brokers, toml);
+        let more = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        bridge.env.extend(more);
+        bridge.launch(&[], stderr);
         bridge
     }
 
@@ -73,7 +93,7 @@ impl Bridge {
         bridge
     }
 
-    fn launch(&mut self, flags: &[&str]) {
+    fn launch(&mut self, flags: &[&str], stderr: Option<Stdio>) {
         let config = self.process.dir().join("rowcast.toml").display().to_string();
         let env = self.env.clone();
         let program = Path::new(env!("CARGO_BIN_EXE_rowcast"));
@@ -87,6 +107,9 @@ impl Bridge {
                 }
             }
             command.envs(env);
+            if let Some(stderr) = stderr {
+                command.stderr(stderr);
+            }
         });
     }
 
@@ -100,12 +123,12 @@ impl Bridge {
 
     /// Starts it again after it ended; everything is as before, the log goes on.
     pub(crate) fn start_again(&mut self) {
-        self.launch(&[]);
+        self.launch(&[], None);
     }
 
     /// As [`Bridge::start_again`], this once with `--accept-gap`.
     pub(crate) fn start_again_accepting_the_gap(&mut self) {
-        self.launch(&["--accept-gap"]);
+        self.launch(&["--accept-gap"], None);
     }
 
     /// Waits until it streams: `/readyz` says so, or its log.
@@ -158,6 +181,12 @@ impl Bridge {
         Some((status, serde_json::from_str(&body).ok()?))
     }
 
+    /// The pipeline's name.
+    pub(crate) fn name(&self) -> &str {
+        let named = self.env.iter().find(|(variable, _)| variable == "ROWCAST_NAME");
+        named.map(|(_, name)| name.as_str()).expect("it was set")
+    }
+
     /// The port of the admin endpoint.
     pub(crate) fn admin_port(&self) -> u16 {
         self.admin_port
@@ -176,6 +205,11 @@ impl Bridge {
     /// SIGHUP: it is to read its configuration anew.
     pub(crate) fn hang_up(&self) {
         self.process.signal(Signal::HUP);
+    }
+
+    /// SIGTERM, without a wait for the end.
+    pub(crate) fn ask_to_end(&self) {
+        self.process.signal(Signal::TERM);
     }
 
     /// SIGTERM, and wait for the end.

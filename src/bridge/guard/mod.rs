@@ -12,6 +12,7 @@
 mod concern;
 mod trend;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -51,6 +52,7 @@ pub(super) struct Overrun {
 impl Bridge {
     /// Looks again and again; ends only when the slot has to go.
     pub(super) async fn guard_slot(&self) -> Overrun {
+        crate::failpoint::reach("guard");
         let started = Instant::now();
         let (mut trend, mut teller) = (Trend::default(), Teller::default());
         let mut connected = None;
@@ -98,8 +100,16 @@ impl Bridge {
     fn overrun(&self, retention: &Retention) -> Option<Overrun> {
         let limit = self.settings.slot_wal_limit?;
         let retained_bytes = retention.retained_bytes;
-        let is_ours = !retention.is_active || self.status.borrow().state == State::Streaming;
+        let is_ours = !retention.is_active || self.reads_from_slot();
         (is_ours && retained_bytes > limit.bytes()).then_some(Overrun { retained_bytes, limit })
+    }
+
+    /// Whether who reads from the slot is a session of this process, or makes it.
+    fn reads_from_slot(&self) -> bool {
+        match self.status.borrow().state {
+            State::Snapshot | State::Streaming | State::Draining => true,
+            _ => self.is_making_slot.load(Ordering::Acquire),
+        }
     }
 
     /// Tells metrics and status.

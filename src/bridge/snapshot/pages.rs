@@ -1,7 +1,9 @@
 //! Connections that share an exported snapshot and read pages of tables by COPY.
 //!
 //! Each is made and driven by a runtime of its own, on the thread that uses it, so that no other
-//! thread is woken for its bytes.
+//! thread is woken for its bytes. The runtime runs only while bytes are waited for: rows are handed
+//! out between, as whoever publishes them may have to wait for a topic, and a thread must not wait
+//! inside of a runtime.
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use tokio::runtime::Runtime;
 use super::super::lookup::stopped;
 use crate::error::Error;
 use crate::postgres::copy::{CopyChunk, CopySession};
-use crate::postgres::{ConnInfo, ConnectOptions, search_path};
+use crate::postgres::{self, ConnInfo, ConnectOptions, search_path};
 use crate::snapshot::plan;
 use crate::worker::Stop;
 use crate::worker::snapshot::{Lines, Place, Ranges};
@@ -50,7 +52,7 @@ impl Reading {
     /// Runs a command; none when told to stop before its end. Blocks.
     pub(super) fn run(&mut self, sql: &str) -> Result<Option<()>, Error> {
         self.drive(async |session| match session {
-            Some(session) => Ok(session.query(sql).await.map(drop)?),
+            Some(session) => session.query(sql).await.map(drop),
             None => Ok(()),
         })
     }
@@ -63,18 +65,42 @@ impl Reading {
         })
     }
 
+    /// Runs a COPY, and hands out its rows until there are no more or `take` says false; or until
+    /// told to stop. Blocks.
+    fn copy(&mut self, sql: &str, take: &mut dyn FnMut(CopyChunk) -> bool) -> Result<(), Error> {
+        let Self { runtime: Some(runtime), session: Some(session), stop } = self else {
+            return Ok(());
+        };
+        let Some(mut copy) = wait(runtime, stop, session.copy_out(sql))? else { return Ok(()) };
+        while let Some(Some(chunk)) = wait(runtime, stop, copy.next())? {
+            if !take(chunk) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn drive<T>(
         &mut self,
-        work: impl AsyncFnOnce(&mut Option<CopySession>) -> Result<T, Error>,
+        work: impl AsyncFnOnce(&mut Option<CopySession>) -> Result<T, postgres::Error>,
     ) -> Result<Option<T>, Error> {
         let Self { runtime: Some(runtime), session, stop } = self else { return Ok(None) };
-        runtime.block_on(async {
-            tokio::select! {
-                done = work(session) => done.map(Some),
-                () = stopped(stop) => Ok(None),
-            }
-        })
+        wait(runtime, stop, work(session))
     }
+}
+
+/// Waits for an answer; none when told to stop before.
+fn wait<T>(
+    runtime: &Runtime,
+    stop: &Stop,
+    answer: impl Future<Output = Result<T, postgres::Error>>,
+) -> Result<Option<T>, Error> {
+    runtime.block_on(async {
+        tokio::select! {
+            answered = answer => Ok(Some(answered?)),
+            () = stopped(stop) => Ok(None),
+        }
+    })
 }
 
 impl Drop for Reading {
@@ -111,23 +137,14 @@ impl Ranges for PageReader {
         let Some(table) = tables.get(table) else { return Ok(()) };
         let Some(leaf) = table.leaves.get(place.leaf) else { return Ok(()) };
         let sql = table.copy(leaf, place.pages, None);
-        let read = reading.drive(async |session| {
-            let Some(session) = session else { return Ok(()) };
-            let has_condition = table.condition.is_some();
-            if has_condition {
-                session.query(search_path::OWN).await?;
-            }
-            let mut copy = session.copy_out(&sql).await?;
-            while let Some(chunk) = copy.next().await? {
-                if !take(chunk) {
-                    break;
-                }
-            }
-            if has_condition {
-                session.query(search_path::SAFE).await?;
-            }
-            Ok(())
-        });
-        read.map(|_| ())
+        let has_condition = table.condition.is_some();
+        if has_condition && reading.run(search_path::OWN)?.is_none() {
+            return Ok(());
+        }
+        reading.copy(&sql, take)?;
+        if has_condition {
+            reading.run(search_path::SAFE)?;
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Runs beside the readers and sends nothing but checkpoints, and rows that were held back.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use super::reader::{Reader, Rows};
 use super::{Leaf, Place, Ranges, Table};
 use crate::checkpoint::{Checkpoint, LeafProgress, Snapshots, TableProgress, TableSnapshot};
 use crate::error::Error;
+use crate::failpoint;
 use crate::kafka::Sink;
 use crate::snapshot::DonePages;
 use crate::snapshot::schedule::Task;
@@ -55,7 +57,7 @@ where
 {
     pub(super) fn new(desk: &'a Desk<S>, rows: Rows<L>, mut checkpointing: Checkpointing) -> Self {
         let mut max_transaction_bytes = None;
-        if let Mode::ExactlyOnce { commit_interval, max_transaction_bytes: max } =
+        if let Mode::ExactlyOnce { commit_interval, max_transaction_bytes: max, .. } =
             &mut checkpointing.mode
         {
             *commit_interval = INTERVAL.max(*commit_interval);
@@ -119,7 +121,11 @@ where
         std::thread::scope(|scope| {
             for (number, mut reader) in readers.into_iter().enumerate() {
                 desk.reader_begins();
-                let run = move || desk.reader_ends(reader.run(desk));
+                let run = move || {
+                    // Of a reader that panicked nothing is used any more.
+                    let ended = catch_unwind(AssertUnwindSafe(|| reader.run(desk)));
+                    desk.reader_ends(ended.unwrap_or_else(|_| Err(panicked().into())));
+                };
                 let name = format!("snapshot-{number}");
                 if let Err(error) = std::thread::Builder::new().name(name).spawn_scoped(scope, run)
                 {
@@ -138,6 +144,7 @@ where
 
     /// Until all readers have ended.
     fn beside(&mut self, tables: &[Table]) -> Result<(), Halt> {
+        failpoint::reach("snapshot");
         while !self.desk.await_readers(LOOK) {
             self.stopped()?;
             match self.max_transaction_bytes {
@@ -276,6 +283,11 @@ where
             }
         }
     }
+}
+
+fn panicked() -> Error {
+    let (thread, reason) = ("snapshot", "a reader ended in a panic".to_owned());
+    Error::Thread { thread, reason }
 }
 
 fn is_of(listed: &TableSnapshot, table: &Table) -> bool {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::desk::{Desk, Line};
 use super::{Lines, Ranges, Stamp, Table};
 use crate::change::{Change, Data, Position, Snapshot, SnapshotMarker};
+use crate::failpoint;
 use crate::kafka::Sink;
 use crate::snapshot::RowReader;
 use crate::snapshot::progress::{Amount, TableId};
@@ -92,6 +93,7 @@ impl<L: Lookup, R: Ranges> Reader<L, R> {
     /// Reads ranges until none is left, or it is told to stop.
     pub(super) fn run<S: Sink>(&mut self, desk: &Desk<S>) -> Result<(), Halt> {
         loop {
+            failpoint::reach("snapshot-0");
             let inside = desk.gate.enter(&desk.stop).ok_or(Halt::Stopped)?;
             let Some(task) = desk.schedule(|schedule| schedule.take()) else { return Ok(()) };
             self.range(desk, task)?;

@@ -370,6 +370,7 @@ const EXACTLY_ONCE: Mode = Mode::ExactlyOnce {
     commit_interval: Duration::from_millis(1),
     // As if every look found it full.
     max_transaction_bytes: 0,
+    timeout: Duration::from_secs(60),
 };
 
 fn explore(mode: Mode) {

@@ -8,9 +8,9 @@ use tokio_postgres::Client;
 
 use super::{metric, readyz, stop};
 use crate::support::bridge::Bridge;
-use crate::support::consume::RecordReader;
+use crate::support::consume::{RecordReader, at_least, consume};
 use crate::support::kafka::{KafkaNode, kafka_or_skip};
-use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
 use crate::support::relay::{Line, Relay};
 use crate::support::{PATIENCE, eventually, report_skipped, unique};
 
@@ -146,4 +146,38 @@ async fn a_line_that_is_swallowed_in_a_first_snapshot_is_noticed_and_the_rest_is
     let log = bridge.log();
     assert!(log.contains("the connection is dead"), "log:\n{log}");
     stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_in_a_first_snapshot_is_published_and_the_snapshot_ends() {
+    const CONFIG: &str = "[errors]\non_error = \"skip-with-dead-letter\"\n\
+                          [format]\ntypes = \"debezium\"\n";
+    let kafka = kafka_or_skip!();
+    let brokers = kafka.brokers();
+    for_each_postgres(async |server| {
+        for delivery in ["at-least-once", "exactly-once"] {
+            let database = server.database().await;
+            let client = database.client().await;
+            let setup = "CREATE TABLE rides (id int PRIMARY KEY, fare numeric);
+                         INSERT INTO rides VALUES (1, 1), (2, 'NaN'), (3, 3)";
+            client.batch_execute(setup).await.expect("make a table");
+            let name = unique("letter");
+            let config = format!("delivery = \"{delivery}\"\n{CONFIG}");
+            let mut bridge =
+                Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
+            readyz(&bridge, 200, "streaming").await;
+            let topics = [format!("{name}.public.rides"), format!("{name}.dead-letter")];
+            let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+            let records = consume(&brokers, &topics, at_least(3), PATIENCE).await;
+            let keys = |topic: &str| -> BTreeSet<String> {
+                let of = records.iter().filter(|record| record.topic == topic);
+                of.filter_map(|record| Some(record.key_text()?.to_owned())).collect()
+            };
+            let (rides, letters) = (keys(topics[0]), keys(topics[1]));
+            assert_eq!((rides.len(), letters.len()), (2, 1), "{rides:?} {letters:?}");
+            assert!(letters.iter().all(|key| key.contains('2')), "{letters:?}");
+            stop(&mut bridge);
+        }
+    })
+    .await;
 }

@@ -5,14 +5,17 @@
 //! are. Not here: logins (`login`), lines that break (`line`), parts that stand still (`frozen`),
 //! kills of the bridge (`delivery`), tables that change (`ddl`).
 
+mod ending;
 mod failover;
 mod first_snapshot;
 mod kafka;
+mod panics;
 mod postgres;
 mod slot;
 mod slot_creation;
 mod standby;
 mod start;
+mod stderr;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -160,14 +163,17 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
     }
     for module in [
+        "ending",
         "failover",
         "first_snapshot",
         "kafka",
+        "panics",
         "postgres",
         "slot",
         "slot_creation",
         "standby",
         "start",
+        "stderr",
         "watchdog",
     ] {
         let file = root.join("tests/integration/faults").join(module).with_extension("rs");

@@ -4,7 +4,7 @@ use super::{all_arrive, create_table, ends_with, start_again, stop, walsender, w
 use crate::support::bridge::Bridge;
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
-use crate::support::{PATIENCE, eventually, unique};
+use crate::support::{PATIENCE, eventually, report_skipped, unique};
 
 /// Ends the walsender while the bridge stands still, so that something can be done to its slot.
 async fn cut(bridge: &Bridge, client: &tokio_postgres::Client, name: &str) {
@@ -129,4 +129,34 @@ async fn a_right_that_is_revoked_while_it_streams_ends_the_bridge_until_it_is_gi
     stop(&mut bridge);
     run(&format!("SELECT pg_drop_replication_slot('rowcast_{name}')")).await;
     run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_invalidated_for_being_idle_is_told_as_that() {
+    let kafka = kafka_or_skip!();
+    if Binaries::newest().major < 18 {
+        return report_skipped(module_path!(), "no server here gives up on idle slots");
+    }
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("idle"), kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, "", PATIENCE);
+    stop(&mut bridge);
+    let limit = "ALTER SYSTEM SET idle_replication_slot_timeout = '1s'";
+    client.batch_execute(limit).await.expect("set it");
+    client.batch_execute("SELECT pg_reload_conf()").await.expect("reload");
+    eventually(PATIENCE, "the slot to be invalidated", async || {
+        client.batch_execute("CHECKPOINT").await.expect("checkpoint");
+        let query = "SELECT invalidation_reason FROM pg_replication_slots";
+        let row = client.query_one(query, &[]).await.expect("ask");
+        row.get::<_, Option<String>>(0)
+    })
+    .await;
+    bridge.start_again();
+    assert_eq!(bridge.wait(PATIENCE).code(), Some(65), "log:\n{}", bridge.log());
+    let log = bridge.log();
+    assert!(log.contains("raise idle_replication_slot_timeout"), "log:\n{log}");
+    assert!(!log.contains("max_slot_wal_keep_size"), "log:\n{log}");
 }

@@ -118,3 +118,20 @@ async fn the_walsender_of_a_dead_connection_of_our_own_is_ended_and_the_slot_tak
     all_arrive(&brokers, &name, &client).await;
     stop(&mut bridge);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_is_no_copy_and_reads_from_the_slot_is_called_so_with_the_way_out() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("foreign"), kafka.brokers());
+    let other = unique("other");
+    let config = format!("[postgres]\nslot = \"rowcast_{name}\"\n");
+    let url = &database.tcp_url;
+    let _other = Bridge::start_ready(&other, url, &brokers, &config, PATIENCE);
+    let mut bridge = Bridge::start(&name, url, &brokers, "");
+    readyz(&bridge, 503, "standby: the slot ").await;
+    readyz(&bridge, 503, "which is no copy of this pipeline: stop that program, or set").await;
+    stop(&mut bridge);
+}

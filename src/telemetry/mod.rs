@@ -1,6 +1,7 @@
 //! Where log lines go, and in which form.
 //!
-//! To stderr, so that stdout belongs to what a command prints. librdkafka's own lines come through
+//! To stderr, so that stdout belongs to what a command prints; by a thread of their own, so that a
+//! stderr that can't be written stops nobody (`lines`). librdkafka's own lines come through
 //! `tracing` too, under the target `librdkafka`, and can be set apart: `info,librdkafka=warn`.
 //!
 //! Where stderr is a terminal, bars may be drawn there below the lines; a line is written with the
@@ -8,7 +9,11 @@
 //!
 //! Not here: the level's precedence. `ROWCAST_LOG` and `--log-level` are sources of `log.level`.
 
+mod lines;
+mod panics;
+
 use std::io::{IsTerminal, Write};
+use std::sync::OnceLock;
 
 use indicatif::MultiProgress;
 use thiserror::Error;
@@ -18,7 +23,12 @@ use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
+use self::lines::Lines;
+pub use self::panics::end_on_panic;
 use crate::config::{Log, LogFormat};
+
+/// The one way to stderr.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Why nothing can be logged.
 #[derive(Debug, Error)]
@@ -42,9 +52,25 @@ pub fn init(log: &Log) -> Result<Option<MultiProgress>, TelemetryError> {
     let is_terminal = std::io::stderr().is_terminal();
     // Its target is stderr, and nothing is drawn before there is a bar.
     let bars = (is_terminal && log.format == LogFormat::Text).then(MultiProgress::new);
-    let writer = Beside { bars: bars.clone(), lines: std::io::stderr };
-    dispatch(log, writer, is_terminal && !unwanted)?.try_init()?;
+    let lines = LINES.get_or_init(|| {
+        let bars = bars.clone();
+        Lines::to_stderr(|stderr| Box::new(Beside { bars, lines: stderr }))
+    });
+    dispatch(log, lines.clone(), is_terminal && !unwanted)?.try_init()?;
     Ok(bars)
+}
+
+/// Writes the last words of the process to stderr, behind all that was logged, as far as that can be
+/// done in a moment.
+pub fn last_words(text: &str) {
+    LINES.get_or_init(|| Lines::to_stderr(|stderr| Box::new(stderr))).push_last(text);
+}
+
+/// Waits a moment until all that was logged is written.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush();
+    }
 }
 
 /// Writes lines beside bars.
