@@ -147,7 +147,8 @@ impl Bridge {
         let Look { plan, .. } = look;
         for table in plan.urgent() {
             let change = plan.clone().limited_to(|other| *other == table);
-            self.apply_to(client, seen, &table, &change).await?;
+            let what = "publication altered, as the table was";
+            self.apply_to(client, seen, (&table, what), &change).await?;
         }
         // One that was dropped and made again is new, and so is one that was lost and is back.
         let gains = plan.gains();
@@ -172,7 +173,8 @@ impl Bridge {
         if self.settings.snapshot.mode == SnapshotMode::Never {
             for table in &new {
                 let change = plan.clone().limited_to(|other| other == table);
-                self.apply_to(client, seen, table, &change).await?;
+                let what = "new tables put into the publication";
+                self.apply_to(client, seen, (table, what), &change).await?;
             }
             return Ok(());
         }
@@ -184,12 +186,12 @@ impl Bridge {
         Ok(())
     }
 
-    /// Does what is planned of one table. A lock that somebody has is for the next look.
+    /// Does what is planned of one table, and logs it in these words. A lock that somebody has is for the next look.
     async fn apply_to(
         &self,
         client: &Client,
         seen: &mut Seen,
-        table: &TableName,
+        (table, what): (&TableName, &str),
         change: &Plan,
     ) -> Result<(), postgres::Error> {
         if change.is_empty() {
@@ -201,7 +203,7 @@ impl Bridge {
         match publication::apply(client, names, change, patience).await {
             Ok(()) => {
                 seen.locked.remove(table);
-                publishing::tell_altered(names, change, "publication altered, as the table was");
+                publishing::tell_altered(names, change, what);
                 Ok(())
             }
             Err(error) if lock_is_taken(&error) => {
