@@ -65,8 +65,6 @@ pub(super) struct Publisher<L> {
     pub(super) policy: Policy,
     /// Kinds of errors that were logged, by table.
     told: HashSet<(u32, &'static str)>,
-    /// Columns of which it was logged that characters of them are replaced, by table.
-    replaced_in: HashSet<(u32, String)>,
     topics: HashMap<u32, Destination>,
     /// Tables of which nothing is published, until they are admitted.
     left_out: HashSet<u32>,
@@ -113,7 +111,6 @@ impl<L: Lookup> Publisher<L> {
             records: Records::default(),
             policy,
             told: HashSet::new(),
-            replaced_in: HashSet::new(),
             topics: HashMap::new(),
             left_out: HashSet::new(),
             refused: Vec::new(),
@@ -249,7 +246,7 @@ impl<L: Lookup> Publisher<L> {
         if self.policy.skips(change.op()) {
             return Ok(None);
         }
-        let Self { lookup, router, encoder, records, policy, topics, told, replaced_in, .. } = self;
+        let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
         let (topic, limit) = match change.relation() {
             Some(relation) => match topics.get_mut(&relation.oid) {
                 Some(Destination { plan, limit }) => {
@@ -294,7 +291,7 @@ impl<L: Lookup> Publisher<L> {
         }
         count_unchanged(encoder.unchanged_toast(), records, metrics);
         if !records.replaced().is_empty() {
-            report_replaced(change, records, replaced_in, metrics);
+            report_replaced(change, records, metrics);
         }
         // A truncate has no key; readers of partition 0 are told for all.
         let partition = (change.op() == Op::Truncate).then_some(0);

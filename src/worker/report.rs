@@ -1,7 +1,8 @@
 //! What the worker logs for an operator: of tables as they are described, and of changes that can't be
 //! published. Names of tables and columns, never values.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Mutex, PoisonError};
 
 use crate::change::{Change, Op, Relation};
 use crate::encode::{EncodeError, Records};
@@ -39,18 +40,16 @@ pub(super) fn go_on_without(
     Ok(())
 }
 
-/// Counts characters that were replaced, as no reader takes them; logs the first of each column.
+/// Counts characters that were replaced, as no reader takes them; logs the first of each column, for all
+/// that publish: the stream, and each connection of a snapshot.
 #[cold]
-pub(super) fn report_replaced(
-    change: &Change<'_>,
-    records: &Records,
-    told: &mut HashSet<(u32, String)>,
-    metrics: &Metrics,
-) {
+pub(super) fn report_replaced(change: &Change<'_>, records: &Records, metrics: &Metrics) {
+    static TOLD: Mutex<BTreeSet<(u32, String)>> = Mutex::new(BTreeSet::new());
     let Some(relation) = change.relation() else { return };
     for &(at, count) in records.replaced() {
         metrics.json_replaced.inc_by(count);
         let column = relation.columns.get(at).map_or("", |column| &column.name);
+        let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
         if told.insert((relation.oid, column.to_owned())) {
             tracing::warn!(
                 table = relation.full_name,

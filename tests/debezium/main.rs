@@ -163,6 +163,22 @@ fn the_documentation_lists_the_differences_that_are_allowed() {
     let entries = section.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("**"));
     let names: Vec<&str> = entries.map(|(name, _)| name).collect();
     assert_eq!(names, differences::NAMES);
+
+    // Every constant that lets something pass has its line there.
+    let source = include_str!("differences.rs");
+    let constants = source.lines().filter_map(|line| {
+        let line = line.strip_prefix("pub(crate) ").unwrap_or(line).strip_prefix("const ")?;
+        line.split(':').next()
+    });
+    let mut masks: Vec<&str> =
+        constants.filter(|name| !["NAMES", "MASKS"].contains(name)).collect();
+    let mut listed: Vec<&str> = differences::MASKS.iter().map(|(mask, _)| *mask).collect();
+    masks.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(listed, masks);
+    for (mask, name) in differences::MASKS {
+        assert!(names.contains(name), "{mask} lets pass what has no line: {name}");
+    }
 }
 
 fn is_like(

@@ -83,6 +83,8 @@ async fn messages_stop_the_stream_where_that_is_asked_for_and_are_left_out_where
         let config = "[errors]\non_oversize = \"fail\"\n";
         let mut scenario = Scenario::prepare(server, config, TABLE, &TOPICS).await;
         scenario.run();
+        scenario.sql("INSERT INTO t VALUES (0)").await;
+        assert_eq!(scenario.events("public.t").await.len(), 1);
         scenario.sql(TOO_LARGE).await;
         assert_eq!(scenario.ended(), Some(69), "log:\n{}", scenario.log());
         let log = scenario.log();
@@ -106,7 +108,7 @@ async fn messages_stop_the_stream_where_that_is_asked_for_and_are_left_out_where
         .await;
         let events = scenario.events("public.t").await;
         let ops: Vec<_> = events.iter().map(|event| &event.value.as_ref().expect("a value")["op"]).collect();
-        assert_eq!(ops, ["c", "r"]);
+        assert_eq!(ops, ["c", "c", "r", "r"]);
         assert_eq!(scenario.events("message").await, []);
         assert_eq!(scenario.events("dead-letter").await, []);
     })
