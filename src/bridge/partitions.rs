@@ -90,7 +90,7 @@ impl Watch {
             None => client::connect(&bridge.conninfo, &connect_options(settings)).await?,
         };
         let client = connected.insert(client);
-        let names = [settings.publication.as_str()];
+        let names = publication::Names::of(settings).both();
         let now = partitions::look(client, &names, self.seen.as_deref()).await?;
         self.came(client, settings, &bridge.control, &now).await?;
         // Where each has a topic of its own, what is in it is told there.

@@ -362,8 +362,10 @@ async fn whatever_becomes_of_partitions_the_topic_follows_the_table() {
             if is_away {
                 tree.scenario.stop();
             }
-            // Several at once, so that one look finds more than one.
-            for _ in 0..tree.rng.random_range(1..=2) {
+            // Several at once, so that one look finds more than one. PostgreSQL 14 leaves out what is
+            // deleted between an ATTACH and the next look.
+            let most = if server.major() < 15 { 1 } else { 2 };
+            for _ in 0..tree.rng.random_range(1..=most) {
                 let sql = tree.step().await;
                 writeln!(done, "{step}{}: {sql}", if is_away { " (stopped)" } else { "" })
                     .expect("a string");
