@@ -31,6 +31,9 @@ pub enum Error {
     /// The configuration can't be run with.
     #[error(transparent)]
     Resolve(#[from] config::ResolveError),
+    /// A secret for the brokers can't be read.
+    #[error(transparent)]
+    Secret(#[from] config::SecretError),
     /// The database.
     #[error(transparent)]
     Postgres(#[from] postgres::Error),
@@ -144,6 +147,7 @@ impl Error {
             Self::Delivery(error) if matches!(**error, kafka::Error::Panicked { .. }) => {
                 Severity::Bug
             }
+            Self::Secret(error) => retry_if(error.is_transient()),
             Self::Postgres(error) => retry_if(error.is_transient()),
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),
@@ -173,6 +177,7 @@ impl Error {
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match self {
+            Self::Secret(error) => Some(error.fix()),
             Self::Postgres(error) => error.fix(),
             Self::Kafka(error) => error.fix(),
             Self::Delivery(error) => error.fix(),
@@ -204,6 +209,19 @@ impl Error {
                     .to_owned(),
             ),
             Self::ConnInfo(_) | Self::Resolve(_) => None,
+        }
+    }
+
+    /// Whether a server refused our password, or whatever else we log in with.
+    #[must_use]
+    pub fn is_refused_login(&self) -> bool {
+        match self {
+            Self::Postgres(error) | Self::Snapshot(snapshot::Error::Postgres(error)) => {
+                matches!(error, postgres::Error::AuthFailed(_))
+            }
+            Self::Kafka(error) => error.is_refused_login(),
+            Self::Delivery(error) => error.is_refused_login(),
+            _ => false,
         }
     }
 

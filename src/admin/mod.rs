@@ -37,6 +37,7 @@ pub use self::snapshots::{Accepted, Desk, Judge, Judged, List, Listed, Refusal};
 pub use self::status::{Failure, LimitedTable, Limits, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
+use crate::postgres::login_notices;
 use crate::snapshot::progress::Book;
 
 /// The endpoint can't be served.
@@ -80,6 +81,7 @@ impl Observed {
             changes: metrics.changes.get(),
             records_acked: metrics.records_acked.get(),
             left_out: self.left_out.all(),
+            login_warnings: login_notices(),
             ..self.status.borrow().clone()
         }
     }

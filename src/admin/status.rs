@@ -152,6 +152,9 @@ pub struct Status {
     pub reason: Option<String>,
     /// What stands still although rows should flow.
     pub stalled: Option<Stall>,
+    /// What servers warned of at our logins, each text once: a password that expires in days.
+    #[serde(default)]
+    pub login_warnings: Vec<String>,
     /// The failure that led to the present backoff or end.
     pub failure: Option<Failure>,
 }

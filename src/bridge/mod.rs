@@ -49,6 +49,7 @@ use self::second::Second;
 pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
 use crate::admin::{LeftOutList, Observed, State, Status};
 use crate::backoff::Backoff;
+use crate::config::resolved::world_readable;
 use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
 use crate::metrics::Metrics;
@@ -61,6 +62,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A session that streamed this long was healthy: the next failure is a new one.
 const HEALTHY: Duration = Duration::from_secs(60);
+
+/// How long a password may take to arrive on both sides when it is changed.
+const ROTATION: Duration = Duration::from_secs(300);
 
 /// The bridge from one database to one Kafka. A clone is the same bridge.
 #[derive(Clone)]
@@ -213,6 +217,7 @@ impl Bridge {
     /// One session after the other.
     async fn sessions(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let mut refused_since = None;
         loop {
             self.enter(State::Preflight);
             let mut streaming_since = None;
@@ -239,7 +244,9 @@ impl Bridge {
                 }
             }
             self.status.send_modify(|status| status.failure = Some(error.failure()));
-            if error.severity() != Severity::Retry {
+            let may_pass = error.severity() == Severity::Retry
+                || self.login_may_pass(&error, streaming_since, &mut refused_since);
+            if !may_pass {
                 self.take_back_slot(&error).await;
                 return Err(error);
             }
@@ -265,6 +272,27 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// Whether a refused login may be a password that is being changed: it is read again for every
+    /// session, and the server may have the new one before, or after, whoever hands it to us.
+    fn login_may_pass(
+        &self,
+        error: &Error,
+        streaming_since: Option<Instant>,
+        refused_since: &mut Option<Instant>,
+    ) -> bool {
+        let settings = &self.settings;
+        let is_read_anew = settings.password.is_some() || !settings.property_sources.is_empty();
+        // At the first login it is a wrong password.
+        let has_logged_in = streaming_since.is_some() || self.has_streamed();
+        if !error.is_refused_login() || !is_read_anew || !has_logged_in {
+            return false;
+        }
+        if streaming_since.is_some() {
+            *refused_since = None;
+        }
+        refused_since.get_or_insert_with(Instant::now).elapsed() < ROTATION
     }
 
     fn stand_by(&self, reason: String) {
@@ -343,9 +371,12 @@ async fn told(shutdown: &mut watch::Receiver<bool>) {
 fn settle(config: &Config) -> Result<(Resolved, ConnInfo), Error> {
     let url = config.postgres.url.as_ref().map_or("", |url| url.expose());
     let mut conninfo = ConnInfo::parse(url, &|name| std::env::var(name).ok())?;
-    let settings = config.resolve(conninfo.database())?;
+    let mut settings = config.resolve(conninfo.database())?;
     if let Some(password) = &settings.password {
-        conninfo.set_password(password.clone());
+        conninfo.set_password_source(password.clone());
+    }
+    if let Some(certificate) = &conninfo.client_certificate {
+        settings.warnings.extend(world_readable("sslkey", &certificate.key));
     }
     Ok((settings, conninfo))
 }

@@ -178,7 +178,7 @@ impl Bridge {
 
     async fn open(&self) -> Result<Opened, Error> {
         let settings = &self.settings;
-        let client_config = client_config(settings)?;
+        let client_config = client_config(&settings.with_fresh_properties().await?)?;
         let mut topics = Topics::new(client_config.clone(), &settings.topics);
         topics.reach().await?;
         self.known_topics().existing = Arc::new(topics.names().collect());

@@ -109,6 +109,11 @@ pub(super) async fn prepare(
     shortfalls.append(&mut look.filters.shortfalls);
     shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
     shortfalls.extend(unusable(&settings.slot, &slot));
+    // All of it in one round: a first start reads rows too.
+    let is_first = slot == SlotState::Absent && checkpoint.is_none();
+    if is_first && settings.snapshot.mode != SnapshotMode::Never {
+        shortfalls.extend(check_reading(&client, settings, &look, &assignment).await?);
+    }
     if !shortfalls.is_empty() {
         return Err(postgres::Error::Preflight { shortfalls }.into());
     }
@@ -125,8 +130,11 @@ pub(super) async fn prepare(
     }
     let options = connect_options(settings);
     let mut course = start::course(settings, info, &options, &slot, checkpoint).await?;
-    if course.takes_snapshot {
-        check_reading(&client, settings, &look, &assignment).await?;
+    if course.takes_snapshot && !is_first {
+        let shortfalls = check_reading(&client, settings, &look, &assignment).await?;
+        if !shortfalls.is_empty() {
+            return Err(postgres::Error::Preflight { shortfalls }.into());
+        }
     }
     if course.makes_slot {
         bridge.rehearse(&client, version, &assignment, &look.filters.published).await?;
@@ -213,13 +221,13 @@ async fn check(
     preflight::check(client, &intent).await
 }
 
-/// Whether the role may read the tables whose rows are to come first.
+/// What keeps the role from reading the tables whose rows are to come first.
 async fn check_reading(
     client: &Client,
     settings: &Resolved,
     look: &Look,
     assignment: &Assignment,
-) -> Result<(), Error> {
+) -> Result<Vec<Shortfall>, postgres::Error> {
     let wanted = |candidate: &&Candidate| {
         let TableName { schema, name } = &candidate.table;
         let mut left_out = look.plan.left_out.iter();
@@ -229,11 +237,7 @@ async fn check_reading(
     };
     let tables = look.survey.candidates.iter().filter(wanted);
     let tables: Vec<TableName> = tables.map(|candidate| candidate.table.clone()).collect();
-    let shortfalls = preflight::check_reading(client, &tables).await?;
-    if shortfalls.is_empty() {
-        return Ok(());
-    }
-    Err(postgres::Error::Preflight { shortfalls }.into())
+    preflight::check_reading(client, &tables).await
 }
 
 /// Why a slot of this name is not one to stream from, where it is another's.

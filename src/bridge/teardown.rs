@@ -128,7 +128,8 @@ pub async fn teardown(
     let (settings, info) = settle(config)?;
     let client = postgres::client::connect(&info, &connect_options(&settings)).await?;
     let version = postgres::client::server_version(&client).await?;
-    let checkpoints = Checkpoints::new(&client_config(&settings)?, &settings);
+    let client_config = client_config(&settings.with_fresh_properties().await?)?;
+    let checkpoints = Checkpoints::new(&client_config, &settings);
     let plan = plan(&client, version, &settings, &info, &checkpoints, scope).await?;
 
     if plan.slot {

@@ -281,9 +281,10 @@ impl Bridge {
     /// Asks whether a broker answers a client of its own; beside, as that takes seconds where none
     /// does.
     fn ask_brokers(&self) -> JoinHandle<bool> {
-        let config = kafka::client_config(&self.settings);
+        let settings = self.settings.clone();
         tokio::spawn(async move {
-            let Ok(config) = config else { return false };
+            let Ok(settings) = settings.with_fresh_properties().await else { return false };
+            let Ok(config) = kafka::client_config(&settings) else { return false };
             kafka::answers(&config).await.is_ok()
         })
     }

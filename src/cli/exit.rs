@@ -203,7 +203,9 @@ impl CliError {
 fn told(error: &Error) -> String {
     let told = error.told();
     match error.fix() {
-        Some(fix) => format!("{told}\nfix: {}", fix.replace('\n', "\nfix: ")),
+        // Several lines are a block to be pasted as it is.
+        Some(fix) if fix.contains('\n') => format!("{told}\nfix:\n{fix}"),
+        Some(fix) => format!("{told}\nfix: {fix}"),
         None => told,
     }
 }

@@ -66,11 +66,13 @@ pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
             Ok(Value::from(words))
         }
         Kind::Columns => columns(list(node, "a list of column names")?),
+        Kind::Command => command(node),
         Kind::Hosts => hosts(list(node, "a list of host names")?),
         Kind::Counts { .. }
         | Kind::Texts
         | Kind::Properties
         | Kind::PropertyFiles
+        | Kind::PropertyCommands
         | Kind::Tables => Err(Fault::Form { expected: "a table of keys", found: node.form() }),
     }
 }
@@ -172,6 +174,16 @@ fn address(text: &str) -> Result<Value, Fault> {
     }
     let expected = "an IP address with a port such as 127.0.0.1:9464".to_owned();
     Err(Fault::Unreadable { value: text.to_owned(), expected })
+}
+
+/// A program and its arguments.
+pub(super) fn command(node: &Node) -> Result<Value, Fault> {
+    let words = list(node, "a list of a program and its arguments")?;
+    match words.first() {
+        None => Err(Fault::EmptyList { item: "program" }),
+        Some(program) if program.trim().is_empty() => Err(Fault::Empty),
+        Some(_) => Ok(Value::from(words)),
+    }
 }
 
 fn hosts(hosts: Vec<String>) -> Result<Value, Fault> {

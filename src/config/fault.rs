@@ -180,8 +180,10 @@ pub enum Fault {
         reason: &'static str,
     },
     /// A property set twice in two ways.
-    #[error("kafka.properties sets this property too ({other}); keep one of the two")]
+    #[error("kafka.{way} sets this property too ({other}); keep one of the two")]
     Clash {
+        /// The other way.
+        way: &'static str,
         /// Where the other one stands.
         other: Origin,
     },

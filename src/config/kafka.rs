@@ -19,8 +19,11 @@ pub struct Kafka {
     /// <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>.
     pub properties: BTreeMap<String, Secret>,
     /// Properties whose value is the first line of a file (`"sasl.password" = "/run/secrets/kafka"`),
-    /// or all of it where the property's name ends in `.pem`.
+    /// or all of it where the property's name ends in `.pem`. Read for every session.
     pub property_files: BTreeMap<String, PathBuf>,
+    /// Properties whose value is the first line of what a program prints, or all of it as above. Each is
+    /// a program and its arguments, run without a shell for every session, for at most 30 s.
+    pub property_commands: BTreeMap<String, Vec<String>>,
     /// On shutdown, longest wait for the broker to acknowledge what is in flight.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
@@ -40,6 +43,7 @@ impl Default for Kafka {
             brokers: None,
             properties: BTreeMap::new(),
             property_files: BTreeMap::new(),
+            property_commands: BTreeMap::new(),
             drain_timeout: Duration::from_secs(10),
             commit_interval: Duration::from_millis(100),
             max_transaction_bytes: 64 * 1024 * 1024,

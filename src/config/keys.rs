@@ -63,6 +63,10 @@ pub(super) enum Kind {
     Properties,
     /// librdkafka properties with the files that hold their values.
     PropertyFiles,
+    /// librdkafka properties with the commands that print their values.
+    PropertyCommands,
+    /// A program and its arguments.
+    Command,
     /// Table patterns with [`TABLE_KEYS`].
     Tables,
 }
@@ -147,6 +151,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "memory", Kind::Size { min: Memory::MIN, max: Memory::MAX }),
     key("postgres", "url", Kind::Secret),
     key("postgres", "password_file", Kind::Path),
+    key("postgres", "password_command", Kind::Command),
     key("postgres", "tables", Kind::Patterns { empty: false }),
     key("postgres", "exclude_tables", Kind::Patterns { empty: true }),
     key("postgres", "skipped_operations", Kind::Operations),
@@ -163,6 +168,7 @@ pub(super) const KEYS: &[Key] = &[
     key("kafka", "brokers", Kind::Text(Rule::Brokers)),
     key("kafka", "properties", Kind::Properties),
     key("kafka", "property_files", Kind::PropertyFiles),
+    key("kafka", "property_commands", Kind::PropertyCommands),
     key("kafka", "drain_timeout", duration(0, 3600)),
     key("kafka", "commit_interval", duration(0, 10)),
     key("kafka", "max_transaction_bytes", TRANSACTION_BYTES),

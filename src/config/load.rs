@@ -199,18 +199,21 @@ fn with_pattern(path: Vec<String>) -> Vec<String> {
     }
 }
 
-/// Properties that are set both by value and by file.
+/// The ways to set a property.
+const WAYS: [&str; 3] = ["properties", "property_files", "property_commands"];
+
+/// Properties that are set in more than one way.
 fn clashes(origins: &BTreeMap<Vec<String>, Origin>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (path, origin) in origins {
-        let [kafka, files, name] = path.as_slice() else { continue };
-        if kafka != "kafka" || files != "property_files" {
-            continue;
-        }
-        let by_value = ["kafka".to_owned(), "properties".to_owned(), name.clone()];
-        if let Some(other) = origins.get(by_value.as_slice()) {
-            let fault = Fault::Clash { other: other.clone() };
-            problems.push(Problem { origin: origin.clone(), key: dotted(path), fault });
+        let [section, way, name] = path.as_slice() else { continue };
+        let own = WAYS.iter().position(|known| section == "kafka" && way == known);
+        for &way in WAYS.iter().take(own.unwrap_or_default()) {
+            let other = [section.clone(), way.to_owned(), name.clone()];
+            if let Some(other) = origins.get(other.as_slice()) {
+                let fault = Fault::Clash { way, other: other.clone() };
+                problems.push(Problem { origin: origin.clone(), key: dotted(path), fault });
+            }
         }
     }
     problems

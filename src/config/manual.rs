@@ -76,6 +76,8 @@ fn form(kind: Kind) -> String {
         Kind::Counts { max } => format!("table of integers, 0 to {max}"),
         Kind::Operations => "list of operations".to_owned(),
         Kind::Columns => "list of columns".to_owned(),
+        Kind::Command => "list of a program and its arguments".to_owned(),
+        Kind::PropertyCommands => "table of lists of a program and its arguments".to_owned(),
         Kind::Hosts => "list of host names".to_owned(),
         Kind::Texts | Kind::Properties => "table of texts".to_owned(),
         Kind::PropertyFiles => "table of file names".to_owned(),

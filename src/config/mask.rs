@@ -16,7 +16,8 @@ pub(super) fn is_secret_property(name: &str) -> bool {
 
 /// A libpq connection string with its passwords masked.
 pub(super) fn connection_string(text: &str) -> String {
-    match text.split_once("://") {
+    let is_scheme = |scheme: &str| scheme.bytes().all(|byte| byte.is_ascii_alphabetic());
+    match text.split_once("://").filter(|(scheme, _)| is_scheme(scheme)) {
         Some((scheme, rest)) => format!("{scheme}://{}", url(rest)),
         None => pairs(text).unwrap_or_else(|| MASK.to_owned()),
     }
@@ -45,15 +46,55 @@ fn url(rest: &str) -> String {
 }
 
 fn parameter(text: &str) -> String {
-    match text.split_once('=') {
-        Some((name, _)) if is_secret_parameter(name) => format!("{name}={MASK}"),
-        _ => text.to_owned(),
+    let Some((name, value)) = text.split_once('=') else { return MASK.to_owned() };
+    format!("{}={}", shown_name(name), shown_value(name, value))
+}
+
+/// The parameters whose values are no secrets. Any other may be a password under a mistyped name.
+const OPEN: [&str; 27] = [
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "passfile",
+    "sslmode",
+    "sslrootcert",
+    "sslcert",
+    "sslkey",
+    "sslnegotiation",
+    "sslcrl",
+    "ssl",
+    "channel_binding",
+    "gssencmode",
+    "connect_timeout",
+    "application_name",
+    "fallback_application_name",
+    "client_encoding",
+    "options",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_count",
+    "tcp_user_timeout",
+    "target_session_attrs",
+    "load_balance_hosts",
+];
+
+fn shown_value<'a>(name: &str, value: &'a str) -> &'a str {
+    // libpq takes a whole connection string as `dbname`, with the password in it.
+    if OPEN.contains(&name) && !value.contains("://") && !value.contains('@') {
+        value
+    } else {
+        MASK
     }
 }
 
-/// `password` and `sslpassword`, also with some of their letters written as `%70`.
-fn is_secret_parameter(name: &str) -> bool {
-    name.contains('%') || name.to_ascii_lowercase().contains("password")
+/// A name that is none may be a piece of a password.
+fn shown_name(name: &str) -> &str {
+    let is_name =
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_%0123456789".contains(&byte));
+    if is_name { name } else { MASK }
 }
 
 /// `key=value` pairs, values quoted with `'` where needed; `None` where that is not what it is.
@@ -68,8 +109,7 @@ fn pairs(text: &str) -> Option<String> {
         if name.is_empty() || name.contains(char::is_whitespace) {
             return None;
         }
-        let value = if is_secret_parameter(name) { MASK } else { value };
-        shown.push(format!("{name}={value}"));
+        shown.push(format!("{}={}", shown_name(name), shown_value(name, value)));
         rest = after[end..].trim_start();
     }
     Some(shown.join(" "))
@@ -116,6 +156,17 @@ mod tests {
             ("password='hunter2", "********"),
             ("hunter2", "********"),
             ("u hunter2=x", "********"),
+            ("host=h passwd=hunter2 user=u", "host=h passwd=******** user=u"),
+            ("host=h pasword=hunter2", "host=h pasword=********"),
+            ("host=h PGPASSWORD=hunter2", "host=h ********=********"),
+            ("dbname=postgres://u:hunter2@h/db", "dbname=********"),
+            ("postgresql//u:Hunter2@h?x=1", "********=********"),
+            ("password=hunter2://x", "password=********"),
+            (
+                "postgres:///db?pwd=hunter2&sslmode=require",
+                "postgres:///db?pwd=********&sslmode=require",
+            ),
+            ("postgres:///db?hunter2", "postgres:///db?********"),
         ] {
             assert_eq!(connection_string(given), shown, "{given}");
         }

@@ -18,8 +18,13 @@ pub struct Postgres {
     /// Without a host, the server's socket directory is looked for, as libpq does.
     /// `DATABASE_URL` sets it too.
     pub url: Option<Secret>,
-    /// A file whose first line is the password; it wins over one in the URL.
+    /// A file whose first line is the password; it wins over one in the URL. Read at every connection,
+    /// so a password that changes needs no restart.
     pub password_file: Option<PathBuf>,
+    /// A program and its arguments, run without a shell, whose first line of output is the password;
+    /// in place of `password_file`. Run for every connection, for at most 30 s: for tokens that live
+    /// for minutes, as those of RDS, Cloud SQL, Azure and Vault.
+    pub password_command: Option<Vec<String>>,
     /// Tables to capture, as globs of `schema.table`. `*` matches within one part.
     pub tables: Vec<String>,
     /// Tables to leave out although `tables` matches them.
@@ -71,6 +76,7 @@ impl Default for Postgres {
         Self {
             url: None,
             password_file: None,
+            password_command: None,
             tables: vec!["*.*".to_owned()],
             exclude_tables: Vec::new(),
             // Debezium leaves truncates out unless asked; its consumers may not know the event.

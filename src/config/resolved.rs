@@ -3,6 +3,7 @@
 //! Every name is settled, every pattern is compiled, every secret's file is read. After this there
 //! is nothing left to be looked up or to be found wrong before a server is asked.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
     Admin, Config, Delivery, Errors, Fault, Format, Kafka, Log, Memory, OnGap, Operation, Secret,
-    Size, Snapshot, TableSettings, Topics, Watchdog,
+    SecretError, SecretSource, Size, Snapshot, TableSettings, Topics, Watchdog,
 };
 
 /// What the bridge runs with.
@@ -35,8 +36,8 @@ pub struct Resolved {
     pub inserts_publication: String,
     /// The connection string; libpq's defaults hold without one.
     pub url: Option<Secret>,
-    /// The password from `postgres.password_file`, which wins over one in the URL.
-    pub password: Option<Secret>,
+    /// Where the password is read from at every connection; it wins over one in the URL.
+    pub password: Option<SecretSource>,
     /// The tables to capture.
     pub captured: TableFilter,
     /// Time between two looks for new tables.
@@ -59,8 +60,10 @@ pub struct Resolved {
     pub connect_timeout: Duration,
     /// Bootstrap brokers.
     pub brokers: String,
-    /// The rest of the Kafka side; `properties` has those from files too, `property_files` none.
+    /// The rest of the Kafka side.
     pub kafka: Kafka,
+    /// Where properties are read from for every session.
+    pub property_sources: BTreeMap<String, SecretSource>,
     /// How topics are named and made.
     pub topics: Topics,
     /// What a record looks like.
@@ -112,6 +115,11 @@ pub enum ResolveError {
         /// The file.
         file: PathBuf,
     },
+    /// A password that comes from two places.
+    #[error(
+        "postgres.password_file and postgres.password_command are both set; keep one of the two"
+    )]
+    TwoPasswords,
     /// A hash that anybody could compute.
     #[error(
         "{key} needs a salt, or values could be guessed from their hashes; set \
@@ -168,18 +176,8 @@ impl Config {
         let brokers = self.kafka.brokers.clone().ok_or(ResolveError::NoBrokers)?;
         let name = self.name.clone().unwrap_or_else(|| database.to_owned());
         let mut warnings = Vec::new();
-        let password = self.postgres.password_file.as_deref();
-        let password = password
-            .map(|file| read_secret("postgres.password_file", file, false, &mut warnings))
-            .transpose()?;
-        let mut kafka = self.kafka.clone();
-        for (property, file) in std::mem::take(&mut kafka.property_files) {
-            let key = format!("kafka.property_files.\"{property}\"");
-            // A PEM is many lines; every other value is one.
-            let whole = property.ends_with(".pem");
-            let secret = read_secret(&key, &file, whole, &mut warnings)?;
-            kafka.properties.insert(property, secret);
-        }
+        let password = self.password(&mut warnings)?;
+        let property_sources = self.property_sources(&mut warnings)?;
         let salt = self.format.hash_salt_file.as_deref();
         let salt = salt
             .map(|file| read_secret("format.hash_salt_file", file, false, &mut warnings))
@@ -222,7 +220,8 @@ impl Config {
             status_interval: self.postgres.status_interval,
             connect_timeout: self.postgres.connect_timeout,
             brokers,
-            kafka,
+            kafka: self.kafka.clone(),
+            property_sources,
             topics: self.topics.clone(),
             format: self.format.clone(),
             errors: self.errors.clone(),
@@ -235,6 +234,68 @@ impl Config {
             log: self.log.clone(),
             warnings,
         })
+    }
+}
+
+impl Config {
+    fn password(&self, warnings: &mut Vec<Warning>) -> Result<Option<SecretSource>, ResolveError> {
+        const FILE: &str = "postgres.password_file";
+        match (&self.postgres.password_file, &self.postgres.password_command) {
+            (Some(_), Some(_)) => Err(ResolveError::TwoPasswords),
+            (Some(file), None) => {
+                // Read now too: a wrong name is a fault of the configuration.
+                read_secret(FILE, file, false, warnings)?;
+                Ok(Some(SecretSource::file(FILE, file, false)))
+            }
+            (None, Some(command)) => {
+                Ok(Some(SecretSource::command("postgres.password_command", command, false)))
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn property_sources(
+        &self,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<BTreeMap<String, SecretSource>, ResolveError> {
+        // A PEM is many lines; every other value is one.
+        let is_whole = |property: &str| property.ends_with(".pem");
+        let mut sources = BTreeMap::new();
+        for (property, file) in &self.kafka.property_files {
+            let key = format!("kafka.property_files.\"{property}\"");
+            read_secret(&key, file, is_whole(property), warnings)?;
+            let source = SecretSource::file(&key, file, is_whole(property));
+            sources.insert(property.clone(), source);
+        }
+        for (property, command) in &self.kafka.property_commands {
+            let key = format!("kafka.property_commands.\"{property}\"");
+            let source = SecretSource::command(&key, command, is_whole(property));
+            sources.insert(property.clone(), source);
+        }
+        for property in KEY_FILES {
+            if let Some(file) = self.kafka.properties.get(*property) {
+                let key = format!("kafka.properties.\"{property}\"");
+                warnings.extend(world_readable(&key, Path::new(file.expose())));
+            }
+        }
+        Ok(sources)
+    }
+}
+
+/// Properties that name a file with a private key.
+const KEY_FILES: &[&str] = &["ssl.key.location", "ssl.keystore.location"];
+
+impl Resolved {
+    /// The same with all properties as their files and commands have them now.
+    ///
+    /// # Errors
+    /// When one can't be read.
+    pub async fn with_fresh_properties(&self) -> Result<Self, SecretError> {
+        let mut fresh = self.clone();
+        for (property, source) in &self.property_sources {
+            fresh.kafka.properties.insert(property.clone(), source.read().await?);
+        }
+        Ok(fresh)
     }
 }
 
@@ -281,15 +342,16 @@ fn read_secret(
     if secret.is_empty() {
         return Err(ResolveError::EmptySecretFile { key: key.to_owned(), file: file.to_owned() });
     }
-    if is_world_readable(file) {
-        warnings.push(Warning::WorldReadable { key: key.to_owned(), file: file.to_owned() });
-    }
+    warnings.extend(world_readable(key, file));
     Ok(Secret::from(secret.to_owned()))
 }
 
-fn is_world_readable(file: &Path) -> bool {
+/// A warning of a file with a secret, where every user can read it.
+pub(crate) fn world_readable(key: &str, file: &Path) -> Option<Warning> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
+    let is_open = |metadata: std::fs::Metadata| metadata.permissions().mode() & 0o004 != 0;
+    let is_open = std::fs::metadata(file).is_ok_and(is_open);
+    is_open.then(|| Warning::WorldReadable { key: key.to_owned(), file: file.to_owned() })
 }
 
 #[cfg(test)]
@@ -377,11 +439,15 @@ mod tests {
         config.postgres.password_file = Some(file.clone());
         config.kafka.property_files.insert("sasl.password".to_owned(), file.clone());
         config.kafka.property_files.insert("ssl.key.pem".to_owned(), file.clone());
+        let location = Secret::from(file.display().to_string());
+        config.kafka.properties.insert("ssl.key.location".to_owned(), location);
         let resolved = config.resolve("taxi").unwrap();
-        assert_eq!(resolved.password.as_ref().unwrap().expose(), "hunter2");
-        assert_eq!(resolved.kafka.properties["sasl.password"].expose(), "hunter2");
-        assert_eq!(resolved.kafka.properties["ssl.key.pem"].expose(), "hunter2\nsecond line\n");
-        assert_eq!(resolved.warnings.len(), 3);
+        let read = |source: &SecretSource| source.read_file().unwrap().unwrap();
+        assert_eq!(read(resolved.password.as_ref().unwrap()).expose(), "hunter2");
+        let property = |name: &str| read(&resolved.property_sources[name]).expose().to_owned();
+        assert_eq!(property("sasl.password"), "hunter2");
+        assert_eq!(property("ssl.key.pem"), "hunter2\nsecond line\n");
+        assert_eq!(resolved.warnings.len(), 4);
         let shown = file.display();
         assert_eq!(
             resolved.warnings[0].to_string(),

@@ -74,7 +74,7 @@ impl Walker<'_> {
 
     fn key(&mut self, key: &Key, path: Vec<String>, entry: &Entry) {
         match key.kind {
-            Kind::Texts | Kind::Properties | Kind::PropertyFiles => {
+            Kind::Texts | Kind::Properties | Kind::PropertyFiles | Kind::PropertyCommands => {
                 self.texts(key.kind, &path, "", entry);
             }
             Kind::Counts { max } => self.counts(max, &path, entry),
@@ -98,7 +98,7 @@ impl Walker<'_> {
             }
             let full: Vec<String> = path.iter().cloned().chain([name.clone()]).collect();
             match text_entry(kind, &name, &entry.value) {
-                Ok(text) => self.setting(full, Value::from(text), entry.line),
+                Ok(value) => self.setting(full, value, entry.line),
                 Err(fault) => self.problem(&full, entry.line, fault),
             }
         }
@@ -212,18 +212,21 @@ fn is_nested(entries: &[Entry]) -> bool {
         })
 }
 
-fn text_entry(kind: Kind, name: &str, value: &Node) -> Result<String, Fault> {
+fn text_entry(kind: Kind, name: &str, value: &Node) -> Result<Value, Fault> {
     if !matches!(kind, Kind::Texts)
         && let Some(reason) = kafka::reserved(name)
     {
         return Err(Fault::Reserved { reason });
+    }
+    if matches!(kind, Kind::PropertyCommands) {
+        return check::command(value);
     }
     let form = Fault::Form { expected: "text", found: value.form() };
     let text = value.scalar_text().ok_or(form)?;
     if matches!(kind, Kind::PropertyFiles) && text.trim().is_empty() {
         return Err(Fault::Empty);
     }
-    Ok(text)
+    Ok(Value::from(text))
 }
 
 /// The path as TOML writes it: parts with dots of their own are quoted.

@@ -224,6 +224,25 @@ impl Error {
         }
     }
 
+    /// Whether the brokers refused what we log in with.
+    #[must_use]
+    pub fn is_refused_login(&self) -> bool {
+        let code = match self {
+            Self::Fatal { code, .. } | Self::TopicRefused { code, .. } => Some(*code),
+            Self::Unreachable { source, .. } => source.rdkafka_error_code(),
+            Self::TopicRequest { source, .. }
+            | Self::Refused { source, .. }
+            | Self::Transaction { source, .. }
+            | Self::CheckpointRead { source, .. }
+            | Self::Undelivered { source, .. } => source.rdkafka_error_code(),
+            _ => None,
+        };
+        matches!(
+            code,
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
+        )
+    }
+
     /// What an operator can do about it.
     #[must_use]
     pub fn fix(&self) -> Option<String> {

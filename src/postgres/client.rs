@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use rustls::ClientConfig;
@@ -24,6 +25,7 @@ use super::search_path;
 use super::session::{self, Attempts, Candidate, ConnectOptions};
 use super::silence::{self, Question};
 use super::socket::{self, Encryption, Socket};
+use super::wire::{LOGIN_BYTES, LONG_LOGIN};
 use crate::lsn::Lsn;
 
 /// Connects to the first host that will do; the connection ends with its client.
@@ -31,6 +33,7 @@ use crate::lsn::Lsn;
 /// # Errors
 /// When no host will do, or the login is refused.
 pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Client, Error> {
+    let info = &info.with_fresh_password().await?;
     let tls = session::tls_config(info)?;
     let limit = session::connect_timeout(info, options.connect_timeout);
     let mut attempts = Attempts::default();
@@ -104,7 +107,7 @@ async fn attempt(
         encryption: candidate.encryption,
         tls: Arc::clone(tls),
     };
-    let (client, running, question) = way.log_in().await?;
+    let (client, running, question) = way.log_in(info).await?;
     // Until the server has told which of its sessions this is, the limit of the attempt holds.
     let pid: i32 = client
         .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
@@ -139,8 +142,8 @@ const AT_WORK: &str = include_str!("../../sql/session_at_work.sql");
 type Running = JoinHandle<()>;
 
 impl Way {
-    async fn log_in(&self) -> Result<(Client, Running, Arc<Question>), Error> {
-        let Self { info, options, host, encryption, tls } = self;
+    async fn log_in(&self, info: &ConnInfo) -> Result<(Client, Running, Arc<Question>), Error> {
+        let Self { options, host, encryption, tls, .. } = self;
         let socket = socket::connect(info, host, *encryption, tls).await?;
         let mut config = Config::new();
         config.user(info.user()).dbname(info.database()).application_name(
@@ -164,16 +167,19 @@ impl Way {
         };
         let is_tls = socket.is_tls();
         let socket = SqlSocket::new(socket);
-        let question = Arc::clone(&socket.question);
+        let (question, is_logged_in) =
+            (Arc::clone(&socket.question), Arc::clone(&socket.is_logged_in));
         // What a connection has to say at its end, its client says too.
         let (client, running) = if is_tls {
             config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
             let (client, connection) =
                 config.connect_raw(socket, AlreadySecure).await.map_err(refused)?;
+            is_logged_in.store(true, Ordering::Release);
             (client, tokio::spawn(async { drop(connection.await) }))
         } else {
             config.ssl_mode(SslMode::Disable);
             let (client, connection) = config.connect_raw(socket, NoTls).await.map_err(refused)?;
+            is_logged_in.store(true, Ordering::Release);
             (client, tokio::spawn(async { drop(connection.await) }))
         };
         let failed = |source| Error::Sql { doing: "set the search_path of a connection", source };
@@ -202,7 +208,8 @@ impl Way {
     /// asked does not.
     pub(super) async fn is_worked_on(&self, pid: i32, at_work: &str) -> bool {
         let asked = async {
-            let (client, running, _) = self.log_in().await?;
+            let info = self.info.with_fresh_password().await?;
+            let (client, running, _) = self.log_in(&info).await?;
             let found = client.query_opt(at_work, &[&pid]).await;
             running.abort();
             found.map_err(|source| Error::Sql { doing: "ask whether a session works", source })
@@ -233,12 +240,16 @@ impl TlsConnect<SqlSocket> for AlreadySecure {
 /// Our socket as `tokio-postgres` uses it.
 ///
 /// It knows what a login on it is bound to, and it breaks the connection when a server asks for
-/// the password in clear text where others could read it, which the library would answer.
+/// the password in clear text where others could read it, which the library would answer; and when
+/// it sends more than a login needs, all of which the library would keep.
 struct SqlSocket {
     socket: Socket,
     end_point: Option<Vec<u8>>,
     /// The first bytes from the server, until its request for a login is known; `None` after.
     request: Option<Vec<u8>>,
+    /// Bytes that may still arrive until the login is done.
+    allowance: usize,
+    is_logged_in: Arc<AtomicBool>,
     question: Arc<Question>,
 }
 
@@ -248,10 +259,21 @@ const CLEARTEXT_REQUEST: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 3];
 impl SqlSocket {
     fn new(mut socket: Socket) -> Self {
         let request = (!socket.is_private()).then(Vec::new);
-        Self { end_point: socket.end_point.take(), socket, request, question: Arc::default() }
+        Self {
+            end_point: socket.end_point.take(),
+            socket,
+            request,
+            allowance: LOGIN_BYTES,
+            is_logged_in: Arc::default(),
+            question: Arc::default(),
+        }
     }
 
     fn look_at(&mut self, received: &[u8]) -> std::io::Result<()> {
+        if !self.is_logged_in.load(Ordering::Acquire) {
+            let left = self.allowance.checked_sub(received.len());
+            self.allowance = left.ok_or_else(|| std::io::Error::other(LONG_LOGIN))?;
+        }
         let Some(request) = &mut self.request else { return Ok(()) };
         let missing = CLEARTEXT_REQUEST.len() - request.len();
         request.extend(received.iter().take(missing));

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use super::condition::{self, passes};
 use super::frame::FrameError;
-use super::preflight::Shortfall;
+use super::preflight::{self, Shortfall};
 use super::server_error::ServerError;
 use super::tls::TlsError;
+use crate::config::SecretError;
 
 /// What can go wrong with Postgres.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,9 @@ pub enum Error {
         /// The host.
         address: String,
     },
+    /// The password can't be read.
+    #[error("reading the password: {0}")]
+    Password(#[from] SecretError),
     /// The server wants a password and there is none.
     #[error("the server asks for the password of {user:?} and none is set")]
     PasswordMissing {
@@ -315,6 +319,7 @@ impl Error {
             // Another copy made it meanwhile.
             | Self::SlotExists { .. }
             | Self::TooManyWalsenders(_) => true,
+            Self::Password(source) => source.is_transient(),
             Self::Io { source, .. } => !is_refused_by_tls(source),
             Self::Hosts { attempts } => attempts.iter().any(|(_, error)| error.is_transient()),
             Self::TlsHandshake { source, .. } => source.kind() != io::ErrorKind::InvalidData,
@@ -340,9 +345,9 @@ impl Error {
             }
             Self::Hosts { attempts } => return attempts.iter().find_map(|(_, error)| error.fix()),
             Self::Preflight { shortfalls } => {
-                let fixes = shortfalls.iter().map(|shortfall| shortfall.fix.as_str());
-                return Some(fixes.collect::<Vec<_>>().join("\n"));
+                return Some(preflight::fix(shortfalls));
             }
+            Self::Password(source) => return Some(source.fix()),
             Self::PasswordMissing { .. } => {
                 "set postgres.password_file, PGPASSWORD, or the password in postgres.url"
             }

@@ -320,7 +320,7 @@ impl<'a> Settling<'a> {
                      them so, and postgres.manage is false",
                     self.settings.publication
                 ),
-                change.sql(&self.settings.publication).join("; ") + ";",
+                change.sql(&self.settings.publication).join(";\n") + ";",
             );
         }
         Ok(Some(probed))

@@ -24,6 +24,7 @@ pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod keys;
+mod login_notices;
 pub mod partitions;
 pub mod preflight;
 pub mod publication;
@@ -57,6 +58,7 @@ pub use self::conninfo::{ConnInfo, ConnInfoError};
 pub use self::copy::{CopyChunk, CopyOut, CopyRows, CopySession};
 pub use self::error::Error;
 pub use self::frame::{Chunk, Frame, FrameError, Frames};
+pub use self::login_notices::login_notices;
 pub use self::replication::{
     CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions, SystemIdentity,
 };

@@ -2,8 +2,10 @@
 //!
 //! Each check that fails says why it matters and gives the SQL, or the setting, for whoever may
 //! run it. A right is only asked for where it is needed: a role that finds its publication and its
-//! slot made by a DBA needs neither CREATE nor ownership.
+//! slot made by a DBA needs neither CREATE nor ownership. No fix makes the role a member of another,
+//! which would give it all that the other may do.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use postgres_protocol::escape::escape_identifier;
@@ -20,7 +22,8 @@ const UNREADABLE: &str = include_str!("../../sql/unreadable.sql");
 pub struct Shortfall {
     /// What is wrong, and what it is needed for.
     pub cause: String,
-    /// What mends it.
+    /// What fixes it. A line that ends with a semicolon is SQL, and one that starts with `--` is a
+    /// comment on it; any other is words.
     pub fix: String,
 }
 
@@ -94,7 +97,7 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
     need(
         wal_level == "logical",
         format!("wal_level is {wal_level}, and only logical has what row changes are read from"),
-        "ALTER SYSTEM SET wal_level = 'logical'; then restart the server".to_owned(),
+        "-- then restart the server:\nALTER SYSTEM SET wal_level = 'logical';".to_owned(),
     );
     need(
         row.get(3),
@@ -104,7 +107,7 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
     need(
         row.get::<_, i32>(7) > 0,
         "max_wal_senders is 0, so nobody can stream".to_owned(),
-        "ALTER SYSTEM SET max_wal_senders = 10; then restart the server".to_owned(),
+        "-- then restart the server:\nALTER SYSTEM SET max_wal_senders = 10;".to_owned(),
     );
     if let Some(slot) = intent.new_slot {
         need(
@@ -121,24 +124,35 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
                 .to_owned(),
         );
     }
-    let statements = || intent.plan.sql(intent.names).join("; ") + ";";
-    let change = &intent.plan.main;
+    shortfalls.extend(publishing(intent, &role, &database, row.get(4)));
+    Ok(shortfalls)
+}
+
+/// What keeps the role from making the publication what it is to be.
+///
+/// Where tables are others', a DBA runs what we would have run: whoever may publish a table may do
+/// anything to it, so the role is given neither the tables nor their owner's rights.
+fn publishing(intent: &Intent<'_>, role: &str, database: &str, can_create: bool) -> Vec<Shortfall> {
+    let (publication, change) = (intent.names.main, &intent.plan.main);
+    let mut shortfalls = Vec::new();
+    let statements = intent.plan.sql(intent.names).join(";\n") + ";";
+    let mut need = |holds: bool, cause: String, fix: &str| {
+        if !holds {
+            shortfalls.push(Shortfall { cause, fix: fix.to_owned() });
+        }
+    };
     if change.create {
         need(
             intent.manage,
-            format!(
-                "the publication {:?} does not exist, and postgres.manage is false",
-                intent.names.main
-            ),
-            statements(),
+            format!("the publication {publication:?} does not exist, and postgres.manage is false"),
+            &statements,
         );
+        // What a DBA makes needs no right to make it.
+        let grant = format!("GRANT CREATE ON DATABASE {database} TO {role};");
         need(
-            !intent.manage || row.get(4),
+            !intent.manage || can_create,
             format!("the role {role} may not create a publication in {database}"),
-            format!(
-                "GRANT CREATE ON DATABASE {database} TO {role}; or, as a DBA: {}",
-                statements()
-            ),
+            if change.not_owned.is_empty() { &grant } else { &statements },
         );
     } else if let Some(present) = intent.present
         && intent.manage
@@ -147,27 +161,53 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
         need(
             present.is_owned,
             format!(
-                "the publication {:?} belongs to {:?}, and its tables, filters or operations are not \
-                 those that the configuration asks for",
-                intent.names.main, present.owner
+                "the publication {publication:?} belongs to {:?}, and its tables, filters or \
+                 operations are not those that the configuration asks for",
+                present.owner
             ),
-            statements(),
+            &statements,
         );
     }
     if intent.manage {
+        let mut owners: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (table, owner) in &change.not_owned {
-            need(
-                false,
-                format!("only the owner of {table}, {owner:?}, may publish it"),
-                format!(
-                    "GRANT {} TO {role}; or, as a DBA: {}",
-                    escape_identifier(owner),
-                    statements()
-                ),
-            );
+            owners.entry(owner).or_default().push(table.to_string());
+        }
+        for (owner, tables) in owners {
+            let cause = format!("only the owner of {}, {owner:?}, may publish it", few(&tables));
+            need(false, cause, &statements);
         }
     }
-    Ok(shortfalls)
+    shortfalls
+}
+
+/// Few names in full, of many the first.
+fn few(names: &[String]) -> String {
+    const NAMED: usize = 5;
+    let named: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
+    match names.len().saturating_sub(NAMED) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
+}
+
+/// What to do about all of it: each statement once, to be pasted as it is; what is not SQL is a
+/// comment there, and plain words where there is no statement at all.
+#[must_use]
+pub fn fix(shortfalls: &[Shortfall]) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in shortfalls.iter().flat_map(|shortfall| shortfall.fix.lines()) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    let is_sql = |line: &&str| line.ends_with(';') || line.starts_with("--");
+    if !lines.iter().any(is_sql) {
+        return lines.join("\n");
+    }
+    let (sql, words): (Vec<&str>, Vec<&str>) = lines.into_iter().partition(is_sql);
+    let words = words.iter().map(|line| format!("-- {line}"));
+    words.chain(sql.into_iter().map(str::to_owned)).collect::<Vec<_>>().join("\n")
 }
 
 /// The tables whose rows a snapshot is to read, and this role may not; empty when all is well.
@@ -181,21 +221,30 @@ pub async fn check_reading(client: &Client, tables: &[TableName]) -> Result<Vec<
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let rows = client.query(UNREADABLE, &[&schemas, &names]).await.map_err(failed)?;
-    let shortfall = |row: &tokio_postgres::Row| {
-        let table = TableName { schema: row.get(0), name: row.get(1) };
-        Shortfall {
-            cause: format!(
-                "the role {role} may not read {table}, whose rows are to be published first"
-            ),
-            fix: format!(
-                "GRANT USAGE ON SCHEMA {} TO {role}; GRANT SELECT ON {} TO {role}; or set \
-                 snapshot.mode = \"never\"",
-                escape_identifier(&table.schema),
-                table.sql()
-            ),
-        }
-    };
-    Ok(rows.iter().map(shortfall).collect())
+    let unreadable: Vec<TableName> =
+        rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect();
+    if unreadable.is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
+    let mut by_schema: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for table in &unreadable {
+        by_schema.entry(&table.schema).or_default().push(table.sql());
+    }
+    let grants = by_schema.into_iter().map(|(schema, tables)| {
+        let (schema, tables) = (escape_identifier(schema), tables.join(", "));
+        format!("GRANT USAGE ON SCHEMA {schema} TO {role};\nGRANT SELECT ON {tables} TO {role};")
+    });
+    Ok(vec![Shortfall {
+        cause: format!(
+            "the role {role} may not read {}, whose rows are to be published first",
+            few(&names)
+        ),
+        fix: grants
+            .chain(["-- or set snapshot.mode = \"never\", and no row is read first".to_owned()])
+            .collect::<Vec<_>>()
+            .join("\n"),
+    }])
 }
 
 /// A plain name reads better without the quotes that any other needs.
@@ -204,4 +253,35 @@ fn unquoted(identifier: &str) -> &str {
     let is_plain = bare.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
         && bare.starts_with(|first: char| !first.is_ascii_digit());
     if is_plain { bare } else { identifier }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_is_one_block_with_each_statement_once_and_words_as_comments() {
+        let shortfall = |fix: &str| Shortfall { cause: String::new(), fix: fix.to_owned() };
+        let words = [shortfall("set a key"), shortfall("set a key"), shortfall("set another")];
+        assert_eq!(fix(&words), "set a key\nset another");
+        let mixed = [
+            shortfall("-- then restart:\nALTER SYSTEM SET a = 1;"),
+            shortfall("CREATE PUBLICATION p;"),
+            shortfall("set a key"),
+            shortfall("CREATE PUBLICATION p;\nGRANT SELECT ON a TO r;"),
+        ];
+        assert_eq!(
+            fix(&mixed),
+            "-- set a key\n-- then restart:\nALTER SYSTEM SET a = 1;\nCREATE PUBLICATION p;\n\
+             GRANT SELECT ON a TO r;"
+        );
+    }
+
+    #[test]
+    fn of_many_names_the_first_are_named() {
+        let names: Vec<String> = (1..=7).map(|n| n.to_string()).collect();
+        assert_eq!(few(&names[..1]), "1");
+        assert_eq!(few(&names[..5]), "1, 2, 3, 4, 5");
+        assert_eq!(few(&names), "1, 2, 3, 4, 5 and 2 more");
+    }
 }

@@ -93,6 +93,7 @@ impl Session {
         options: &ConnectOptions,
         purpose: Purpose,
     ) -> Result<Self, Error> {
+        let info = &info.with_fresh_password().await?;
         let tls = tls_config(info)?;
         let limit = connect_timeout(info, options.connect_timeout);
         let mut attempts = Attempts::default();

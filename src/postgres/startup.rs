@@ -19,8 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::Error;
 use super::conninfo::ChannelBinding;
+use super::login_notices;
 use super::search_path;
-use super::wire::{Body, Message, Wire};
+use super::server_error::ServerError;
+use super::wire::{Body, LOGIN_BYTES, Message, Wire};
 use crate::config::Secret;
 
 /// Settings under which text values have one form, whatever the server, the database or the role
@@ -104,11 +106,12 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     settings.extend(NO_LIMITS);
     settings.extend(login.purpose.settings());
     frontend::startup_message(settings, &mut wire.outgoing).map_err(encoding)?;
+    wire.allow(Some(LOGIN_BYTES));
     wire.flush().await?;
     authenticate(wire, login).await?;
     let mut parameters = Parameters::new();
     loop {
-        let message = wire.expect().await?;
+        let message = expect(wire).await?;
         match message.tag {
             b'S' => {
                 let mut body = Body(&message.body);
@@ -117,8 +120,23 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
             }
             // The key to cancel with, and a word on protocol versions: nothing here needs them.
             b'K' | b'v' => {}
-            b'Z' => return Ok(parameters),
+            b'Z' => {
+                wire.allow(None);
+                return Ok(parameters);
+            }
             tag => return Err(Error::Unexpected { tag: char::from(tag), doing: "logging in" }),
+        }
+    }
+}
+
+/// The next message; what the server says beside it is noted, and an ErrorResponse is an error.
+async fn expect<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<Message, Error> {
+    loop {
+        let message = wire.message().await?;
+        match message.tag {
+            b'E' => return Err(Error::from(ServerError::parse(&message.body))),
+            b'N' => login_notices::note(&message.body),
+            _ => return Ok(message),
         }
     }
 }
@@ -168,7 +186,7 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// The server's next authentication request.
 async fn request<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<Message, Error> {
-    let message = wire.expect().await?;
+    let message = expect(wire).await?;
     match message.tag {
         b'R' => Ok(message),
         // A server newer than the protocol version asked for says which it speaks.

@@ -24,6 +24,13 @@ pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 30;
 /// Room made before a read: what one read can bring, as long as nothing says there is more.
 const READ_STEP_BYTES: usize = 8 * 1024;
 
+/// Most bytes that a server may send until a login is done. A real one sends a few thousand: who it
+/// is, what it is set to, a notice. Whoever answers there is not known before that.
+pub(crate) const LOGIN_BYTES: usize = 256 * 1024;
+
+/// What a server does that sends more.
+pub(crate) const LONG_LOGIN: &str = "it sends more than a login needs";
+
 /// Tag and length.
 pub(crate) const HEADER_BYTES: usize = 5;
 
@@ -40,6 +47,8 @@ pub(crate) struct Message {
 pub(crate) struct Wire<S> {
     stream: S,
     received: BytesMut,
+    /// Bytes that may still arrive; none for as many as come.
+    allowance: Option<usize>,
     /// Bytes to send at the next [`Wire::flush`].
     pub(crate) outgoing: BytesMut,
 }
@@ -57,7 +66,13 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(crate) fn new(stream: S) -> Self {
-        Self { stream, received: BytesMut::new(), outgoing: BytesMut::new() }
+        let (received, outgoing) = (BytesMut::new(), BytesMut::new());
+        Self { stream, received, allowance: None, outgoing }
+    }
+
+    /// No more than `allowance` bytes may arrive from here on; `None` lifts that.
+    pub(crate) fn allow(&mut self, allowance: Option<usize>) {
+        self.allowance = allowance;
     }
 
     /// Sends what waits in `outgoing`.
@@ -84,7 +99,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let read = self.stream.read_buf(&mut self.received).await;
         match read.map_err(|source| Error::Io { doing: "reading from the server", source })? {
             0 => Err(Error::Closed),
-            count => Ok(count),
+            count => {
+                if let Some(allowance) = &mut self.allowance {
+                    let left = allowance.checked_sub(count);
+                    *allowance = left.ok_or(Error::Malformed { what: LONG_LOGIN })?;
+                }
+                Ok(count)
+            }
         }
     }
 

@@ -104,11 +104,23 @@ fn dispatch<W>(log: &Log, writer: W, colours: bool) -> Result<Dispatch, ParseErr
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::builder().parse(&log.level)?;
+    let filter = filter(&log.level)?;
     let lines = fmt::fmt().with_env_filter(filter).with_writer(writer);
     Ok(match log.format {
         LogFormat::Text => lines.with_ansi(colours).finish().into(),
         LogFormat::Json => lines.json().flatten_event(true).finish().into(),
+    })
+}
+
+/// The level of `log.level`. What servers say in notices, `login_notices` judges; the SQL library
+/// would log each at every connection, unless it is named there.
+fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    const LIBRARY: &str = "tokio_postgres";
+    let quiet = format!("{level},{LIBRARY}=warn");
+    EnvFilter::builder().parse(if level.contains(LIBRARY) || level == "off" {
+        level
+    } else {
+        &quiet
     })
 }
 

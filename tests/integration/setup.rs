@@ -107,6 +107,49 @@ async fn a_server_without_logical_wal_is_refused_with_the_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_missing_is_one_block_that_is_pasted_once_and_gives_the_least_rights() {
+    const TABLES: usize = 200;
+    let brokers = Brokers::any();
+    for_each_postgres(async |server| {
+        let database = server.database().await;
+        let client = database.client().await;
+        let role = unique("poor");
+        client
+            .batch_execute(&format!(
+                "CREATE ROLE {role} LOGIN; CREATE SCHEMA app;
+                 DO $$ BEGIN FOR n IN 1..{TABLES} LOOP
+                     EXECUTE format('CREATE TABLE app.t%s (id int PRIMARY KEY)', n);
+                 END LOOP; END $$"
+            ))
+            .await
+            .expect("make tables");
+        let name = unique("pasted");
+        let url = database.unix_url.replace("postgres@", &format!("{role}@"));
+        let bootstrap = brokers.bootstrap();
+        // Each table's topic would be made one by one: its rows are none, and no topic is.
+        let mut bridge = Bridge::start(&name, &url, &bootstrap, "");
+        let EndedEarly { status, log } = bridge.wait_until_ready(PATIENCE).expect_err("no rights");
+        assert_eq!(status.code(), Some(69), "log:\n{log}");
+        let (_, block) = log.rsplit_once("\nfix:\n").expect("a block");
+        assert_eq!(block.matches("CREATE PUBLICATION").count(), 1, "{block}");
+        assert_eq!(block.matches("\"app\".\"t7\"").count(), 2, "to publish and to read: {block}");
+        assert!(!block.contains("GRANT \"postgres\"") && !block.contains("SUPERUSER"), "{block}");
+        assert!(log.len() < 64 * 1024, "{} bytes", log.len());
+
+        client.batch_execute(block).await.expect("it is SQL as it is");
+        bridge.start_again();
+        bridge.wait_until_ready(PATIENCE).expect("nothing else is missing");
+        assert!(bridge.terminate(PATIENCE).success());
+        let is_member = "SELECT count(*) FROM pg_auth_members WHERE member = $1::text::regrole";
+        let memberships: i64 = client.query_one(is_member, &[&role]).await.expect("ask").get(0);
+        assert_eq!(memberships, 0);
+        let drop = format!("DROP OWNED BY {role}; DROP ROLE {role}");
+        client.batch_execute(&drop).await.expect("drop the role");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn teardown_asks_first_and_then_drops_slot_and_publication() {
     let brokers = Brokers::any();
     let database = TestDatabase::create().await;

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use self::settings::Settings;
-use crate::config::Secret;
+use crate::config::{Secret, SecretError, SecretSource};
 
 /// Where the database is and who we are to it.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub struct ConnInfo {
     user: String,
     database: String,
     password: Option<Secret>,
+    /// Where that is read from at every connection.
+    password_source: Option<SecretSource>,
     /// How far TLS is wanted. Unix sockets never use it.
     pub ssl_mode: SslMode,
     /// What a server's certificate is checked against; none where it is not checked.
@@ -225,6 +227,23 @@ impl ConnInfo {
     #[must_use]
     pub fn hosts(&self) -> &[Host] {
         &self.hosts
+    }
+
+    /// Reads the password from there at every connection, whatever the string says.
+    pub fn set_password_source(&mut self, source: SecretSource) {
+        self.password_source = Some(source);
+    }
+
+    /// The same with the password as it is now.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub(crate) async fn with_fresh_password(&self) -> Result<Self, SecretError> {
+        let mut fresh = self.clone();
+        if let Some(source) = &self.password_source {
+            fresh.password = Some(source.read().await?);
+        }
+        Ok(fresh)
     }
 
     /// Uses this password, whatever the string and the password file say.

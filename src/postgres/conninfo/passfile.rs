@@ -16,7 +16,8 @@ use crate::config::Secret;
 pub(super) struct PassFile(Vec<[String; 5]>);
 
 impl PassFile {
-    /// Reads `path`. A file that is absent holds no entries, unless it was asked for by name.
+    /// Reads `path`. A file that is absent or can't be read holds no entries, unless it was asked for
+    /// by name.
     pub(super) fn read(path: &Path, asked_for: bool) -> Result<Self, ConnInfoError> {
         let failed = |source| ConnInfoError::PassFile { path: PathBuf::from(path), source };
         let metadata = match std::fs::metadata(path) {
@@ -24,7 +25,8 @@ impl PassFile {
             Err(error) if error.kind() == ErrorKind::NotFound && !asked_for => {
                 return Ok(Self(Vec::new()));
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) if asked_for => return Err(failed(error)),
+            Err(error) => return Ok(Self::unreadable(path, &error)),
         };
         if !metadata.is_file() {
             return Ok(Self(Vec::new()));
@@ -37,8 +39,17 @@ impl PassFile {
             );
             return Ok(Self(Vec::new()));
         }
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        Ok(Self::parse(&text))
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Self::parse(&text)),
+            Err(error) if asked_for => Err(failed(error)),
+            Err(error) => Ok(Self::unreadable(path, &error)),
+        }
+    }
+
+    /// One that nobody named is no reason not to connect: libpq goes on without it too.
+    fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+        tracing::warn!(path = %path.display(), error = %error, "the password file can't be read");
+        Self(Vec::new())
     }
 
     fn parse(text: &str) -> Self {
@@ -83,6 +94,20 @@ mod tests {
         assert_eq!(password(["h", "1", "d", "v"]).as_deref(), Some("a:b\\c:d"));
         assert_eq!(password(["x", "2", "y", "z"]).as_deref(), Some("any"));
         assert!(PassFile::parse("h:1:d:u:p").password(["h", "1", "d", "w"]).is_none());
+    }
+
+    #[test]
+    fn a_file_that_cant_be_read_is_an_error_only_where_it_was_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Root reads any file; below a file there is nothing for anybody. Nor is this text.
+        let file = folder.path().join("file");
+        std::fs::write(&file, [0xff]).expect("write");
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+        for path in [file.join("below"), file] {
+            assert!(PassFile::read(&path, true).is_err(), "{path:?}");
+            let unnamed = PassFile::read(&path, false).expect("libpq goes on without it");
+            assert!(unnamed.password(["", "", "", ""]).is_none());
+        }
     }
 
     #[test]

@@ -134,6 +134,7 @@ impl Settings {
             user,
             database,
             password,
+            password_source: None,
             ssl_mode,
             ssl_roots,
             client_certificate,

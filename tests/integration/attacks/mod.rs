@@ -3,3 +3,4 @@
 
 mod local_users;
 mod namesakes;
+mod servers;

@@ -297,7 +297,7 @@ async fn one_table_that_the_role_may_not_read_is_told_with_its_grant_which_is_en
     let log = scenario.log();
     assert!(!log.contains("may not read public.open"), "log:\n{log}");
     let grants = format!(
-        "GRANT USAGE ON SCHEMA \"Odd\" TO \"{role}\"; GRANT SELECT ON \"Odd\".\"rides\" TO \"{role}\";"
+        "GRANT USAGE ON SCHEMA \"Odd\" TO \"{role}\";\nGRANT SELECT ON \"Odd\".\"rides\" TO \"{role}\";"
     );
     assert!(log.contains(&grants), "{grants} in the log:\n{log}");
     scenario.sql(&grants).await;
