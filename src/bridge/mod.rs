@@ -24,6 +24,7 @@ mod lookup;
 mod partitions;
 mod publishing;
 mod reload;
+mod renames;
 mod second;
 mod session;
 mod setup;
@@ -88,6 +89,8 @@ pub struct Bridge {
     created: Arc<Mutex<Option<CreatedSlot>>>,
     /// Whether the stream names the publication for inserts.
     second: Arc<Second>,
+    /// What is known of tables, by OID.
+    known: renames::Shared,
 }
 
 impl Bridge {
@@ -129,6 +132,7 @@ impl Bridge {
             topics_known: Arc::default(),
             created: Arc::default(),
             second: Arc::default(),
+            known: Arc::default(),
         })
     }
 

@@ -77,6 +77,7 @@ fn form(kind: Kind) -> String {
         Kind::Operations => "list of operations".to_owned(),
         Kind::Columns => "list of columns".to_owned(),
         Kind::Hosts => "list of host names".to_owned(),
+        Kind::Names => "list of names".to_owned(),
         Kind::Texts | Kind::Properties => "table of texts".to_owned(),
         Kind::PropertyFiles => "table of file names".to_owned(),
         Kind::Tables => "tables".to_owned(),

@@ -120,7 +120,7 @@ async fn all_end(kafka: &KafkaNode, fault: Fault) {
     let relay = Relay::to(server.port()).await;
     let mute = TcpListener::bind("127.0.0.1:0").expect("bind");
     let scene = Scene { server, relay, brokers: kafka.brokers(), mute };
-    let mut held = scene.hold_all().await;
+    let mut held = Box::pin(scene.hold_all()).await;
     match fault {
         Fault::None => {}
         Fault::Kafka => {
@@ -154,6 +154,6 @@ async fn all_end(kafka: &KafkaNode, fault: Fault) {
 async fn sigterm_ends_every_state_in_time_whatever_stands_still() {
     let kafka = private_kafka_or_skip!();
     for fault in [Fault::None, Fault::Postgres, Fault::Kafka] {
-        all_end(&kafka, fault).await;
+        Box::pin(all_end(&kafka, fault)).await;
     }
 }
