@@ -99,6 +99,13 @@ pub trait Lookup {
         columns: &[usize],
     ) -> Result<Option<Reselected>, Error>;
 
+    /// The OID of a table of which nothing is to be published any more, now that this one is
+    /// described so: itself, or the table that it is a partition of.
+    ///
+    /// # Errors
+    /// When the catalog can't be asked.
+    fn withheld(&mut self, relation: &Relation) -> Result<Option<u32>, Error>;
+
     /// Makes sure that a topic exists.
     ///
     /// # Errors

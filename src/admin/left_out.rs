@@ -18,17 +18,20 @@ use crate::metrics::Metrics;
 pub enum LeftOutReason {
     /// It can't have its topic.
     Topic,
+    /// It was renamed, and what was kept back of it would be published.
+    Renamed,
 }
 
 impl LeftOutReason {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Topic];
+    pub const ALL: [Self; 2] = [Self::Topic, Self::Renamed];
 
     /// The word for logs and metrics.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Topic => "topic",
+            Self::Renamed => "renamed",
         }
     }
 }

@@ -24,11 +24,13 @@ use tokio_postgres::Client;
 
 use super::Bridge;
 use super::publishing::{self, Look};
+use super::renames::Released;
 use super::setup::connect_options;
 use crate::admin::State;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
-use crate::error;
+use crate::error::Error;
+use crate::lsn::Lsn;
 use crate::postgres::keys::KeyFaults;
 use crate::postgres::publication::{
     self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
@@ -103,7 +105,7 @@ impl Bridge {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     connected = None;
-                    tracing::warn!(error = error::told(&error), "looking for new tables");
+                    tracing::warn!(error = error.told(), "looking for new tables");
                 }
                 Err(_) => connected = None,
             }
@@ -121,7 +123,7 @@ impl Bridge {
         connected: &mut Option<Client>,
         seen: &mut Seen,
         is_full: bool,
-    ) -> Result<(), postgres::Error> {
+    ) -> Result<(), Error> {
         let settings = &self.settings;
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
@@ -132,6 +134,21 @@ impl Bridge {
             }
         };
         let client = connected.insert(client);
+        if !is_full {
+            return Ok(self.look_at_publications(client, seen, is_full).await?);
+        }
+        let released = self.look_at_renames(client).await?;
+        self.look_at_publications(client, seen, is_full).await?;
+        self.read_again(&released).await
+    }
+
+    async fn look_at_publications(
+        &self,
+        client: &Client,
+        seen: &mut Seen,
+        is_full: bool,
+    ) -> Result<(), postgres::Error> {
+        let settings = &self.settings_of_published();
         let mut look = publishing::look(client, settings, self.second.is_named()).await?;
         if !self.second.is_named() && look.survey.inserts.is_some() {
             self.note_second(client).await?;
@@ -145,7 +162,12 @@ impl Bridge {
             return Ok(());
         }
         let Look { plan, .. } = look;
-        for table in plan.urgent() {
+        // By its name of now, a table may not be one to publish any more.
+        let surplus = plan.main.remove.iter().chain(&plan.inserts.remove);
+        let is_surplus =
+            |table: &&TableName| !settings.captured.matches(&table.schema, &table.name);
+        let surplus: BTreeSet<TableName> = surplus.filter(is_surplus).cloned().collect();
+        for table in plan.urgent().into_iter().chain(surplus) {
             let change = plan.clone().limited_to(|other| *other == table);
             let what = "publication altered, as the table was";
             self.apply_to(client, seen, (&table, what), &change).await?;
@@ -181,7 +203,9 @@ impl Bridge {
         tracing::info!(tables, "new tables: their rows are read, then their changes");
         let exactly = |table: &TableName| TablePattern::exact(&table.schema, &table.name);
         let names = new.iter().map(exactly).collect();
-        self.control.ask(Command::Take(Request::new(names, None, SnapshotReason::Added)));
+        let request = Request::new(names, None, SnapshotReason::Added);
+        self.rows_asked(&new, &request.id);
+        self.control.ask(Command::Take(request));
         seen.asked.extend(new);
         Ok(())
     }
@@ -219,6 +243,15 @@ impl Bridge {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// What tables are called now, and what follows from it.
+    async fn look_at_renames(&self, client: &Client) -> Result<Released, Error> {
+        let through = Lsn::from(self.metrics.confirmed_lsn.get());
+        let findings = self.look_at_names(client, through).await?;
+        let released = findings.released();
+        self.settle_names(findings).await?;
+        Ok(released)
     }
 
     /// The publication for inserts is there, and the stream does not name it yet.

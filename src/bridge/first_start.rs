@@ -142,7 +142,7 @@ impl Bridge {
         // With transactions, this ends what the failed session left open.
         let checkpoints = Checkpoints::new(&config, settings);
         let found = self.read_checkpoint(&producer, checkpoints).await?;
-        if let Some(found) = found.filter(|found| !found.is_intent()) {
+        if let Some(found) = found.checkpoint.filter(|found| !found.is_intent()) {
             let intent = Checkpoint::intent(found.source, found.generation + 1);
             self.write_checkpoint(&producer, &ledger, intent).await?;
         }

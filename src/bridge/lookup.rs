@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::ahead::{Ahead, Published};
 use super::publishing;
+use super::renames::Guard;
 use super::second::Second;
 use crate::admin::Status;
 use crate::backoff::Backoff;
@@ -37,6 +38,7 @@ pub(super) struct ServerLookup {
     /// Names the topics of tables that are looked up ahead.
     pub(super) router: Router,
     pub(super) topics: SharedTopics,
+    pub(super) guard: Arc<Guard>,
     pub(super) stop: Arc<Stop>,
 }
 
@@ -55,7 +57,7 @@ pub(super) struct TopicMaker {
 }
 
 /// The lookup of who publishes rows of a snapshot: all that is known of their tables came with them.
-pub(super) struct RowLookup(pub(super) SharedTopics);
+pub(super) struct RowLookup(pub(super) SharedTopics, pub(super) Arc<Guard>);
 
 impl Lookup for RowLookup {
     fn relation_facts(
@@ -74,6 +76,10 @@ impl Lookup for RowLookup {
         _: &[usize],
     ) -> Result<Option<Reselected>, Error> {
         Ok(None)
+    }
+
+    fn withheld(&mut self, relation: &Relation) -> Result<Option<u32>, Error> {
+        self.1.withheld(relation)
     }
 
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {
@@ -131,6 +137,10 @@ impl Lookup for ServerLookup {
         // As above.
         let found = wait(runtime, stop, catalog.reselect(relation, row, columns));
         Ok(found.transpose()?.flatten())
+    }
+
+    fn withheld(&mut self, relation: &Relation) -> Result<Option<u32>, Error> {
+        self.guard.withheld(relation)
     }
 
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {

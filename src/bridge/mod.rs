@@ -24,6 +24,7 @@ mod lookup;
 mod partitions;
 mod publishing;
 mod reload;
+mod renames;
 mod second;
 mod session;
 mod setup;
@@ -92,6 +93,8 @@ pub struct Bridge {
     created: Arc<Mutex<Option<CreatedSlot>>>,
     /// Whether the stream names the publication for inserts.
     second: Arc<Second>,
+    /// What is known of tables, by OID.
+    known: renames::Shared,
 }
 
 impl Bridge {
@@ -133,6 +136,7 @@ impl Bridge {
             topics_known: Arc::default(),
             created: Arc::default(),
             second: Arc::default(),
+            known: Arc::default(),
         })
     }
 

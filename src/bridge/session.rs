@@ -23,6 +23,7 @@ use tokio::sync::{oneshot, watch};
 use super::ahead::Ahead;
 use super::line::{Beside, Cause, Line, Publishing};
 use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
+use super::renames::Guard;
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
 use super::{Bridge, StopOnDrop, partitions, setup, start, told};
@@ -32,8 +33,8 @@ use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
-    self, Checkpoints, Producer, Topics, checkpoint_topic, client_config, compresses, record_limit,
-    transaction_timeout,
+    self, Checkpoints, Found, Producer, Topics, checkpoint_topic, client_config, compresses,
+    record_limit, transaction_timeout,
 };
 use crate::lsn::Lsn;
 use crate::metrics;
@@ -70,6 +71,7 @@ pub(super) struct Outlet {
     policy: Policy,
     router: Router,
     pub(super) topics: SharedTopics,
+    pub(super) guard: Arc<Guard>,
 }
 
 impl Outlet {
@@ -135,6 +137,7 @@ impl Bridge {
             ahead: Ahead::default(),
             router: outlet.router.clone(),
             topics: Arc::clone(&outlet.topics),
+            guard: Arc::clone(&outlet.guard),
             stop: Arc::clone(&line.stop),
         };
         let Parts { lookup, router, encoder, policy } = outlet.parts(lookup);
@@ -195,11 +198,13 @@ impl Bridge {
         let found = self.read_checkpoint(&producer, checkpoints).await?;
         let announce =
             async |intent: Checkpoint| self.write_checkpoint(&producer, &ledger, intent).await;
-        let mut start = setup::prepare(self, found.as_ref(), announce).await?;
+        self.remember(found.remembered);
+        let mut start = setup::prepare(self, found.checkpoint.as_ref(), announce).await?;
         if !start.added.is_empty() {
             let added = start.added.iter();
             let names = added.map(|table| exactly(&table.schema, &table.name)).collect();
             let request = Request::new(names, None, SnapshotReason::Added);
+            self.rows_asked(&start.added, &request.id);
             self.control.ask(Command::Take(request));
         }
         ledger.start_at(start.checkpoint.progress);
@@ -241,6 +246,7 @@ impl Bridge {
             },
             router: start.router.clone(),
             topics: Arc::new(Mutex::new(topics)),
+            guard: Arc::new(Guard::new(self, &stop)),
         };
         let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
         let phase = watch::Sender::new(StreamPhase::Streaming);
@@ -262,7 +268,7 @@ impl Bridge {
         &self,
         producer: &Arc<Producer>,
         checkpoints: Checkpoints,
-    ) -> Result<Option<Checkpoint>, Error> {
+    ) -> Result<Found, Error> {
         let settings = &self.settings;
         let options = setup::connect_options(settings);
         let own = async |found: &Checkpoint| {
@@ -281,8 +287,9 @@ impl Bridge {
         };
         let found = blocking(read).await?;
         // Of another cluster or database the decision speaks later; nothing is written before.
-        if let Some(found) = found.as_ref().filter(|found| found.source.slot != settings.slot) {
-            own(found).await?;
+        let other = found.checkpoint.as_ref().filter(|of| of.source.slot != settings.slot);
+        if let Some(other) = other {
+            own(other).await?;
         }
         Ok(found)
     }

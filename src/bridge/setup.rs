@@ -81,9 +81,12 @@ pub(super) async fn prepare(
     checkpoint: Option<&Checkpoint>,
     announce: impl AsyncFnOnce(Checkpoint) -> Result<(), Error>,
 ) -> Result<Start, Error> {
-    let Bridge { settings, conninfo: info, .. } = bridge;
-    let client = client::connect(info, &connect_options(settings)).await?;
+    let Bridge { conninfo: info, .. } = bridge;
+    let client = client::connect(info, &connect_options(&bridge.settings)).await?;
     let version = client::server_version(&client).await?;
+    let through = checkpoint.map_or(Lsn::ZERO, |before| before.progress.through_lsn);
+    let named = bridge.look_at_names(&client, through).await?;
+    let settings = &named.settings_of_published(&bridge.settings);
     let names = Names::of(settings);
     let survey = publication::survey(&client, names, version).await?;
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
@@ -108,6 +111,7 @@ pub(super) async fn prepare(
     let mut shortfalls = check(&client, settings, &look, &slot).await?;
     shortfalls.append(&mut look.filters.shortfalls);
     shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
+    shortfalls.extend(named.shortfalls.iter().cloned());
     shortfalls.extend(unusable(&settings.slot, &slot));
     // All of it in one round: a first start reads rows too.
     let is_first = slot == SlotState::Absent && checkpoint.is_none();
@@ -120,6 +124,9 @@ pub(super) async fn prepare(
     for note in look.filters.notes.iter().chain(&look.keys.notes) {
         tracing::warn!("{note}");
     }
+    named.tell();
+    // Durable before anything of the tables is published under these settings.
+    bridge.settle_names(named).await?;
     if forgetful::is_forgetful(version) && !bridge.has_streamed() {
         tracing::warn!(
             version,
@@ -155,7 +162,7 @@ pub(super) async fn prepare(
         bridge.second.exists_since(client::wal_end(&client).await?);
     }
     let is_whole = look.survey.main.as_ref().is_some_and(|publication| !publication.is_by_table);
-    let captured = is_whole.then(|| settings.captured.clone());
+    let captured = is_whole.then(|| bridge.settings.captured.clone());
     let (mut made_at, mut export) = (None, None);
     if course.makes_slot {
         let mut planned = None;

@@ -32,6 +32,8 @@ mod ledger;
 mod pace;
 mod progress;
 mod record;
+mod remembered;
+mod renames;
 mod snapshots;
 mod tracker;
 
@@ -44,6 +46,8 @@ pub use self::ledger::{Ledger, Standing};
 pub use self::pace::Pace;
 pub use self::progress::Progress;
 pub use self::record::{Checkpoint, RecordError, Source, VERSION};
+pub use self::remembered::{Identity, Place, Remembered, Root};
+pub use self::renames::{Fate, Held, Looked, Moment, Present, Rules, look, named_in_stream};
 pub use self::snapshots::{
     KeyProgress, LeafProgress, LeftOutTable, PageProgress, SnapshotReason, SnapshotRequest,
     Snapshots, TableProgress, TableSnapshot,

@@ -11,7 +11,7 @@ use figment::value::Value;
 
 use super::columns::ColumnPattern;
 use super::fault::Fault;
-use super::keys::{Kind, nearest};
+use super::keys::{Kind, Rule, nearest};
 use super::operations::Operation;
 use super::pattern::TablePattern;
 use super::rule;
@@ -68,6 +68,11 @@ pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
         Kind::Columns => columns(list(node, "a list of column names")?),
         Kind::Command => command(node),
         Kind::Hosts => hosts(list(node, "a list of host names")?),
+        Kind::Names => {
+            let names = list(node, "a list of names")?;
+            names.iter().try_for_each(|name| rule::check(Rule::Name, name))?;
+            Ok(Value::from(names))
+        }
         Kind::Counts { .. }
         | Kind::Texts
         | Kind::Properties

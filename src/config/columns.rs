@@ -115,6 +115,22 @@ impl ColumnRules {
             && self.oversize.is_empty()
     }
 
+    /// The names without any glob that are none of these columns and would be hidden, each with its
+    /// key.
+    pub fn unknown_hidden<'a>(
+        &'a self,
+        columns: &'a [String],
+    ) -> impl Iterator<Item = (String, &'a str)> {
+        let excluded = self.exclude.iter().map(|pattern| ("exclude_columns".to_owned(), pattern));
+        let values = self.values.iter().map(|(pattern, rule, _)| (rule.to_string(), pattern));
+        excluded
+            .chain(values)
+            .filter(|(_, pattern)| {
+                pattern.is_exact() && !columns.iter().any(|c| pattern.matches(c))
+            })
+            .map(|(key, pattern)| (key, pattern.as_str()))
+    }
+
     /// The names without any glob that are none of these columns: slips of the pen, most likely.
     pub fn unknown<'a>(&'a self, columns: &'a [String]) -> impl Iterator<Item = &'a str> {
         self.include

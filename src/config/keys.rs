@@ -46,6 +46,8 @@ pub(super) enum Kind {
     },
     /// Column names.
     Columns,
+    /// Names of any kind.
+    Names,
     /// Globs of column names.
     ColumnPatterns {
         /// Whether the list may be empty.
@@ -228,6 +230,7 @@ pub(super) const TABLE_KEYS: &[Key] = &[
     key("tables", "hash", Kind::ColumnPatterns { empty: true }),
     key("tables", "truncate", Kind::Counts { max: u32::MAX as i64 }),
     key("tables", "truncate_oversize", Kind::ColumnPatterns { empty: true }),
+    key("tables", "renamed_from", Kind::Names),
     key("tables", "partitions", PARTITIONS),
     key("tables", "replication_factor", REPLICAS),
     key("tables", "settings", Kind::Texts),

@@ -79,6 +79,7 @@ fn form(kind: Kind) -> String {
         Kind::Command => "list of a program and its arguments".to_owned(),
         Kind::PropertyCommands => "table of lists of a program and its arguments".to_owned(),
         Kind::Hosts => "list of host names".to_owned(),
+        Kind::Names => "list of names".to_owned(),
         Kind::Texts | Kind::Properties => "table of texts".to_owned(),
         Kind::PropertyFiles => "table of file names".to_owned(),
         Kind::Tables => "tables".to_owned(),

@@ -107,10 +107,28 @@ impl TableFilter {
         any(&self.include) && !any(&self.exclude)
     }
 
+    /// The same without these tables, given as schema and name.
+    #[must_use]
+    pub fn without<'a>(mut self, tables: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let exact = tables.map(|(schema, table)| exactly(schema, table));
+        // What names one table is a pattern.
+        self.exclude.extend(exact.filter_map(|text| TablePattern::parse(&text).ok()));
+        self
+    }
+
     /// Whether this table is excluded, whatever else names it.
     #[must_use]
     pub fn excludes(&self, schema: &str, table: &str) -> bool {
         self.exclude.iter().any(|pattern| pattern.matches(schema, table))
+    }
+
+    /// The patterns that can only match the one table that they name: those of the tables to
+    /// capture, then the exclusions.
+    #[must_use]
+    pub fn exact(&self) -> (Vec<&TablePattern>, Vec<&TablePattern>) {
+        let [include, exclude] = [&self.include, &self.exclude]
+            .map(|list| list.iter().filter(|pattern| pattern.is_exact()).collect());
+        (include, exclude)
     }
 
     /// Whether a pattern without any glob names this table.

@@ -44,6 +44,11 @@ pub struct Table {
     /// Text columns, as globs, whose values are cut when the record is larger than Kafka takes, to the
     /// length at which it fits.
     pub truncate_oversize: Option<Vec<String>>,
+    /// Former names of this table (`schema.table`) and of its columns. A table that is renamed keeps
+    /// what was kept back under its former name, or is left out with an error; with that name here,
+    /// the settings of the new name are meant, although they keep back less. See
+    /// [filters](filters.md#tables-and-columns-that-are-renamed).
+    pub renamed_from: Option<Vec<String>>,
     /// Partitions of the topic when it is made, instead of `topics.partitions`.
     pub partitions: Option<i32>,
     /// Replicas of the topic when it is made, instead of `topics.replication_factor`.
@@ -54,7 +59,7 @@ pub struct Table {
 
 impl Table {
     /// The keys that keep something back, and whether each is set.
-    fn keeps_back(&self) -> [(&'static str, bool); 6] {
+    pub(super) fn keeps_back(&self) -> [(&'static str, bool); 6] {
         [
             ("mask", self.mask.is_some()),
             ("hash", self.hash.is_some()),
@@ -67,7 +72,7 @@ impl Table {
 }
 
 impl Table {
-    fn column_rules(&self) -> Result<ColumnRules, Fault> {
+    pub(super) fn column_rules(&self) -> Result<ColumnRules, Fault> {
         let patterns = |list: &[String]| -> Result<Vec<_>, Fault> {
             list.iter().map(|text| ColumnPattern::parse(text)).collect()
         };
@@ -178,6 +183,15 @@ impl TableSettings {
     #[must_use]
     pub fn pattern(&self, schema: &str, table: &str) -> Option<&TablePattern> {
         self.first(schema, table).map(|compiled| &compiled.pattern)
+    }
+
+    /// The patterns that can only match the one table that they name, each with the first of its
+    /// keys that keeps something back, if any does.
+    pub fn exact(&self) -> impl Iterator<Item = (&TablePattern, Option<&'static str>)> {
+        self.patterns.iter().filter(|of| of.pattern.is_exact()).map(|of| {
+            let mut keys = of.table.keeps_back().into_iter();
+            (&of.pattern, keys.find_map(|(key, is_set)| is_set.then_some(key)))
+        })
     }
 
     /// The key of a hash that some table asks for.

@@ -5,9 +5,10 @@
 //! waited for until everything that stood in the topic can be read. With transactions, ours are
 //! settled before: whoever takes over a transactional id ends what is open under it.
 //!
-//! Written by the worker's way out, as any record. Not here: what a checkpoint says.
+//! The checkpoint is written by the worker's way out, as any record; what is remembered of tables is
+//! written here. Not here: what either says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::condition::passes;
 use super::error::Error;
 use super::properties::{creation_error, without_producer};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, RecordError, Remembered};
 use crate::config::Resolved;
 use crate::route::TopicPlan;
 
@@ -37,6 +38,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// After how long a wait for somebody's transaction is told of.
 const TELL: Duration = Duration::from_secs(2);
+
+/// Longest wait for the acknowledgement of a record.
+const DELIVERY: Duration = Duration::from_secs(30);
+
+/// Records that are on their way at a time.
+const AT_A_TIME: usize = 10_000;
 
 /// How the topic is made. Small segments, so that compaction, which leaves the newest one alone,
 /// keeps the rest short; a lag, so that what a copy wrote after it was replaced is seen beside what
@@ -60,7 +67,19 @@ pub fn checkpoint_topic(settings: &Resolved) -> TopicPlan {
     }
 }
 
-/// Reads and clears the checkpoint of one pipeline.
+/// Takes key, value and offset of a record.
+type Take<'a> = dyn FnMut(&[u8], Option<&[u8]>, i64) + 'a;
+
+/// What the topic has of one pipeline.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The newest checkpoint.
+    pub checkpoint: Option<Checkpoint>,
+    /// What is remembered of tables, by OID.
+    pub remembered: BTreeMap<u32, Remembered>,
+}
+
+/// Reads, extends and clears what the topic has of one pipeline.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     config: ClientConfig,
@@ -79,40 +98,85 @@ impl Checkpoints {
         }
     }
 
-    /// The newest checkpoint, if there is one. Blocks.
+    /// What the topic has of the pipeline. Blocks.
     ///
     /// # Errors
-    /// When the topic can't be read to its end, or the checkpoint is not one of ours.
-    pub fn read(&self) -> Result<Option<Checkpoint>, Error> {
+    /// When the topic can't be read to its end, or a record is not one of ours.
+    pub fn read(&self) -> Result<Found, Error> {
+        let mut newest = Ok(None);
+        let mut remembered = BTreeMap::new();
+        self.each(&mut |key, value, offset| {
+            if key == self.pipeline.as_bytes() {
+                newest = self.newer(std::mem::replace(&mut newest, Ok(None)), value, offset);
+            } else if let Some(oid) = Remembered::oid_of_key(&self.pipeline, key) {
+                match value {
+                    // Read when all is known: a later record may be one that can be read.
+                    Some(value) => drop(remembered.insert(oid, (value.to_vec(), offset))),
+                    None => drop(remembered.remove(&oid)),
+                }
+            }
+        })?;
+        let remembered = remembered.into_iter().map(|(oid, (value, offset))| {
+            let read = Remembered::read(&value).map_err(|source| self.malformed(offset, source))?;
+            Ok((oid, Remembered { oid, ..read }))
+        });
+        Ok(Found { checkpoint: newest?, remembered: remembered.collect::<Result<_, Error>>()? })
+    }
+
+    /// The keys of all that the topic has of the pipeline, readable or not; none where there is no
+    /// topic. Blocks.
+    ///
+    /// # Errors
+    /// When the topic can't be read to its end.
+    pub fn keys(&self) -> Result<Vec<String>, Error> {
+        let mut keys = BTreeSet::new();
+        let read = self.each(&mut |key, value, _| {
+            let is_ours = key == self.pipeline.as_bytes()
+                || Remembered::oid_of_key(&self.pipeline, key).is_some();
+            let key = String::from_utf8_lossy(key).into_owned();
+            match value {
+                Some(_) if is_ours => drop(keys.insert(key)),
+                _ => drop(keys.remove(&key)),
+            }
+        });
+        match read {
+            Ok(()) => Ok(keys.into_iter().collect()),
+            Err(Error::CheckpointRead { source, .. }) if is_missing(&source) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands out key, value and offset of every record that has a key.
+    fn each(&self, take: &mut Take<'_>) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let end = self.range(&self.consumer("read_uncommitted")?)?.1;
         let consumer = self.consumer("read_committed")?;
         if !self.wait_until_committed(&consumer, end, deadline)? {
-            return Ok(None);
+            return Ok(());
         }
-        self.read_with(&consumer, deadline)
+        self.each_of(&consumer, deadline, take)
     }
 
-    /// Reads from the first offset to the last that the consumer can read.
-    fn read_with(
+    /// As [`each`](Self::each), from the first offset to the last that the consumer can read.
+    fn each_of(
         &self,
         consumer: &BaseConsumer<Quiet>,
         deadline: Instant,
-    ) -> Result<Option<Checkpoint>, Error> {
+        take: &mut Take<'_>,
+    ) -> Result<(), Error> {
         let mut at_beginning = TopicPartitionList::new();
         at_beginning
             .add_partition_offset(&self.topic, PARTITION, Offset::Beginning)
             .and_then(|()| consumer.assign(&at_beginning))
             .map_err(|source| self.failed(source))?;
-        let mut newest = Ok(None);
         loop {
             match consumer.poll(ANSWER.min(deadline.saturating_duration_since(Instant::now()))) {
                 Some(Ok(message)) => {
-                    if message.key() == Some(self.pipeline.as_bytes()) {
-                        newest = self.newer(newest, message.payload(), message.offset());
+                    if let Some(key) = message.key() {
+                        take(key, message.payload(), message.offset());
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return newest,
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) if !is_passing(&error) => return Err(self.failed(error)),
                 Some(Err(_)) | None if Instant::now() < deadline => {}
                 Some(Err(_)) | None => return Err(self.too_slow()),
@@ -120,14 +184,14 @@ impl Checkpoints {
         }
     }
 
-    /// As [`read`](Self::read); none where there is no topic. Blocks.
+    /// The newest checkpoint, as [`read`](Self::read) finds it; none where there is no topic. Blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_if_any(&self) -> Result<Option<Checkpoint>, Error> {
         match self.read() {
             Err(Error::CheckpointRead { source, .. }) if is_missing(&source) => Ok(None),
-            read => read,
+            read => Ok(read?.checkpoint),
         }
     }
 
@@ -142,25 +206,64 @@ impl Checkpoints {
         if end <= first {
             return Ok(None);
         }
-        self.read_with(&consumer, Instant::now() + PATIENCE)
+        let mut newest = Ok(None);
+        self.each_of(&consumer, Instant::now() + PATIENCE, &mut |key, value, offset| {
+            if key == self.pipeline.as_bytes() {
+                newest = self.newer(std::mem::replace(&mut newest, Ok(None)), value, offset);
+            }
+        })?;
+        newest
     }
 
-    /// Takes the checkpoint away, so that a later start begins anew.
+    /// Takes all that the topic has of the pipeline away, so that a later start begins anew.
     ///
     /// # Errors
-    /// When the brokers do not take the tombstone.
+    /// When the topic can't be read, or the brokers do not take the tombstones.
     pub async fn remove(&self) -> Result<(), Error> {
+        let asked = self.clone();
+        let keys = tokio::task::spawn_blocking(move || asked.keys()).await;
+        let keys = keys.unwrap_or_else(|_| Ok(vec![self.pipeline.clone()]))?;
+        let tombstones: Vec<_> = keys.into_iter().map(|key| (key, None)).collect();
+        self.put(&tombstones).await
+    }
+
+    /// Writes records, or tombstones where there is no value, and waits until they are durable. They
+    /// belong to no Kafka transaction: each says the whole of what it is about.
+    ///
+    /// # Errors
+    /// When the brokers do not take one of them.
+    pub async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let mut config = self.config.clone();
-        config.set("enable.idempotence", "true");
+        // Each is waited for.
+        config.set("enable.idempotence", "true").set("linger.ms", "0");
         let producer: FutureProducer = config.create().map_err(creation_error)?;
-        let record: FutureRecord<'_, str, [u8]> =
-            FutureRecord::to(&self.topic).key(self.pipeline.as_str()).partition(PARTITION);
-        let sent = producer.send(record, ANSWER).await;
-        sent.map(drop).map_err(|(source, _)| Error::Undelivered {
+        let undelivered = |source| Error::Undelivered {
             topic: self.topic.to_string(),
             partition: PARTITION,
             source,
-        })
+        };
+        for records in records.chunks(AT_A_TIME) {
+            let mut sent = Vec::with_capacity(records.len());
+            for (key, value) in records {
+                let mut record: FutureRecord<'_, str, [u8]> =
+                    FutureRecord::to(&self.topic).key(key.as_str()).partition(PARTITION);
+                record.payload = value.as_deref();
+                sent.push(producer.send_result(record).map_err(|(source, _)| undelivered(source))?);
+            }
+            for delivery in sent {
+                let delivered = tokio::time::timeout(DELIVERY, delivery).await;
+                let silent = || KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+                let canceled = || KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue);
+                delivered
+                    .map_err(|_| undelivered(silent()))?
+                    .map_err(|_| undelivered(canceled()))?
+                    .map_err(|(source, _)| undelivered(source))?;
+            }
+        }
+        Ok(())
     }
 
     fn consumer(&self, isolation: &str) -> Result<BaseConsumer<Quiet>, Error> {
@@ -220,11 +323,7 @@ impl Checkpoints {
         // A tombstone also ends what could not be read.
         let Some(value) = value else { return Ok(None) };
         let before = before?;
-        let read = Checkpoint::read(value).map_err(|source| Error::CheckpointRecord {
-            topic: self.topic.to_string(),
-            offset,
-            source,
-        })?;
+        let read = Checkpoint::read(value).map_err(|source| self.malformed(offset, source))?;
         Ok(match before {
             Some(before) if !read.is_newer_than(&before) => Some(before),
             _ => Some(read),
@@ -233,6 +332,10 @@ impl Checkpoints {
 
     fn failed(&self, source: KafkaError) -> Error {
         Error::CheckpointRead { topic: self.topic.to_string(), source }
+    }
+
+    fn malformed(&self, offset: i64, source: RecordError) -> Error {
+        Error::CheckpointRecord { topic: self.topic.to_string(), offset, source }
     }
 
     fn too_slow(&self) -> Error {

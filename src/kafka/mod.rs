@@ -20,7 +20,9 @@ mod room;
 mod topics;
 mod transaction;
 
-pub use self::checkpoints::{Checkpoints, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic};
+pub use self::checkpoints::{
+    Checkpoints, Found, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
+};
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
 pub use self::properties::{client_config, compresses, record_limit};

@@ -24,6 +24,7 @@ pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod keys;
+pub mod lineage;
 mod login_notices;
 pub mod partitions;
 pub mod preflight;

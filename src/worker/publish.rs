@@ -210,6 +210,12 @@ impl<L: Lookup> Publisher<L> {
             self.topics.remove(oid);
             return Ok(Placed::LeftOut);
         }
+        if let Some(withheld) = self.lookup.withheld(relation)? {
+            self.topics.remove(&withheld);
+            if withheld == *oid {
+                return Ok(Placed::LeftOut);
+            }
+        }
         let plan = match self.router.topic(*oid, schema, table) {
             Ok(plan) => plan,
             Err(refusal) => {

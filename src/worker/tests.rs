@@ -66,6 +66,10 @@ impl Lookup for Willing {
         Ok(None)
     }
 
+    fn withheld(&mut self, _: &Relation) -> Result<Option<u32>, Error> {
+        Ok(None)
+    }
+
     fn ensure_topic(&mut self, _: &TopicPlan) -> Result<Ensured, Error> {
         Ok(Ensured::Exists { limit: None })
     }
@@ -234,6 +238,10 @@ impl Lookup for Interrupted {
         _: &Row<'_>,
         _: &[usize],
     ) -> Result<Option<Reselected>, Error> {
+        Ok(None)
+    }
+
+    fn withheld(&mut self, _: &Relation) -> Result<Option<u32>, Error> {
         Ok(None)
     }
 

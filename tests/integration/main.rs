@@ -38,6 +38,7 @@ mod partition_trees;
 mod partitions;
 mod reading;
 mod reload;
+mod renames;
 mod scenario;
 mod setup;
 mod slot_guard;

@@ -176,7 +176,8 @@ impl Bridge {
     ) -> Result<Option<(Line, Checkpoint)>, Error> {
         let First { tables, readers, stamp } = first;
         self.enter(State::Snapshot);
-        let parts = || outlet.parts(RowLookup(Arc::clone(&outlet.topics)));
+        let parts =
+            || outlet.parts(RowLookup(Arc::clone(&outlet.topics), Arc::clone(&outlet.guard)));
         let snapshot = FirstSnapshot {
             sink: Arc::clone(&line.producer),
             ledger: Arc::clone(&line.ledger),

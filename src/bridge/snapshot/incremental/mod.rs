@@ -63,6 +63,7 @@ const SHOWN: usize = 100;
 
 /// Takes snapshots beside one session's stream.
 pub(in crate::bridge) struct Coordinator {
+    bridge: Bridge,
     settings: Resolved,
     /// Whether the stream names the publication for inserts.
     second: Arc<Second>,
@@ -93,6 +94,7 @@ impl Coordinator {
     ) -> Self {
         let settings = bridge.settings.clone();
         let mut coordinator = Self {
+            bridge: bridge.clone(),
             source: Source::new(&bridge.conninfo, setup::connect_options(&settings)),
             settings,
             second: Arc::clone(&bridge.second),

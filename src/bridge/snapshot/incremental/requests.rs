@@ -8,7 +8,7 @@ use super::task::{Failure, Task};
 use crate::admin::LeftOutReason;
 use crate::bridge::publishing;
 use crate::checkpoint::{KeyProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
-use crate::config::TableFilter;
+use crate::config::{Resolved, TableFilter};
 use crate::error::Error;
 use crate::postgres;
 use crate::postgres::publication::{self, Names, TableName, forgetful, streamed};
@@ -195,7 +195,8 @@ impl Coordinator {
             Ok(filter) => filter,
             Err(fault) => return Ok(Err(fault.to_string())),
         };
-        let (captured, via_root) = (self.settings.captured.clone(), self.settings.via_root);
+        // Not those that are held back.
+        let Resolved { captured, via_root, .. } = self.bridge.settings_of_published();
         let client = self.source.client().await?;
         let candidates = publication::candidates(client).await?;
         let matching: Vec<TableName> = candidates
@@ -306,8 +307,9 @@ impl Coordinator {
             && !matches!(task.snapshot.progress, TableProgress::Keys(_));
         let client = self.source.client().await?;
         if !is_published {
-            let is_named = self.second.is_named();
-            is_new |= publishing::publish_table(client, &self.settings, is_named, &name).await?;
+            let (is_named, settings) =
+                (self.second.is_named(), self.bridge.settings_of_published());
+            is_new |= publishing::publish_table(client, &settings, is_named, &name).await?;
             is_published = true;
             if is_new {
                 waits_for = Some(next_xid(client).await?);

@@ -1,0 +1,393 @@
+//! Tables are known by their OIDs, so that a table that is renamed keeps what was kept back of it.
+//!
+//! ```text
+//! catalog -- look: at a start, and every discover_interval --+
+//!                                                            v
+//! stream --- a table is described: before its next row --> judged --> held back, or published
+//!                                                            ^
+//! topic of the checkpoints --------- remembered -------------+
+//! ```
+//!
+//! 1. What a look finds is durable before it holds: whatever was kept back once is known after a
+//!    crash.
+//! 2. The stream speaks of then and the catalog of now, and either may be the first to know a new
+//!    name. So both judge: a table that the catalog has under a name that would loosen its rules is
+//!    not in the publication, and one that the stream describes under such a name is left out by the
+//!    bridge, from that description on.
+//! 3. Of a table that was left out changes are missing. That is noted before the first of them is
+//!    passed over, and its rows are read again once it is published.
+//!
+//! The decision itself is pure: `checkpoint::renames`. Names that nothing has are found here, too,
+//! since what is remembered tells a slip of the pen from a table that was dropped or renamed.
+
+mod stream;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_postgres::Client;
+
+pub(super) use self::stream::Guard;
+use super::Bridge;
+use crate::admin::{LeftOut, LeftOutReason};
+use crate::checkpoint::{
+    Held, Identity, Looked, Moment, Place, Present, Remembered, Rules, SnapshotReason, look,
+};
+use crate::config::{Resolved, SnapshotMode, TablePattern, nearest_names, unmatched};
+use crate::error::Error;
+use crate::kafka::{Checkpoints, client_config};
+use crate::lsn::Lsn;
+use crate::postgres::preflight::Shortfall;
+use crate::postgres::publication::TableName;
+use crate::postgres::{self, lineage};
+use crate::snapshot::{Command, Request, SnapshotStatus};
+
+/// What is known of tables, over all sessions.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    place: Place,
+    remembered: BTreeMap<u32, Remembered>,
+    /// By OID.
+    held: BTreeMap<u32, Held>,
+    /// Requests for rows of tables that were left out, by OID.
+    asked: BTreeMap<u32, String>,
+    /// What was said of descriptions of a table, by schema, name and columns: whether it is published
+    /// so. The next one need not be another: after rows that were read, the last of the stream holds
+    /// again.
+    judged: HashMap<u32, HashMap<Vec<String>, bool>>,
+}
+
+/// Shared by the look and the stream.
+pub(super) type Shared = Arc<Mutex<Known>>;
+
+/// What a look has found, before it holds.
+pub(super) struct Findings {
+    place: Place,
+    looked: Looked,
+    /// What was remembered when it was taken.
+    before: BTreeMap<u32, Remembered>,
+    /// What can't be as it is configured.
+    pub(super) shortfalls: Vec<Shortfall>,
+    /// What is worth a line in the log.
+    notes: Vec<(String, String)>,
+}
+
+impl Bridge {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes over what the topic says at the start of a session.
+    pub(super) fn remember(&self, remembered: BTreeMap<u32, Remembered>) {
+        let mut known = self.known();
+        known.remembered = remembered;
+        known.held.clear();
+        known.judged.clear();
+    }
+
+    /// The settings without the tables that are held back.
+    pub(super) fn settings_of_published(&self) -> Resolved {
+        without(&self.settings, &self.known().held)
+    }
+
+    /// Looks what tables are called now.
+    ///
+    /// # Errors
+    /// When the catalog can't be asked.
+    pub(super) async fn look_at_names(
+        &self,
+        client: &Client,
+        through: Lsn,
+    ) -> Result<Findings, postgres::Error> {
+        let settings = &self.settings;
+        let place = lineage::place(client, self.conninfo.database()).await?;
+        let wal_end = postgres::client::wal_end(client).await?;
+        let before = self.known().remembered.clone();
+        let (before, others) = of_place(before, &place);
+        let found = lineage::lineage(client, None).await?;
+        let rules = rules(settings);
+        let has_columns = |oid: u32, of: &_| {
+            rules.hiding(of).has_column_rules()
+                || before.get(&oid).is_some_and(|before| before.hiding.has_column_rules())
+        };
+        let names = found.names;
+        let present = lineage::with_columns(client, found.tables, has_columns).await?;
+        let mut looked = look(&before, &present, &rules, &place, Moment { wal_end, through });
+        looked.forget.extend(others);
+        let (shortfalls, notes) = mistaken(settings, &names, &before, &present);
+        Ok(Findings { place, looked, before, shortfalls, notes })
+    }
+
+    /// Makes what a look has found durable, and lets it hold. Says what is new.
+    ///
+    /// # Errors
+    /// When the brokers do not take it.
+    pub(super) async fn settle_names(&self, findings: Findings) -> Result<(), Error> {
+        let Findings { place, looked, before, .. } = findings;
+        let changed: Vec<Remembered> = {
+            let known = self.known();
+            // Of what was noted meanwhile the next look speaks.
+            let is_as_it_was = |now: &&Remembered| match known.remembered.get(&now.oid) {
+                Some(held) => before.get(&now.oid).is_some_and(|before| before.is_like(held)),
+                None => !before.contains_key(&now.oid),
+            };
+            let behind = |now: &Remembered| {
+                let held = known.remembered.get(&now.oid);
+                now.is_behind || held.is_some_and(|held| held.is_behind)
+            };
+            let changed = looked.remember.iter().filter(is_as_it_was);
+            changed.map(|now| Remembered { is_behind: behind(now), ..now.clone() }).collect()
+        };
+        let mut records: Vec<(String, Option<Vec<u8>>)> = Vec::new();
+        let key = |oid| Remembered::key(&self.settings.name, oid);
+        records.extend(changed.iter().map(|now| (key(now.oid), Some(now.write()))));
+        records.extend(looked.forget.iter().map(|oid| (key(*oid), None)));
+        self.put(&records).await?;
+        {
+            let mut known = self.known();
+            known.place = place;
+            for now in changed {
+                let before = known.remembered.insert(now.oid, now.clone());
+                if !before.is_some_and(|before| before.is_like(&now)) {
+                    known.judged.remove(&now.oid);
+                }
+            }
+            for oid in &looked.forget {
+                known.remembered.remove(oid);
+            }
+            known.held.clone_from(&looked.held);
+        }
+        for (former, name) in &looked.renamed {
+            tracing::info!(former, table = name, "renamed: it is published under its new name");
+        }
+        for identity in &looked.replaced {
+            let table = format!("{}.{}", identity.schema, identity.table);
+            tracing::warn!(
+                table,
+                "it is another table than the one that had this name before (dropped and created \
+                 again, or swapped by renames): its rows are read; what the topic has of rows of \
+                 the former table stays there"
+            );
+        }
+        self.show_held();
+        Ok(())
+    }
+
+    /// Rows of these tables are asked for, for whatever reason.
+    pub(super) fn rows_asked(&self, tables: &[TableName], id: &str) {
+        let mut known = self.known();
+        let is_asked = |of: &&Remembered| {
+            let Identity { schema, table, .. } = &of.identity;
+            tables.iter().any(|asked| (&asked.schema, &asked.name) == (schema, table))
+        };
+        let behind = known.remembered.values().filter(|of| of.is_behind);
+        let oids: Vec<u32> = behind.filter(is_asked).map(|of| of.oid).collect();
+        known.asked.extend(oids.into_iter().map(|oid| (oid, id.to_owned())));
+    }
+
+    /// Asks for the rows of tables that are behind. The stream must be running.
+    ///
+    /// # Errors
+    /// When the brokers do not take it that rows were asked for.
+    pub(super) async fn read_again(&self, released: &Released) -> Result<(), Error> {
+        let noted = self.control.shown();
+        let mut done = Vec::new();
+        let mut names = BTreeSet::new();
+        let request = Request::new(Vec::new(), None, SnapshotReason::Added);
+        {
+            let mut known = self.known();
+            for (oid, identity) in released {
+                let asked = known.asked.get(oid);
+                let is_noted = |of: &SnapshotStatus| asked.is_some_and(|id| of.id == *id);
+                match asked {
+                    Some(_) if noted.iter().any(is_noted) => done.push(*oid),
+                    Some(_) => {}
+                    None => {
+                        known.asked.insert(*oid, request.id.clone());
+                        let root = identity.root.as_ref();
+                        names.insert(root.map_or_else(
+                            || (identity.schema.clone(), identity.table.clone()),
+                            |root| (root.schema.clone(), root.table.clone()),
+                        ));
+                    }
+                }
+            }
+        }
+        if !names.is_empty() && self.settings.snapshot.mode == SnapshotMode::Never {
+            tracing::warn!(
+                tables = list(&names),
+                "rows of these tables are missing in their topics, and snapshot.mode is never: ask \
+                 for a snapshot of them (rowcast snapshot)"
+            );
+            done.extend(released.keys());
+        } else if !names.is_empty() {
+            tracing::info!(tables = list(&names), "their rows are read again");
+            let exactly = |(schema, name): &(String, String)| TablePattern::exact(schema, name);
+            let tables = names.iter().map(exactly).collect();
+            self.control.ask(Command::Take(Request { tables, ..request }));
+        }
+        self.caught_up(&done).await
+    }
+
+    /// Rows of these tables were asked for, and that is durable.
+    async fn caught_up(&self, oids: &[u32]) -> Result<(), Error> {
+        let caught_up: Vec<Remembered> = {
+            let known = self.known();
+            let behind = oids.iter().filter_map(|oid| known.remembered.get(oid));
+            behind.map(|of| Remembered { is_behind: false, ..of.clone() }).collect()
+        };
+        let key = |oid| Remembered::key(&self.settings.name, oid);
+        let records: Vec<_> =
+            caught_up.iter().map(|now| (key(now.oid), Some(now.write()))).collect();
+        self.put(&records).await?;
+        let mut known = self.known();
+        for now in caught_up {
+            known.asked.remove(&now.oid);
+            known.remembered.insert(now.oid, now);
+        }
+        Ok(())
+    }
+
+    async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
+        let checkpoints = Checkpoints::new(&client_config(&self.settings)?, &self.settings);
+        Ok(checkpoints.put(records).await?)
+    }
+
+    /// What is held back, in the log, in the status and as a metric.
+    fn show_held(&self) {
+        let held = self.known().held.clone();
+        for oid in self.left_out.oids(LeftOutReason::Renamed) {
+            if !held.contains_key(&oid) {
+                self.left_out.remove(oid);
+            }
+        }
+        for (oid, held) in held {
+            let error = format!(
+                "left out: {held}; no row of it is published until that is settled, and then its \
+                 rows are read again"
+            );
+            let Held { schema, table, fix, .. } = held;
+            let reason = LeftOutReason::Renamed;
+            self.left_out.put(oid, LeftOut { schema, table, reason, error, fix });
+        }
+    }
+}
+
+/// The tables whose rows are to be read again, by OID.
+pub(super) type Released = BTreeMap<u32, Identity>;
+
+impl Findings {
+    /// What is to be read again once it holds.
+    pub(super) fn released(&self) -> Released {
+        self.looked.released.clone()
+    }
+
+    /// The settings without the tables that are to be held back.
+    pub(super) fn settings_of_published(&self, settings: &Resolved) -> Resolved {
+        without(settings, &self.looked.held)
+    }
+
+    /// Says what is worth a line in the log.
+    pub(super) fn tell(&self) {
+        for (note, fix) in &self.notes {
+            tracing::warn!(fix, "{note}");
+        }
+    }
+}
+
+fn without(settings: &Resolved, held: &BTreeMap<u32, Held>) -> Resolved {
+    let names = held.values().map(|of| (of.schema.as_str(), of.table.as_str()));
+    let captured = settings.captured.clone().without(names);
+    Resolved { captured, ..settings.clone() }
+}
+
+const fn rules(settings: &Resolved) -> Rules<'_> {
+    Rules { captured: &settings.captured, tables: &settings.tables, via_root: settings.via_root }
+}
+
+/// What is remembered of this place, and the OIDs of another: an OID means nothing there.
+fn of_place(
+    remembered: BTreeMap<u32, Remembered>,
+    place: &Place,
+) -> (BTreeMap<u32, Remembered>, Vec<u32>) {
+    let is_known = |of: &Place| {
+        let [a, b] = [&of.system_identifier, &place.system_identifier];
+        of.database == place.database && (a == b || a.is_empty() || b.is_empty())
+    };
+    let (here, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        remembered.into_iter().partition(|(_, of)| is_known(&of.place));
+    (here, others.into_keys().collect())
+}
+
+/// Settings that name what is not there: those that would keep something back, and the others.
+fn mistaken(
+    settings: &Resolved,
+    names: &[(String, String)],
+    before: &BTreeMap<u32, Remembered>,
+    present: &[Present],
+) -> (Vec<Shortfall>, Vec<(String, String)>) {
+    let were = before.values().flat_map(|of| {
+        let own = (of.identity.schema.as_str(), of.identity.table.as_str());
+        let formers = of.formers.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
+        formers.chain([own, of.identity.published(true)])
+    });
+    let are = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
+    let tables: Vec<(&str, &str)> = are.chain(were).collect();
+    let (mut shortfalls, mut notes) = (Vec::new(), Vec::new());
+    for found in unmatched(&settings.captured, &settings.tables, &tables) {
+        match found.hides {
+            true => shortfalls.push(Shortfall { cause: found.cause, fix: found.fix }),
+            false => notes.push((found.cause, found.fix)),
+        }
+    }
+    for table in present {
+        shortfalls.extend(mistaken_columns(settings, table, before.get(&table.oid)));
+    }
+    (shortfalls, notes)
+}
+
+/// Exact names of columns that a table does not have and did not have, where it is named exactly.
+fn mistaken_columns(
+    settings: &Resolved,
+    table: &Present,
+    before: Option<&Remembered>,
+) -> Vec<Shortfall> {
+    let (schema, name) = table.identity.published(settings.via_root);
+    let pattern = settings.tables.pattern(schema, name).filter(|pattern| pattern.is_exact());
+    let Some((pattern, rules)) = pattern.zip(settings.tables.columns(schema, name)) else {
+        return Vec::new();
+    };
+    // A partition has the columns of its root.
+    if table.identity.root.is_some() || !settings.captured.matches(schema, name) {
+        return Vec::new();
+    }
+    let were = before.into_iter().flat_map(|before| before.columns.values());
+    let columns: Vec<String> = table.columns.values().chain(were).cloned().collect();
+    let unknown = rules.unknown_hidden(&columns);
+    unknown
+        .map(|(key, column)| {
+            let meant = match nearest_names(column, table.columns.values().cloned()).as_slice() {
+                [] => "correct the name".to_owned(),
+                names => format!("correct the name: {}", names.join(", or ")),
+            };
+            Shortfall {
+                cause: format!(
+                    "tables.{:?}.{key} names the column {column:?}, which {schema}.{name} does not \
+                     have",
+                    pattern.as_str()
+                ),
+                fix: format!(
+                    "{meant}; if the column is added later, write it as a glob, which may match \
+                     nothing yet: {:?}",
+                    crate::config::later(column)
+                ),
+            }
+        })
+        .collect()
+}
+
+fn list(names: &BTreeSet<(String, String)>) -> String {
+    let names: Vec<String> =
+        names.iter().map(|(schema, name)| format!("{schema}.{name}")).collect();
+    names.join(", ")
+}

@@ -1,0 +1,234 @@
+//! A table as the stream describes it, judged before its next row.
+//!
+//! Asked by whoever publishes, from threads that may wait. The catalog is asked only where the name
+//! alone does not settle it: a table that is called as before, and of whose columns nothing is kept
+//! back, costs one look into a map.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_postgres::Client;
+
+use super::super::lookup::stopped;
+use super::super::{Bridge, setup};
+use super::rules;
+use crate::backoff::Backoff;
+use crate::change::Relation;
+use crate::checkpoint::{Fate, Held, Identity, Remembered, named_in_stream};
+use crate::error::Error;
+use crate::postgres::lineage;
+use crate::worker::Stop;
+
+/// Descriptions of a table of which it is kept what was said of them.
+const JUDGED: usize = 16;
+
+/// Judges tables for the publishers of a session.
+pub(in crate::bridge) struct Guard {
+    bridge: Bridge,
+    runtime: Handle,
+    stop: Arc<Stop>,
+    client: tokio::sync::Mutex<Option<Client>>,
+}
+
+/// What the catalog says of a table now.
+#[derive(Default)]
+struct Now {
+    /// None where it is gone.
+    identity: Option<Identity>,
+    columns: BTreeMap<i16, String>,
+}
+
+/// What is to become of a table that the stream describes.
+enum Judgement {
+    Publish,
+    /// It is published by its name, and is to be remembered so.
+    Note(Box<Remembered>),
+    /// It is not to be published by its name; whether changes of it are missing by that.
+    Leave {
+        is_behind: bool,
+    },
+    /// Its rules would be lost, or those of its partition.
+    Hold {
+        oid: u32,
+        held: Held,
+    },
+}
+
+impl Guard {
+    pub(in crate::bridge) fn new(bridge: &Bridge, stop: &Arc<Stop>) -> Self {
+        Self {
+            bridge: bridge.clone(),
+            runtime: Handle::current(),
+            stop: Arc::clone(stop),
+            client: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The OID of the table of which nothing is to be published from this description on, if any.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When the catalog can't be asked.
+    pub(in crate::bridge) fn withheld(&self, relation: &Relation) -> Result<Option<u32>, Error> {
+        let mut signature = vec![relation.schema.clone(), relation.table.clone()];
+        signature.extend(relation.columns.iter().map(|column| column.name.clone()));
+        if let Some(known) = self.known(relation, &signature) {
+            return Ok((!known).then_some(relation.oid));
+        }
+        self.runtime.block_on(async {
+            tokio::select! {
+                withheld = self.judge(relation, signature) => withheld,
+                // Nobody uses what is said then.
+                () = stopped(&self.stop) => Ok(Some(relation.oid)),
+            }
+        })
+    }
+
+    /// Whether it is published, where that is known or the name alone settles it.
+    fn known(&self, relation: &Relation, signature: &[String]) -> Option<bool> {
+        let Relation { oid, schema, table, .. } = relation;
+        let known = self.bridge.known();
+        if known.held.get(oid).is_some_and(|held| held.by_partition.is_some()) {
+            return Some(false);
+        }
+        if let Some(is_published) = known.judged.get(oid).and_then(|of| of.get(signature)) {
+            return Some(*is_published);
+        }
+        let before = known.remembered.get(oid)?;
+        let Identity { schema: was_in, table: was, root } = &before.identity;
+        let is_same = (was_in, was) == (schema, table) && root.is_none();
+        let is_captured = self.bridge.settings.captured.matches(schema, table);
+        (is_same && is_captured && before.hiding.is_open()).then_some(true)
+    }
+
+    async fn judge(
+        &self,
+        relation: &Relation,
+        signature: Vec<String>,
+    ) -> Result<Option<u32>, Error> {
+        let now = self.now(relation.oid).await?;
+        let before = self.bridge.known().remembered.get(&relation.oid).cloned();
+        let judgement = self.decide(relation, before.as_ref(), &now);
+        let (is_published, withheld) = match judgement {
+            Judgement::Publish => (true, None),
+            Judgement::Note(note) => {
+                self.note(*note).await;
+                (true, None)
+            }
+            Judgement::Leave { is_behind } => {
+                let table = relation.full_name.as_str();
+                tracing::info!(table, "left out: by its name it is not to be published");
+                if let Some(before) = before.filter(|before| is_behind && !before.is_behind) {
+                    self.note(Remembered { is_behind, ..before }).await;
+                }
+                (false, Some(relation.oid))
+            }
+            Judgement::Hold { oid, held } => {
+                self.hold(oid, held).await;
+                (oid != relation.oid, Some(oid))
+            }
+        };
+        let mut known = self.bridge.known();
+        let judged = known.judged.entry(relation.oid).or_default();
+        if judged.len() >= JUDGED {
+            judged.clear();
+        }
+        judged.insert(signature, is_published);
+        drop(known);
+        Ok(withheld)
+    }
+
+    fn decide(&self, relation: &Relation, before: Option<&Remembered>, now: &Now) -> Judgement {
+        let settings = &self.bridge.settings;
+        let rules = rules(settings);
+        let described: Vec<&str> = relation.columns.iter().map(|of| of.name.as_str()).collect();
+        let root = match &now.identity {
+            Some(identity) => identity.root.clone(),
+            None => before.and_then(|before| before.identity.root.clone()),
+        };
+        let (schema, table) = (relation.schema.clone(), relation.table.clone());
+        let whole = Identity { schema, table, root };
+        // Rows of a partition come as its root's. What comes as its own is of a time without a root.
+        let is_part = settings.via_root && whole.root.is_some();
+        let own = if is_part { Identity { root: None, ..whole.clone() } } else { whole.clone() };
+        let judge = |identity: &Identity| {
+            let before = before?;
+            rules.judge(before, identity, &named_in_stream(before, &now.columns, &described))
+        };
+        if is_part {
+            if let (Some(mut held), Some(root)) = (judge(&whole), &whole.root) {
+                held.by_partition = Some(relation.oid);
+                return Judgement::Hold { oid: root.oid, held };
+            }
+            let is_open = rules.fate(&own) == Fate::Captured && judge(&own).is_none();
+            return match is_open {
+                true => Judgement::Publish,
+                false => Judgement::Leave { is_behind: false },
+            };
+        }
+        match rules.fate(&own) {
+            Fate::Captured => {}
+            Fate::Excluded | Fate::Elsewhere => return Judgement::Leave { is_behind: true },
+        }
+        if let Some(held) = judge(&own) {
+            return Judgement::Hold { oid: relation.oid, held };
+        }
+        match before {
+            Some(_) => Judgement::Publish,
+            None => {
+                let place = self.bridge.known().place.clone();
+                let hiding = rules.hiding(&own);
+                let columns = now.columns.clone();
+                let note = Remembered::new(place, relation.oid, own, hiding, columns);
+                Judgement::Note(Box::new(note))
+            }
+        }
+    }
+
+    /// What the catalog says of a table.
+    async fn now(&self, oid: u32) -> Result<Now, Error> {
+        let mut connected = self.client.lock().await;
+        let client = match connected.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => {
+                let options = setup::connect_options(&self.bridge.settings);
+                crate::postgres::client::connect(&self.bridge.conninfo, &options).await?
+            }
+        };
+        let client = connected.insert(client);
+        let found = lineage::lineage(client, Some(&[oid])).await?;
+        let present = lineage::with_columns(client, found.tables, |_, _| true).await?;
+        let now = present
+            .into_iter()
+            .next()
+            .map(|of| Now { identity: Some(of.identity), columns: of.columns });
+        Ok(now.unwrap_or_default())
+    }
+
+    async fn hold(&self, oid: u32, held: Held) {
+        let before = self.bridge.known().remembered.get(&oid).cloned();
+        if let Some(before) = before.filter(|before| !before.is_behind) {
+            self.note(Remembered { is_behind: true, ..before }).await;
+        }
+        self.bridge.known().held.insert(oid, held);
+        self.bridge.show_held();
+    }
+
+    /// Remembers something before the stream goes on; tried until it is durable.
+    async fn note(&self, note: Remembered) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let record = (Remembered::key(&self.bridge.settings.name, note.oid), Some(note.write()));
+        loop {
+            match self.bridge.put(std::slice::from_ref(&record)).await {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::warn!(error = error.told(), "what a table is called is not noted yet");
+                    tokio::time::sleep(backoff.next_wait()).await;
+                }
+            }
+        }
+        self.bridge.known().remembered.insert(note.oid, note);
+    }
+}
