@@ -137,6 +137,17 @@ pub enum Error {
 }
 
 impl Error {
+    /// The error without what the server says, where that can hold values of rows.
+    #[must_use]
+    pub fn without_text(self) -> Self {
+        match self {
+            Self::Postgres(postgres::Error::Server(server)) => {
+                Self::Postgres(postgres::Error::Server(Box::new(server.without_text())))
+            }
+            error => error,
+        }
+    }
+
     /// Who has to act.
     #[must_use]
     pub fn severity(&self) -> Severity {

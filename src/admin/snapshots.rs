@@ -9,7 +9,9 @@
 //! Who may do that may have every row of the published tables sent to Kafka again. So a request that
 //! changes something must come from this host (the endpoint listens on loopback) or bring the token
 //! of `admin.token_file`; where there is a token, it is asked for in any case. A request that a
-//! browser made for another page names its origin, and is refused.
+//! browser made for another page names its origin, and is refused. A condition is SQL that runs with
+//! rowcast's rights, so it is taken with a token alone, from this host too. Requests are bounded in
+//! size and number: 413 and 429.
 //!
 //! What can't be is refused with the cause and the fix, as JSON: `{"error": ..., "fix": ...}`.
 
@@ -29,8 +31,11 @@ use super::guard::brings;
 use super::{Observed, State};
 use crate::checkpoint::SnapshotReason;
 use crate::config::Secret;
+use crate::config::condition::ConditionError;
 use crate::snapshot::progress::Report;
-use crate::snapshot::{Action, Asked, Command, Control, Request, SnapshotState, SnapshotStatus};
+use crate::snapshot::{
+    Action, Asked, Command, Control, Full, Request, SignalError, SnapshotState, SnapshotStatus,
+};
 
 /// Gives the tables that a request stands for, or why it can't be: asks the server.
 pub type Judge = Arc<dyn Fn(Asked) -> Judged + Send + Sync>;
@@ -154,13 +159,16 @@ async fn take(
         let fix = r#"send {"tables": ["schema.table"], "where": "a condition, if any"}"#;
         Refusal::new(400, format!("reading the request: {error}"), fix)
     })?;
-    asked.check().map_err(|error| Refusal::new(400, error.to_string(), ""))?;
+    desk.admit_condition(&asked)?;
+    asked.check().map_err(|error| Refusal::new(code_of(&error), error.to_string(), ""))?;
     flows(&observed)?;
     let tables = (desk.judge)(asked.clone()).await?;
     let request = Request::new(asked.tables, asked.condition, SnapshotReason::Asked);
     let id = request.id.clone();
-    tracing::info!(id, tables = tables.join(", "), "a snapshot is asked for over HTTP");
-    desk.control.ask(Command::Take(request));
+    let named: Vec<&str> = tables.iter().take(NAMED).map(String::as_str).collect();
+    let count = tables.len();
+    desk.control.try_ask(vec![Command::Take(request)]).map_err(full)?;
+    tracing::info!(id, count, tables = named.join(", "), "a snapshot is asked for over HTTP");
     Ok((StatusCode::ACCEPTED, Json(Accepted { id, tables })))
 }
 
@@ -190,9 +198,28 @@ async fn act(
         let error = format!("the snapshot {id:?} is at its end");
         return Err(Refusal::new(409, error, "ask for a new one"));
     }
+    desk.control.try_ask(vec![action.on(id.clone())]).map_err(full)?;
     tracing::info!(id, action = ?action, "asked for over HTTP");
-    desk.control.ask(action.on(id.clone()));
     Ok((StatusCode::ACCEPTED, Json(Accepted { id, tables: Vec::new() })))
+}
+
+/// Tables that are named in a log line.
+const NAMED: usize = 5;
+
+fn full(full: Full) -> Refusal {
+    Refusal::new(429, full.to_string(), "ask again when GET /snapshots shows fewer that wait")
+}
+
+/// What is beyond its bounds is too large; all else is wrong.
+const fn code_of(error: &SignalError) -> u16 {
+    match error {
+        SignalError::TooManyTables { .. }
+        | SignalError::TooManyGlobs { .. }
+        | SignalError::LongName { .. }
+        | SignalError::Condition(ConditionError::TooLong { .. }) => 413,
+        SignalError::Condition(_) => 422,
+        _ => 400,
+    }
 }
 
 /// A request that no session can take up would be forgotten with the process.
@@ -208,6 +235,17 @@ fn flows(observed: &Observed) -> Result<(), Refusal> {
 }
 
 impl Desk {
+    /// Whether whoever asks may have SQL run: not every user of this host.
+    fn admit_condition(&self, asked: &Asked) -> Result<(), Refusal> {
+        if asked.condition.is_some() && self.token.is_none() {
+            let error = "a condition is SQL that runs with rowcast's rights, so it needs a token, \
+                         on a loopback address too";
+            let fix = "set admin.token_file, and send Authorization: Bearer with the token in it";
+            return Err(Refusal::new(403, error, fix));
+        }
+        Ok(())
+    }
+
     /// Whether whoever asks may change something.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if headers.contains_key(header::ORIGIN) {

@@ -1,8 +1,7 @@
 //! Whether a snapshot that somebody asks for can be: told at once, instead of in a log later.
 //!
 //! The server is asked which published tables the names stand for, and whether it takes the
-//! condition for each. A condition is prepared as part of one statement, so that it can be nothing
-//! but a condition: the server refuses a second statement there.
+//! condition for each.
 
 use std::sync::Arc;
 
@@ -11,11 +10,11 @@ use tokio_postgres::Client;
 use super::Bridge;
 use super::setup::connect_options;
 use crate::admin::{Desk, Refusal};
-use crate::config::{Resolved, TablePattern};
+use crate::config::Resolved;
 use crate::error;
 use crate::postgres::publication::{self, Names, TableName};
 use crate::postgres::{self, ConnInfo};
-use crate::snapshot::Asked;
+use crate::snapshot::{Asked, plan};
 
 /// Tables that are named where none matches.
 const NAMED: usize = 5;
@@ -44,24 +43,16 @@ async fn judge(
     info: &ConnInfo,
     asked: &Asked,
 ) -> Result<Vec<String>, Refusal> {
-    let unavailable = |error: postgres::Error| {
-        let error = format!("asking the database: {}", error::told(&error));
-        Refusal::new(503, error, "ask again when it answers")
-    };
     let client =
         postgres::client::connect(info, &connect_options(settings)).await.map_err(unavailable)?;
     let published = published(&client, settings).await.map_err(unavailable)?;
-    let mut tables: Vec<&TableName> = Vec::new();
-    for name in &asked.tables {
-        let pattern =
-            TablePattern::parse(name).map_err(|fault| Refusal::new(400, fault.to_string(), ""))?;
-        let matching = published.iter().filter(|of| pattern.matches(&of.schema, &of.name));
-        let before = tables.len();
-        tables.extend(matching);
-        if tables.len() == before {
-            return Err(none(name, &published, settings));
-        }
+    let names = asked.check().map_err(|error| Refusal::new(400, error.to_string(), ""))?;
+    let all = published.iter().map(|of| (of.schema.as_str(), of.name.as_str()));
+    if let Some(name) = names.unmatched(all) {
+        return Err(none(name, &published, settings));
     }
+    let mut tables: Vec<&TableName> =
+        published.iter().filter(|of| names.matches(&of.schema, &of.name)).collect();
     tables.sort_unstable();
     tables.dedup();
     if let Some(condition) = &asked.condition {
@@ -108,16 +99,13 @@ fn none(name: &str, published: &[TableName], settings: &Resolved) -> Refusal {
 }
 
 async fn takes(client: &Client, table: &TableName, condition: &str) -> Result<(), Refusal> {
-    // On a line of its own a comment can't hide the bracket.
-    let probe = format!("SELECT FROM {} WHERE (\n{condition}\n)", table.sql());
-    match client.prepare(&probe).await {
-        Ok(_) => Ok(()),
-        Err(refused) => {
-            let reason = refused
-                .as_db_error()
-                .map_or_else(|| refused.to_string(), |error| error.message().to_owned());
-            let error = format!("the server does not take the condition for {table}: {reason}");
-            Err(Refusal::new(422, error, "write it as it would stand behind WHERE"))
-        }
-    }
+    let refused = plan::refusal(client, table, condition).await.map_err(unavailable)?;
+    let Some(refused) = refused else { return Ok(()) };
+    let error = format!("the server does not take the condition for {table}: {}", refused.text);
+    Err(Refusal::new(422, error, "write it as it would stand behind WHERE"))
+}
+
+fn unavailable(error: postgres::Error) -> Refusal {
+    let error = format!("asking the database: {}", error::told(&error));
+    Refusal::new(503, error, "ask again when it answers")
 }

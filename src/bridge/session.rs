@@ -43,7 +43,7 @@ use crate::postgres::{
     chunk_channel, spawn_reader,
 };
 use crate::route::Router;
-use crate::snapshot::{Command, Exchange, Request};
+use crate::snapshot::{Command, Exchange, Request, Signals};
 use crate::worker::snapshot::Parts;
 use crate::worker::{self, Checkpointing, Ended, Mode, Oversize, Policy, Stop, Worker};
 
@@ -155,7 +155,15 @@ impl Bridge {
         );
         let (exchange, outcomes) = Exchange::new(self.settings.slot.clone());
         let exchange = Arc::new(exchange);
-        let worker = worker.with_snapshots(Arc::clone(&exchange), Arc::clone(&self.control));
+        let worker = worker.with_snapshots(
+            Arc::clone(&exchange),
+            Arc::clone(&self.control),
+            Signals {
+                token: self.settings.signal_token.clone(),
+                conditions: self.settings.signal_conditions,
+                pipeline: self.settings.name.clone(),
+            },
+        );
         let worker = spawn_worker(worker, received)?;
         let (heard, confirmed) = ((exchange, outcomes), line.ledger.subscribe());
         let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);

@@ -86,6 +86,13 @@ impl SnapshotRequest {
         let request = Self::new(vec![table], None, SnapshotReason::Added);
         Self { partition: Some(partition), ..request }
     }
+
+    /// About how many bytes it has in a checkpoint.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let names: usize = self.tables.iter().map(|name| name.len() + 3).sum();
+        names + self.id.len() + self.condition.as_ref().map_or(0, String::len) + 64
+    }
 }
 
 /// The snapshot of one table.
@@ -114,6 +121,13 @@ pub struct TableSnapshot {
 }
 
 impl TableSnapshot {
+    /// About how many bytes it has in a checkpoint, before anything of it is published.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let condition = self.condition.as_ref().map_or(0, String::len);
+        self.id.len() + self.schema.len() + self.table.len() + condition + 128
+    }
+
     /// Whether the table has no key and came to those that are published, and the snapshot is yet to
     /// be taken by which its rows are read: until then none of its changes is published.
     #[must_use]

@@ -107,6 +107,9 @@ pub enum Fault {
     /// Set, but to nothing.
     #[error("is set but empty; leave it out to get the default")]
     Empty,
+    /// A text that is no SQL condition.
+    #[error("{0}")]
+    Condition(super::condition::ConditionError),
     /// A list that must have an entry.
     #[error("the list is empty; name at least one {item}, or leave the key out")]
     EmptyList {

@@ -10,6 +10,7 @@
 pub mod admin;
 mod check;
 pub mod columns;
+pub mod condition;
 pub mod delivery;
 mod environment;
 pub mod errors;

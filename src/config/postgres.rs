@@ -62,6 +62,16 @@ pub struct Postgres {
     /// go on without them; `snapshot`: say which, and read all rows again. Of rows that were deleted
     /// in the gap, `snapshot` publishes no delete. `rowcast run --accept-gap` accepts it once.
     pub on_gap: OnGap,
+    /// A file whose first line is a token. A logical message with the prefix `rowcast.signal` asks for a
+    /// snapshot, or pauses, resumes or stops one, only where it brings the token. Without one no
+    /// message does: whoever may connect can write one, and it does not say who did.
+    pub signal_token_file: Option<PathBuf>,
+    /// Whether a signal may have a condition, which is SQL that runs with the rights of the role, or
+    /// of `snapshot_role`.
+    pub signal_conditions: bool,
+    /// A role to read tables as where somebody asks for a snapshot with a condition. It needs SELECT on
+    /// the tables and USAGE of their schemas, and rowcast's own role must be a member of it.
+    pub snapshot_role: Option<String>,
     /// Longest time between two status updates to the server. Must stay well below the server's
     /// `wal_sender_timeout` (a minute by default).
     #[serde(with = "humantime_serde")]
@@ -89,6 +99,9 @@ impl Default for Postgres {
             failover: false,
             slot_wal_limit: None,
             on_gap: OnGap::Stop,
+            signal_token_file: None,
+            signal_conditions: false,
+            snapshot_role: None,
             // A sixth of wal_sender_timeout's default of 60 s: five may be lost before the server
             // gives up.
             status_interval: Duration::from_secs(10),

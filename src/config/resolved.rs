@@ -54,6 +54,12 @@ pub struct Resolved {
     pub slot_wal_limit: Option<Size>,
     /// What to do when changes are missing.
     pub on_gap: OnGap,
+    /// What a signal in the stream must bring; without one there are none.
+    pub signal_token: Option<Secret>,
+    /// Whether a signal may have a condition.
+    pub signal_conditions: bool,
+    /// The role that reads tables where somebody asks for some of their rows.
+    pub snapshot_role: Option<String>,
     /// Longest time between two status updates.
     pub status_interval: Duration,
     /// Longest wait for a connection to one host.
@@ -187,6 +193,10 @@ impl Config {
         let admin_token = admin_token
             .map(|file| read_secret("admin.token_file", file, false, &mut warnings))
             .transpose()?;
+        let signal_token = self.postgres.signal_token_file.as_deref();
+        let signal_token = signal_token
+            .map(|file| read_secret("postgres.signal_token_file", file, false, &mut warnings))
+            .transpose()?;
         let tables = TableSettings::parse(&self.tables)?;
         if let (Some(key), None) = (tables.hash_key(), &salt) {
             return Err(ResolveError::NoSalt { key });
@@ -217,6 +227,9 @@ impl Config {
             failover: self.postgres.failover,
             slot_wal_limit: self.postgres.slot_wal_limit,
             on_gap: self.postgres.on_gap,
+            signal_token,
+            signal_conditions: self.postgres.signal_conditions,
+            snapshot_role: self.postgres.snapshot_role.clone(),
             status_interval: self.postgres.status_interval,
             connect_timeout: self.postgres.connect_timeout,
             brokers,

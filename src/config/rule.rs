@@ -6,6 +6,7 @@
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::condition;
 use super::fault::Fault;
 use super::keys::{Rule, nearest};
 
@@ -26,7 +27,8 @@ pub(super) fn check(rule: Rule, text: &str) -> Result<(), Fault> {
         return Err(Fault::ControlCharacter);
     }
     match rule {
-        Rule::Name | Rule::Condition => Ok(()),
+        Rule::Name => Ok(()),
+        Rule::Condition => condition::check(text).map_err(Fault::Condition),
         Rule::Brokers => brokers(text),
         Rule::Slot => slot(text),
         Rule::Publication => identifier(text),

@@ -22,7 +22,7 @@ pub(crate) const PATH: &str = "pg_catalog, pg_temp";
 /// Sets the path of a connection that was just made, once the role's own is kept.
 pub(crate) const BEGIN: &str = "SELECT pg_catalog.set_config('rowcast.search_path', \
      pg_catalog.current_setting('search_path'), false); \
-     SET search_path = pg_catalog, pg_temp";
+     SET search_path = pg_catalog, pg_temp; SET standard_conforming_strings = on";
 
 /// The role's own path, until the end of the transaction.
 pub(crate) const OWN: &str = "SELECT pg_catalog.set_config('search_path', \

@@ -45,6 +45,21 @@ impl ServerError {
         error
     }
 
+    /// The error without the server's words, which can hold values of rows: what SQL of a user's makes
+    /// of them. They are logged at level debug.
+    #[must_use]
+    pub fn without_text(&self) -> Self {
+        tracing::debug!(error = %self, "what the server says of a condition");
+        let message = "the server refuses to read rows under the condition; what it says can hold \
+                       values, so it is only in its own log, and in this one at level debug";
+        Self {
+            severity: self.severity.clone(),
+            sqlstate: self.sqlstate.clone(),
+            message: message.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Whether this is the warning that a publication does not exist where the stream stands.
     ///
     /// `LoadPublications` in `src/backend/replication/pgoutput/pgoutput.c`; it has no other.

@@ -20,6 +20,19 @@ pub struct Control {
     asked: Notify,
 }
 
+/// The most commands that wait at a time.
+const MAX_WAITING: usize = 100;
+/// The most bytes of requests that wait at a time, so that they fit into a checkpoint.
+const MAX_WAITING_BYTES: usize = 128 * 1024;
+
+/// Too many requests wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{waiting} requests wait to be taken up, which is the most at a time")]
+pub struct Full {
+    /// How many wait.
+    pub waiting: usize,
+}
+
 #[derive(Debug, Default)]
 struct State {
     asked: VecDeque<Command>,
@@ -161,6 +174,41 @@ impl Control {
         state.asked.push_back(command);
         drop(state);
         self.asked.notify_one();
+    }
+
+    /// As [`ask`](Self::ask), for what somebody else asks: bounded in number and size.
+    ///
+    /// # Errors
+    /// When too many wait already; then none of these is left.
+    pub fn try_ask(&self, commands: Vec<Command>) -> Result<(), Full> {
+        let state = self.lock();
+        let requests = |command: &Command| match command {
+            Command::Take(request) => request.bytes(),
+            Command::Pause { id } | Command::Resume { id } | Command::Stop { id } => id.len(),
+            Command::Admit { .. } | Command::Attached { .. } => 0,
+        };
+        let waiting = state.asked.len().max(state.pending.len());
+        let bytes: usize = state.asked.iter().chain(&commands).map(requests).sum();
+        drop(state);
+        // One request alone may be as large as a request may be.
+        if waiting > 0 && (waiting + commands.len() > MAX_WAITING || bytes > MAX_WAITING_BYTES) {
+            return Err(Full { waiting });
+        }
+        commands.into_iter().for_each(|command| self.ask(command));
+        Ok(())
+    }
+
+    /// The requests that wait in front, which can be taken up together; those that it is not to be
+    /// are left. Call it with what [`next`](Self::next) gave.
+    pub fn more(&self, first: Request) -> Vec<Request> {
+        let mut requests = vec![first];
+        let mut state = self.lock();
+        while let Some(Command::Take(_)) = state.asked.front() {
+            if let Some(Command::Take(request)) = state.asked.pop_front() {
+                requests.push(request);
+            }
+        }
+        requests
     }
 
     /// The next command; waits for one. Cancelling the wait loses nothing.

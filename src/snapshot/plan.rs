@@ -30,6 +30,7 @@ use tokio_postgres::Client;
 
 use super::pages::{END, PAGE_BYTES, PageRange, RANGE_BYTES};
 use super::relation::Description;
+use crate::config::condition;
 use crate::config::{TableFilter, TableSettings};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::TableName;
@@ -351,7 +352,7 @@ async fn condition(
     let Some(condition) = settings.and_then(|table| table.snapshot_where.as_deref()) else {
         return Ok(None);
     };
-    let Some(reason) = refusal(client, name, condition).await? else {
+    let Some(Refused { text: reason, .. }) = refusal(client, name, condition).await? else {
         return Ok(Some(condition.to_owned()));
     };
     let pattern = scope.settings.pattern(&name.schema, &name.name);
@@ -364,6 +365,26 @@ async fn condition(
     Ok(None)
 }
 
+/// Why the server does not take a condition.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The code of the reason; none where it is not the server's.
+    pub sqlstate: Option<String>,
+    /// The reason, for whoever wrote the condition.
+    pub text: String,
+}
+
+impl Refused {
+    /// The reason without the server's words, for everybody.
+    #[must_use]
+    pub fn without_text(&self) -> String {
+        match &self.sqlstate {
+            Some(code) => format!("the server does not take the condition (SQLSTATE {code})"),
+            None => self.text.clone(),
+        }
+    }
+}
+
 /// Why the server does not take a condition on a table; none if it does. Nothing is run.
 ///
 /// # Errors
@@ -372,7 +393,10 @@ pub async fn refusal(
     client: &Client,
     table: &TableName,
     condition: &str,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<Refused>, Error> {
+    if let Err(error) = condition::check(condition) {
+        return Ok(Some(Refused { sqlstate: None, text: error.to_string() }));
+    }
     // The line break ends a comment that the condition may end with.
     let sql = format!("SELECT FROM {} WHERE ({condition}\n)", table.sql());
     let failed = |source| Error::Sql { doing: "ask what a condition means", source };
@@ -380,13 +404,14 @@ pub async fn refusal(
     client.batch_execute(&begin).await.map_err(failed)?;
     let prepared = client.prepare(&sql).await;
     client.batch_execute("ROLLBACK").await.map_err(failed)?;
-    match prepared {
-        Ok(statement) if statement.params().is_empty() => Ok(None),
-        Ok(_) => Ok(Some("it has parameters, and nobody gives them values".to_owned())),
-        Err(source) => match source.as_db_error() {
-            Some(refusal) => Ok(Some(refusal.message().to_owned())),
-            None => Err(failed(source)),
-        },
+    let Err(source) = prepared else { return Ok(None) };
+    match source.as_db_error() {
+        Some(refusal) => {
+            tracing::debug!(%table, reason = refusal.message(), "a condition is not taken");
+            let sqlstate = Some(refusal.code().code().to_owned());
+            Ok(Some(Refused { sqlstate, text: refusal.message().to_owned() }))
+        }
+        None => Err(failed(source)),
     }
 }
 

@@ -10,15 +10,27 @@
 //! `resume-snapshot`, `stop-snapshot`. What they have and this has not is refused in words, never
 //! left out.
 //!
+//! Anybody in the database can write a logical message, and a message does not say who did. So one in
+//! the stream counts only where the configuration says who may ask ([`Signals`](super::Signals)): it must bring a
+//! token, and of one that does not nothing is read but that. Everything is bounded in size and number
+//! before anything is made of it.
+//!
 //! Not here: whether there is such a table, and whether the server takes the condition.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use super::control::{Action, Command, Control, Request};
+use super::control::{Action, Command, Control, Full, Request};
+use super::names::{MAX_GLOBS, MAX_NAME_BYTES, MAX_NAMES, TableNames};
 use crate::checkpoint::SnapshotReason;
-use crate::config::{Fault, TablePattern};
+use crate::config::Fault;
+use crate::config::condition::{self, ConditionError};
+
+/// The longest signal, and the longest body of a request over HTTP.
+pub const MAX_BYTES: usize = 64 * 1024;
+/// The longest ID of a request.
+pub const MAX_ID_BYTES: usize = 128;
 
 /// What is wrong with a request.
 #[derive(Debug, Error)]
@@ -49,9 +61,39 @@ pub enum SignalError {
         /// The expression.
         pattern: String,
     },
-    /// The condition is empty.
-    #[error("the condition is empty; leave it out to read all rows")]
-    EmptyCondition,
+    /// Too many tables are named.
+    #[error("{count} tables are named, and {MAX_NAMES} are the most; use a glob such as public.*")]
+    TooManyTables {
+        /// How many.
+        count: usize,
+    },
+    /// Too many globs.
+    #[error("{count} globs are named, and {MAX_GLOBS} are the most")]
+    TooManyGlobs {
+        /// How many.
+        count: usize,
+    },
+    /// A name is too long.
+    #[error("a table's name has {bytes} bytes, and {MAX_NAME_BYTES} are the most")]
+    LongName {
+        /// Its length.
+        bytes: usize,
+    },
+    /// An ID is too long.
+    #[error("the ID has {bytes} bytes, and {MAX_ID_BYTES} are the most")]
+    LongId {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The condition is none.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+    /// Conditions are not taken from signals.
+    #[error(
+        "it has a condition, and conditions of signals are SQL that runs with rowcast's rights; set \
+         postgres.signal_conditions = true to take them"
+    )]
+    ConditionsOff,
     /// A condition is for a table that is not asked for.
     #[error("additional-conditions name {table:?}, which data-collections do not")]
     ConditionAlone {
@@ -92,6 +134,10 @@ struct Take {
     _kind: String,
     #[serde(default)]
     id: Option<String>,
+    #[serde(default, rename = "token")]
+    _token: Option<String>,
+    #[serde(default, rename = "pipeline")]
+    _pipeline: Option<String>,
     #[serde(default)]
     tables: Vec<String>,
     #[serde(default, rename = "where")]
@@ -130,18 +176,13 @@ impl Asked {
     /// Checks what can be checked without the server.
     ///
     /// # Errors
-    /// When no table is named, a name is no pattern, or the condition is empty.
-    pub fn check(&self) -> Result<(), SignalError> {
-        if self.tables.is_empty() {
-            return Err(SignalError::NoTable);
+    /// When no table is named, a name is no pattern, the condition is none, or anything is beyond
+    /// its bounds.
+    pub fn check(&self) -> Result<TableNames, SignalError> {
+        if let Some(condition) = &self.condition {
+            condition::check(condition)?;
         }
-        for table in &self.tables {
-            TablePattern::parse(table)?;
-        }
-        match &self.condition {
-            Some(condition) if condition.trim().is_empty() => Err(SignalError::EmptyCondition),
-            _ => Ok(()),
-        }
+        TableNames::parse(&self.tables)
     }
 }
 
@@ -153,6 +194,9 @@ impl Signal {
     pub fn read(content: &[u8], name: &str) -> Result<Self, SignalError> {
         let Typed { kind, id, data } = serde_json::from_slice(content)?;
         let id = id.filter(|id| !id.trim().is_empty());
+        if let Some(long) = id.as_ref().filter(|id| id.len() > MAX_ID_BYTES) {
+            return Err(SignalError::LongId { bytes: long.len() });
+        }
         let change = |action, id| Ok(Self::Change { action, id });
         match kind.as_str() {
             "snapshot" => {
@@ -173,19 +217,22 @@ impl Signal {
             "pause-snapshot" => change(Action::Pause, None),
             "resume-snapshot" => change(Action::Resume, None),
             "stop-snapshot" => change(Action::Stop, None),
-            _ => Err(SignalError::Type { found: kind }),
+            _ => Err(SignalError::Type { found: kind.chars().take(MAX_ID_BYTES).collect() }),
         }
     }
 }
 
 impl Control {
     /// Leaves what a signal asks for. Without an ID it is for every snapshot that is not at its end.
-    pub fn obey(&self, signal: Signal) {
+    ///
+    /// # Errors
+    /// When too many wait already; then none of it is left.
+    pub fn obey(&self, signal: Signal) -> Result<(), Full> {
         match signal {
             Signal::Take(requests) => {
-                requests.into_iter().for_each(|request| self.ask(Command::Take(request)));
+                self.try_ask(requests.into_iter().map(Command::Take).collect())?;
             }
-            Signal::Change { action, id: Some(id) } => self.ask(action.on(id)),
+            Signal::Change { action, id: Some(id) } => self.try_ask(vec![action.on(id)])?,
             Signal::Change { action, id: None } => {
                 let mut ids: Vec<String> = Vec::new();
                 for status in self.shown().into_iter().filter(|status| !status.state.is_end()) {
@@ -193,9 +240,10 @@ impl Control {
                         ids.push(status.id);
                     }
                 }
-                ids.into_iter().for_each(|id| self.ask(action.on(id)));
+                self.try_ask(ids.into_iter().map(|id| action.on(id)).collect())?;
             }
         }
+        Ok(())
     }
 }
 
@@ -207,6 +255,10 @@ fn request(id: String, asked: Asked) -> Request {
 /// The requests of an `execute-snapshot`: tables with the same condition are one.
 fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
     let Debezium { data_collections, additional_conditions, additional_condition } = data;
+    let count = data_collections.len().max(additional_conditions.len());
+    if count > MAX_NAMES {
+        return Err(SignalError::TooManyTables { count });
+    }
     if let Some(pattern) = data_collections.iter().find(|name| is_regex(name)) {
         return Err(SignalError::Regex { pattern: pattern.clone() });
     }
@@ -228,7 +280,9 @@ fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
     if asked.is_empty() {
         return Err(SignalError::NoTable);
     }
-    asked.iter().try_for_each(Asked::check)?;
+    for asked in &asked {
+        asked.check()?;
+    }
     let several = asked.len() > 1;
     let named = |(n, asked): (usize, Asked)| {
         let id = if several { format!("{id}-{}", n + 1) } else { id.to_owned() };
@@ -344,12 +398,12 @@ mod tests {
             id: id.to_owned(),
             ..Request::new(vec!["a.b".to_owned(), "a.c".to_owned()], None, SnapshotReason::Asked)
         };
-        control.obey(Signal::Take(vec![request("1"), request("2")]));
+        control.obey(Signal::Take(vec![request("1"), request("2")])).unwrap();
         let done = |status| SnapshotStatus { state: SnapshotState::Done, ..status };
         let shown = control.shown();
         control.show(shown.into_iter().map(|s| if s.id == "1" { done(s) } else { s }).collect());
-        control.obey(Signal::Change { action: Action::Pause, id: None });
-        control.obey(Signal::Change { action: Action::Stop, id: Some("1".to_owned()) });
+        control.obey(Signal::Change { action: Action::Pause, id: None }).unwrap();
+        control.obey(Signal::Change { action: Action::Stop, id: Some("1".to_owned()) }).unwrap();
         assert_eq!(control.next().await, Command::Take(request("1")));
         assert_eq!(control.next().await, Command::Take(request("2")));
         assert_eq!(control.next().await, Command::Pause { id: "2".to_owned() });

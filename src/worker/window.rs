@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::left_out::LeftOut;
 use super::out::Out;
@@ -21,13 +22,20 @@ use crate::lsn::Lsn;
 use crate::snapshot::exchange::{Edit, Exchange, Order, Outcome};
 use crate::snapshot::watermark::{OWN_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX};
 use crate::snapshot::{
-    Chunk, Closed, Control, RecentXids, RowReader, Signal, Spoiled, Window, window,
+    Admitted, Chunk, Closed, Control, RecentXids, RowReader, Signal, Signals, Spoiled, Window,
+    window,
 };
+
+/// Shortest time between two log lines about signals that do not count.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The windows that are open, and what is needed to close them.
 pub(super) struct Windows {
     exchange: Arc<Exchange>,
     control: Arc<Control>,
+    signals: Signals,
+    /// When it was last said that a signal does not count.
+    told: Option<Instant>,
     /// By the OIDs of their tables.
     open: HashMap<u32, Window>,
     pub(super) recent: RecentXids,
@@ -115,12 +123,19 @@ impl Heard {
 
 impl Windows {
     /// `stands` is what the checkpoint says at the start.
-    pub(super) fn new(exchange: Arc<Exchange>, control: Arc<Control>, stands: Snapshots) -> Self {
+    pub(super) fn new(
+        exchange: Arc<Exchange>,
+        control: Arc<Control>,
+        signals: Signals,
+        stands: Snapshots,
+    ) -> Self {
         let mut left_out = LeftOut::default();
         left_out.follow(&stands);
         Self {
             exchange,
             control,
+            signals,
+            told: None,
             open: HashMap::new(),
             recent: RecentXids::default(),
             stands,
@@ -177,20 +192,53 @@ impl Windows {
     /// A user asks for something in the stream. A request is noted with the end of the transaction,
     /// so that it can't be lost before its tables are.
     fn signal(&mut self, position: Position, content: &[u8]) {
+        let admitted = self.signals.admit(content);
+        if admitted != Admitted::Yes {
+            return self.tell_refused(admitted);
+        }
         let name = format!("{}-{}", position.commit_lsn, position.ordinal).replace('/', "-");
-        let signal = match Signal::read(content, &name) {
+        let signal = match self.signals.read(content, &name) {
             Ok(signal) => signal,
             Err(error) => {
                 tracing::error!(%error, prefix = SIGNAL_PREFIX, "a signal that says nothing");
                 return;
             }
         };
-        if let Signal::Take(requests) = &signal {
-            let edits = requests.iter().cloned().map(Edit::Ask).collect();
+        let requests = match &signal {
+            Signal::Take(requests) => requests.clone(),
+            Signal::Change { .. } => Vec::new(),
+        };
+        if let Err(full) = self.control.obey(signal) {
+            tracing::error!(error = %full, prefix = SIGNAL_PREFIX, "a signal is refused");
+            return;
+        }
+        if !requests.is_empty() {
+            let edits = requests.into_iter().map(Edit::Ask).collect();
             let result = Ok(Closed::default());
             self.carried_out.push(CarriedOut { number: None, edits, result });
         }
-        self.control.obey(signal);
+    }
+
+    /// A message that does not count: said now and then, for anybody can write any number of them.
+    /// Nothing of it is repeated.
+    fn tell_refused(&mut self, admitted: Admitted) {
+        let (reason, fix) = match admitted {
+            Admitted::Yes | Admitted::Another => return,
+            Admitted::Off => (
+                "messages are no signals here",
+                "set postgres.signal_token_file, and send the token; or ask over HTTP",
+            ),
+            Admitted::Stranger => (
+                "it does not bring the token of postgres.signal_token_file",
+                "send {\"type\": ..., \"token\": \"...\"}",
+            ),
+            Admitted::TooLong => ("it is too long", "name fewer tables, or use a glob"),
+        };
+        if self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        tracing::warn!(reason, fix, prefix = SIGNAL_PREFIX, "a signal does not count");
     }
 
     /// Nothing of a table is published from here on. Whoever goes on from a checkpoint of this
@@ -230,10 +278,15 @@ impl Windows {
 impl<S: Sink, L: Lookup> Worker<S, L> {
     /// Takes snapshots beside the stream, as they are ordered here.
     #[must_use]
-    pub fn with_snapshots(mut self, exchange: Arc<Exchange>, control: Arc<Control>) -> Self {
+    pub fn with_snapshots(
+        mut self,
+        exchange: Arc<Exchange>,
+        control: Arc<Control>,
+        signals: Signals,
+    ) -> Self {
         let stands = self.out.checkpoints.told.start.snapshots.as_ref().clone();
         self.publisher.go_on_without(stands.left_out.iter().map(|table| table.oid));
-        self.windows = Some(Windows::new(exchange, control, stands));
+        self.windows = Some(Windows::new(exchange, control, signals, stands));
         self
     }
 

@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::bridge::Bridge;
+use crate::support::bridge::{Bridge, TRUSTING, signal};
 use crate::support::kafka::{KafkaNode, kafka_or_skip, private_kafka_or_skip};
 use crate::support::postgres::TestDatabase;
 use crate::support::usage::usage;
@@ -215,11 +215,11 @@ async fn snapshots_of_wide_rows_take_no_more_than_the_bound_while_the_broker_tak
     let client = database.client().await;
     client.batch_execute(WIDE).await.expect("fill the table");
     let name = unique("beside");
-    let never = config("mode = \"never\"");
+    let never = TRUSTING.to_owned() + &config("mode = \"never\"");
     let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &never, PATIENCE);
-    let ask = "SELECT pg_logical_emit_message(true, 'rowcast.signal',
-                   '{\"type\": \"snapshot\", \"tables\": [\"public.rides\"]}')";
-    client.query(ask, &[]).await.expect("ask for a snapshot");
+    let ask = signal(&serde_json::json!({"type": "snapshot", "tables": ["public.rides"]}));
+    let ask = format!("SELECT pg_logical_emit_message(true, 'rowcast.signal', '{ask}')");
+    client.query(&ask, &[]).await.expect("ask for a snapshot");
     eventually(PATIENCE, "rows to be read", async || {
         metric(&bridge, "rowcast_snapshot_rows_total").filter(|&read| read > 0)
     })

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use serde_json::{Value, json};
 
 use crate::scenario::{Event, Scenario};
+use crate::support::bridge::{TOKEN, signal};
 use crate::support::postgres::{for_each_postgres, for_every_postgres};
 use crate::support::{PATIENCE, eventually};
 
@@ -93,9 +94,15 @@ async fn messages_stop_the_stream_where_that_is_asked_for_and_are_left_out_where
         }
 
         // Fixed as it says. What is rowcast's own is still heard.
-        scenario.configure("[postgres]\nskipped_operations = [\"truncate\", \"message\"]\n[errors]\non_oversize = \"fail\"\n");
+        let token = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(token.path(), TOKEN).expect("write the token");
+        scenario.configure(&format!(
+            "[postgres]\nskipped_operations = [\"truncate\", \"message\"]\n\
+             signal_token_file = \"{}\"\n[errors]\non_oversize = \"fail\"\n",
+            token.path().display()
+        ));
         scenario.run();
-        let signal = json!({"type": "snapshot", "tables": ["public.t"]});
+        let signal = signal(&json!({"type": "snapshot", "tables": ["public.t"]}));
         scenario
             .sql(&format!(
                 "SELECT pg_logical_emit_message(true, 'small', 'x');
@@ -107,7 +114,8 @@ async fn messages_stop_the_stream_where_that_is_asked_for_and_are_left_out_where
         })
         .await;
         let events = scenario.events("public.t").await;
-        let ops: Vec<_> = events.iter().map(|event| &event.value.as_ref().expect("a value")["op"]).collect();
+        let ops: Vec<_> =
+            events.iter().map(|event| &event.value.as_ref().expect("a value")["op"]).collect();
         assert_eq!(ops, ["c", "c", "r", "r"]);
         assert_eq!(scenario.events("message").await, []);
         assert_eq!(scenario.events("dead-letter").await, []);

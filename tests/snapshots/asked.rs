@@ -148,6 +148,7 @@ async fn ask(
                 let mut command = Command::new(env!("CARGO_BIN_EXE_rowcast"));
                 command.args(["snapshot", "--address", &world.admin_address()]).args(&tables);
                 command.args(condition.map(|condition| ["--where", condition]).iter().flatten());
+                command.env("ROWCAST_ADMIN__TOKEN_FILE", world.token_file());
                 command.current_dir(std::env::temp_dir());
                 let output = block_in_place(|| command.output()).expect("run it");
                 let told = String::from_utf8_lossy(&output.stdout);
@@ -178,7 +179,7 @@ async fn emit(world: &World, signal: &Value, end: &str) {
     let client = world.client().await;
     client.batch_execute("BEGIN").await.expect("begin");
     let sql = "SELECT pg_logical_emit_message(true, 'rowcast.signal', $1)";
-    client.execute(sql, &[&signal.to_string()]).await.expect("emit");
+    client.execute(sql, &[&crate::support::bridge::signal(signal)]).await.expect("emit");
     client.batch_execute(end).await.expect("end");
 }
 

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 use crate::load::{self, Written};
 use crate::replay::{Delivery, Replayed, Truth};
-use crate::support::bridge::Bridge;
+use crate::support::bridge::{Bridge, TRUSTING};
 use crate::support::consume::RecordReader;
 use crate::support::kafka::KafkaNode;
 use crate::support::load::Load;
@@ -67,7 +67,7 @@ impl Setup {
     fn toml(&self) -> String {
         let Self { delivery, mode, memory, .. } = self;
         format!(
-            "delivery = \"{}\"\nmemory = \"{memory}\"\n{}\n[snapshot]\nmode = \"{mode}\"\n\
+            "{TRUSTING}delivery = \"{}\"\nmemory = \"{memory}\"\n{}\n[snapshot]\nmode = \"{mode}\"\n\
              [format]\nposition_headers = true\n[topics]\npartitions = 3\n",
             delivery.word(),
             tables::config(&self.patterns),
@@ -231,6 +231,11 @@ impl World {
     pub(crate) fn ask(&mut self, method: &str, path: &str, body: &Value) -> Option<(u16, Value)> {
         self.assert_runs();
         block_in_place(|| self.bridge().ask(method, path, "", body))
+    }
+
+    /// The file of the token that it asks for.
+    pub(crate) fn token_file(&mut self) -> String {
+        self.bridge().token_file().expect("it has one").to_owned()
     }
 
     /// Where the bridge is asked.

@@ -18,6 +18,20 @@ use super::process::{Guarded, free_port, pause};
 /// Longest wait for a page of the admin endpoint.
 const ANSWER: Duration = Duration::from_secs(5);
 
+/// What a configuration begins with by which a bridge takes snapshots with conditions, over HTTP and as
+/// messages in the stream, from whoever has [`TOKEN`].
+pub(crate) const TRUSTING: &str = "# takes requests from whoever has the token of the tests\n";
+
+/// The token of a bridge that is [`TRUSTING`].
+pub(crate) const TOKEN: &str = "s3cret-of-the-tests";
+
+/// A signal with the token, as a logical message has it.
+pub(crate) fn signal(content: &Value) -> String {
+    let mut content = content.clone();
+    content["token"] = TOKEN.into();
+    content.to_string()
+}
+
 /// A running bridge. Its log is printed when the test that owns it fails.
 #[derive(Debug)]
 pub(crate) struct Bridge {
@@ -53,7 +67,17 @@ impl Bridge {
             ("ROWCAST_NAME", name),
             ("ROWCAST_ADMIN__LISTEN", &admin),
         ];
-        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let mut env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        if toml.starts_with(TRUSTING) {
+            let token = process.dir().join("token");
+            fs::write(&token, TOKEN).expect("write the token");
+            let alone = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            fs::set_permissions(&token, alone).expect("make it the user's alone");
+            let token = token.display().to_string();
+            env.push(("ROWCAST_ADMIN__TOKEN_FILE".to_owned(), token.clone()));
+            env.push(("ROWCAST_POSTGRES__SIGNAL_TOKEN_FILE".to_owned(), token));
+            env.push(("ROWCAST_POSTGRES__SIGNAL_CONDITIONS".to_owned(), "true".to_owned()));
+        }
         fs::write(process.dir().join("rowcast.toml"), toml).expect("write the configuration");
         Self { process, admin_port, env }
     }
@@ -173,9 +197,15 @@ impl Bridge {
     ) -> Option<(u16, Value)> {
         let body = body.to_string();
         let length = body.len();
+        let token = match self.token_file() {
+            Some(_) if !headers.contains("Authorization") => {
+                format!("Authorization: Bearer {TOKEN}\r\n")
+            }
+            _ => String::new(),
+        };
         let request = format!(
             "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n\
-             {headers}\r\n{body}"
+             {token}{headers}\r\n{body}"
         );
         let (status, body) = answer(self.admin_port, &request, super::PATIENCE)?;
         Some((status, serde_json::from_str(&body).ok()?))
@@ -185,6 +215,13 @@ impl Bridge {
     pub(crate) fn name(&self) -> &str {
         let named = self.env.iter().find(|(variable, _)| variable == "ROWCAST_NAME");
         named.map(|(_, name)| name.as_str()).expect("it was set")
+    }
+
+    /// The file of the token that it asks for, if it does.
+    pub(crate) fn token_file(&self) -> Option<&str> {
+        let mut env = self.env.iter();
+        let file = env.find(|(name, _)| name == "ROWCAST_ADMIN__TOKEN_FILE");
+        file.map(|(_, file)| file.as_str())
     }
 
     /// The port of the admin endpoint.

@@ -141,7 +141,10 @@ impl Ranges for PageReader {
         if has_condition && reading.run(search_path::OWN)?.is_none() {
             return Ok(());
         }
-        reading.copy(&sql, take)?;
+        match reading.copy(&sql, take) {
+            Err(error) if has_condition => return Err(error.without_text()),
+            read => read?,
+        };
         if has_condition {
             reading.run(search_path::SAFE)?;
         }

@@ -80,7 +80,7 @@ fn what_a_checkpoint_says_is_left_out_stays_so_and_an_admitted_table_takes_a_fre
     windowed.worker.out.checkpoints.told.start.snapshots =
         Arc::new(Snapshots { left_out: vec![note(8, "x y")], ..Snapshots::default() });
     let (exchange, control) = (Arc::clone(&windowed.exchange), Arc::default());
-    windowed.worker = windowed.worker.with_snapshots(exchange, control);
+    windowed.worker = windowed.worker.with_snapshots(exchange, control, Default::default());
     windowed.transaction(510, &[described(7, "x_y"), insert("1"), described(8, "x y")]);
     windowed.transaction(511, &[insert_into(8)]);
     assert_eq!(topics(&windowed), ["nyc.public.x_y"]);

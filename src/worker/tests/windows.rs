@@ -41,7 +41,14 @@ impl Windowed {
         let (worker, sink) = worker(Format::default(), &ledger);
         let (exchange, outcomes) = Exchange::new("slot".to_owned());
         let (exchange, control) = (Arc::new(exchange), Arc::<Control>::default());
-        let worker = worker.with_snapshots(Arc::clone(&exchange), Arc::clone(&control));
+        let worker = worker.with_snapshots(
+            Arc::clone(&exchange),
+            Arc::clone(&control),
+            snapshot::Signals {
+                token: Some(crate::config::Secret::from("s3cret".to_owned())),
+                ..snapshot::Signals::default()
+            },
+        );
         Self { worker, sink, ledger, exchange, outcomes, control, at: 200 }
     }
 
@@ -174,7 +181,10 @@ fn messages_of_our_own_are_published_by_nobody_and_those_of_others_obeyed_by_nob
 #[tokio::test]
 async fn a_signal_is_noted_where_it_stands_and_left_for_whoever_takes_snapshots() {
     let mut windowed = Windowed::new();
-    let content = br#"{"type":"snapshot","id":"7","tables":["public.rides","public.z*"]}"#;
+    let stranger = br#"{"type":"snapshot","id":"6","tables":["public.rides"]}"#;
+    windowed.transaction(509, &[wire::message(true, 200, "rowcast.signal", stranger)]);
+    let content = br#"{"type":"snapshot","id":"7","token":"s3cret",
+        "tables":["public.rides","public.z*"]}"#;
     windowed.transaction(510, &[wire::message(true, 200, "rowcast.signal", content)]);
     let broken = wire::message(true, 210, "rowcast.signal", b"take one");
     windowed.transaction(511, &[broken]);

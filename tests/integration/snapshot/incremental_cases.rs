@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use super::incremental::{LONG, confirmed, op, records};
-use crate::support::bridge::Bridge;
+use crate::support::bridge::{Bridge, TRUSTING};
 use crate::support::consume::{OwnedRecord, checkpoint};
 use crate::support::kafka::{KafkaNode, produce};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, eventually, unique};
 /// Asks for a snapshot in the stream.
 async fn signal(client: &Client, content: &Value) {
     let emit = "SELECT pg_logical_emit_message(true, 'rowcast.signal', $1)";
-    client.query(emit, &[&content.to_string()]).await.expect("signal");
+    client.query(emit, &[&crate::support::bridge::signal(content)]).await.expect("signal");
 }
 
 /// Waits until so many snapshots are done.
@@ -60,7 +60,8 @@ impl Small {
         let client = database.client().await;
         client.batch_execute(setup).await.expect(setup);
         let name = unique("small");
-        let config = format!("{config}\n[topics]\npartitions = 1\n[snapshot]\nmode = \"never\"\n");
+        let config =
+            format!("{TRUSTING}{config}\n[topics]\npartitions = 1\n[snapshot]\nmode = \"never\"\n");
         let url = database.unix_url.replace("postgres@", &format!("{role}@"));
         let bridge = Bridge::start_ready(&name, &url, &brokers, &config, PATIENCE);
         Some(Self { client, bridge, name, brokers, database })
@@ -305,6 +306,7 @@ async fn two_pipelines_on_one_database_do_not_take_each_others_watermarks() {
     let name = unique("second");
     let (url, brokers) = (&small.database.unix_url, &small.brokers);
     let config = "memory = \"8MB\"\n[topics]\npartitions = 1\n[snapshot]\nmode = \"never\"\n";
+    let config = &format!("{TRUSTING}{config}");
     let second = Bridge::start_ready(&name, url, brokers, config, PATIENCE);
     signal(&small.client, &json!({"type": "snapshot", "tables": ["public.rides"]})).await;
     done(&small.bridge, 1).await;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio_postgres::Client;
 
 use super::incremental::{LONG, confirmed, op, records};
-use crate::support::bridge::Bridge;
+use crate::support::bridge::{Bridge, TRUSTING, signal};
 use crate::support::consume::OwnedRecord;
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{TestDatabase, connect};
@@ -137,11 +137,13 @@ async fn a_keyless_table_that_is_rewritten_in_the_midst_is_read_anew() {
         INSERT INTO log SELECT n, 0 FROM generate_series(1, 6000) n";
     client.batch_execute(setup).await.expect("make a table");
     let (name, brokers) = (unique("rewritten"), kafka.brokers());
-    let config = config("\"public.log\"", "exactly-once") + "[snapshot]\nmode = \"never\"\n";
+    let config = TRUSTING.to_owned()
+        + &config("\"public.log\"", "exactly-once")
+        + "[snapshot]\nmode = \"never\"\n";
     let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
-    let ask = r#"SELECT pg_logical_emit_message(true, 'rowcast.signal',
-                     '{"type": "snapshot", "tables": ["public.log"]}')"#;
-    client.batch_execute(ask).await.expect("ask for a snapshot");
+    let ask = signal(&serde_json::json!({"type": "snapshot", "tables": ["public.log"]}));
+    let ask = format!("SELECT pg_logical_emit_message(true, 'rowcast.signal', '{ask}')");
+    client.batch_execute(&ask).await.expect("ask for a snapshot");
     eventually(LONG, "some of its rows to be published", async || {
         let (_, page) = bridge.get("/snapshots")?;
         let page: Value = serde_json::from_str(&page).expect("JSON");

@@ -1,5 +1,7 @@
 //! What somebody with few rights in the database, or on the machine, can make the bridge do: nothing.
 //! Each test plays the attacker.
 
+mod conditions;
 mod paths;
+mod signals;
 mod traps;

@@ -2,13 +2,16 @@
 
 use std::time::Instant;
 
+use postgres_protocol::escape::escape_identifier;
+
 use super::Coordinator;
 use super::requests::what_is_missing;
 use super::source::Reader;
 use super::task::{Failure, Pending};
 use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
+use crate::config::condition;
 use crate::postgres::publication::{self, Names, TableName};
-use crate::postgres::{self, Error, search_path};
+use crate::postgres::{self, CopySession, Error, search_path};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
 use crate::snapshot::{Chunk, Edit, Order, RowReader};
@@ -33,6 +36,26 @@ struct Bounds {
     last: Option<Vec<String>>,
     rows: u64,
     bytes: u64,
+    /// Who reads, where somebody asked with a condition.
+    role: Option<String>,
+}
+
+/// Has the rest of the transaction run as the role that reads where somebody asked for a condition.
+pub(super) async fn become_reader(
+    session: &mut CopySession,
+    role: Option<&str>,
+) -> Result<(), Failure> {
+    let Some(role) = role else { return Ok(()) };
+    let role = escape_identifier(role);
+    match session.query(&format!("SET LOCAL ROLE {role}")).await {
+        Ok(_) => Ok(()),
+        Err(Error::Server(refused)) => Err(Failure::Never(format!(
+            "the role of postgres.url can't become postgres.snapshot_role (SQLSTATE {}); as a DBA: \
+             GRANT {role} TO the role of postgres.url",
+            refused.sqlstate
+        ))),
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Coordinator {
@@ -73,6 +96,7 @@ impl Coordinator {
             last: progress.last.clone(),
             rows: task.size.rows(),
             bytes: task.size.limit_bytes(),
+            role: task.snapshot.condition.as_ref().and(self.settings.snapshot_role.clone()),
         };
         let started = Instant::now();
         let mut reader = self.source.take_reader().await?;
@@ -110,6 +134,9 @@ impl Coordinator {
         }
         let TableSnapshot { schema, table: name, condition, progress, partition, .. } =
             task.snapshot.clone();
+        if let Some(Err(error)) = condition.as_deref().map(condition::check) {
+            return Err(Failure::Never(error.to_string()));
+        }
         let of_table = self.settings.tables.of(&schema, &name);
         let configured = of_table.and_then(|table| table.snapshot_where.clone());
         let missing = match progress {
@@ -163,6 +190,7 @@ impl Coordinator {
         };
         if table.has_condition {
             session.query(search_path::OWN).await?;
+            become_reader(session, bounds.role.as_deref()).await?;
         }
         let malformed = || postgres::Error::Malformed { what: "a key is none" };
         let found = match &bounds.last {
@@ -170,7 +198,7 @@ impl Coordinator {
             None => {
                 let rows = session.query(&keyset.last()).await?;
                 let Some(row) = rows.into_iter().next() else {
-                    session.query("COMMIT").await?;
+                    session.query("ROLLBACK").await?;
                     return Ok(Read::Chunk { chunk, last: None, is_last: true });
                 };
                 Some(row.into_iter().collect::<Option<Vec<String>>>().ok_or_else(malformed)?)
@@ -190,7 +218,8 @@ impl Coordinator {
             }
         }
         let is_last = !is_cut && chunk.rows() < bounds.rows;
-        session.query("COMMIT").await?;
+        // Whatever a condition has set is undone.
+        session.query("ROLLBACK").await?;
         Ok(Read::Chunk { chunk, last: found, is_last })
     }
 }

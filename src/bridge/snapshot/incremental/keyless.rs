@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Coordinator;
+use super::chunks::become_reader;
 use super::exported::{self, Exported};
 use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
@@ -67,6 +68,7 @@ impl Coordinator {
         self.tell_pages(at, &files, &progress);
         let Some(task) = self.tasks.get(at) else { return Ok(()) };
         let snapshot = task.snapshot.clone();
+        let is_asked = snapshot.condition.is_some();
         let Some(next) = Next::of(&progress, &files.leaves) else {
             let number = self.emit(Order::Note(vec![Edit::remove(&snapshot)])).await?;
             let progress = TableProgress::Pages(progress);
@@ -86,8 +88,17 @@ impl Coordinator {
         let sql = files.copy(next.leaf, next.range, Some(&shown_rows(&shows)));
         let chunk_bytes = self.settings.memory.window_bytes();
         let has_condition = files.condition.is_some();
-        let reading =
-            Reading { table, leaf: next.leaf, sql, has_condition, chunk_bytes, bring: &bring };
+        let role = self.settings.snapshot_role.clone().filter(|_| is_asked);
+        let role = role.as_deref();
+        let reading = Reading {
+            table,
+            leaf: next.leaf,
+            sql,
+            has_condition,
+            role,
+            chunk_bytes,
+            bring: &bring,
+        };
         // Without a sender the stream goes on, whatever came of it.
         let read = reading.read(reader, &mut self.source).await?;
         let read = match read {
@@ -266,6 +277,8 @@ struct Reading<'a> {
     sql: String,
     /// Whether somebody's condition is part of it.
     has_condition: bool,
+    /// Who reads, where somebody asked with a condition.
+    role: Option<&'a str>,
     chunk_bytes: u64,
     bring: &'a mpsc::Sender<Brought>,
 }
@@ -300,6 +313,7 @@ impl Reading<'_> {
         let mut read = Amount::default();
         if self.has_condition {
             session.query(search_path::OWN).await?;
+            become_reader(session, self.role).await?;
         }
         let mut copy = session.copy_out(&self.sql).await?;
         while let Some(rows) = copy.next().await? {
@@ -319,7 +333,8 @@ impl Reading<'_> {
         if self.bring.send(Brought::Rows(chunk)).await.is_err() {
             return Ok(Read::Refused);
         }
-        session.query("COMMIT").await?;
+        // Whatever a condition has set is undone.
+        session.query("ROLLBACK").await?;
         source.give_back(reader);
         Ok(Read::All(read))
     }

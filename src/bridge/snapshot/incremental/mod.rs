@@ -52,7 +52,7 @@ use crate::metrics::Metrics;
 use crate::postgres::publication::{self, TableName};
 use crate::snapshot::progress::Book;
 use crate::snapshot::{
-    Command, Control, Edit, Exchange, Order, Outcome, SnapshotState, SnapshotStatus,
+    Command, Control, Edit, Exchange, Order, Outcome, Request, SnapshotState, SnapshotStatus,
 };
 
 /// Windows that are open at a time; each holds a chunk and the keys that changed.
@@ -204,6 +204,15 @@ impl Coordinator {
         {
             failure = Failure::Dropped;
         }
+        if let Failure::Again(error) = failure {
+            let has_condition = self.tasks.get(at).is_some_and(|task| {
+                let (schema, table) = task.name();
+                let configured = self.settings.tables.of(schema, table);
+                task.snapshot.condition.is_some()
+                    || configured.is_some_and(|of| of.snapshot_where.is_some())
+            });
+            failure = Failure::Again(if has_condition { error.without_text() } else { error });
+        }
         if let Failure::Again(error) = &failure
             && error.severity() == crate::error::Severity::Retry
         {
@@ -325,10 +334,25 @@ impl Coordinator {
     }
 
     async fn obey(&mut self, command: Command) {
+        // Requests that wait are noted together.
+        let commands = match command {
+            Command::Take(first) => {
+                self.control.more(first).into_iter().map(Command::Take).collect()
+            }
+            command => vec![command],
+        };
         // The session may end in the midst of it; then the next one obeys.
-        let mut undone = Undone { command: Some(command.clone()), control: self.control.clone() };
-        let obeyed = match &command {
-            Command::Take(request) => self.take(request).await,
+        let mut undone = Undone { commands: commands.clone(), control: self.control.clone() };
+        let requests: Vec<Request> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::Take(request) => Some(request.clone()),
+                _ => None,
+            })
+            .collect();
+        let Some(command) = commands.first() else { return };
+        let obeyed = match command {
+            Command::Take(_) => self.take(&requests).await,
             Command::Admit { tables } => self.admit_again(tables).await,
             Command::Attached { requests, seen } => self.attached(requests, seen).await,
             Command::Pause { id } => self.pause(id, true).await,
@@ -343,7 +367,7 @@ impl Coordinator {
             }
         };
         match obeyed {
-            Ok(()) => undone.command = None,
+            Ok(()) => undone.commands.clear(),
             Err(error) => {
                 tracing::warn!(error = error.told(), "a command to snapshots waits: trying again");
                 self.source.close();
@@ -353,15 +377,15 @@ impl Coordinator {
     }
 }
 
-/// A command that is left for whoever comes next, unless it was carried out.
+/// Commands that are left for whoever comes next, unless they were carried out.
 struct Undone {
-    command: Option<Command>,
+    commands: Vec<Command>,
     control: Arc<Control>,
 }
 
 impl Drop for Undone {
     fn drop(&mut self) {
-        if let Some(command) = self.command.take() {
+        for command in self.commands.drain(..) {
             self.control.ask(command);
         }
     }

@@ -14,8 +14,16 @@ use crate::postgres;
 use crate::postgres::publication::{self, Names, TableName, forgetful, streamed};
 use crate::snapshot::missing::missing_rows;
 use crate::snapshot::progress::{Amount, Measure, Planned};
-use crate::snapshot::table;
-use crate::snapshot::{Command, Edit, Request, SnapshotState, SnapshotStatus};
+use crate::snapshot::{
+    Asked, Command, Edit, Request, SignalError, SnapshotState, SnapshotStatus, TableNames, plan,
+    table,
+};
+
+/// The most bytes that snapshots somebody asked for have in a checkpoint together.
+const MAX_ASKED_BYTES: usize = 256 * 1024;
+
+/// Tables that are named in one log line.
+const NAMED: usize = 5;
 
 const LEAVES: &str = include_str!("../../../../sql/leaves.sql");
 const OLDEST_WRITER: &str = include_str!("../../../../sql/oldest_writer.sql");
@@ -50,32 +58,89 @@ impl Coordinator {
         });
     }
 
-    /// Notes the tables of a request.
-    pub(super) async fn take(&mut self, request: &Request) -> Result<(), Error> {
-        let tables = match self.tables_of(request).await? {
-            Ok(tables) => tables,
-            Err(reason) => {
-                let (tables, id) = (request.tables.join(", "), &request.id);
-                self.note(vec![Edit::Answer(request.clone())]).await?;
-                tracing::error!(tables, id, reason, "snapshot refused");
-                self.answer(request, SnapshotState::Failed, reason);
-                return Ok(());
+    /// Notes the tables of requests, all in one checkpoint.
+    pub(super) async fn take(&mut self, requests: &[Request]) -> Result<(), Error> {
+        let mut edits = Vec::new();
+        let mut new: Vec<TableSnapshot> = Vec::new();
+        let mut answers = Vec::new();
+        let mut all_admitted = Vec::new();
+        for request in requests {
+            edits.push(Edit::Answer(request.clone()));
+            match self.tables_of(request).await? {
+                Err(reason) => {
+                    let (tables, id) = (told_tables(request), &request.id);
+                    tracing::error!(tables, id, reason, "snapshot refused");
+                    answers.push((request, SnapshotState::Failed, reason));
+                }
+                Ok(tables) => {
+                    let (admitted, read_anew) = self.admitted(request, &tables).await?;
+                    all_admitted.extend(admitted);
+                    let known = (&*new, &*read_anew);
+                    let snapshots = self.new_snapshots(request, tables, known).await?;
+                    if snapshots.is_empty() {
+                        tracing::info!(
+                            tables = told_tables(request),
+                            "a snapshot is under way already"
+                        );
+                        let note = "it is under way already".to_owned();
+                        answers.push((request, SnapshotState::Stopped, note));
+                    } else if !self.has_room(request, &snapshots, &new) {
+                        let reason = "too many snapshots are under way: ask again when some of \
+                                      them are done, or name fewer tables"
+                            .to_owned();
+                        let (tables, id) = (told_tables(request), &request.id);
+                        tracing::error!(tables, id, reason, "snapshot refused");
+                        answers.push((request, SnapshotState::Failed, reason));
+                    } else {
+                        new.extend(snapshots);
+                    }
+                }
             }
-        };
-        let (admitted, read_anew) = self.admitted(request, &tables).await?;
+        }
+        let mut all: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
+        all.extend(all_admitted.iter().map(|&oid| Edit::Admit { oid }));
+        all.extend(edits);
+        self.note(all).await?;
+        for oid in all_admitted {
+            self.left_out.remove(oid);
+        }
+        for (request, state, note) in answers {
+            self.answer(request, state, note);
+        }
+        for snapshot in new {
+            let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
+            tracing::info!(
+                table = format!("{schema}.{table}"),
+                id,
+                reason = snapshot.reason.word(),
+                "snapshot begins, beside the stream"
+            );
+            self.begin(snapshot);
+        }
+        Ok(())
+    }
+
+    /// The snapshots of a request's tables, without those that are under way already.
+    async fn new_snapshots(
+        &mut self,
+        request: &Request,
+        tables: Vec<TableName>,
+        (taken, read_anew): (&[TableSnapshot], &[TableName]),
+    ) -> Result<Vec<TableSnapshot>, Error> {
         // Where partitions are tables of their own, it is one.
         let partition = request.partition.filter(|_| self.settings.via_root);
         let is_known = |table: &TableName| {
             let name = (table.schema.as_str(), table.name.as_str());
+            let under_way = self.tasks.iter().filter(|task| !task.is_over);
+            let mut snapshots = under_way.map(|task| &task.snapshot).chain(taken);
             !read_anew.contains(table)
-                && self.tasks.iter().any(|task| {
-                    task.name() == name
-                        && task.snapshot.partition == partition
-                        && !task.is_over
-                        && (task.snapshot.id == request.id
+                && snapshots.any(|snapshot| {
+                    (snapshot.schema.as_str(), snapshot.table.as_str()) == name
+                        && snapshot.partition == partition
+                        && (snapshot.id == request.id
                         // What comes anyway need not come twice, unless somebody asks for it.
                         || (request.reason != SnapshotReason::Asked
-                            && task.snapshot.condition.is_none()))
+                            && snapshot.condition.is_none()))
                 })
         };
         let mut tables: Vec<TableName> =
@@ -104,30 +169,23 @@ impl Coordinator {
                 },
             });
         }
-        let mut edits: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
-        edits.extend(admitted.iter().map(|&oid| Edit::Admit { oid }));
-        edits.push(Edit::Answer(request.clone()));
-        self.note(edits).await?;
-        for oid in admitted {
-            self.left_out.remove(oid);
-        }
-        if new.is_empty() {
-            tracing::info!(tables = request.tables.join(", "), "a snapshot is under way already");
-            let note = "it is under way already".to_owned();
-            self.answer(request, SnapshotState::Stopped, note);
-            return Ok(());
-        }
-        for snapshot in new {
-            let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
-            tracing::info!(
-                table = format!("{schema}.{table}"),
-                id,
-                reason = snapshot.reason.word(),
-                "snapshot begins, beside the stream"
-            );
-            self.begin(snapshot);
-        }
-        Ok(())
+        Ok(new)
+    }
+
+    /// Whether what somebody asks for still fits into the checkpoint, next to what is under way.
+    fn has_room(
+        &self,
+        request: &Request,
+        snapshots: &[TableSnapshot],
+        new: &[TableSnapshot],
+    ) -> bool {
+        let under_way = self.tasks.iter().filter(|task| !task.is_over).map(|task| &task.snapshot);
+        let asked = under_way
+            .chain(snapshots)
+            .chain(new)
+            .filter(|snapshot| snapshot.reason == SnapshotReason::Asked);
+        request.reason != SnapshotReason::Asked
+            || asked.map(TableSnapshot::bytes).sum::<usize>() <= MAX_ASKED_BYTES
     }
 
     /// The tables that come to those that are published, by OID: from here on each has its topic. And
@@ -191,9 +249,20 @@ impl Coordinator {
         &mut self,
         request: &Request,
     ) -> Result<Result<Vec<TableName>, String>, Error> {
-        let filter = match TableFilter::parse(&request.tables, &[]) {
-            Ok(filter) => filter,
-            Err(fault) => return Ok(Err(fault.to_string())),
+        // Those of our own are as many as there are tables, and name each exactly.
+        let names = match request.reason {
+            SnapshotReason::Asked => {
+                Asked { tables: request.tables.clone(), condition: request.condition.clone() }
+                    .check()
+                    .map(Requested::Asked)
+            }
+            _ => TableFilter::parse(&request.tables, &[])
+                .map(Requested::Own)
+                .map_err(SignalError::from),
+        };
+        let names = match names {
+            Ok(names) => names,
+            Err(error) => return Ok(Err(error.to_string())),
         };
         // Not those that are held back.
         let Resolved { captured, via_root, .. } = self.bridge.settings_of_published();
@@ -202,14 +271,14 @@ impl Coordinator {
         let matching: Vec<TableName> = candidates
             .into_iter()
             .map(|candidate| candidate.table)
-            .filter(|table| filter.matches(&table.schema, &table.name))
+            .filter(|table| names.matches(&table.schema, &table.name))
             .collect();
         if matching.is_empty() && request.reason == SnapshotReason::Added {
             // A partition that the stream names and that was left out.
             let leaves = streamed::possible(client, false).await?.into_iter();
             let leaves = leaves.map(|leaf| leaf.table);
             let leaves: Vec<TableName> =
-                leaves.filter(|leaf| filter.matches(&leaf.schema, &leaf.name)).collect();
+                leaves.filter(|leaf| names.matches(&leaf.schema, &leaf.name)).collect();
             if !leaves.is_empty() {
                 return Ok(Ok(leaves));
             }
@@ -222,7 +291,8 @@ impl Coordinator {
         let (tables, others): (Vec<_>, Vec<_>) =
             matching.into_iter().partition(|table| captured.matches(&table.schema, &table.name));
         if tables.is_empty() {
-            let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            let mut names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            names.truncate(NAMED);
             return Ok(Err(format!("{}: not among postgres.tables", names.join(", "))));
         }
         // Nothing of these is published, so their rows are not either.
@@ -235,9 +305,9 @@ impl Coordinator {
             return Ok(Err(format!("{}; fix: {}", out.error, out.fix)));
         }
         if let (Some(condition), Some(table)) = (&request.condition, tables.first())
-            && let Err(reason) = try_condition(client, table, condition).await?
+            && let Some(refused) = plan::refusal(client, table, condition).await?
         {
-            return Ok(Err(reason));
+            return Ok(Err(refused.without_text()));
         }
         if via_root {
             return Ok(Ok(tables));
@@ -258,7 +328,7 @@ impl Coordinator {
     fn answer(&mut self, request: &Request, state: SnapshotState, note: String) {
         self.ended.push_back(SnapshotStatus {
             id: request.id.clone(),
-            table: request.tables.join(", "),
+            table: told_tables(request),
             reason: request.reason,
             condition: request.condition.clone(),
             state,
@@ -361,20 +431,29 @@ async fn next_xid(client: &Client) -> Result<u64, postgres::Error> {
     row.get::<_, &str>(0).parse().map_err(|_| malformed)
 }
 
-/// Whether the server takes the condition; its own words where it does not.
-async fn try_condition(
-    client: &Client,
-    table: &TableName,
-    condition: &str,
-) -> Result<Result<(), String>, postgres::Error> {
-    // The line break ends a comment that the condition may end with.
-    let sql = format!("SELECT 1 FROM {} WHERE ({condition}\n) LIMIT 0", table.sql());
-    match client.prepare(&sql).await {
-        Ok(_) => Ok(Ok(())),
-        Err(source) => match source.as_db_error() {
-            Some(error) => Ok(Err(format!("the condition is refused: {}", error.message()))),
-            None => Err(postgres::Error::Sql { doing: "try a condition", source }),
-        },
+/// The names of a request for a log line, the first of them.
+fn told_tables(request: &Request) -> String {
+    let mut names: Vec<String> = request.tables.iter().take(NAMED).cloned().collect();
+    if request.tables.len() > NAMED {
+        names.push(format!("{} more", request.tables.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// The tables that a request names.
+enum Requested {
+    /// By somebody.
+    Asked(TableNames),
+    /// By ourselves.
+    Own(TableFilter),
+}
+
+impl Requested {
+    fn matches(&self, schema: &str, table: &str) -> bool {
+        match self {
+            Self::Asked(names) => names.matches(schema, table),
+            Self::Own(filter) => filter.matches(schema, table),
+        }
     }
 }
 

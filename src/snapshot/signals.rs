@@ -1,0 +1,109 @@
+//! Who may ask for snapshots by a message in the stream: whoever brings the token.
+//!
+//! Anybody who may connect can write a logical message, and it does not say who did. So nothing of one
+//! is looked at but its length, its token and the pipeline that it names, until it is admitted.
+
+use serde::Deserialize;
+
+use super::signal::{MAX_BYTES, Signal, SignalError};
+use crate::config::Secret;
+
+/// Who may ask for something in the stream.
+#[derive(Debug, Clone, Default)]
+pub struct Signals {
+    /// What a message must bring; without one no message counts.
+    pub token: Option<Secret>,
+    /// Whether a signal may have a condition.
+    pub conditions: bool,
+    /// The name of this pipeline.
+    pub pipeline: String,
+}
+
+/// Whether a message in the stream counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    /// It does.
+    Yes,
+    /// Messages are no signals here.
+    Off,
+    /// It does not bring the token.
+    Stranger,
+    /// It is for another pipeline.
+    Another,
+    /// It is too long to be looked at.
+    TooLong,
+}
+
+impl Signals {
+    /// Looks at nothing of a message but its length, its token and the pipeline that it names.
+    #[must_use]
+    pub fn admit(&self, content: &[u8]) -> Admitted {
+        let Some(token) = &self.token else { return Admitted::Off };
+        if content.len() > MAX_BYTES {
+            return Admitted::TooLong;
+        }
+        let Ok(address) = serde_json::from_slice::<Address>(content) else {
+            return Admitted::Stranger;
+        };
+        match (address.token, address.pipeline) {
+            (Some(brought), _) if !token.is(&brought) => Admitted::Stranger,
+            (None, _) => Admitted::Stranger,
+            (Some(_), Some(pipeline)) if pipeline != self.pipeline => Admitted::Another,
+            (Some(_), _) => Admitted::Yes,
+        }
+    }
+
+    /// Reads the content of a message that was admitted. `name` is the ID of a request that gives
+    /// itself none.
+    ///
+    /// # Errors
+    /// With what is wrong with it, or when it has a condition and may not.
+    pub fn read(&self, content: &[u8], name: &str) -> Result<Signal, SignalError> {
+        let signal = Signal::read(content, name)?;
+        match &signal {
+            Signal::Take(requests)
+                if !self.conditions && requests.iter().any(|one| one.condition.is_some()) =>
+            {
+                Err(SignalError::ConditionsOff)
+            }
+            _ => Ok(signal),
+        }
+    }
+}
+
+/// Whom a signal is from, and for.
+#[derive(Deserialize)]
+struct Address {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    pipeline: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_counts_only_with_the_token_and_for_this_pipeline() {
+        let token = Some(Secret::from("s3cret".to_owned()));
+        let signals = Signals { token, conditions: false, pipeline: "taxi".to_owned() };
+        for (text, admitted) in [
+            (r#"{"type":"stop"}"#, Admitted::Stranger),
+            (r#"{"type":"stop","token":"other"}"#, Admitted::Stranger),
+            (r#"{"type":"stop","token":7}"#, Admitted::Stranger),
+            ("take one", Admitted::Stranger),
+            (r#"{"type":"stop","token":"s3cret"}"#, Admitted::Yes),
+            (r#"{"type":"stop","token":"s3cret","pipeline":"taxi"}"#, Admitted::Yes),
+            (r#"{"type":"stop","token":"s3cret","pipeline":"other"}"#, Admitted::Another),
+            (r#"{"type":"stop","token":"no","pipeline":"other"}"#, Admitted::Stranger),
+        ] {
+            assert_eq!(signals.admit(text.as_bytes()), admitted, "{text}");
+            assert_eq!(Signals::default().admit(text.as_bytes()), Admitted::Off, "{text}");
+        }
+        assert_eq!(signals.admit(&vec![b' '; MAX_BYTES + 1]), Admitted::TooLong);
+        let with = br#"{"type":"snapshot","token":"s3cret","tables":["a.b"],"where":"x > 1"}"#;
+        assert!(matches!(signals.read(with, "1"), Err(SignalError::ConditionsOff)));
+        assert!(Signals { conditions: true, ..signals }.read(with, "1").is_ok());
+    }
+}
