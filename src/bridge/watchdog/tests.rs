@@ -91,6 +91,7 @@ fn a_commit_that_does_not_come_is_a_stall_however_small() {
     let half = start + LIMIT / 2;
     assert!(watch.set_wal_end(half, Lsn::from(9)));
     watch.probed(half, Lsn::from(90));
+    watch.look(start + LIMIT - SECOND, sight(5));
     assert_eq!(watch.stalled(start + LIMIT - SECOND), None);
     assert_eq!(watch.stalled(start + LIMIT).map(|(stage, _)| stage), Some(Stage::Source));
     watch.look(start + LIMIT, sight(90));
