@@ -3,14 +3,14 @@
 //! Postgres looks operators and functions up by name and by the types of what they are given, in the
 //! schemas of `search_path`. Whoever may create in one of these schemas can put an operator there
 //! that fits better than the one that is meant, and it would run with our rights. So the first
-//! statement of every connection sets the path to `pg_catalog` ([`BEGIN`]; a walsender has it in its
+//! statement of every connection sets the path to `pg_catalog` (`BEGIN`; a walsender has it in its
 //! startup message). The temporary schema is named last, or types and tables would be looked for
 //! there first; functions and operators never are.
 //!
 //! A condition that the configuration or a request contains is meant as its author would type it, so
 //! it is read under the role's own path. That path is kept in a setting of the session, where the
-//! server itself reads it back: nothing is quoted again. [`OWN`] sets it until the end of the
-//! transaction, or until [`SAFE`] sets it back.
+//! server itself reads it back: nothing is quoted again. `OWN` sets it until the end of the
+//! transaction, or until `SAFE` sets it back.
 
 use tokio_postgres::Client;
 

@@ -14,7 +14,7 @@ use crate::metrics::Metrics;
 /// What to do with records that are too large, and what the client knows of that.
 #[derive(Debug, Clone, Copy)]
 pub struct Oversize {
-    /// What to do where nothing may be cut; where nobody said, see [`Oversize::acts_on`].
+    /// What to do where nothing may be cut; where nobody said, see `Oversize::acts_on`.
     pub action: Option<OnOversize>,
     /// The largest record that the client takes, in bytes.
     pub client_limit: usize,
