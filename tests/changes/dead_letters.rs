@@ -44,7 +44,7 @@ fn it_holds_the_position_the_reason_and_the_row_as_it_was_sent() {
     assert_eq!(key, Some(json!({"id": 1})));
     let expected = json!({
         "error": "encoding column \"note\" of table public.rides: it can't be published as text: at \
-                  byte 2: expected UTF-8 (is the database's encoding SQL_ASCII?)",
+                  byte 2, expected UTF-8 (is the database's encoding SQL_ASCII?)",
         "schema": "public", "table": "rides", "op": "c",
         "lsn": 850, "commit_lsn": 900, "ordinal": 1, "txId": 771,
         "before": null, "after": {"id": "1", "fare": "2.50", "note": {"base64": "YWL/"}},
