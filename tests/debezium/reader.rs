@@ -102,6 +102,8 @@ impl Reader {
         let prefix = &self.prefix;
         // A slot that is there has no snapshot.
         let manage = self.reads == Reads::Rows;
+        // Debezium does not read partitions that are attached.
+        let snapshot_mode = if manage { "initial" } else { "never" };
         let toml = format!(
             "[postgres]
 slot = \"{prefix}\"
@@ -109,6 +111,8 @@ publication = \"{publication}\"
 manage = {manage}
 exclude_tables = {excluded:?}
 skipped_operations = {skipped_operations:?}
+[snapshot]
+mode = \"{snapshot_mode}\"
 [format]
 value = \"{value}\"
 types = \"debezium\"
