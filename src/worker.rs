@@ -130,7 +130,7 @@ pub enum Ensured {
         /// The largest record that it takes, in bytes, where that is known.
         limit: Option<usize>,
     },
-    /// Nobody knows: told to stop before. Nothing may be sent to it.
+    /// Not known, since the worker is to stop. Nothing may be sent to it.
     Stopped,
 }
 

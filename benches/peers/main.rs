@@ -1,15 +1,15 @@
 //! rowcast beside what bounds it, on one machine, in one run: `make bench`.
 //!
-//! Four questions. How fast is a backlog drained into Kafka, beside `pg_recvlogical` that drains the
-//! same backlog to /dev/null? How much later does a consumer see a row at a steady rate, beside a
-//! plain producer and consumer on the same broker? How fast is a table published that was there
+//! Four questions. How fast is a backlog drained into Kafka, next to `pg_recvlogical` that drains
+//! the same backlog to /dev/null? How much later does a consumer see a row at a steady rate, beside
+//! a plain producer and consumer on the same broker? How fast is a table published that was there
 //! before, beside COPY alone, a producer alone and the broker alone, and beside Debezium
-//! (`DEBEZIUM=1`)? And how long does a first start on thousands of tables take? Contestants take turns, so that a machine whose speed drifts drifts for all; what
-//! counts are the ratios.
+//! (`DEBEZIUM=1`)? And how long does a first start on thousands of tables take? Contestants take
+//! turns, so that a machine whose speed drifts drifts for all; what counts are the ratios.
 //!
 //! `ROWS` (default 1,000,000), `ROUNDS` (3), `SECONDS` (20) and `TABLES` (2,000) set the sizes; `ONLY`
-//! (`backlog`, `latency`, `snapshot` or `tables`) asks one question alone; `WARM_UP` is told of in `snapshot`. Nothing is
-//! asserted: a bench that fails on a busy machine teaches nobody.
+//! (`backlog`, `latency`, `snapshot` or `tables`) asks one question alone; `WARM_UP` is described
+//! in `snapshot`. Nothing is asserted: a bench that fails on a busy machine teaches nobody.
 
 #[path = "../../tests/support/mod.rs"]
 mod support;

@@ -1,7 +1,7 @@
 //! A first start on very many tables, and the first change of each.
 //!
 //! `TABLES` (2,000) sets how many. Each has five columns, a row and, as topics are by default, one
-//! topic. Nothing is beside it: what counts are the seconds that a user waits.
+//! topic. There is no other contestant: what counts are the seconds that a user waits.
 
 use crate::support::kafka::KafkaNode;
 use crate::support::many_tables::{Took, create, start_on};

@@ -1,6 +1,6 @@
 //! Tables that are captured and left out all the same, each with its reason and the fix.
 //!
-//! One list for the process, by OID: whoever leaves a table out puts it here and logs it once;
+//! One list for the process, by OID: code that leaves a table out puts it here and logs it once;
 //! `/status` shows the list and a metric counts it. It says what is so now. What must survive the
 //! process, that changes of a table were left out and its rows are to be read, is in the checkpoint
 //! (`checkpoint::LeftOutTable`).
@@ -77,7 +77,7 @@ impl LeftOutList {
         self.count(&tables);
     }
 
-    /// Puts a table on the list in place of what it says of it, without a word.
+    /// Puts a table on the list in place of its present entry, without logging it.
     pub fn keep(&self, oid: u32, left_out: LeftOut) {
         let mut tables = self.lock();
         tables.insert(oid, left_out);

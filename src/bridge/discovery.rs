@@ -55,7 +55,7 @@ const SHORT_TRIES: u32 = 3;
 #[derive(Debug, Default)]
 struct Seen {
     asked: BTreeSet<TableName>,
-    /// Tables that were left out and are to be read anew, by OID.
+    /// Tables that were left out and are to be read again, by OID.
     settled: BTreeSet<u32>,
     /// Tables whose lock somebody had, with the tries so far.
     locked: BTreeMap<TableName, u32>,
@@ -262,7 +262,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Leaves out tables that can't have their topics, and reads anew those that can again.
+    /// Leaves out tables that can't have their topics, and reads again those that now can.
     async fn settle_topics(
         &self,
         client: &Client,

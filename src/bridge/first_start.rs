@@ -1,18 +1,19 @@
-//! A start that creates the slot: what can be known before is checked before, and a slot that came
-//! to no row is dropped again.
+//! A start that creates the slot: what can be checked before is checked before, and a slot
+//! from which no row was published is dropped again.
 //!
 //! A slot holds the server's WAL from the moment it is created. So all that the brokers and the
-//! tables would refuse later is asked for first: topics that can't be created, keys and rules that do
-//! not fit their tables. What no question tells (the right to write to a topic, a value that can't be
-//! published) fails after; then, if no row was acknowledged, the slot goes again:
+//! tables would refuse later is asked for first: topics that can't be created, keys and rules that
+//! do not fit their tables. What no request reveals (the right to write to a topic, a value that
+//! can't be published) fails after; then, if no row was acknowledged, the slot goes again:
 //!
 //! ```text
 //! failed, and not to be tried again -> intent in the checkpoint topic -> slot dropped
 //! ```
 //!
-//! Nothing is touched where another copy has taken over. A kill between the two leaves a slot with an intent, which the next start replaces as any slot of
-//! a start that did not come to its first row. Where the slot can't be dropped, the log names it, and
-//! the command that drops it. Once a row was acknowledged the slot stays, as that of any pipeline.
+//! If another copy has taken over, nothing is touched. A kill between the two leaves a slot with an
+//! intent, which the next start replaces like any slot of a start that published no row. If the
+//! slot can't be dropped, the log names it and the command that drops it. Once a row was
+//! acknowledged, the slot remains, like that of any pipeline.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

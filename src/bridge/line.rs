@@ -17,7 +17,7 @@ use crate::worker::Stop;
 /// Longest wait for the brokers to abort a transaction.
 const ABORT: Duration = Duration::from_secs(2);
 
-/// Longest wait, behind `kafka.drain_timeout`, for a thread that was told to end.
+/// Longest wait, behind `kafka.drain_timeout`, for a thread that was asked to end.
 const GRACE: Duration = Duration::from_secs(2);
 
 /// Longest wait for the server to end the stream; the reader gives up by itself before.
@@ -188,7 +188,7 @@ impl Line {
     }
 }
 
-/// Completes when the task ended in a panic, which nobody else would hear of.
+/// Completes when the task ended in a panic, which nothing else would notice.
 async fn panicked(beside: &mut Option<Beside>) -> Error {
     if let Some(Beside(task)) = beside
         && !task.is_finished()

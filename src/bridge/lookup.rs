@@ -104,7 +104,7 @@ impl Lookup for ServerLookup {
             None => {
                 let (table, names) = ((oid, column_types), Names::of(settings));
                 let asked = ahead.ask(catalog, table, commit_lsn, names);
-                // The table may be locked for long; nobody uses what is said when told to stop.
+                // The table may be locked for long; nobody uses the answer after a stop.
                 let Some(asked) = wait(runtime, stop, asked) else {
                     return Ok(RelationFacts::default());
                 };
@@ -179,8 +179,8 @@ impl TopicMaker {
         Ok(())
     }
 
-    /// Asks for the settings of those topics that exist, so that nobody need ask for each. A failure
-    /// is left to who asks for one.
+    /// Asks for the settings of those topics that exist, so that no caller need ask for each. A
+    /// failure is left to the caller that asks for one.
     fn describe(&mut self, mut topics: Vec<TopicPlan>) {
         topics.retain(|topic| self.topics.knows(&topic.name));
         if topics.is_empty() {
@@ -193,7 +193,7 @@ impl TopicMaker {
         }
     }
 
-    /// Asks again where brokers are away; none when told to stop.
+    /// Asks again while brokers are away; returns nothing once it is to stop.
     fn until_ensured<T>(
         &mut self,
         topic: &str,
@@ -231,7 +231,7 @@ impl TopicMaker {
     }
 }
 
-/// Waits for an answer; none when told to stop before.
+/// Waits for an answer; returns nothing if it is to stop before.
 ///
 /// Only on a thread that is not the runtime's: it would be one that waits for itself.
 fn wait<T>(runtime: &Handle, stop: &Stop, answer: impl Future<Output = T>) -> Option<T> {

@@ -163,7 +163,7 @@ impl Bridge {
         &self.settings
     }
 
-    /// How long a session may take to end when told to, by the present configuration.
+    /// How long a session may take to end on request, by the present configuration.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         self.configured.borrow().settings.kafka.drain_timeout

@@ -9,7 +9,7 @@
 //! | `TRUNCATE` of a partition | the same; where partitions have topics of their own, a `t` there |
 //!
 //! Looked for as soon as rows flow, and then every `postgres.discover_interval`. What the last look saw
-//! stands in the checkpoint, with the requests that it led to, so a partition that is attached while
+//! is in the checkpoint, with the requests that it led to, so a partition that is attached while
 //! nobody runs is read, too. What is gone is known from the look before, in this session.
 //!
 //! Not here: how the rows of one partition are read (`snapshot::incremental`).
@@ -93,7 +93,7 @@ impl Watch {
         let names = publication::Names::of(settings).both();
         let now = partitions::look(client, &names, self.seen.as_deref()).await?;
         self.came(client, settings, &bridge.control, &now).await?;
-        // Where each has a topic of its own, what is in it is told there.
+        // Where each has a topic of its own, the event is there.
         if settings.via_root
             && let Some(before) = self.before.take()
         {
@@ -101,7 +101,7 @@ impl Watch {
             let patience = u32::try_from(COUNTS.as_millis() / interval).unwrap_or(u32::MAX);
             let is_told = !settings.skipped.contains(&Operation::Truncate);
             for (oid, partition, gone) in gone(&before, &now, &mut self.suspects, patience) {
-                // Who leaves truncates out wants to hear of none.
+                // A user who skips truncates wants none logged.
                 if gone == Gone::Emptied && !is_told {
                     continue;
                 }
@@ -114,7 +114,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Asks for the rows of partitions that were attached.
+    /// Requests the rows of partitions that were attached.
     async fn came(
         &mut self,
         client: &Client,
@@ -209,7 +209,7 @@ fn gone(
 }
 
 /// Partitioned tables of which all partitions have other files: they were truncated themselves, which
-/// the stream tells, or rewritten.
+/// the stream says, or rewritten.
 fn rewritten_as_a_whole(before: &Partitions, now: &Partitions) -> BTreeSet<u32> {
     let mut counts = BTreeMap::<u32, (u32, u32)>::new();
     for (oid, was) in &before.leaves {

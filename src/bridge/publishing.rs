@@ -1,4 +1,4 @@
-//! What is published, brought in line with the configuration: all of it at the start and at each look,
+//! Makes the publications match the configuration: all of it at the start and at each look,
 //! and single tables when they are altered, or when their rows are to be read.
 
 use tokio_postgres::Client;
@@ -42,7 +42,7 @@ pub(super) async fn plan(
     let inserts = if may_alter(settings, &survey) {
         survey.inserts(is_named)
     } else {
-        // What is planned is what a DBA is told to do, who may do all of it.
+        // The plan is what a DBA is asked to do, who may do all of it.
         survey.candidates.iter_mut().for_each(|candidate| candidate.is_owned = true);
         Inserts::Used
     };
@@ -152,7 +152,7 @@ pub(super) async fn publish_table(
     table: &TableName,
 ) -> Result<bool, postgres::Error> {
     let names = Names::of(settings);
-    // A partition is published with its root, however its changes are told.
+    // A partition is published with its root, however its changes are sent.
     let members = publication::with_ancestors(client, table).await?;
     let Look { plan, survey, version, mut keys, .. } = look(client, settings, is_named).await?;
     let is_by_table = survey.main.as_ref().is_none_or(|main| main.is_by_table);
@@ -218,7 +218,7 @@ pub(super) fn tell_altered(names: Names<'_>, plan: &Plan, what: &str) {
     }
 }
 
-/// Brings the publications in line with the configuration, at the start.
+/// Makes the publications match the configuration, at the start.
 ///
 /// # Errors
 /// When the server refuses.
@@ -338,7 +338,7 @@ fn limits(settings: &Resolved, look: &Look) -> Limits {
     }
 }
 
-/// Tables that are told of one by one.
+/// Tables that are logged one by one.
 const TOLD: usize = 10;
 
 const INSERT_ONLY: &str = "insert-only: with its updates and deletes published, Postgres would refuse \

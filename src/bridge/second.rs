@@ -4,8 +4,7 @@
 //! that is named did not exist yet. A slot that is older than the publication (of an earlier version, or
 //! made by a DBA) may have such changes left. So one that was just created is named only by a stream
 //! that begins behind its creation: the session ends once that is confirmed, and the next one names it.
-//! Where nobody knows when it was created, naming it is tried, and an answer that it is missing leads to
-//! the same.
+//! If that is not known, naming it is tried, and an answer that it is missing leads to the same.
 //!
 //! Until then no table is put into it. A table whose inserts it would publish is left out meanwhile, and
 //! its rows are read once it is put in.

@@ -179,7 +179,7 @@ pub(super) fn heals_gaps(settings: &Resolved) -> bool {
         || (settings.on_gap == OnGap::Stop && settings.snapshot.mode == SnapshotMode::WhenNeeded)
 }
 
-/// The gap with the server's reason for it, where it has told one.
+/// The gap with the server's reason for it, if it has one.
 fn because(gap: Gap, slot: &SlotState) -> Gap {
     match (gap, slot) {
         (Gap::SlotLost { slot, published, wal_end, .. }, SlotState::Lost { reason }) => {

@@ -114,7 +114,7 @@ struct Plan {
     checkpoint: Outcome,
 }
 
-/// Drops the slot, the publications and the checkpoint, as far as they are this pipeline's; reports
+/// Drops those of slot, publications and checkpoint that are this pipeline's; reports
 /// each step once it is done.
 ///
 /// # Errors

@@ -1,18 +1,18 @@
 //! Which captured table has which topic, known before a row of it comes.
 //!
-//! At a start and at each look all captured tables are given their topics, rowcast's own and those
-//! that the brokers have in mind. A table that can't have its topic is left out, and the rest
-//! streams:
+//! At a start and at each look all captured tables get their topics; rowcast's own and those that
+//! the brokers have are taken into account. A table that can't have its topic is left out, and the
+//! rest streams:
 //!
 //! ```text
 //!             not in the publication          in it (renamed, a partition, one for all tables)
 //! refused     stays out of it                 the worker leaves it out and notes that (`worker`)
-//! not any     comes in as a new table does    is read anew, and then admitted
-//! more
+//! no longer   comes in as a new table does    is read again, and then admitted
+//! refused
 //! ```
 //!
-//! Who has a topic keeps it. Of tables of which nobody knows that they had one, those come first that
-//! the publication has, then the older ones by OID, so that every start decides alike.
+//! A table that has a topic keeps it. Of tables that are not known to have had one, those come
+//! first that the publication has, then the older ones by OID, so that every start decides alike.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub(super) struct View<'a> {
 }
 
 impl Bridge {
-    /// Gives all captured tables their topics. `left_out` are tables that had none before.
+    /// Assigns all captured tables their topics. `left_out` are tables that had none before.
     pub(super) async fn assign_topics(
         &self,
         client: &Client,
@@ -115,7 +115,7 @@ impl Bridge {
     }
 
     /// Keeps tables without a topic out of what is to be added, and returns those of which rows are to
-    /// be read anew, as they have a topic now.
+    /// be read again, as they have a topic now.
     pub(super) async fn look_at_topics(
         &self,
         client: &Client,
@@ -148,7 +148,7 @@ impl Bridge {
     }
 
     /// Brings the list of tables that are left out up to date at the start of a stream. `settled` are
-    /// those of which rows are to be read anew.
+    /// those of which rows are to be read again.
     pub(super) fn list_left_out(&self, assignment: &Assignment, settled: &[Named]) {
         let is_settled = |oid: u32| settled.iter().any(|table| table.oid == oid);
         for oid in self.left_out.oids(LeftOutReason::Topic) {
@@ -220,8 +220,9 @@ impl Assignment {
     }
 
     /// Brings the notes of tables that are left out up to date, at the start of a stream: those of
-    /// them that the publication has, or gets with this change. Returns the tables that have a topic
-    /// now and of which rows are to be read anew; that is none where `is_read` says that no row is.
+    /// them that the publication has, or gets with this change. Returns the tables that have a
+    /// topic now and of which rows are to be read again; that is none where `is_read` says that no
+    /// row is.
     pub(super) fn settle_notes(
         &self,
         notes: &mut Vec<LeftOutTable>,

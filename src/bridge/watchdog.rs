@@ -1,14 +1,14 @@
-//! Notices a line that stands still while every connection seems well.
+//! Notices a pipeline that makes no progress while every connection seems well.
 //!
-//! | what stands still | how it is known | what is done |
+//! | what is stalled | how it is known | what is done |
 //! |---|---|---|
-//! | source | the server's WAL has moved on, and nothing of it was processed | told |
-//! | kafka | records or a commit wait, and nothing is acknowledged | told |
-//! | kafka | records wait, and the client can reach no broker | told, at once |
+//! | source | the server's WAL has moved on, and nothing of it was processed | reported |
+//! | kafka | records or a commit wait, and nothing is acknowledged | reported |
+//! | kafka | records wait, and the client can reach no broker | reported, at once |
 //! | the producer | the same, although the brokers have answered a new client for half of that time | the session ends, a new one begins |
 //! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
 //!
-//! To tell is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
+//! To report is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
 //! warning, and one line when it is over. Nothing is restarted for that: both are felt by the next
 //! stage as back-pressure, lose nothing, and end by themselves. A client that sits on a dead
 //! connection, or has lost its way after all brokers were away, may not: it is replaced. (librdkafka
@@ -155,7 +155,7 @@ impl Watch {
     }
 
     /// Takes note of the end of the server's WAL. Returns whether there may be something or nothing
-    /// in it: then only a commit that is known to be there tells, see [`probed`](Self::probed).
+    /// in it: then only a commit that is known to be there counts, see [`probed`](Self::probed).
     fn set_wal_end(&mut self, now: Instant, end: Lsn) -> bool {
         let unread = end.as_u64().saturating_sub(self.last.received.as_u64());
         if unread > WAL_PAGE_BYTES {

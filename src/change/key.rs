@@ -69,7 +69,7 @@ pub(super) fn unpublished_generated(
     unpublished.cloned().collect()
 }
 
-/// Columns of an index that may hold nulls, and so tell no row from another.
+/// Columns of an index that may hold nulls, and so do not identify a row.
 pub(super) fn nullable(facts: &RelationFacts, index: &[String]) -> Vec<String> {
     let may_be_null = |name: &str| facts.column(name).is_some_and(|column| !column.not_null);
     index.iter().filter(|name| may_be_null(name)).cloned().collect()

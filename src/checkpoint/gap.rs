@@ -1,4 +1,4 @@
-//! Why a stream can't go on without something missing, and how to go on all the same.
+//! Why a stream can't continue without missing changes, and how to continue nevertheless.
 //!
 //! Each fix names the way that loses nothing first, and the one that loses changes last.
 

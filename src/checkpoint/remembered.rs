@@ -1,9 +1,9 @@
 //! Under which name, and by which settings, a table was captured: kept in the topic of the
 //! checkpoints, so that a table that is renamed is known again after a restart.
 //!
-//! One record a table, under a key of its own that says pipeline and OID, so that it is as small as
-//! the table's settings and compaction keeps the newest. An OID means something in one database of
-//! one cluster alone, so a record says of which it is.
+//! One record a table, under a key of pipeline and OID, so that it is as small as the table's
+//! settings and compaction keeps the newest. An OID has a meaning only in one database of one
+//! cluster, so a record names both.
 //!
 //! Not here: what follows from it (`renames`).
 

@@ -1,12 +1,12 @@
-//! Whether a table that is called otherwise than it was may still be published; pure.
+//! Whether a table that was renamed may still be published; pure.
 //!
 //! | a table, or a column of it | what happens |
 //! |---|---|
-//! | is called as before | the settings of now apply, whatever they keep back |
-//! | is called otherwise, and as much is kept back | it is published under its name of now |
-//! | is called otherwise, and less would be kept back | it is held back, until its name or the settings are others |
+//! | is called as before | the present settings apply, whatever they keep back |
+//! | was renamed, and as much is kept back | it is published under its present name |
+//! | was renamed, and less would be kept back | it is held back, until its name or the settings change |
 //! | as above, and `renamed_from` says that this is meant | it is published |
-//! | is another one than that which had its name | it is a new table: its rows are read |
+//! | is not the one that had its name before | it is a new table: its rows are read |
 //!
 //! What was kept back is that of the last settings under which it was captured or excluded; a table
 //! that is neither is remembered as it was before. A partition has the settings of the name under
@@ -117,7 +117,7 @@ impl Rules<'_> {
     }
 
     /// What a table was called, its last name among it, as far as settings that keep something back
-    /// name it exactly: such a setting names what was there once, and is no slip of the pen.
+    /// name it exactly: such a setting names what existed once, and is no typo.
     fn formers(&self, before: &Remembered) -> BTreeSet<(String, String)> {
         let (_, excluded) = self.captured.exact();
         let own = self.tables.exact().map(|(pattern, _)| pattern);

@@ -43,8 +43,8 @@ impl Snapshots {
     }
 }
 
-/// A table of which changes were left out. Until its rows are read anew nothing of it is published,
-/// also where the reason is gone: its topic would show rows as they never were together.
+/// A table of which changes were left out. Until its rows are read again nothing of it is
+/// published, also where the reason is gone: its topic would show rows as they never were together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOutTable {
     /// Its OID, which stays when it is renamed.

@@ -1,4 +1,4 @@
-//! Whether a text is one condition: the one check of every condition that somebody asks for.
+//! Whether a text is one condition: the one check of every condition in a request.
 //!
 //! A condition is put into a statement of ours in brackets: `... WHERE (condition\n)`. One that closes
 //! the bracket itself would go on with SQL of its own: `false) UNION ALL SELECT ... WHERE (true`. So
@@ -15,7 +15,7 @@
 //!
 //! Holds with `standard_conforming_strings = on`, which every connection of ours has. A string that is
 //! continued on another line is refused: what is after the break is read as the first part is, which
-//! nobody sees.
+//! is easily missed.
 //!
 //! Scanner: `src/backend/parser/scan.l`,
 //! <https://www.postgresql.org/docs/current/sql-syntax-lexical.html>

@@ -1,7 +1,7 @@
 //! What the settings of a table keep back, and whether other settings keep back as much.
 //!
-//! Settings go by names, and names change: of a table that is renamed, or of a column, other
-//! settings apply from then on. So what was kept back is remembered with the table, and compared
+//! Settings apply by name, and names change: after a table or a column is renamed, other settings
+//! apply to it. So what was kept back is remembered with the table, and compared
 //! with what would be kept back now:
 //!
 //! | kept back | less is kept back when |

@@ -58,7 +58,7 @@ pub struct Resolved {
     pub signal_token: Option<Secret>,
     /// Whether a signal may have a condition.
     pub signal_conditions: bool,
-    /// The role that reads tables where somebody asks for some of their rows.
+    /// The role that reads tables when a request asks for some of their rows.
     pub snapshot_role: Option<String>,
     /// Longest time between two status updates.
     pub status_interval: Duration,

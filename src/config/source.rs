@@ -2,7 +2,7 @@
 //!
 //! Passwords change, and tokens of cloud providers live for minutes, so nothing that is read here is
 //! kept for longer than one attempt to connect. A command is run as it is written, without a shell:
-//! nothing in its arguments means anything to anybody but the program.
+//! its arguments mean nothing to anything but the program.
 //!
 //! Neither what is read nor what a command says on standard error, which may repeat it, is in any
 //! error or log line.

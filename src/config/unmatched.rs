@@ -1,8 +1,7 @@
-//! Settings that name a table exactly, and no table has that name: slips of the pen, most likely,
-//! and where the setting keeps something back, what should be hidden is published under the name
-//! that was meant.
+//! Settings that name a table exactly, and no table has that name: most likely typos. If such a
+//! setting keeps something back, what it should hide would be published under the intended name.
 //!
-//! A table that is created later can be written as a glob, which may match nothing yet.
+//! A table that is created later can be named by a glob, which may match nothing yet.
 
 use std::collections::BTreeSet;
 

@@ -55,7 +55,7 @@ pub(super) fn write(
     out.records.push(Record { key, value, headers: 0..out.headers.len() });
 }
 
-/// What a change is, and where it stands.
+/// What a change is, and where it is in the WAL.
 pub(super) fn place_headers(change: &Change<'_>, out: &mut Records) {
     let position = change.position;
     text_header(HEADER_OP, change.op().letter().encode_utf8(&mut [0; 4]), out);
@@ -134,7 +134,7 @@ fn value(
     out.push(b'}');
 }
 
-/// What a change is, and where it stands, as fields that follow others.
+/// What a change is, and where it is in the WAL, as fields that follow others.
 pub(super) fn place(change: &Change<'_>, out: &mut Vec<u8>) {
     let number = |name: &str, number: u64, out: &mut Vec<u8>| {
         out.extend_from_slice(name.as_bytes());

@@ -1,7 +1,7 @@
 //! The record of a logical message that can't be published.
 //!
-//! As that of a row (`dead_letter`): where the message stands, what is wrong with it, and its content
-//! where that is not what is too large. A prefix that is too long to be found by is told by its length.
+//! As that of a row (`dead_letter`): the position of the message, what is wrong with it, and its
+//! content unless that is too large. A prefix that is too long for a key is given by its length.
 
 use std::convert::Infallible;
 

@@ -1,13 +1,13 @@
-//! Nulls in columns that the catalog rules them out of.
+//! Nulls in columns that are `NOT NULL` in the catalog.
 //!
-//! `NOT NULL` in the catalog is the word of now, and not even of every row of now:
+//! The catalog describes the table as it is now, and not even every row of it:
 //!
 //! - the row was written before the constraint, and read from the WAL after it;
 //! - PostgreSQL 18 has constraints that are `NOT VALID`, and the catalog may have changed since it
 //!   was asked;
 //! - a domain's `NOT NULL` is not checked where a value is taken from a scalar sub-select without rows.
 //!
-//! A schema that says "required" leaves no place for such a null, and what would stand there instead
+//! A schema that says "required" leaves no place for such a null, and what would be there instead
 //! (`""`, 0, 1970-01-01) is a value that nobody wrote. So the column's schema becomes optional with
 //! the first null that is met, and stays so until the table is described again.
 

@@ -184,7 +184,7 @@ impl Checkpoints {
         }
     }
 
-    /// The newest checkpoint, as [`read`](Self::read) finds it; none where there is no topic. Blocks.
+    /// The newest checkpoint, as [`read`](Self::read) finds it; none without a topic. Blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -215,7 +215,7 @@ impl Checkpoints {
         newest
     }
 
-    /// Takes all that the topic has of the pipeline away, so that a later start begins anew.
+    /// Takes all that the topic has of the pipeline away, so that a later start is a first start.
     ///
     /// # Errors
     /// When the topic can't be read, or the brokers do not take the tombstones.

@@ -60,7 +60,7 @@ const DEFAULTS: &[(&str, &str, &str)] = &[
     ("ssl.ca.location", "ssl.ca.location", "probe"),
 ];
 
-/// What stands among [`DEFAULTS`].
+/// An entry of [`DEFAULTS`].
 const SOCKET_TIMEOUT_MS: u128 = 10_000;
 
 /// librdkafka's own `batch.size`.

@@ -4,7 +4,7 @@
 //! WAL. Rights, replicas and settings are what mostly fails, and the brokers judge all of them in a
 //! request that is only to be validated.
 //!
-//! Not here: the right to write to a topic that exists, which no request tells.
+//! Not here: the right to write to a topic that exists, which no request reveals.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -45,7 +45,7 @@ pub struct Catalog {
 pub(super) struct Equality {
     /// Its schema.
     pub(super) schema: String,
-    /// The type that it takes, as it stands in SQL.
+    /// The type that it takes, as written in SQL.
     pub(super) type_sql: String,
 }
 

@@ -3,7 +3,7 @@
 //! The catalog has a default as it was written: `numeric(6,2) DEFAULT 12.345` is 12.345 there, and every
 //! row that takes it holds 12.35. The same goes for the digits of a time, for a `real`, for an integer
 //! with a fraction. So the server itself is asked what the column makes of a literal: only of those, and
-//! only as casts between types of its own, so that no function of anyone is called by it.
+//! only as casts between types of its own, so that it calls no function of a user.
 //!
 //! Not here: which expressions become defaults in schemas (`encode`).
 
@@ -62,7 +62,7 @@ impl Written {
     }
 }
 
-/// The literal that an expression is, written anew with its type; none where it is anything else.
+/// The literal that an expression is, rewritten with its type; none if it is anything else.
 fn literal(expression: &str) -> Option<String> {
     let Some(rest) = expression.strip_prefix('\'') else {
         let is_number = expression.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');

@@ -1,4 +1,4 @@
-//! Configured keys, held against the tables before the first row.
+//! Configured keys, checked against the tables before the first row.
 //!
 //! A key that the table does not have for every change of a row does its harm late: with the first
 //! DELETE, which can't be keyed and ends the stream, or in silence, with an UPDATE of the key that
@@ -9,7 +9,7 @@
 //! | is not a column that is published | refused |
 //! | is not part of the replica identity, of the table or a partition, and updates or deletes are published | refused, with the SQL |
 //! | the same, and `errors.on_error` sends such a DELETE to the dead letters | a warning with the SQL |
-//! | the same, and Postgres refuses updates and deletes of the table in any case | nothing: none can come |
+//! | the same, and there is no identity at all, so that the table is insert-only | nothing: none can come |
 //! | may be null | a warning: a row with a null there has no key |
 //!
 //! Not here: keys that tables have of their own, which are chosen so that this can't happen
@@ -45,7 +45,7 @@ struct Member {
     member: TableName,
     columns: Vec<String>,
     nullable: Vec<String>,
-    /// Empty where Postgres refuses updates and deletes.
+    /// Empty without a replica identity: such a table is insert-only.
     identity: Vec<String>,
 }
 

@@ -1,8 +1,8 @@
 //! What servers say about a login that worked: a password that expires in days, MD5 on its way out.
 //!
 //! The login is fine today and will not be later, so an operator has to read it: each text is a
-//! warning once, however often we log in, and stays in `/status`. Notices of a lower rank say nothing
-//! that has to be acted on.
+//! warning once, however often we log in, and remains in `/status`. Notices of a lower rank need no
+//! action.
 //!
 //! A server may be hostile: few texts are kept, each is cut, and none can end a log line.
 

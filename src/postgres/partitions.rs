@@ -22,7 +22,7 @@ const NOTICED_SINCE: u32 = 150_000;
 /// The partitions of all published tables, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Partitions {
-    /// The transactions that are seen, as `pg_current_snapshot()` tells it.
+    /// The transactions that are seen, as `pg_current_snapshot()` returns them.
     pub shows: String,
     /// The partitioned tables.
     pub roots: BTreeMap<u32, TableName>,

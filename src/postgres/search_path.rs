@@ -32,7 +32,7 @@ pub(crate) const OWN: &str = "SELECT pg_catalog.set_config('search_path', \
 /// Back to the path of every connection, in the same transaction.
 pub(crate) const SAFE: &str = "SET LOCAL search_path = pg_catalog, pg_temp";
 
-/// Gives the whole session the role's own path, for SQL that is all the user's.
+/// Sets the role's own path for the whole session, for SQL that is all the user's.
 ///
 /// # Errors
 /// When the query fails.

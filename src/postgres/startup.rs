@@ -129,7 +129,7 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The next message; what the server says beside it is noted, and an ErrorResponse is an error.
+/// The next message; notices of the server are noted, and an ErrorResponse is an error.
 async fn expect<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<Message, Error> {
     loop {
         let message = wire.message().await?;

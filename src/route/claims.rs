@@ -9,7 +9,7 @@
 //! |---|---|
 //! | nobody's | claimed |
 //! | that of a table whose schema and name are the same | claimed: that one was dropped or renamed |
-//! | that of another, and the configuration gives it to one of the two by name | shared, as asked |
+//! | that of another, and the configuration gives it to one of the two by name | shared, as configured |
 //! | that of another | refused |
 //! | a topic of rowcast's own | refused |
 //! | not there, and another's differs from it only in `.` and `_` | refused: the brokers would |

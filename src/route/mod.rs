@@ -169,7 +169,7 @@ impl Router {
         self.claims.set_existing(existing);
     }
 
-    /// Gives each of these tables its topic, in this order. Returns those that get none.
+    /// Assigns each of these tables its topic, in this order. Returns those that get none.
     pub fn assign<'a>(&mut self, tables: impl IntoIterator<Item = &'a Named>) -> Vec<Refusal> {
         let all = tables.into_iter();
         let refused =

@@ -20,7 +20,7 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub struct KeyColumn {
     /// Its name.
     pub name: String,
-    /// The type as which it is compared, with its schema, as it stands in SQL.
+    /// The type as which it is compared, with its schema, as written in SQL.
     pub type_sql: String,
     /// The schema of the operators that compare it.
     pub operators: String,

@@ -1,6 +1,6 @@
 //! The tables that a request names: names are looked up, globs are compiled once.
 //!
-//! A request is somebody else's text, so what it can cost is bounded before anything is made of it.
+//! A request comes from outside, so what it can cost is bounded before anything is done with it.
 
 use std::collections::BTreeMap;
 

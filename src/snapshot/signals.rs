@@ -1,14 +1,14 @@
-//! Who may ask for snapshots by a message in the stream: whoever brings the token.
+//! Who may request snapshots by a message in the stream: whoever sends the token.
 //!
-//! Anybody who may connect can write a logical message, and it does not say who did. So nothing of one
-//! is looked at but its length, its token and the pipeline that it names, until it is admitted.
+//! Anybody who may connect can write a logical message, and it does not say who did. So until it is
+//! admitted, only its length, its token and the pipeline that it names are looked at.
 
 use serde::Deserialize;
 
 use super::signal::{MAX_BYTES, Signal, SignalError};
 use crate::config::Secret;
 
-/// Who may ask for something in the stream.
+/// Who may send requests in the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     /// What a message must bring; without one no message counts.

@@ -1,12 +1,12 @@
 //! Log lines on their way to stderr: a queue, and a thread that writes them.
 //!
 //! stderr may be a pipe that nobody reads, a file on a full disk, or closed. Whoever logs must not
-//! wait for that, nor fail by it: a line is put into a queue of bounded size, and what finds no room
+//! wait for that, nor fail by it: a line is put into a queue of bounded size, and what does not fit
 //! there, or can't be written, is dropped and counted. Once writing works again, the log says how
 //! many lines are missing.
 //!
 //! The last words of a process are always queued, and waited for a moment, never longer: an exit
-//! does not hang on its log either.
+//! does not wait for its log either.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! A panic in any thread or task ends the process, with its text in the log.
 //!
-//! A thread that is gone would be missed by nobody in time: its work is awaited for ever. So nothing
-//! is unwound into; the hook that the standard library calls first, in whatever thread, is the end.
+//! Nothing would notice a dead thread in time: others would wait for its work for ever. So nothing
+//! is unwound: the hook that the standard library calls first, in any thread, ends the process.
 //! Nothing is lost by that: what is not confirmed is published again.
 
 use std::backtrace::{Backtrace, BacktraceStatus};

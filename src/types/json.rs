@@ -66,7 +66,7 @@ fn replace_halves(text: &mut [u8]) -> u64 {
     count
 }
 
-/// The UTF-16 unit that the escape there stands for, if it is `\\uXXXX`.
+/// The UTF-16 unit that the escape there is, if it is `\\uXXXX`.
 fn unit(text: &[u8], at: usize) -> Option<u16> {
     let digits = text.get(at..)?.strip_prefix(br"\u")?.get(..4)?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

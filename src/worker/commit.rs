@@ -200,7 +200,7 @@ impl<S: Sink> Out<S> {
     }
 
     fn commit_at(&mut self, progress: Progress) -> Result<(), Halt> {
-        // What was sent is not told of only once the brokers have it.
+        // What was sent is counted before the brokers have it, too.
         self.count();
         // From here on it is waited for, though no record may be.
         self.ledger.commit_begins();

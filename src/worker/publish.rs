@@ -173,7 +173,7 @@ impl<L: Lookup> Publisher<L> {
         }
     }
 
-    /// The same for many tables and without a word to the operator, and makes sure of the topics.
+    /// The same for many tables and without logging it, and makes sure of the topics.
     pub(super) fn settle<'a>(
         &mut self,
         relations: impl Iterator<Item = &'a Arc<Relation>> + Clone,

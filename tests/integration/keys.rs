@@ -1,5 +1,5 @@
-//! Configured keys are held against the tables before the first row: what can't key every change is
-//! refused with the SQL that fixes it, and what can does so as a primary key would.
+//! Configured keys are checked against the tables before the first row: what can't key every change
+//! is refused with the SQL that fixes it, and what can does so as a primary key would.
 
 use serde_json::json;
 
@@ -131,7 +131,7 @@ async fn a_configured_key_under_full_moves_rows_as_a_primary_key_does() {
         let lost = "columns of the configured key";
         assert!(!scenario.log().contains(lost), "log:\n{}", scenario.log());
 
-        // An identity that is lost later is told with the next row, before any delete.
+        // An identity that is lost later is logged with the next row, before any delete.
         scenario
             .sql("ALTER TABLE rides REPLICA IDENTITY DEFAULT; INSERT INTO rides VALUES (8, 1)")
             .await;

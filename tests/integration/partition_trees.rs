@@ -264,7 +264,7 @@ struct Tree<'a> {
     /// By day: the partition's name, and whether it is attached.
     parts: BTreeMap<i64, (String, bool)>,
     names: u32,
-    /// Rows that were in the table and left it without a word.
+    /// Rows that were in the table and left it without an event.
     left: Rows,
 }
 

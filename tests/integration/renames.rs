@@ -386,7 +386,7 @@ async fn a_name_that_no_table_has_is_refused_where_it_hides_and_warned_of_where_
         let slots: i64 = client.query_one(query, &[]).await.expect("ask").get(0);
         assert_eq!(slots, 0, "nothing is made before all is well");
 
-        // What hides nothing is only told, and a table to come has a way to be named.
+        // What hides nothing is only a warning, and a table to come can be named.
         let config = "[postgres]\ntables = [\"public.ridez\", \"public.*\"]\nexclude_tables = [\"public.seen\"]\n\
                       discover_interval = \"200ms\"\n[tables.\"public.zone\"]\ntopic = \"zones\"\n\
                       [tables.\"public.late[r]\"]\nexclude_columns = [\"ssn\"]\n";

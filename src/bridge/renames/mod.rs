@@ -18,7 +18,7 @@
 //!    passed over, and its rows are read again once it is published.
 //!
 //! The decision itself is pure: `checkpoint::renames`. Names that nothing has are found here, too,
-//! since what is remembered tells a slip of the pen from a table that was dropped or renamed.
+//! since the memory distinguishes a typo from a table that was dropped or renamed.
 
 mod stream;
 
@@ -185,7 +185,7 @@ impl Bridge {
         known.asked.extend(oids.into_iter().map(|oid| (oid, id.to_owned())));
     }
 
-    /// Asks for the rows of tables that are behind. The stream must be running.
+    /// Requests the rows of tables that are behind. The stream must be running.
     ///
     /// # Errors
     /// When the brokers do not take it that rows were asked for.

@@ -89,7 +89,7 @@ impl Reading {
     }
 }
 
-/// Waits for an answer; none when told to stop before.
+/// Waits for an answer; returns nothing if it is to stop before.
 fn wait<T>(
     runtime: &Runtime,
     stop: &Stop,

@@ -1,4 +1,4 @@
-//! Creates topics, many in one request, and waits until their leaders have made their logs.
+//! Creates topics, many in one request, and waits until their leaders have created their logs.
 
 use std::time::{Duration, Instant};
 
@@ -46,8 +46,9 @@ fn new_topic(plan: &TopicPlan) -> NewTopic<'_> {
 
 /// Waits until every partition of a topic that was just created has its log, at most [`ANSWER`]. Blocks.
 ///
-/// A topic is told of before its leaders have made their logs. Until then they refuse records, one
-/// batch perhaps and not the next, and what `delivery` does about that repeats records.
+/// A topic is in the metadata before its leaders have created their logs. Until then they refuse
+/// records, one batch perhaps and not the next, and what `delivery` does about that repeats
+/// records.
 pub(super) fn await_logs(admin: &AdminClient<Quiet>, topic: &str, partitions: i32) {
     let until = Instant::now() + ANSWER;
     for partition in 0..partitions {

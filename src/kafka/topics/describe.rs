@@ -1,4 +1,5 @@
-//! The settings of topics that exist: asked of many in one request, and held against the configured.
+//! The settings of topics that exist: asked of many in one request, and compared with the
+//! configuration.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ pub(super) async fn describe(
                 Ok(settings) => {
                     described.insert((*topic).to_owned(), settings);
                 }
-                // A broker hears of a new topic a little later than the controller.
+                // A broker learns of a new topic a little later than the controller.
                 Err(RDKafkaErrorCode::UnknownTopicOrPartition) if asked.elapsed() < DESCRIPTION => {
                     unknown.push(*topic);
                 }

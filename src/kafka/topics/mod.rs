@@ -89,7 +89,8 @@ impl Topics {
     }
 
     /// Makes sure that all of these topics exist, so that [`ensure`](Self::ensure) need not ask for
-    /// them one by one. `progress` is told how many of how many were missing and are created now.
+    /// them one by one. `progress` receives how many of the missing ones are created, and of how
+    /// many.
     ///
     /// # Errors
     /// As `ensure`, for the first that fails; those before it exist.

@@ -22,7 +22,7 @@ const CONFIG: &str = "[kafka]\ndrain_timeout = \"2s\"\n";
 /// One that is read for a minute.
 const SLOW: &str = "[tables.\"public.slow\"]\nsnapshot_where = \"pg_sleep(60) IS NOT NULL\"\n";
 
-/// What stands still when the bridge is to end.
+/// What makes no progress when the bridge is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,

@@ -40,7 +40,7 @@ async fn kafka_that_is_down_at_the_start_is_waited_for_and_a_topic_that_is_delet
     .await;
     all_arrive(&brokers, &name, &client).await;
 
-    // An outage is told of long before the watchdog's minute is over.
+    // An outage is reported long before the watchdog's minute is over.
     readyz(&bridge, 200, "streaming").await;
     kafka.stop();
     write(&client, 201..=300).await;

@@ -172,7 +172,7 @@ impl Coordinator {
         Ok(new)
     }
 
-    /// Whether what somebody asks for still fits into the checkpoint, next to what is under way.
+    /// Whether what is requested still fits into the checkpoint, next to what is under way.
     fn has_room(
         &self,
         request: &Request,
