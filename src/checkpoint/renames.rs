@@ -314,10 +314,11 @@ pub fn look(
     }
     looked.released.retain(|oid, _| !looked.held.contains_key(oid));
     hold(&mut looked, remembered, &behind);
+    let names = names_of(&looked.remember);
     looked.remember.retain(|now| remembered.get(&now.oid) != Some(now));
     let here: BTreeSet<u32> = present.iter().map(|table| table.oid).collect();
     for gone in remembered.values().filter(|of| !here.contains(&of.oid)) {
-        go(&mut looked, gone, rules, moment);
+        go(&mut looked, gone, rules, &names, moment);
     }
     looked
 }
@@ -336,11 +337,29 @@ fn hold(looked: &mut Looked, remembered: &BTreeMap<u32, Remembered>, behind: &BT
     }
 }
 
+/// The names of tables that are there, as they are remembered, and what those were called before.
+fn names_of(remember: &[Remembered]) -> BTreeSet<(String, String)> {
+    let of = |now: &Remembered| {
+        let (schema, table) = now.identity.published(true);
+        let mut names = now.formers.clone();
+        names.extend([own_name(&now.identity), (schema.to_owned(), table.to_owned())]);
+        names
+    };
+    remember.iter().flat_map(of).collect()
+}
+
 /// A table is gone. What was kept back of it is remembered until the stream has passed its end, and
-/// for as long as the configuration names it.
-fn go(looked: &mut Looked, gone: &Remembered, rules: &Rules<'_>, moment: Moment) {
+/// for as long as the configuration names it and no table that is there is remembered by that name:
+/// partitions that are dropped, or tables that are created again, would be remembered for ever.
+fn go(
+    looked: &mut Looked,
+    gone: &Remembered,
+    rules: &Rules<'_>,
+    names: &BTreeSet<(String, String)>,
+    moment: Moment,
+) {
     let is_past = gone.gone_at.is_some_and(|at| at <= moment.through);
-    let is_named = !rules.formers(gone).is_empty();
+    let is_named = !rules.formers(gone).is_subset(names);
     if (gone.hiding.is_open() || is_past) && !is_named {
         looked.forget.push(gone.oid);
     } else if gone.gone_at.is_none() {

@@ -246,6 +246,37 @@ fn what_is_gone_is_forgotten_once_the_stream_has_passed_it() {
 }
 
 #[test]
+fn what_is_gone_is_not_remembered_for_a_name_that_a_table_has() {
+    // Partitions that come and go, of a root whose settings name it.
+    let mut pipeline = Pipeline::new(&[("public.cards", without(&["pan"]))]);
+    let root = present(1, "public.cards", CARDS);
+    for day in 2..30 {
+        let part = with(day, part_of(&format!("public.cards_{day}"), 1, "public.cards"), CARDS);
+        let at = u64::from(day) * 10;
+        pipeline.look_at(&[root.clone(), part], at, at);
+        assert!(pipeline.remembered.len() <= 3, "day {day}: {:?}", pipeline.remembered.keys());
+    }
+    // The last one to have the name is remembered by it.
+    pipeline.look_at(&[], 1000, 1000);
+    pipeline.look_at(&[], 1000, 1000);
+    assert!(pipeline.remembered.contains_key(&1));
+    // A table that is dropped and created again.
+    let mut pipeline = cards();
+    for oid in 3..30 {
+        let at = u64::from(oid) * 10;
+        pipeline.look_at(&[present(oid, "public.cards", CARDS)], at, at);
+        assert!(pipeline.remembered.len() <= 3, "table {oid}: {:?}", pipeline.remembered.keys());
+    }
+    // One that is there, and is not remembered, does not count.
+    let mut pipeline = cards();
+    pipeline.captured =
+        TableFilter::parse(&["moved.*".to_owned()], &[]).expect("a filter without the name");
+    let other = present(3, "public.cards", CARDS);
+    pipeline.look_at(std::slice::from_ref(&other), 10, 0);
+    assert_eq!(pipeline.look_at(&[other], 20, 20).forget, [2]);
+}
+
+#[test]
 fn the_stream_may_speak_of_long_ago() {
     let pipeline = cards();
     let before = &pipeline.remembered[&1];
