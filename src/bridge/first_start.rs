@@ -22,12 +22,12 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::topics::Assignment;
-use super::{Bridge, setup};
+use super::{Bridge, fresh_client_config, setup};
 use crate::change::KeyChoice;
 use crate::checkpoint::{Checkpoint, Ledger};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
-use crate::kafka::{Checkpoints, Producer, client_config, rehearse};
+use crate::kafka::{Checkpoints, Producer, rehearse};
 use crate::postgres::publication::{Published, TableName};
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, Catalog};
@@ -58,7 +58,12 @@ impl Bridge {
         published: &BTreeMap<TableName, Published>,
     ) -> Result<(), Error> {
         let settings = &self.settings;
-        rehearse(&client_config(settings)?, settings.topics.create, &assignment.plans()).await?;
+        rehearse(
+            &fresh_client_config(settings).await?,
+            settings.topics.create,
+            &assignment.plans(),
+        )
+        .await?;
         let mut catalog =
             Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;
         let source = SourceIdentity::default();
@@ -135,7 +140,7 @@ impl Bridge {
             }
             SlotState::Lost { .. } | SlotState::Foreign { .. } => return Ok(false),
         }
-        let config = client_config(settings)?;
+        let config = fresh_client_config(settings).await?;
         let ledger = Arc::<Ledger>::default();
         let queue = settings.memory.queue_bytes();
         let metrics = Arc::clone(&self.metrics);

@@ -53,6 +53,7 @@ use crate::backoff::Backoff;
 use crate::config::resolved::world_readable;
 use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
+use crate::kafka;
 use crate::metrics::Metrics;
 use crate::postgres::{self, ConnInfo, Walsender};
 use crate::snapshot::Control;
@@ -383,6 +384,11 @@ fn settle(config: &Config) -> Result<(Resolved, ConnInfo), Error> {
         settings.warnings.extend(world_readable("sslkey", &certificate.key));
     }
     Ok((settings, conninfo))
+}
+
+/// How the brokers are reached, with the secrets that their files and commands have now.
+async fn fresh_client_config(settings: &Resolved) -> Result<kafka::ClientConfig, Error> {
+    Ok(kafka::client_config(&settings.with_fresh_properties().await?)?)
 }
 
 fn warn(warning: &Warning) {

@@ -26,15 +26,15 @@ use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::renames::Guard;
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
-use super::{Bridge, StopOnDrop, partitions, setup, start, told};
+use super::{Bridge, StopOnDrop, fresh_client_config, partitions, setup, start, told};
 use crate::admin::State;
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
 use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
-    self, Checkpoints, Found, Producer, Topics, checkpoint_topic, client_config, compresses,
-    record_limit, transaction_timeout,
+    self, Checkpoints, Found, Producer, Topics, checkpoint_topic, compresses, record_limit,
+    transaction_timeout,
 };
 use crate::lsn::Lsn;
 use crate::metrics;
@@ -189,7 +189,7 @@ impl Bridge {
 
     async fn open(&self) -> Result<Opened, Error> {
         let settings = &self.settings;
-        let client_config = client_config(&settings.with_fresh_properties().await?)?;
+        let client_config = fresh_client_config(settings).await?;
         let mut topics = Topics::new(client_config.clone(), &settings.topics);
         topics.reach().await?;
         self.known_topics().existing = Arc::new(topics.names().collect());

@@ -20,12 +20,12 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
-use super::settle;
 use super::setup::connect_options;
+use super::{fresh_client_config, settle};
 use crate::checkpoint::{RecordError, Source};
 use crate::config::{Config, Resolved};
 use crate::error::Error;
-use crate::kafka::{self, Checkpoints, client_config};
+use crate::kafka::{self, Checkpoints};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::Publication;
 use crate::postgres::slot::SlotState;
@@ -128,7 +128,7 @@ pub async fn teardown(
     let (settings, info) = settle(config)?;
     let client = postgres::client::connect(&info, &connect_options(&settings)).await?;
     let version = postgres::client::server_version(&client).await?;
-    let client_config = client_config(&settings.with_fresh_properties().await?)?;
+    let client_config = fresh_client_config(&settings).await?;
     let checkpoints = Checkpoints::new(&client_config, &settings);
     let plan = plan(&client, version, &settings, &info, &checkpoints, scope).await?;
 

@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use super::Bridge;
 use super::publishing::Look;
+use super::{Bridge, fresh_client_config};
 use crate::admin::{LeftOut, LeftOutReason};
 use crate::checkpoint::LeftOutTable;
 use crate::config::Resolved;
+use crate::error::Error;
 use crate::postgres;
 use crate::postgres::publication::streamed::{self, Streamed};
 use crate::postgres::publication::{Names, Plan, Present, TableName};
@@ -170,8 +171,8 @@ impl Bridge {
     /// can't be created is found when it is.
     async fn ask_for_topics(&self) {
         let asked = async {
-            let config = crate::kafka::client_config(&self.settings)?;
-            crate::kafka::topic_names(&config).await
+            let config = fresh_client_config(&self.settings).await?;
+            Ok::<_, Error>(crate::kafka::topic_names(&config).await?)
         };
         match asked.await {
             Ok(names) => self.known_topics().existing = Arc::new(names.iter().collect()),

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::{Bridge, setup};
+use super::{Bridge, fresh_client_config, setup};
 use crate::admin::{Stall, State};
 use crate::checkpoint::Ledger;
 use crate::config::Watchdog;
@@ -283,8 +283,7 @@ impl Bridge {
     fn ask_brokers(&self) -> JoinHandle<bool> {
         let settings = self.settings.clone();
         tokio::spawn(async move {
-            let Ok(settings) = settings.with_fresh_properties().await else { return false };
-            let Ok(config) = kafka::client_config(&settings) else { return false };
+            let Ok(config) = fresh_client_config(&settings).await else { return false };
             kafka::answers(&config).await.is_ok()
         })
     }

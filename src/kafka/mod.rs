@@ -20,6 +20,8 @@ mod room;
 mod topics;
 mod transaction;
 
+pub use rdkafka::ClientConfig;
+
 pub use self::checkpoints::{
     Checkpoints, Found, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
 };

@@ -28,14 +28,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_postgres::Client;
 
 pub(super) use self::stream::Guard;
-use super::Bridge;
+use super::{Bridge, fresh_client_config};
 use crate::admin::{LeftOut, LeftOutReason};
 use crate::checkpoint::{
     Held, Identity, Looked, Moment, Place, Present, Remembered, Rules, SnapshotReason, look,
 };
 use crate::config::{Resolved, SnapshotMode, TablePattern, nearest_names, unmatched};
 use crate::error::Error;
-use crate::kafka::{Checkpoints, client_config};
+use crate::kafka::Checkpoints;
 use crate::lsn::Lsn;
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::TableName;
@@ -249,7 +249,12 @@ impl Bridge {
     }
 
     async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
-        let checkpoints = Checkpoints::new(&client_config(&self.settings)?, &self.settings);
+        // The brokers' secrets need not be read every time.
+        if records.is_empty() {
+            return Ok(());
+        }
+        let config = fresh_client_config(&self.settings).await?;
+        let checkpoints = Checkpoints::new(&config, &self.settings);
         Ok(checkpoints.put(records).await?)
     }
 
