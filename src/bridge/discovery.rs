@@ -26,7 +26,7 @@ use super::Bridge;
 use super::publishing::{self, Look};
 use super::renames::Released;
 use super::setup::connect_options;
-use crate::admin::State;
+use crate::admin::{LeftOutReason, State};
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error::Error;
@@ -137,8 +137,11 @@ impl Bridge {
         if !is_full {
             return Ok(self.look_at_publications(client, seen, is_full).await?);
         }
-        let released = self.look_at_renames(client).await?;
+        let mut released = self.look_at_renames(client).await?;
         self.look_at_publications(client, seen, is_full).await?;
+        // One whose topic another table has stays out: it is read once it has one.
+        let refused = self.left_out.oids(LeftOutReason::Topic);
+        released.retain(|oid, _| !refused.contains(oid));
         self.read_again(&released).await
     }
 
@@ -286,6 +289,8 @@ impl Bridge {
             let exactly = |table: &Named| TablePattern::exact(&table.schema, &table.name);
             let names = new.iter().map(exactly).collect();
             let request = Request::new(names, None, SnapshotReason::Added);
+            let asked = |Named { schema, name, .. }| TableName { schema, name };
+            self.rows_asked(&new.into_iter().map(asked).collect::<Vec<_>>(), &request.id);
             self.control.ask(Command::Take(request));
         }
         Ok(())

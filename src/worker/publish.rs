@@ -223,8 +223,17 @@ impl<L: Lookup> Publisher<L> {
                 return Ok(Placed::Refused(refusal));
             }
         };
-        for gone in self.router.take_gone() {
-            self.topics.remove(&gone);
+        for former_oid in self.router.take_gone() {
+            // It was dropped or renamed; if it was not, its changes are missing from here on.
+            if self.topics.remove(&former_oid).is_some() {
+                let (table, topic) = (full_name.as_str(), &*plan.name);
+                tracing::warn!(
+                    table,
+                    topic,
+                    former_oid,
+                    "it takes over the topic of another table"
+                );
+            }
         }
         self.encoder.announce(relation, &plan.name)?;
         let place = self.topics.entry(*oid).insert_entry(Destination { plan, limit: None });

@@ -248,6 +248,57 @@ async fn tables_of_a_publication_for_all_and_single_partitions_are_left_out_one_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_asked_for_take_no_topic_from_the_table_that_has_it() {
+    let kafka = kafka_or_skip!();
+    let brokers = kafka.brokers();
+    // The table that is left out is created again; or it is a partition of a new table.
+    let again = r#"DROP TABLE "x y"; CREATE TABLE "x y" (v text PRIMARY KEY);
+                   INSERT INTO "x y" VALUES ('other')"#;
+    let partition = r#"CREATE TABLE days (v text PRIMARY KEY) PARTITION BY LIST (v);
+                       CREATE TABLE "x y" PARTITION OF days FOR VALUES IN ('other');
+                       CREATE TABLE days_2 PARTITION OF days FOR VALUES IN ('second');
+                       INSERT INTO days VALUES ('other'), ('second')"#;
+    for (change, is_new) in [(again, false), (partition, true)] {
+        let database = TestDatabase::create().await;
+        let client = database.client().await;
+        run(&client, "CREATE TABLE x_y (v text PRIMARY KEY); INSERT INTO x_y VALUES ('1')").await;
+        if !is_new {
+            run(&client, r#"CREATE TABLE "x y" (v text PRIMARY KEY)"#).await;
+        }
+        let name = unique("held");
+        let config = format!("{LOOK}publish_via_partition_root = false\n");
+        let bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
+        if !is_new {
+            until_left_out(&bridge, &["public|x y"]).await;
+        }
+        run(&client, change).await;
+        if is_new {
+            assert_eq!(read(&brokers, &format!("{name}.public.days_2"), 1).await, ["rsecond"]);
+        } else {
+            logged(&bridge, &["another table than the one"]).await;
+        }
+        until_left_out(&bridge, &["public|x y"]).await;
+        // What a look asks for is taken in turn.
+        run(&client, "CREATE TABLE late (v text PRIMARY KEY); INSERT INTO late VALUES ('1')").await;
+        read(&brokers, &format!("{name}.public.late"), 1).await;
+        let topic = format!("{name}.public.x_y");
+        for (count, value) in [(2, "2"), (3, "3")] {
+            run(&client, &format!("INSERT INTO x_y VALUES ('{value}')")).await;
+            let all = read(&brokers, &topic, count).await;
+            assert_eq!(all.last(), Some(&"r1".to_owned()), "{all:?}");
+            assert_eq!(all.len(), count, "{all:?}");
+        }
+        assert_eq!(left_out(&bridge), ["public|x y"]);
+        // Its rows come once the topic is free.
+        run(&client, "DROP TABLE x_y").await;
+        until_left_out(&bridge, &[]).await;
+        let came = |records: &[OwnedRecord]| values(records).contains(&"rother".to_owned());
+        let all = values(&consume(&brokers, &[&topic], came, PATIENCE).await);
+        assert_eq!(all, ["c2", "c3", "r1", "rother"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_the_brokers_have_is_in_the_way_of_one_with_its_metrics() {
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;

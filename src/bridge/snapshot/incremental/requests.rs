@@ -7,8 +7,10 @@ use super::Coordinator;
 use super::task::{Failure, Task};
 use crate::admin::LeftOutReason;
 use crate::bridge::publishing;
-use crate::checkpoint::{KeyProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
-use crate::config::{Resolved, TableFilter};
+use crate::checkpoint::{
+    KeyProgress, LeftOutTable, PageProgress, SnapshotReason, TableProgress, TableSnapshot,
+};
+use crate::config::{Resolved, TableFilter, TablePattern};
 use crate::error::Error;
 use crate::postgres;
 use crate::postgres::publication::{self, Names, TableName, forgetful, streamed};
@@ -63,7 +65,7 @@ impl Coordinator {
         let mut edits = Vec::new();
         let mut new: Vec<TableSnapshot> = Vec::new();
         let mut answers = Vec::new();
-        let mut all_admitted = Vec::new();
+        let (mut left_out, mut all_admitted) = (Vec::new(), Vec::new());
         for request in requests {
             edits.push(Edit::Answer(request.clone()));
             match self.tables_of(request).await? {
@@ -73,6 +75,8 @@ impl Coordinator {
                     answers.push((request, SnapshotState::Failed, reason));
                 }
                 Ok(tables) => {
+                    let (tables, refused) = self.with_topics(request, tables).await?;
+                    left_out.extend(refused.into_iter().map(Edit::LeaveOut));
                     let (admitted, read_anew) = self.admitted(request, &tables).await?;
                     all_admitted.extend(admitted);
                     let known = (&*new, &*read_anew);
@@ -98,6 +102,8 @@ impl Coordinator {
             }
         }
         let mut all: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
+        // Another request may be for one of these by its own name.
+        all.extend(left_out);
         all.extend(all_admitted.iter().map(|&oid| Edit::Admit { oid }));
         all.extend(edits);
         self.note(all).await?;
@@ -143,11 +149,7 @@ impl Coordinator {
                             && snapshot.condition.is_none()))
                 })
         };
-        let mut tables: Vec<TableName> =
-            tables.into_iter().filter(|table| !is_known(table)).collect();
-        if request.partition.is_some() {
-            tables = self.with_topics(tables).await?;
-        }
+        let tables: Vec<TableName> = tables.into_iter().filter(|table| !is_known(table)).collect();
         let mut new = Vec::new();
         for TableName { schema, name } in tables {
             // Of a table without a key no change is published before its rows are.
@@ -211,17 +213,31 @@ impl Coordinator {
         Ok((admitted, read_anew))
     }
 
-    /// Those that are not left out for want of a topic: all rows of one are read once it has one.
-    async fn with_topics(&mut self, tables: Vec<TableName>) -> Result<Vec<TableName>, Error> {
+    /// Those that are not left out for want of a topic, and partitions that are: all rows of one are
+    /// read once it has one. Whoever asks for a table by its own name knows that it has one now.
+    async fn with_topics(
+        &mut self,
+        request: &Request,
+        tables: Vec<TableName>,
+    ) -> Result<(Vec<TableName>, Vec<LeftOutTable>), Error> {
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
         let left_out = self.left_out.oids(LeftOutReason::Topic);
+        if left_out.is_empty() || request.reason != SnapshotReason::Added {
+            return Ok((tables, refused));
+        }
         let client = self.source.client().await?;
-        let mut kept = Vec::new();
         for table in tables {
-            if streamed::oid(client, &table).await?.is_some_and(|oid| !left_out.contains(&oid)) {
-                kept.push(table);
+            let exactly = TablePattern::exact(&table.schema, &table.name);
+            let is_named = request.partition.is_none() && request.tables.contains(&exactly);
+            match streamed::oid(client, &table).await? {
+                Some(oid) if left_out.contains(&oid) && !is_named => {
+                    let TableName { schema, name: table } = table;
+                    refused.push(LeftOutTable { oid, schema, table });
+                }
+                _ => kept.push(table),
             }
         }
-        Ok(kept)
+        Ok((kept, refused))
     }
 
     /// Changes of tables that were left out are published from here on.
@@ -464,38 +480,5 @@ async fn leaves_of(client: &Client, table: TableName) -> Result<Vec<TableName>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checkpoint::LeafProgress;
-
-    #[test]
-    fn what_is_left_of_a_table_is_no_condition_that_a_user_asked_for() {
-        let leaf = LeafProgress { oid: 5, filenode: 9, done: vec![(0, 2)] };
-        let pages =
-            |leaves| TableProgress::Pages(PageProgress { leaves, ..PageProgress::default() });
-        let cut_off = |condition: Option<&str>, leaves| TableSnapshot {
-            partition: None,
-            id: "first".to_owned(),
-            schema: "public".to_owned(),
-            table: "rides".to_owned(),
-            reason: SnapshotReason::First,
-            condition: condition.map(str::to_owned),
-            is_paused: false,
-            progress: pages(leaves),
-        };
-        for condition in [None, Some("fare > 5")] {
-            let left = what_is_missing(cut_off(condition, vec![leaf.clone()]));
-            assert_eq!(left.condition.as_deref(), condition);
-            let TableProgress::Keys(keys) = left.progress else { panic!("by keys") };
-            assert!(
-                keys.missing
-                    .is_some_and(|missing| missing.contains("tableoid OPERATOR(pg_catalog.=) 5"))
-            );
-            let none = what_is_missing(cut_off(condition, Vec::new()));
-            assert_eq!(
-                (none.condition.as_deref(), none.progress),
-                (condition, TableProgress::Waiting)
-            );
-        }
-    }
-}
+#[path = "requests_tests.rs"]
+mod tests;
