@@ -223,6 +223,13 @@ impl Metrics {
         }
     }
 
+    /// The position up to which Postgres may discard WAL, as it is now.
+    #[must_use]
+    pub fn confirmed(&self) -> Lsn {
+        self.refresh();
+        Lsn::from(self.confirmed_lsn.get())
+    }
+
     fn source(&self) -> MutexGuard<'_, Option<Ask>> {
         self.source.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

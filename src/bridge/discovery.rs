@@ -250,7 +250,7 @@ impl Bridge {
 
     /// What tables are called now, and what follows from it.
     async fn look_at_renames(&self, client: &Client) -> Result<Released, Error> {
-        let through = Lsn::from(self.metrics.confirmed_lsn.get());
+        let through = self.metrics.confirmed();
         let findings = self.look_at_names(client, through).await?;
         let released = findings.released();
         self.settle_names(findings).await?;

@@ -108,7 +108,7 @@ impl Bridge {
         loop {
             tokio::time::sleep(wait).await;
             let Since::At(lsn) = self.second.since() else { continue };
-            let confirmed = Lsn::from(self.metrics.confirmed_lsn.get());
+            let confirmed = self.metrics.confirmed();
             let streams = self.status.borrow().state == State::Streaming;
             if streams && !self.second.is_named() && confirmed >= lsn {
                 tracing::info!(
