@@ -190,6 +190,7 @@ fn files_that_import_each_other_in_a_circle_are_found() {
 /// that waits inside of a runtime panics, or waits for itself.
 const BLOCKING: &[(&str, &str)] = &[
     ("src/bridge/lookup.rs", "asked by the worker and by readers of a snapshot, on their threads"),
+    ("src/bridge/renames/stream.rs", "asked by the worker, on its thread"),
     ("src/bridge/snapshot/pages.rs", "a reader's own runtime, which runs only while it waits"),
     ("src/cli/mod.rs", "the main thread, on which nothing else runs"),
     ("src/postgres/stream.rs", "the thread of the reader of the stream"),

@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::super::remembered::Root;
 use super::*;
+use crate::checkpoint::remembered::Root;
 use crate::config::Table;
 
 /// Settings and what is remembered, as a pipeline has them.

@@ -34,6 +34,7 @@
 //!
 //! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
 
+pub mod bounds;
 pub mod chunk;
 pub mod chunk_size;
 mod control;
@@ -58,6 +59,7 @@ pub mod window;
 #[cfg(test)]
 mod tests;
 
+pub use self::bounds::SignalError;
 pub use self::chunk::Chunk;
 pub use self::chunk_size::ChunkSize;
 pub use self::control::{Action, Command, Control, Full, Request, SnapshotState, SnapshotStatus};
@@ -68,7 +70,7 @@ pub use self::pages::{DonePages, PageRange};
 pub use self::plan::{Plan, Scope, Skipped};
 pub use self::relation::Description;
 pub use self::row::{RowError, RowReader};
-pub use self::signal::{Asked, Signal, SignalError};
+pub use self::signal::{Asked, Signal};
 pub use self::signals::{Admitted, Signals};
 pub use self::visibility::{Mark, RecentXids, Visibility};
 pub use self::watermark::Watermark;

@@ -4,15 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::signal::SignalError;
+use super::bounds::{MAX_GLOBS, MAX_NAME_BYTES, MAX_NAMES, SignalError};
 use crate::config::TablePattern;
-
-/// The most names of one request.
-pub const MAX_NAMES: usize = 1_000;
-/// The most globs among them: each is compiled, which takes some 20 kB.
-pub const MAX_GLOBS: usize = 50;
-/// The longest name: schema and table with 63 bytes each, and escapes.
-pub const MAX_NAME_BYTES: usize = 300;
 
 /// Names and globs of `schema.table`.
 #[derive(Debug, Clone, Default)]

@@ -5,7 +5,8 @@
 
 use serde::Deserialize;
 
-use super::signal::{MAX_BYTES, Signal, SignalError};
+use super::bounds::{MAX_BYTES, SignalError};
+use super::signal::Signal;
 use crate::config::Secret;
 
 /// Who may send requests in the stream.
