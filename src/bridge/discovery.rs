@@ -30,7 +30,6 @@ use crate::admin::{LeftOutReason, State};
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error::Error;
-use crate::lsn::Lsn;
 use crate::postgres::keys::KeyFaults;
 use crate::postgres::publication::{
     self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
