@@ -154,17 +154,16 @@ impl Watch {
         }
         if !requests.is_empty() {
             let version = client::server_version(client).await?;
-            let publication = &settings.publication;
-            if let Err(error) =
-                partitions::remind(client, publication, version, settings.via_root).await
-            {
-                tracing::warn!(
-                    publication,
-                    error = error::told(&error),
-                    fix = "restart rowcast, so that the server looks again",
-                    "this version of Postgres may leave out what is written to partitions that were \
-                     attached"
-                );
+            for publication in publication::Names::of(settings).both() {
+                if let Err(error) = partitions::remind(client, publication, version).await {
+                    tracing::warn!(
+                        publication,
+                        error = error::told(&error),
+                        fix = "restart rowcast, so that the server looks again",
+                        "this version of Postgres may leave out what is written to partitions that \
+                         were attached"
+                    );
+                }
             }
         }
         let seen = now.shows.clone();

@@ -1,6 +1,8 @@
 //! Makes the publications match the configuration: all of it at the start and at each look,
 //! and single tables when they are altered, or when their rows are to be read.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Client;
 
 use super::Bridge;
@@ -11,8 +13,8 @@ use crate::postgres::filters::{self, Filters, Server};
 use crate::postgres::keys::{self, KeyFaults};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::{
-    self, Inserts, LONG_PATIENCE, Limited, Names, PATIENCE, Plan, Publication, Survey, TableName,
-    Wanted,
+    self, Inserts, LONG_PATIENCE, Limited, Names, PATIENCE, Plan, Publication, PublicationChange,
+    Survey, TableName, Wanted,
 };
 use crate::postgres::{self, client};
 
@@ -87,6 +89,7 @@ fn wanted<'a>(
     inserts: Inserts,
 ) -> Wanted<'a> {
     Wanted {
+        names: Names::of(settings),
         captured: &settings.captured,
         skipped: settings.skipped.as_slice(),
         via_root: settings.via_root,
@@ -254,7 +257,7 @@ pub(super) async fn publish(
     }
     let applied = match publication::apply(client, names, plan, PATIENCE).await {
         Err(error) if publication::lock_is_taken(&error) => {
-            publication::apply(client, names, plan, LONG_PATIENCE).await
+            apply_one_by_one(client, names, plan).await
         }
         applied => applied,
     };
@@ -262,6 +265,19 @@ pub(super) async fn publish(
     tell_altered(names, plan, "publication altered");
     if plan.main.create && plan.main.add.is_empty() {
         tracing::warn!(tables = ?settings.captured, "no table matches postgres.tables yet");
+    }
+    Ok(())
+}
+
+/// Carries a plan out table by table, so that a lock is waited for longer by who holds none: whoever
+/// waits for long with locks in hand may have the server end the application's transaction.
+async fn apply_one_by_one(
+    client: &Client,
+    names: Names<'_>,
+    plan: &Plan,
+) -> Result<(), postgres::Error> {
+    for part in plan.one_by_one() {
+        publication::apply(client, names, &part, LONG_PATIENCE).await?;
     }
     Ok(())
 }
@@ -300,13 +316,6 @@ impl Bridge {
 fn limits(settings: &Resolved, look: &Look) -> Limits {
     let Look { plan, survey, .. } = look;
     let may_alter = may_alter(settings, survey);
-    let names = Names::of(settings);
-    let by_dba = |limited: &Limited| {
-        let statements = plan.clone().limited_to(|table| *table == limited.table);
-        let is_one_by_one = !statements.is_empty() && !plan.inserts.create && !plan.main.create;
-        let script = if is_one_by_one { statements.script(names) } else { plan.script(names) };
-        format!("{} or, for its inserts alone, as a DBA: {script}", limited.fix)
-    };
     let shown = |limited: &Limited, fix: String| LimitedTable {
         table: limited.table.to_string(),
         cause: limited.cause.clone(),
@@ -327,14 +336,53 @@ fn limits(settings: &Resolved, look: &Look) -> Limits {
         plan.insert_only.iter().partition(|limited| holds(&survey.inserts, limited));
     let left_out = others.into_iter().filter(|limited| !holds(&survey.main, limited));
     let is_by_table = survey.main.as_ref().is_none_or(|main| main.is_by_table);
-    let dba = |limited: &Limited| match is_by_table {
-        true => shown(limited, by_dba(limited)),
+    let mut scripts = Scripts::of(plan, Names::of(settings));
+    let mut dba = |limited: &Limited| match is_by_table {
+        true => shown(limited, scripts.fix(limited)),
         false => own(limited),
     };
     Limits {
         insert_only: insert_only.into_iter().map(own).collect(),
-        left_out: left_out.map(dba).collect(),
-        refused: plan.harmed.iter().map(dba).collect(),
+        left_out: left_out.map(&mut dba).collect(),
+        refused: plan.harmed.iter().map(&mut dba).collect(),
+    }
+}
+
+/// What a DBA is to run, a table each.
+struct Scripts<'a> {
+    names: Names<'a>,
+    by_table: BTreeMap<&'a TableName, Plan>,
+    /// What is about no table.
+    options: Plan,
+    /// Whether the publication for inserts is missing, and no script creates it yet.
+    creates: bool,
+}
+
+impl<'a> Scripts<'a> {
+    fn of(plan: &'a Plan, names: Names<'a>) -> Self {
+        let options = plan.without_tables();
+        let creates = options.inserts.create;
+        Self { names, by_table: plan.by_table(), options, creates }
+    }
+
+    fn fix(&mut self, limited: &Limited) -> String {
+        let mut once = String::new();
+        let script = match self.by_table.get(&limited.table) {
+            Some(own) if self.options.inserts.create => {
+                let mut own = own.clone();
+                if std::mem::take(&mut self.creates) {
+                    let tables = std::mem::take(&mut own.inserts);
+                    let add = [tables.add, tables.alter].concat();
+                    own.inserts = PublicationChange { add, ..self.options.inserts.clone() };
+                } else {
+                    once = format!(", once {:?} is created", self.names.inserts);
+                }
+                own.script(self.names)
+            }
+            Some(own) => own.script(self.names),
+            None => self.options.script(self.names),
+        };
+        format!("{} or, for its inserts alone, as a DBA{once}: {script}", limited.fix)
     }
 }
 
@@ -355,5 +403,74 @@ pub(super) fn list<T: ToString>(items: &[T]) -> String {
     match items.len().saturating_sub(LISTED) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::publication::{Published, TableChange};
+
+    const NAMES: Names<'_> = Names { main: "p", inserts: "p_inserts" };
+
+    fn name(table: &str) -> TableName {
+        TableName { schema: "public".to_owned(), name: table.to_owned() }
+    }
+
+    /// Tables that are to go over from one publication to the other.
+    fn going(tables: &[&str], create: bool) -> Plan {
+        let mut plan = Plan::default();
+        for table in tables {
+            let change = TableChange { table: name(table), published: Published::default() };
+            plan.inserts.add.push(change);
+            plan.main.remove.push(name(table));
+        }
+        plan.inserts.create = create;
+        plan.inserts.via_root = create.then_some(true);
+        plan
+    }
+
+    fn fixes(plan: &Plan, tables: &[&str]) -> Vec<String> {
+        let limited = |table: &&str| Limited {
+            table: name(table),
+            cause: String::new(),
+            fix: "FIRST".to_owned(),
+        };
+        let mut scripts = Scripts::of(plan, NAMES);
+        tables.iter().map(limited).map(|limited| scripts.fix(&limited)).collect()
+    }
+
+    #[test]
+    fn each_table_has_its_own_statements_and_the_first_creates_the_publication() {
+        let script = |table: &str, last: &str| {
+            format!(
+                "BEGIN; ALTER PUBLICATION \"p\" DROP TABLE ONLY \"public\".\"{table}\"; {last}; COMMIT;"
+            )
+        };
+        let add = |table: &str| {
+            script(
+                table,
+                &format!("ALTER PUBLICATION \"p_inserts\" ADD TABLE ONLY \"public\".\"{table}\""),
+            )
+        };
+        let of = "FIRST or, for its inserts alone, as a DBA";
+        assert_eq!(
+            fixes(&going(&["a", "b"], false), &["a", "b"]),
+            [format!("{of}: {}", add("a")), format!("{of}: {}", add("b"))]
+        );
+        let create = "CREATE PUBLICATION \"p_inserts\" FOR TABLE ONLY \"public\".\"a\" WITH \
+                      (publish_via_partition_root = true)";
+        assert_eq!(
+            fixes(&going(&["a", "b"], true), &["a", "b"]),
+            [
+                format!("{of}: {}", script("a", create)),
+                format!("{of}, once \"p_inserts\" is created: {}", add("b")),
+            ]
+        );
+        // Of one that nothing is planned of, the options of the publication are what harms it.
+        let mut options = Plan::default();
+        options.main.operations = Some(Vec::new());
+        let set = "BEGIN; ALTER PUBLICATION \"p\" SET (publish = ''); COMMIT;";
+        assert_eq!(fixes(&options, &["a"]), [format!("{of}: {set}")]);
     }
 }

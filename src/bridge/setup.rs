@@ -3,6 +3,7 @@
 //! Nothing is made before all that is needed was checked, so a first run with too few rights leaves
 //! nothing half done, and tells everything that is missing at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres::preflight::{self, Intent, Shortfall};
+use crate::postgres::publication::streamed::in_effect;
 use crate::postgres::publication::{
     self, Candidate, Names, PublicationChange, TableName, forgetful,
 };
@@ -93,6 +95,9 @@ pub(super) async fn prepare(
     let exists = survey.inserts.is_some();
     let is_named = bridge.may_name_second(&client, &slot, checkpoint, exists).await?;
     let mut look = publishing::plan(&client, settings, survey, is_named, true).await?;
+    if checkpoint.is_some_and(|before| !before.is_intent()) {
+        leave_out_unkeyed(&client, settings, &mut look).await?;
+    }
     bridge.show_limits(&look);
     if !publishing::may_alter(settings, &look.survey) {
         // That is a warning, and no reason not to start.
@@ -209,6 +214,35 @@ impl Bridge {
         let published = checkpoint.map_or(Lsn::ZERO, |found| found.progress.through_lsn);
         Ok(exists && self.second.may_be_named(published.max(*confirmed)))
     }
+}
+
+/// A table that came while the stream went on and can't be keyed as configured ends no stream: it is
+/// left out until it can be, as at each look, which logs it. One that is published is refused.
+async fn leave_out_unkeyed(
+    client: &Client,
+    settings: &Resolved,
+    look: &mut Look,
+) -> Result<(), postgres::Error> {
+    let Look { survey, keys, plan, version, .. } = look;
+    if keys.refused.is_empty() || survey.main.is_none() {
+        return Ok(());
+    }
+    let streamed = in_effect(client, Names::of(settings), *version).await?;
+    let is_streamed = |table: &TableName| {
+        survey.present().has(table) || streamed.iter().any(|of| of.table == *table)
+    };
+    let mut refused = BTreeMap::new();
+    for (table, fault) in std::mem::take(&mut keys.refused) {
+        // A partition is published with its root.
+        let members = publication::with_ancestors(client, &table).await?;
+        if members.iter().any(is_streamed) {
+            refused.insert(table, fault);
+        } else {
+            plan.keep_out(|other| members.contains(other));
+        }
+    }
+    keys.refused = refused;
+    Ok(())
 }
 
 /// What speaks against a start, of the server and of the role's rights.

@@ -11,7 +11,7 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use super::Error;
-use super::publication::TableName;
+use super::publication::{TableName, find};
 
 const PARTITIONS: &str = include_str!("../../sql/partitions.sql");
 
@@ -92,20 +92,16 @@ pub async fn look(
 }
 
 /// Makes a walsender look again at what became a partition, where it does not by itself: one that has met
-/// the table before goes on to leave it out. Changes nothing of the publication.
+/// the table before goes on to leave it out. Changes nothing of the publication, if there is one.
 ///
 /// # Errors
 /// When the server refuses it.
-pub async fn remind(
-    client: &Client,
-    publication: &str,
-    server_version: u32,
-    via_root: bool,
-) -> Result<(), Error> {
+pub async fn remind(client: &Client, publication: &str, server_version: u32) -> Result<(), Error> {
     if server_version >= NOTICED_SINCE {
         return Ok(());
     }
-    let publication = escape_identifier(publication);
+    let Some(present) = find(client, publication, server_version).await? else { return Ok(()) };
+    let (publication, via_root) = (escape_identifier(publication), present.via_root);
     let sql =
         format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = {via_root})");
     let failed = |source| Error::Sql { doing: "make the server look at new partitions", source };

@@ -143,6 +143,34 @@ async fn one_partition_without_an_identity_takes_its_tree_along_however_it_is_pu
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_to_a_partition_that_was_attached_comes_too() {
+    for_oldest_and_newest(async |server| {
+        let config = format!("{QUICK}tables = [\"public.days\"]\n");
+        let setup = "CREATE TABLE days (id int, day int) PARTITION BY LIST (day);
+                     CREATE TABLE days_1 PARTITION OF days FOR VALUES IN (1);
+                     CREATE TABLE days_2 (LIKE days)";
+        let scenario = Scenario::start(server, &config, setup, &["public.days"]).await;
+        until_insert_only(&scenario, &["days"]).await;
+        // The server meets it as a table that is not published.
+        scenario.sql("INSERT INTO days_2 VALUES (1, 2)").await;
+        scenario.sql("INSERT INTO days VALUES (1, 1)").await;
+        eventually(PATIENCE, "the stream to be there", async || {
+            operations(&scenario, "public.days").await.contains(&"c".to_owned()).then_some(())
+        })
+        .await;
+        scenario.sql("ALTER TABLE days ATTACH PARTITION days_2 FOR VALUES IN (2)").await;
+        eventually(PATIENCE, "rows of the partition in the stream", async || {
+            scenario.sql("INSERT INTO days VALUES (2, 2)").await;
+            let events = scenario.events("public.days").await;
+            let mut values = events.iter().filter_map(|event| event.value.as_ref());
+            values.any(|value| value["op"] == "c" && value["after"]["day"] == 2).then_some(())
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_slot_from_before_the_second_publication_streams_on_and_names_it_when_it_is_past() {
     for_oldest_and_newest(async |server| {
         let setup = "CREATE TABLE rides (id int PRIMARY KEY, n int); CREATE TABLE log (n int)";

@@ -410,6 +410,14 @@ async fn a_name_that_no_table_has_is_refused_where_it_hides_and_warned_of_where_
         bridge.configure("[tables.\"public.rides\"]\nexclude_columns = [\"ssn\"]\n");
         bridge.start_again();
         bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        client.batch_execute("ALTER TABLE rides DROP COLUMN ssn").await.expect("drop it");
+        // The first start still remembers the column.
+        for _ in 0..2 {
+            assert!(bridge.terminate(PATIENCE).success());
+            bridge.start_again();
+            bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        }
+        assert!(bridge.log().contains("which public.rides does not have"), "{}", bridge.log());
         client.batch_execute("DROP TABLE rides").await.expect("drop it");
         assert!(bridge.terminate(PATIENCE).success());
         bridge.start_again();

@@ -346,7 +346,17 @@ fn mistaken(
         }
     }
     for table in present {
-        shortfalls.extend(mistaken_columns(settings, table, before.get(&table.oid)));
+        let before = before.get(&table.oid);
+        let found = mistaken_columns(settings, table, before);
+        // Rules that held before are no mistake: the application has dropped the column since.
+        let held = |before: &Remembered| {
+            before.identity == table.identity
+                && before.hiding == rules(settings).hiding(&table.identity)
+        };
+        match before.is_some_and(held) {
+            true => notes.extend(found.into_iter().map(|of| (of.cause, of.fix))),
+            false => shortfalls.extend(found),
+        }
     }
     (shortfalls, notes)
 }

@@ -11,6 +11,7 @@
 
 pub mod forgetful;
 mod identity;
+mod parts;
 mod plan;
 pub mod streamed;
 

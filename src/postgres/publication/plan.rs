@@ -22,6 +22,8 @@ use crate::config::{Operation, TableFilter};
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
+    /// The publications, for what somebody else is to run.
+    pub names: Names<'a>,
     /// The tables.
     pub captured: &'a TableFilter,
     /// The operations to leave out.
@@ -355,8 +357,9 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
         if present.main.is_some_and(|main| main.tables.contains_key(table)) {
             plan.harmed.extend(harm(candidate, wanted, present));
         }
+        let change = TableChange { table: table.clone(), published };
         let part = Part {
-            columns: published.columns.as_deref(),
+            columns: change.published.columns.as_deref(),
             condition: wanted.conditions.get(table).map(Vec::as_slice).unwrap_or_default(),
             generated: present.main.is_some_and(|main| main.generated),
         };
@@ -364,8 +367,7 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
             .needs_identity()
             .then(|| limited(candidate, part, wanted.server_version))
             .flatten()
-            .or_else(|| kept_back(candidate, present));
-        let change = TableChange { table: table.clone(), published };
+            .or_else(|| kept_back(candidate, present, &change, wanted.names));
         let Some(limited) = limited else {
             in_main.insert(table);
             if !plan.main.hold(present.main, change) && !candidate.is_owned {
@@ -429,16 +431,35 @@ fn limited(candidate: &Candidate, part: Part<'_>, server_version: u32) -> Option
     })
 }
 
-/// Why a table stays in the publication for inserts though it could leave it.
-fn kept_back(candidate: &Candidate, present: Present<'_>) -> Option<Limited> {
+/// Why a table stays in the publication for inserts though it could leave it. Who could have it leave
+/// is told what to run: to be a member of its owner is more than a replication role should have.
+fn kept_back(
+    candidate: &Candidate,
+    present: Present<'_>,
+    change: &TableChange,
+    names: Names<'_>,
+) -> Option<Limited> {
+    let table = &candidate.table;
     let has = |publication: Option<&Publication>| {
-        publication.is_some_and(|publication| publication.tables.contains_key(&candidate.table))
+        publication.is_some_and(|publication| publication.tables.contains_key(table))
     };
-    let owner = &candidate.owner;
-    (!candidate.is_owned && has(present.inserts) && !has(present.main)).then(|| Limited {
-        table: candidate.table.clone(),
-        cause: format!("only its owner, {owner:?}, may publish its updates and deletes too"),
-        fix: format!("GRANT {} to the role of rowcast", escape_identifier(owner)),
+    if candidate.is_owned || !has(present.inserts) || has(present.main) {
+        return None;
+    }
+    let mut plan = Plan::default();
+    plan.main.add.push(change.clone());
+    plan.inserts.remove.push(table.clone());
+    Some(Limited {
+        table: table.clone(),
+        cause: format!(
+            "only its owner, {:?}, may publish its updates and deletes too",
+            candidate.owner
+        ),
+        fix: format!(
+            "as a DBA: {} (then ask for a snapshot of it: rows that were updated or deleted \
+             meanwhile are not known)",
+            plan.script(names)
+        ),
     })
 }
 

@@ -322,10 +322,12 @@ impl Coordinator {
                 tracing::info!(table, id, rows, "snapshot done");
             }
         }
-        self.ended.push_back(status);
-        if self.ended.len() > SHOWN {
-            self.ended.pop_front();
-        }
+        self.ended(status);
+    }
+
+    /// Shows a snapshot that is over, or that does not begin, among the last of them.
+    fn ended(&mut self, status: SnapshotStatus) {
+        push_last(&mut self.ended, status);
     }
 
     fn show(&self) {
@@ -388,5 +390,26 @@ impl Drop for Undone {
         for command in self.commands.drain(..) {
             self.control.ask(command);
         }
+    }
+}
+
+/// Appends to a list that holds the last of [`SHOWN`].
+fn push_last<T>(list: &mut VecDeque<T>, item: T) {
+    list.push_back(item);
+    while list.len() > SHOWN {
+        list.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_what_ended_is_bounded() {
+        // As many as are refused at once may be there already.
+        let mut list: VecDeque<usize> = (0..SHOWN + 50).collect();
+        push_last(&mut list, 1_000);
+        assert_eq!((list.len(), list.front(), list.back()), (SHOWN, Some(&51), Some(&1_000)));
     }
 }

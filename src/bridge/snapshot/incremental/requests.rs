@@ -342,7 +342,7 @@ impl Coordinator {
 
     /// Shows a request of which nothing begins.
     fn answer(&mut self, request: &Request, state: SnapshotState, note: String) {
-        self.ended.push_back(SnapshotStatus {
+        self.ended(SnapshotStatus {
             id: request.id.clone(),
             table: told_tables(request),
             reason: request.reason,
