@@ -112,7 +112,10 @@ impl Bridge {
             if is_full {
                 full_at = began + interval;
             }
-            let wait = URGENT.max(began.elapsed().saturating_mul(SHARE)).min(interval);
+            // What a row filter means is found out on a temporary table, which event triggers of the
+            // application see and which costs WAL: not each second.
+            let urgent = if self.settings.tables.has_row_filters() { interval } else { URGENT };
+            let wait = urgent.max(began.elapsed().saturating_mul(SHARE)).min(interval);
             tokio::time::sleep(wait).await;
         }
     }
