@@ -336,8 +336,9 @@ fn mistaken(
         let formers = of.formers.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
         formers.chain([own, of.identity.published(true)])
     });
+    let were: BTreeSet<(&str, &str)> = were.collect();
     let are = names.iter().map(|(schema, table)| (schema.as_str(), table.as_str()));
-    let tables: Vec<(&str, &str)> = are.chain(were).collect();
+    let tables: Vec<(&str, &str)> = are.chain(were.iter().copied()).collect();
     let (mut shortfalls, mut notes) = (Vec::new(), Vec::new());
     for found in unmatched(&settings.captured, &settings.tables, &tables) {
         match found.hides {
@@ -348,12 +349,16 @@ fn mistaken(
     for table in present {
         let before = before.get(&table.oid);
         let found = mistaken_columns(settings, table, before);
-        // Rules that held before are no mistake: the application has dropped the column since.
-        let held = |before: &Remembered| {
-            before.identity == table.identity
-                && before.hiding == rules(settings).hiding(&table.identity)
+        // The application's DDL is no mistake of the configuration: it has dropped the column since,
+        // or the table has taken a name that the rule was written for another table of.
+        let is_ddl = match before {
+            Some(before) => {
+                before.identity != table.identity
+                    || before.hiding == rules(settings).hiding(&table.identity)
+            }
+            None => were.contains(&table.identity.published(settings.via_root)),
         };
-        match before.is_some_and(held) {
+        match is_ddl {
             true => notes.extend(found.into_iter().map(|of| (of.cause, of.fix))),
             false => shortfalls.extend(found),
         }
