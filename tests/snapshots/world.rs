@@ -276,7 +276,8 @@ impl World {
     /// Waits until all tables are published and all snapshots have ended.
     pub(crate) async fn all_read(&mut self) {
         let client = self.client().await;
-        let query = "SELECT count(*) FROM pg_publication_tables WHERE pubname = $1";
+        let query = "SELECT count(DISTINCT tablename) FROM pg_publication_tables
+                     WHERE pubname::text IN ($1, $1 || '_inserts')";
         let publication = format!("rowcast_{}", self.name);
         eventually(SETTLED, "all tables to be published", async || {
             self.assert_runs();
