@@ -159,7 +159,7 @@ async fn a_reselect_waits_for_a_lock_and_a_stop_ends_the_wait() {
     let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND NOT granted";
     eventually(PATIENCE, "the bridge to wait for the lock", async || {
         let row = lock.query_one(waiting, &[]).await.expect("ask");
-        (row.get::<_, i64>(0) == 1).then_some(())
+        (row.get::<_, i64>(0) >= 1).then_some(())
     })
     .await;
     scenario.bridge.as_mut().expect("a bridge").terminate(PATIENCE);
