@@ -10,7 +10,7 @@
 mod create;
 mod describe;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -49,6 +49,11 @@ pub struct Topics {
     /// The largest batch that a topic takes, of those that were made sure of together; taken by who
     /// asks for the topic then.
     limits: HashMap<String, Option<usize>>,
+    /// Topics that were created together, whose logs were not seen yet: in batches, with the
+    /// partitions of each. Brokers create the logs in this order.
+    unseen: VecDeque<Vec<(String, i32)>>,
+    /// What asks for these logs.
+    logs: Option<Arc<Logs>>,
     listed: bool,
 }
 
@@ -71,6 +76,8 @@ impl Topics {
             admin: OnceLock::new(),
             known: HashMap::new(),
             limits: HashMap::new(),
+            unseen: VecDeque::new(),
+            logs: None,
             listed: false,
         }
     }
@@ -82,6 +89,7 @@ impl Topics {
     /// When the brokers can't be asked, or refuse to make the topic, or it must not be made.
     pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<Option<usize>, Error> {
         if let Some(limit) = self.limits.remove(&*plan.name) {
+            self.see_logs(&plan.name).await;
             return Ok(limit);
         }
         let described = self.found_or_made(plan).await?;
@@ -89,7 +97,8 @@ impl Topics {
     }
 
     /// Makes sure that all of these topics exist, so that [`ensure`](Self::ensure) need not ask for
-    /// them one by one. `progress` receives how many of the missing ones are created, and of how
+    /// them one by one; it still waits for the logs of those that are new, while rows of other tables
+    /// are read. `progress` receives how many of the missing ones are created, and of how
     /// many.
     ///
     /// # Errors
@@ -114,11 +123,12 @@ impl Topics {
             return Err(Error::TopicMissing { topic: plan.name.to_string() });
         }
         let new: HashSet<Arc<str>> = missing.iter().map(|plan| Arc::clone(&plan.name)).collect();
-        let logs = Arc::new((missing.len() > 1).then(|| Logs::new(&self.config)).flatten());
         let mut created = 0;
         for batch in missing.chunks(BATCH) {
             progress(created, missing.len());
-            self.create_batch(batch, &logs).await?;
+            create::create(&*self.admin()?, batch).await?;
+            self.note_created(batch);
+            self.unseen.push_back(batch.iter().map(|plan| logs_of(plan)).collect());
             created += batch.len();
             report_created(batch, missing.len());
         }
@@ -144,30 +154,32 @@ impl Topics {
         Ok(())
     }
 
-    /// Creates topics that are missing, and waits for their logs.
-    async fn create_batch(
-        &mut self,
-        plans: &[&TopicPlan],
-        logs: &Arc<Option<Logs>>,
-    ) -> Result<(), Error> {
-        let admin = self.admin()?;
-        create::create(&admin, plans).await?;
-        let made = plans.iter().map(|plan| (plan.name.to_string(), plan.partitions));
-        let (made, logs): (Vec<(String, i32)>, _) = (made.collect(), Arc::clone(logs));
-        let waited = tokio::task::spawn_blocking(move || match (&*logs, &*made) {
-            (Some(logs), made) => logs.wait(made),
-            (None, made) => {
-                made.iter().for_each(|(topic, partitions)| {
-                    create::await_logs(&admin, topic, *partitions);
-                });
-            }
-        });
-        // Only a panic in the client library keeps it from ending, and records can do without.
-        let _ = waited.await;
+    /// Waits for the logs of a topic that was created with others, and of those that brokers create
+    /// before it.
+    async fn see_logs(&mut self, topic: &str) {
+        let holds = |batch: &Vec<(String, i32)>| batch.iter().any(|(name, _)| name == topic);
+        let Some(last) = self.unseen.iter().position(holds) else { return };
+        for batch in self.unseen.drain(..=last).collect::<Vec<_>>() {
+            let logs = match &self.logs {
+                Some(logs) => Arc::clone(logs),
+                // Without a client of its own, records can do without.
+                None => match Logs::new(&self.config) {
+                    Some(logs) => Arc::clone(self.logs.insert(Arc::new(logs))),
+                    None => return,
+                },
+            };
+            // Only a panic in the client library keeps it from ending.
+            let _ = tokio::task::spawn_blocking(move || logs.wait(&batch)).await;
+        }
+        if self.unseen.is_empty() {
+            self.logs = None;
+        }
+    }
+
+    fn note_created(&mut self, plans: &[&TopicPlan]) {
         for plan in plans {
             self.known.insert(plan.name.to_string(), usize::try_from(plan.partitions).unwrap_or(0));
         }
-        Ok(())
     }
 
     /// Makes sure that the topic exists, and describes it.
@@ -183,7 +195,13 @@ impl Topics {
         if !self.create {
             return Err(Error::TopicMissing { topic: plan.name.to_string() });
         }
-        self.create_batch(&[plan], &Arc::new(None)).await?;
+        let admin = self.admin()?;
+        create::create(&admin, &[plan]).await?;
+        let (topic, partitions) = logs_of(plan);
+        let wait = move || create::await_logs(&admin, &topic, partitions);
+        // Only a panic in the client library keeps it from ending, and records can do without.
+        let _ = tokio::task::spawn_blocking(wait).await;
+        self.note_created(&[plan]);
         report_created(&[plan], 1);
         Ok(Described { is_new: true, settings: self.described(&plan.name).await? })
     }
@@ -263,6 +281,11 @@ impl Topics {
         let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(creation_error)?;
         Ok(Arc::clone(self.admin.get_or_init(|| Arc::new(admin))))
     }
+}
+
+/// A topic and how many logs it has.
+fn logs_of(plan: &TopicPlan) -> (String, i32) {
+    (plan.name.to_string(), plan.partitions)
 }
 
 /// Logs topics that were created, of so many that were missing.
