@@ -140,7 +140,7 @@ impl Watch {
                     fix = "ALTER TABLE ... DETACH PARTITION, or take it out of \
                            postgres.exclude_tables",
                     "a partition was attached that postgres.exclude_tables matches: its rows are not \
-                     read, but Postgres publishes what is written to it as the table's"
+                     read; what is written to it is published as the table's, or has the table left out"
                 );
                 continue;
             }

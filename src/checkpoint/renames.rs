@@ -77,18 +77,26 @@ impl Held {
     pub fn name(&self) -> String {
         format!("{}.{}", self.schema, self.table)
     }
+
+    /// The same for the table as whose rows those of this partition are published.
+    #[must_use]
+    pub fn by_partition(self, oid: u32) -> Self {
+        let fix = format!("detach the partition, or {}", self.fix);
+        Self { by_partition: Some(oid), fix, ..self }
+    }
 }
 
 impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { former, lost, .. } = self;
+        let Self { former, lost, by_partition, .. } = self;
         let name = &self.name();
         let lost: Vec<String> = lost.iter().map(ToString::to_string).collect();
         let lost = lost.join(", ");
         if former == name {
             return write!(f, "a column of {name} was renamed, and this no longer applies: {lost}");
         }
-        write!(f, "{former} is called {name} now, and this no longer applies to it: {lost}")
+        let now = if by_partition.is_some() { "a partition of" } else { "called" };
+        write!(f, "{former} is {now} {name} now, and this no longer applies to it: {lost}")
     }
 }
 
@@ -271,12 +279,14 @@ pub fn look(
             continue;
         }
         let held = before.and_then(|before| rules.judge(before, &table.identity, &columns));
-        if let Some(mut held) = held.filter(|_| fate == Fate::Captured) {
+        if let Some(held) = held.filter(|_| fate == Fate::Captured) {
             // What a partition has is published as its root's.
             let root = table.identity.root.as_ref().filter(|_| rules.via_root);
-            let oid = root.map_or(table.oid, |root| root.oid);
+            let (oid, held) = match root {
+                Some(root) => (root.oid, held.by_partition(table.oid)),
+                None => (table.oid, held),
+            };
             behind.insert(oid);
-            held.by_partition = root.map(|_| table.oid);
             looked.held.entry(oid).or_insert(held);
             continue;
         }

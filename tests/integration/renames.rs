@@ -14,6 +14,7 @@ use crate::support::postgres::{Binaries, PostgresServer, for_every_postgres};
 use crate::support::{PATIENCE, eventually, unique};
 
 mod generated;
+mod others;
 
 /// Looks follow each other fast.
 const LOOKS: &str = "[format]\nhash_salt = \"pepper\"\n[postgres]\ndiscover_interval = \"200ms\"\n";

@@ -45,7 +45,8 @@ enum Judgement {
     Publish,
     /// It is published by its name, and is to be remembered so.
     Note(Box<Remembered>),
-    /// It is not to be published by its name; whether changes of it are missing by that.
+    /// It is not to be published by its name; whether changes of it are missing by that, as none are
+    /// of a partition that its root is published with.
     Leave {
         is_behind: bool,
     },
@@ -119,7 +120,10 @@ impl Guard {
             }
             Judgement::Leave { is_behind } => {
                 let table = relation.full_name.as_str();
-                tracing::info!(table, "left out: by its name it is not to be published");
+                // The rows of a partition come as its root's.
+                if is_behind {
+                    tracing::info!(table, "left out: by its name it is not to be published");
+                }
                 if let Some(before) = before.filter(|before| is_behind && !before.is_behind) {
                     self.note(Remembered { is_behind, ..before }).await;
                 }
@@ -158,9 +162,8 @@ impl Guard {
             rules.judge(before, identity, &named_in_stream(before, &now.columns, &described))
         };
         if is_part {
-            if let (Some(mut held), Some(root)) = (judge(&whole), &whole.root) {
-                held.by_partition = Some(relation.oid);
-                return Judgement::Hold { oid: root.oid, held };
+            if let (Some(held), Some(root)) = (judge(&whole), &whole.root) {
+                return Judgement::Hold { oid: root.oid, held: held.by_partition(relation.oid) };
             }
             let is_open = rules.fate(&own) == Fate::Captured && judge(&own).is_none();
             return match is_open {

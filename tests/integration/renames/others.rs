@@ -1,0 +1,143 @@
+//! The same rules where the publication is a DBA's or is for all tables, and where an excluded table
+//! becomes a partition of a published one.
+
+use super::{LOOKS, consume, no_secret, oldest_and_newest, until_left_out};
+use crate::support::bridge::Bridge;
+use crate::support::consume::{OwnedRecord, at_least};
+use crate::support::kafka::Brokers;
+use crate::support::{PATIENCE, eventually, unique};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_follow_tables_in_a_publication_that_is_not_rowcasts_to_alter() {
+    let brokers = Brokers::any();
+    oldest_and_newest(async |server| {
+        for publication in ["FOR TABLE marks, excluded, masked, a", "FOR ALL TABLES"] {
+            let database = server.database().await;
+            let client = database.client().await;
+            let name = unique("follow");
+            client
+                .batch_execute(&format!(
+                    "CREATE TABLE marks (id int PRIMARY KEY);
+                     CREATE TABLE excluded (id int PRIMARY KEY, word text);
+                     CREATE TABLE masked (id int PRIMARY KEY, word text);
+                     CREATE TABLE a (id int PRIMARY KEY, word text); CREATE TABLE secret_b (id int PRIMARY KEY, word text);
+                     INSERT INTO excluded VALUES (1, 'xx-secret'); INSERT INTO masked VALUES (1, 'xx-secret');
+                     INSERT INTO a VALUES (1, 'open'); INSERT INTO secret_b VALUES (1, 'secret');
+                     CREATE PUBLICATION rowcast_{name} {publication}"
+                ))
+                .await
+                .expect("make tables");
+            let bootstrap = brokers.bootstrap();
+            let config = format!(
+                "{LOOKS}manage = false\nexclude_tables = [\"public.secret_*\"]\n\
+                 [tables.\"public.excluded\"]\nexclude_columns = [\"word\"]\n\
+                 [tables.\"public.masked\"]\nmask = {{ word = 3 }}\n"
+            );
+            let slot = format!("SELECT pg_create_logical_replication_slot('rowcast_{name}', 'pgoutput')");
+            client.batch_execute(&slot).await.expect("make the slot");
+            let mut bridge =
+                Bridge::start_ready(&name, &database.unix_url, &bootstrap, &config, PATIENCE);
+            client
+                .batch_execute(
+                    "BEGIN; ALTER TABLE excluded RENAME TO e; INSERT INTO e VALUES (2, 'xx-secret'); COMMIT;
+                     BEGIN; ALTER TABLE masked RENAME word TO verb; INSERT INTO masked VALUES (2, 'xx-secret'); COMMIT;
+                     BEGIN; ALTER TABLE a RENAME TO secret_a; INSERT INTO secret_a VALUES (2, 'secret'); COMMIT;
+                     BEGIN; ALTER TABLE secret_b RENAME TO b; INSERT INTO b VALUES (2, 'secret'); COMMIT",
+                )
+                .await
+                .expect("rename");
+            let held = ["public.b", "public.e", "public.masked"];
+            until_left_out(&bridge, &held).await;
+            no_secret(&client, &bootstrap, &name).await;
+            bridge.kill();
+            client
+                .batch_execute("INSERT INTO e VALUES (3, 'xx-secret'); INSERT INTO masked VALUES (3, 'xx-secret')")
+                .await
+                .expect("write");
+            bridge.start_again();
+            bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+            until_left_out(&bridge, &held).await;
+            no_secret(&client, &bootstrap, &name).await;
+            // As before: published as before.
+            client
+                .batch_execute(
+                    "ALTER TABLE e RENAME TO excluded; ALTER TABLE masked RENAME verb TO word;
+                     ALTER TABLE b RENAME TO secret_b",
+                )
+                .await
+                .expect("rename back");
+            until_left_out(&bridge, &[]).await;
+            for table in ["excluded", "masked"] {
+                let topic = format!("{name}.public.{table}");
+                consume(&bootstrap, &[&topic], at_least(3), PATIENCE).await;
+            }
+            no_secret(&client, &bootstrap, &name).await;
+            assert!(bridge.terminate(PATIENCE).success());
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_excluded_table_that_is_attached_holds_its_root_back_until_it_is_detached() {
+    let brokers = Brokers::any();
+    oldest_and_newest(async |server| {
+        for mode in ["initial", "never"] {
+            let database = server.database().await;
+            let client = database.client().await;
+            client
+                .batch_execute(
+                    "CREATE TABLE marks (id int PRIMARY KEY);
+                     CREATE TABLE days (id int, day int, word text, PRIMARY KEY (day, id)) PARTITION BY LIST (day);
+                     CREATE TABLE days_1 PARTITION OF days FOR VALUES IN (1);
+                     CREATE TABLE secret_2 (id int, day int, word text, PRIMARY KEY (day, id));
+                     INSERT INTO secret_2 VALUES (1, 2, 'secret')",
+                )
+                .await
+                .expect("make tables");
+            let name = unique("attach");
+            let bootstrap = brokers.bootstrap();
+            let config = format!(
+                "{LOOKS}exclude_tables = [\"public.secret_*\"]\n[snapshot]\nmode = \"{mode}\"\n"
+            );
+            let mut bridge =
+                Bridge::start_ready(&name, &database.unix_url, &bootstrap, &config, PATIENCE);
+            client
+                .batch_execute(
+                    "INSERT INTO days VALUES (1, 1, 'open');
+                     BEGIN; ALTER TABLE days ATTACH PARTITION secret_2 FOR VALUES IN (2);
+                     INSERT INTO days VALUES (2, 2, 'secret'); COMMIT",
+                )
+                .await
+                .expect("attach");
+            let fixes = until_left_out(&bridge, &["public.days"]).await;
+            assert!(fixes[0].1.starts_with("detach the partition, or add \"public.days\""), "{fixes:?}");
+            let told = "public.secret_2 is a partition of public.days now";
+            assert!(bridge.log().contains(told), "{}", bridge.log());
+            no_secret(&client, &bootstrap, &name).await;
+            // The row comes before anybody can look.
+            client
+                .batch_execute(
+                    "BEGIN; ALTER TABLE days DETACH PARTITION secret_2; INSERT INTO days VALUES (2, 1, 'open'); COMMIT",
+                )
+                .await
+                .expect("detach");
+            until_left_out(&bridge, &[]).await;
+            let topic = format!("{name}.public.days");
+            if mode == "never" {
+                eventually(PATIENCE, "a word on what is missing", async || {
+                    bridge.log().contains("rows of these tables are missing").then_some(())
+                })
+                .await;
+            }
+            client.batch_execute("INSERT INTO days VALUES (3, 1, 'open')").await.expect("insert");
+            let is_there = |records: &[OwnedRecord]| {
+                records.iter().filter_map(OwnedRecord::json).any(|value| value["after"]["id"] == 3)
+            };
+            consume(&bootstrap, &[&topic], is_there, PATIENCE).await;
+            no_secret(&client, &bootstrap, &name).await;
+            assert!(bridge.terminate(PATIENCE).success());
+        }
+    })
+    .await;
+}
