@@ -241,8 +241,8 @@ fn warn(root: &TableName, partition: &Partition, gone: Gone, is_there: bool) {
         partition = %partition.name,
         rows = partition.rows(),
         fix = format!(
-            "where the topic is to hold what the table holds: delete the topic, then run `rowcast \
-             snapshot {}`; next time {next_time}, so that consumers are told of each row",
+            "where the topic is to hold what the table holds: stop rowcast, delete the \
+             topic, start rowcast, run `rowcast snapshot {}`; next time {next_time}, so that consumers are told of each row",
             quoted(&exactly(&root.schema, &root.name))
         ),
         "a partition was {what}: Postgres streams no deletes for that, so the topic keeps its rows"

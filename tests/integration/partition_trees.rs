@@ -10,8 +10,11 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use crate::scenario::{Event, Scenario};
-use crate::support::postgres::{Binaries, PostgresServer, for_every_postgres};
-use crate::support::{PATIENCE, eventually, seed};
+use crate::support::bridge::Bridge;
+use crate::support::consume::{OwnedRecord, at_least, consume};
+use crate::support::kafka::kafka_or_skip;
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_every_postgres};
+use crate::support::{PATIENCE, eventually, seed, unique};
 
 /// Looks often, and takes no table but the root.
 const CONFIG: &str = "[postgres]\ntables = [\"public.days\"]\ndiscover_interval = \"200ms\"\n\
@@ -376,4 +379,46 @@ async fn whatever_becomes_of_partitions_the_topic_follows_the_table() {
             tree.check(&done).await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_detach_a_new_topic_and_a_snapshot_bring_topic_and_table_together() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let setup = format!(
+        "{DAYS}; CREATE TABLE days_2 PARTITION OF days FOR VALUES IN (2);
+         INSERT INTO days VALUES (1, 1, 1), (1, 2, 2)"
+    );
+    client.batch_execute(&setup).await.expect("make tables");
+    let (name, brokers) = (unique("together"), kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, CONFIG, PATIENCE);
+    let topic = format!("{name}.public.days");
+    consume(&brokers, &[&topic], at_least(2), PATIENCE).await;
+    client.batch_execute("ALTER TABLE days DETACH PARTITION days_2").await.expect("detach");
+    eventually(PATIENCE, "the warning", async || {
+        bridge.log().contains("a partition was detached").then_some(())
+    })
+    .await;
+    // As the warning and the documentation say.
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+    kafka.discard_topics(&[&topic]).await;
+    bridge.start_again();
+    bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+    let (code, answer) = bridge
+        .ask("POST", "/snapshots", "", &json!({"tables": ["public.days"]}))
+        .expect("it answers");
+    assert_eq!(code, 202, "{answer}");
+    let records = consume(&brokers, &[&topic], at_least(1), PATIENCE).await;
+    client.batch_execute("INSERT INTO days VALUES (3, 1, 3)").await.expect("insert");
+    let all = consume(&brokers, &[&topic], at_least(2), PATIENCE).await;
+    let ids = |records: &[OwnedRecord]| -> Vec<Value> {
+        let values = records.iter().filter_map(OwnedRecord::json);
+        values
+            .map(|value| json!([value["op"], value["after"]["id"], value["after"]["day"]]))
+            .collect()
+    };
+    assert_eq!(ids(&records), [json!(["r", 1, 1])], "log:\n{}", bridge.log());
+    assert_eq!(ids(&all), [json!(["r", 1, 1]), json!(["c", 3, 1])], "log:\n{}", bridge.log());
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

@@ -1,10 +1,13 @@
 //! The same rules where the publication is a DBA's or is for all tables, and where an excluded table
 //! becomes a partition of a published one.
 
+use std::process::Command;
+
 use super::{LOOKS, consume, no_secret, oldest_and_newest, until_left_out};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least};
 use crate::support::kafka::Brokers;
+use crate::support::postgres::TestDatabase;
 use crate::support::{PATIENCE, eventually, unique};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,4 +143,34 @@ async fn an_excluded_table_that_is_attached_holds_its_root_back_until_it_is_deta
         }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_remembered_of_tables_goes_with_a_teardown() {
+    let brokers = Brokers::any();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let sql = "CREATE TABLE cards (id int PRIMARY KEY, pan text); CREATE TABLE marks (id int PRIMARY KEY)";
+    client.batch_execute(sql).await.expect("make tables");
+    let name = unique("forget");
+    let (url, bootstrap) = (&database.unix_url, brokers.bootstrap());
+    let config = "[tables.\"public.cards\"]\nexclude_columns = [\"pan\"]\n";
+    let mut bridge = Bridge::start_ready(&name, url, &bootstrap, config, PATIENCE);
+    assert!(bridge.terminate(PATIENCE).success());
+    client.batch_execute("DROP TABLE cards").await.expect("drop it");
+    // A table that was there is no typo.
+    bridge.start_again();
+    bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+    assert!(bridge.terminate(PATIENCE).success());
+    let output = Command::new(env!("CARGO_BIN_EXE_rowcast"))
+        .args(["teardown", "--yes", "--name", &name])
+        .envs([("DATABASE_URL", url), ("KAFKA_BROKERS", &bootstrap)])
+        .output()
+        .expect("run rowcast");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    // Nobody knows of it any more.
+    bridge.start_again();
+    let ended = bridge.wait_until_ready(PATIENCE).expect_err("it is refused");
+    assert_eq!(ended.status.code(), Some(69), "{}", ended.log);
+    assert!(ended.log.contains("match nothing yet"), "{}", ended.log);
 }
