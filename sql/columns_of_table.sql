@@ -1,6 +1,6 @@
 -- Which columns do these tables have, which of them are never null, and where do values come from
--- that nobody gave? A generated column has its expression where another has its default. From
--- PostgreSQL 18 on, a column that is NOT NULL may hold nulls until the constraint is validated; before,
+-- that nobody gave? A default looks at no column, so it is written without the table: with it,
+-- PostgreSQL 17 and later lock that, and wait for whoever alters it. From PostgreSQL 18 on, a column that is NOT NULL may hold nulls until the constraint is validated; before,
 -- such constraints are not listed.
 SELECT a.attrelid,
        a.attname::text,
@@ -11,7 +11,7 @@ SELECT a.attrelid,
              AND v.conkey[1] = a.attnum
        ) OR t.typnotnull AS not_null,
        a.attgenerated::text,
-       pg_catalog.pg_get_expr(d.adbin, d.adrelid) AS expression,
+       CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, 0::oid) END AS expression,
        a.atttypmod,
        pg_catalog.format_type(a.atttypid, a.atttypmod) AS type
 FROM pg_catalog.pg_attribute a

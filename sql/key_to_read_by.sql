@@ -4,12 +4,19 @@
 -- the columns are compared (of a column whose operators take many types, its own), as they stand in
 -- SQL wherever it looks for names, and the schemas of the operators that compare them. From PostgreSQL
 -- 18 on, a column that is NOT NULL may hold nulls until the constraint is validated.
-WITH members AS (
-    SELECT c.oid, c.relreplident
+WITH RECURSIVE tree (oid, relkind, relreplident) AS (
+    SELECT c.oid, c.relkind, c.relreplident
     FROM pg_catalog.pg_class c
-    WHERE c.relkind <> 'p'
-      AND (c.oid = $1
-           OR c.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree($1::oid::regclass) t))
+    WHERE c.oid = $1
+    UNION ALL
+    SELECT c.oid, c.relkind, c.relreplident
+    FROM tree t
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE t.relkind = 'p'
+),
+members AS (
+    SELECT t.oid, t.relreplident FROM tree t WHERE t.relkind <> 'p'
 ),
 identities AS (
     SELECT m.oid, a.attname

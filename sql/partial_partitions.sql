@@ -1,12 +1,17 @@
 -- Which of these tables are partitioned and have partitions that do not tell old rows whole? Each
--- partition has a replica identity of its own, whatever the root's is.
-SELECT r.oid
-FROM pg_catalog.pg_class r
-WHERE r.oid = ANY ($1::oid[])
-  AND r.relkind = 'p'
-  AND EXISTS (
-      SELECT
-      FROM pg_catalog.pg_partition_tree(r.oid::regclass) t
-      JOIN pg_catalog.pg_class c ON c.oid = t.relid
-      WHERE t.isleaf AND c.relreplident <> 'f'
-  )
+-- partition has a replica identity of its own, whatever the root's is. Read without locks: rows wait for
+-- this.
+WITH RECURSIVE member (root, oid, relkind, relreplident) AS (
+    SELECT c.oid, c.oid, c.relkind, c.relreplident
+    FROM pg_catalog.pg_class c
+    WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'p'
+    UNION ALL
+    SELECT m.root, c.oid, c.relkind, c.relreplident
+    FROM member m
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = m.oid AND NOT i.inhdetachpending
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE m.relkind = 'p'
+)
+SELECT DISTINCT m.root
+FROM member m
+WHERE m.relkind <> 'p' AND m.relreplident <> 'f'

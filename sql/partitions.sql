@@ -1,19 +1,18 @@
--- Which partitions have the partitioned tables that these publications ($1) publish, under which root,
--- and which of them may hold rows that never were in the stream? Those that were attached by a
+-- The end of a query that begins with published.sql: which partitions have the partitioned tables that
+-- these publications ($1) publish, under which root, and which of them may hold rows that never were in
+-- the stream? Those that were attached by a
 -- transaction that the snapshot $2 does not see (null: none is looked for), by themselves or with the
 -- partitioned table that they belong to. One that was created as a partition began empty: ATTACH writes
 -- anew all columns' entries in the catalog, so an entry that is as old as the table says that it never
 -- was attached. Waits for no lock. One row at least, so that it is known what was seen.
-WITH RECURSIVE now AS (
+, now AS (
     SELECT pg_catalog.pg_current_snapshot() AS shows,
            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric AS next
 ),
-published AS (
+held AS (
     SELECT c.oid, c.relkind, c.relispartition
-    FROM pg_catalog.pg_publication_tables t
-    JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
-    JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
-    WHERE t.pubname = ANY ($1::text[])
+    FROM published p
+    JOIN pg_catalog.pg_class c ON c.oid = p.oid
 ),
 edges AS (
     SELECT i.inhparent AS parent,
@@ -44,9 +43,9 @@ edges AS (
 tree AS (
     SELECT r.oid AS root, r.oid, false AS is_new, false AS is_attached
     FROM (
-        SELECT oid FROM published WHERE relkind = 'p'
+        SELECT oid FROM held WHERE relkind = 'p'
         UNION
-        SELECT pg_catalog.pg_partition_root(oid) FROM published WHERE relispartition
+        SELECT pg_catalog.pg_partition_root(oid) FROM held WHERE relispartition
     ) r
     UNION ALL
     SELECT t.root,
@@ -62,7 +61,7 @@ leaves AS (
     FROM tree t
     JOIN pg_catalog.pg_class c ON c.oid = t.oid AND c.relkind = 'r'
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-    WHERE t.root IN (SELECT oid FROM published) OR t.oid IN (SELECT oid FROM published)
+    WHERE t.root IN (SELECT oid FROM held) OR t.oid IN (SELECT oid FROM held)
     ORDER BY c.oid, t.root
 )
 SELECT now.shows::text,

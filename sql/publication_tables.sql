@@ -1,5 +1,6 @@
--- Which tables were put into a publication one by one, with which columns (null for all) and which
--- row filter, and at which columns does that look? (PostgreSQL 15 and later)
+-- Which tables were put into a publication one by one, with which columns (null for all), which entry of
+-- the publication has a row filter (row_filters.sql says which one), and at which columns does that look?
+-- Read without locks. (PostgreSQL 15 and later)
 SELECT n.nspname::text,
        c.relname::text,
        CASE WHEN r.prattrs IS NOT NULL THEN
@@ -10,7 +11,7 @@ SELECT n.nspname::text,
                ORDER BY a.attnum
            )
        END AS columns,
-       pg_catalog.pg_get_expr(r.prqual, r.prrelid) AS condition,
+       CASE WHEN r.prqual IS NOT NULL THEN r.oid END AS filtered_by,
        -- A column is known by its number; the whole row, number 0, has no name.
        ARRAY(
            SELECT DISTINCT COALESCE(a.attname::text, '')

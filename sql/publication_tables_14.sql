@@ -1,6 +1,6 @@
 -- Which tables were put into a publication one by one? (Before PostgreSQL 15, which can publish
 -- some of their columns and rows.)
-SELECT n.nspname::text, c.relname::text, NULL::text[] AS columns, NULL::text AS condition,
+SELECT n.nspname::text, c.relname::text, NULL::text[] AS columns, NULL::oid AS filtered_by,
        '{}'::text[] AS condition_columns
 FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid

@@ -1,18 +1,23 @@
 -- What kind of table is this, how many rows has it about, and on how many pages? A partitioned
 -- table has those of its partitions, and not its own numbers, which are of the same rows; rows that
--- nobody has counted yet are none.
-SELECT c.oid,
-       c.relkind::text,
-       (SELECT sum(greatest(m.reltuples, 0))::bigint
-        FROM pg_catalog.pg_class m
-        WHERE (m.oid = c.oid AND c.relkind <> 'p')
-           OR m.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t WHERE t.isleaf)
-       ) AS rows,
-       (SELECT sum(m.relpages)::bigint
-        FROM pg_catalog.pg_class m
-        WHERE (m.oid = c.oid AND c.relkind <> 'p')
-           OR m.oid IN (SELECT t.relid FROM pg_catalog.pg_partition_tree(c.oid) t WHERE t.isleaf)
-       ) AS pages
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relname = $2
+-- nobody has counted yet are none. Read without locks.
+WITH RECURSIVE member (root, oid, relkind) AS (
+    SELECT c.oid, c.oid, c.relkind
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = $1 AND c.relname = $2
+    UNION ALL
+    SELECT m.root, c.oid, c.relkind
+    FROM member m
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = m.oid AND NOT i.inhdetachpending
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE m.relkind = 'p'
+)
+SELECT r.oid,
+       r.relkind::text,
+       sum(greatest(c.reltuples, 0))::bigint AS rows,
+       sum(c.relpages)::bigint AS pages
+FROM member m
+JOIN pg_catalog.pg_class r ON r.oid = m.root
+LEFT JOIN pg_catalog.pg_class c ON c.oid = m.oid AND m.relkind <> 'p'
+GROUP BY r.oid, r.relkind

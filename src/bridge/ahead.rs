@@ -14,10 +14,9 @@ use tokio_postgres::Client;
 use crate::change::RelationFacts;
 use crate::lsn::Lsn;
 use crate::postgres::catalog::with_parts;
-use crate::postgres::publication::Names;
-use crate::postgres::{Catalog, Error};
+use crate::postgres::publication::{Names, streamed};
+use crate::postgres::{Catalog, Error, client};
 
-const PUBLISHED: &str = include_str!("../../sql/published_names.sql");
 const WAL_END: &str = include_str!("../../sql/wal_end.sql");
 
 /// Most tables that are looked up at once: bounds how long the stream waits.
@@ -103,9 +102,9 @@ impl Ahead {
 
 /// All that the publications publish in effect.
 async fn published(client: &Client, names: Names<'_>) -> Result<BTreeSet<Published>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the published tables", source };
-    let rows = client.query(PUBLISHED, &[&names.both().as_slice()]).await.map_err(failed)?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect())
+    let version = client::server_version(client).await?;
+    let tables = streamed::in_effect(client, names.both(), version).await?;
+    Ok(tables.into_iter().map(|of| (of.oid, of.table.schema, of.table.name)).collect())
 }
 
 /// All that was committed before it is to be seen by a later question.

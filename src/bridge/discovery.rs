@@ -6,18 +6,22 @@
 //!   only put into the publication. Looked for every `postgres.discover_interval`.
 //! - **Those that lost their identity**: the application's updates fail until they are out of the
 //!   publication. So this is looked for every second, or as often as the looks take a fiftieth of the
-//!   server's time; they go to the publication for inserts (`publication::plan`).
+//!   server's time, and not only while rows are streamed: also while the slot is created, while a first
+//!   snapshot is read, and while brokers are away (`looks_in`). They go to the publication for inserts
+//!   (`publication::plan`).
 //! - **Those that have it again** are as new: what was updated and deleted meanwhile is not known, so
 //!   their rows are read.
 //! - **Those whose topic another one has** stay out (`topics`), and one that was left out for it and has
 //!   a topic now is read again, as a new one is.
 //!
-//! All on a connection of its own, which waits for no lock longer than moments. Partitions that come are
+//! All on a connection of its own, which waits for no lock longer than moments. A table that is refused,
+//! by the server or for its filter or key, holds up no other. Partitions that come are
 //! looked for elsewhere (`partitions`). Without `postgres.manage`, or in a publication that the role may
 //! not alter, nothing is put in, and what should be done is logged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
@@ -26,10 +30,11 @@ use super::Bridge;
 use super::publishing::{self, Look};
 use super::renames::Released;
 use super::setup::connect_options;
-use crate::admin::{LeftOutReason, State};
+use crate::admin::{LeftOutReason, State, Status};
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error::Error;
+use crate::postgres::filters::{Asked, Filters, Probes};
 use crate::postgres::keys::KeyFaults;
 use crate::postgres::publication::{
     self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
@@ -62,6 +67,10 @@ struct Seen {
     without_key: BTreeSet<TableName>,
     /// What else was logged of keys. None before the first look: the start logged it.
     key_notes: Option<BTreeSet<String>>,
+    /// Tables whose filters can't be, with why.
+    without_filter: BTreeSet<(TableName, String)>,
+    /// What row filters mean, as of the last full look.
+    probes: Probes,
 }
 
 impl Seen {
@@ -84,6 +93,25 @@ impl Seen {
             tracing::warn!("{note}");
         }
     }
+
+    /// Logs which tables can't be filtered as configured, each once until it can be.
+    fn note_filters(&mut self, filters: &Filters) {
+        let mut faults = BTreeSet::new();
+        for (table, fault) in &filters.shortfalls {
+            let entry = (table.clone(), fault.cause.clone());
+            if !self.without_filter.contains(&entry) {
+                tracing::error!(
+                    %table,
+                    cause = fault.cause,
+                    fix = fault.fix,
+                    "the configured filter can't be: until it can, a new table is left out, and what \
+                     is published of any other stays as it is"
+                );
+            }
+            faults.insert(entry);
+        }
+        self.without_filter = faults;
+    }
 }
 
 impl Bridge {
@@ -93,12 +121,12 @@ impl Bridge {
         let (mut connected, mut seen) = (None, Seen::default());
         let mut full_at = Instant::now();
         loop {
-            let flows = |status: &crate::admin::Status| status.state == State::Streaming;
-            if status.wait_for(flows).await.is_err() {
-                std::future::pending::<()>().await;
-            }
+            let guards = || self.guards.load(Ordering::Acquire);
+            let looks = |status: &Status| looks_in(status.state, guards());
+            let state = status.wait_for(looks).await.ok().map(|status| status.state);
+            let Some(state) = state else { std::future::pending().await };
             let began = Instant::now();
-            let is_full = began >= full_at;
+            let is_full = state == State::Streaming && began >= full_at;
             let look = self.look_for_tables(&mut connected, &mut seen, is_full);
             match tokio::time::timeout(ANSWER, look).await {
                 Ok(Ok(())) => {}
@@ -112,10 +140,7 @@ impl Bridge {
             if is_full {
                 full_at = began + interval;
             }
-            // What a row filter means is found out on a temporary table, which event triggers of the
-            // application see and which costs WAL: not each second.
-            let urgent = if self.settings.tables.has_row_filters() { interval } else { URGENT };
-            let wait = urgent.max(began.elapsed().saturating_mul(SHARE)).min(interval);
+            let wait = URGENT.max(began.elapsed().saturating_mul(SHARE)).min(interval);
             tokio::time::sleep(wait).await;
         }
     }
@@ -136,51 +161,65 @@ impl Bridge {
             }
         };
         let client = connected.insert(client);
-        if !is_full {
-            return Ok(self.look_at_publications(client, seen, is_full).await?);
+        // The application waits for this; what comes after it may wait for Kafka.
+        let mut failed = self.look_at_publications(client, seen, false).await?;
+        if is_full {
+            let mut released = self.look_at_renames(client).await?;
+            failed = self.look_at_publications(client, seen, true).await?;
+            // One whose topic another table has stays out: it is read once it has one.
+            let refused = self.left_out.oids(LeftOutReason::Topic);
+            released.retain(|oid, _| !refused.contains(oid));
+            self.read_again(&released).await?;
         }
-        let mut released = self.look_at_renames(client).await?;
-        self.look_at_publications(client, seen, is_full).await?;
-        // One whose topic another table has stays out: it is read once it has one.
-        let refused = self.left_out.oids(LeftOutReason::Topic);
-        released.retain(|oid, _| !refused.contains(oid));
-        self.read_again(&released).await
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// Returns what the server said where it refused to alter a publication for a table; the other
+    /// tables do not wait for that.
     async fn look_at_publications(
         &self,
         client: &Client,
         seen: &mut Seen,
         is_full: bool,
-    ) -> Result<(), postgres::Error> {
+    ) -> Result<Option<postgres::Error>, postgres::Error> {
+        // A start plans and alters the same publications.
+        let _altering = self.altering.lock().await;
         let settings = &self.settings_of_published();
-        let mut look = publishing::look(client, settings, self.second.is_named()).await?;
+        seen.probes.ask(if is_full { Asked::Unlocked } else { Asked::Nothing });
+        let is_named = self.second.is_named();
+        let mut look = publishing::look(client, settings, is_named, &mut seen.probes).await?;
         if !self.second.is_named() && look.survey.inserts.is_some() {
             self.note_second(client).await?;
         }
         self.show_limits(&look);
         seen.note_keys(&look.keys);
         if is_full {
+            seen.note_filters(&look.filters);
             self.settle_topics(client, &mut look, seen).await?;
         }
         if !publishing::may_alter(settings, &look.survey) {
-            return Ok(());
+            return Ok(None);
         }
-        let Look { plan, .. } = look;
+        let Look { plan, filters, .. } = look;
         // By its name of now, a table may not be one to publish any more.
         let surplus = plan.main.remove.iter().chain(&plan.inserts.remove);
         let is_surplus =
             |table: &&TableName| !settings.captured.matches(&table.schema, &table.name);
         let surplus: BTreeSet<TableName> = surplus.filter(is_surplus).cloned().collect();
+        let mut failed = None;
         for table in plan.urgent().into_iter().chain(surplus) {
             let change = plan.clone().limited_to(|other| *other == table);
             let what = "publication altered, as the table was";
-            self.apply_to(client, seen, (&table, what), &change).await?;
+            let applied = self.apply_to(client, seen, (&table, what), &change).await;
+            failed = failed.or(applied.err());
         }
         // One that was dropped and made again is new, and so is one that was lost and is back.
         let gains = plan.gains();
-        seen.asked.retain(|table| gains.contains(table));
-        if is_full { self.take_in(client, seen, &plan).await } else { Ok(()) }
+        seen.asked.retain(|table| gains.contains(table) || filters.keeps_out(table));
+        if is_full {
+            self.take_in(client, seen, &plan).await?;
+        }
+        Ok(failed)
     }
 
     /// Tables of which more is captured from now on.
@@ -296,6 +335,20 @@ impl Bridge {
             self.control.ask(Command::Take(request));
         }
         Ok(())
+    }
+}
+
+/// Whether tables that lost their identity are looked for in this state. New ones are looked for only
+/// while it streams.
+///
+/// `guards` is whether this process has settled the publications: then they stay as they are while the
+/// slot is created, and while a session that failed is followed by the next. Of another copy, which has
+/// the slot while this one is in standby, it is not known which publications its stream names.
+const fn looks_in(state: State, guards: bool) -> bool {
+    match state {
+        State::Streaming | State::Snapshot => true,
+        State::Preflight | State::Backoff | State::Draining => guards,
+        State::Standby | State::Stopped => false,
     }
 }
 

@@ -8,7 +8,7 @@
 //!   Standby                   another reads from the slot: waiting until it is free
 //! ```
 //!
-//! Beside all of that run the guard of the slot (`guard`) and the look for new tables (`discovery`). With another configuration (`reload`) a
+//! Beside all of that run the guard of the slot (`guard`) and the looks at tables (`discovery`). With another configuration (`reload`) a
 //! session drains as at the end, and the next begins with it.
 //!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
@@ -94,6 +94,10 @@ pub struct Bridge {
     created: Arc<Mutex<Option<CreatedSlot>>>,
     /// Whether the stream names the publication for inserts.
     second: Arc<Second>,
+    /// Whether this process has settled the publications, so that they are looked after in each state.
+    guards: Arc<AtomicBool>,
+    /// Held by who plans what is to be published and alters it.
+    altering: Arc<tokio::sync::Mutex<()>>,
     /// What is known of tables, by OID.
     known: renames::Shared,
 }
@@ -137,6 +141,8 @@ impl Bridge {
             topics_known: Arc::default(),
             created: Arc::default(),
             second: Arc::default(),
+            guards: Arc::default(),
+            altering: Arc::default(),
             known: Arc::default(),
         })
     }
@@ -192,6 +198,8 @@ impl Bridge {
         for warning in &self.settings.warnings {
             warn(warning);
         }
+        // Another configuration may be of other publications.
+        self.set_guards(false);
         let stop = watch::Sender::new(false);
         let mut sessions = std::pin::pin!(self.sessions(stop.subscribe()));
         let overrun = tokio::select! {
@@ -300,7 +308,15 @@ impl Bridge {
         refused_since.get_or_insert_with(Instant::now).elapsed() < ROTATION
     }
 
+    /// Whether the publications are looked after in each state from now on.
+    fn set_guards(&self, guards: bool) {
+        self.guards.store(guards, Ordering::Release);
+        // Who waits for a state looks again.
+        self.status.send_modify(|_| {});
+    }
+
     fn stand_by(&self, reason: String) {
+        self.set_guards(false);
         self.enter(State::Standby);
         self.status.send_modify(|status| status.reason = Some(reason));
     }

@@ -91,7 +91,8 @@ impl Watch {
         };
         let client = connected.insert(client);
         let names = publication::Names::of(settings).both();
-        let now = partitions::look(client, &names, self.seen.as_deref()).await?;
+        let version = client::server_version(client).await?;
+        let now = partitions::look(client, &names, self.seen.as_deref(), version).await?;
         self.came(client, settings, &bridge.control, &now).await?;
         // Where each has a topic of its own, the event is there.
         if settings.via_root

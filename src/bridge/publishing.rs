@@ -9,12 +9,12 @@ use super::Bridge;
 use crate::admin::{LimitedTable, Limits};
 use crate::config::Resolved;
 use crate::error::{self, Error};
-use crate::postgres::filters::{self, Filters, Server};
+use crate::postgres::filters::{self, Asked, Filters, Probes, Server};
 use crate::postgres::keys::{self, KeyFaults};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::{
     self, Inserts, LONG_PATIENCE, Limited, Names, PATIENCE, Plan, Publication, PublicationChange,
-    Survey, TableName, Wanted,
+    Survey, TableName, Wanted, streamed,
 };
 use crate::postgres::{self, client};
 
@@ -37,7 +37,7 @@ pub(super) async fn plan(
     settings: &Resolved,
     survey: Survey,
     is_named: bool,
-    is_start: bool,
+    (is_start, probes): (bool, &mut Probes),
 ) -> Result<Look, postgres::Error> {
     let version = client::server_version(client).await?;
     let mut survey = survey;
@@ -49,7 +49,7 @@ pub(super) async fn plan(
         Inserts::Used
     };
     let server = Server { version, present: survey.present(), is_start };
-    let filters = filters::settle(client, settings, &survey.candidates, server).await?;
+    let filters = filters::settle(client, settings, &survey.candidates, server, probes).await?;
     let tables = survey.candidates.iter().map(|candidate| &candidate.table);
     let keys = keys::check(client, settings, survey.main.as_ref(), tables, version).await?;
     let wanted = wanted(settings, &filters, version, inserts);
@@ -62,23 +62,22 @@ pub(super) fn may_alter(settings: &Resolved, survey: &Survey) -> bool {
     settings.manage && survey.main.as_ref().is_none_or(|main| main.is_owned && main.is_by_table)
 }
 
-/// Looks at what is there, and plans what is to be done; a table that can't be keyed as configured
-/// does not come in.
+/// Looks at what is there, and plans what is to be done; a table that can't be keyed or filtered as
+/// configured does not come in, and one that is there stays as it is published.
 ///
 /// # Errors
-/// When the server can't be asked, or a filter does not fit its table.
+/// When the server can't be asked.
 pub(super) async fn look(
     client: &Client,
     settings: &Resolved,
     is_named: bool,
+    probes: &mut Probes,
 ) -> Result<Look, postgres::Error> {
     let version = client::server_version(client).await?;
     let survey = publication::survey(client, Names::of(settings), version).await?;
-    let mut look = plan(client, settings, survey, is_named, false).await?;
-    look.plan.keep_out(|table| look.keys.refused.contains_key(table));
-    if !look.filters.shortfalls.is_empty() {
-        return Err(postgres::Error::Preflight { shortfalls: look.filters.shortfalls });
-    }
+    let mut look = plan(client, settings, survey, is_named, (false, probes)).await?;
+    let (keys, filters) = (&look.keys, &look.filters);
+    look.plan.keep_out(|table| keys.refused.contains_key(table) || filters.keeps_out(table));
     Ok(look)
 }
 
@@ -130,7 +129,10 @@ async fn altered(
     if !settings.manage || settings.tables.columns(schema, name).is_none() {
         return Ok(None);
     }
-    let Look { mut plan, .. } = look(client, settings, is_named).await?;
+    // Who publishes changes waits for this: no table is locked for it, and its rows stay filtered as
+    // they are.
+    let mut probes = Probes::new(Asked::Nothing);
+    let Look { mut plan, .. } = look(client, settings, is_named, &mut probes).await?;
     for change in [&mut plan.main, &mut plan.inserts] {
         change.add.clear();
         change.remove.clear();
@@ -157,13 +159,15 @@ pub(super) async fn publish_table(
     let names = Names::of(settings);
     // A partition is published with its root, however its changes are sent.
     let members = publication::with_ancestors(client, table).await?;
-    let Look { plan, survey, version, mut keys, .. } = look(client, settings, is_named).await?;
+    let mut probes = Probes::new(Asked::Of(members.clone()));
+    let Look { plan, survey, version, mut keys, filters } =
+        look(client, settings, is_named, &mut probes).await?;
     let is_by_table = survey.main.as_ref().is_none_or(|main| main.is_by_table);
     let not_owned = plan.main.not_owned.iter().any(|(table, _)| members.contains(table));
     let plan = plan.limited_to(|table| members.contains(table));
     let is_put_in = !plan.main.add.is_empty() || !plan.inserts.add.is_empty();
-    let part = publication::part(client, names, table, version).await?;
-    if part.is_some() && (!is_by_table || !is_put_in || not_owned || !settings.manage) {
+    let is_there = streamed::is_published(client, names, table, version).await?;
+    if is_there && (!is_by_table || !is_put_in || not_owned || !settings.manage) {
         return Ok(false);
     }
     let refused = |cause: String, fix: String| postgres::Error::Preflight {
@@ -171,6 +175,11 @@ pub(super) async fn publish_table(
     };
     if let Some(fault) = members.iter().find_map(|table| keys.refused.remove(table)) {
         return Err(postgres::Error::Preflight { shortfalls: vec![fault] });
+    }
+    let of_members = filters.shortfalls.into_iter().filter(|(table, _)| members.contains(table));
+    let shortfalls: Vec<Shortfall> = of_members.map(|(_, shortfall)| shortfall).collect();
+    if !shortfalls.is_empty() {
+        return Err(postgres::Error::Preflight { shortfalls });
     }
     if survey.main.is_none() || !is_put_in {
         let limited = plan.left_out.iter().find(|limited| members.contains(&limited.table));

@@ -17,6 +17,7 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::Error;
 use crate::lsn::Lsn;
+use crate::postgres::filters::{Asked, Probes};
 use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::streamed::in_effect;
 use crate::postgres::publication::{
@@ -90,12 +91,18 @@ pub(super) async fn prepare(
     let named = bridge.look_at_names(&client, through).await?;
     let settings = &named.settings_of_published(&bridge.settings);
     let names = Names::of(settings);
+    let altering = bridge.altering.lock().await;
     let survey = publication::survey(&client, names, version).await?;
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
     let exists = survey.inserts.is_some();
     let is_named = bridge.may_name_second(&client, &slot, checkpoint, exists).await?;
-    let mut look = publishing::plan(&client, settings, survey, is_named, true).await?;
-    if checkpoint.is_some_and(|before| !before.is_intent()) {
+    let goes_on = checkpoint.is_some_and(|before| !before.is_intent());
+    // Where rows are published already, no lock of the application holds a start up.
+    let mut probes = Probes::new(if goes_on { Asked::Unlocked } else { Asked::All });
+    let mut look =
+        publishing::plan(&client, settings, survey, is_named, (true, &mut probes)).await?;
+    look.plan.keep_out(|table| look.filters.unknown.contains(table));
+    if goes_on {
         leave_out_unkeyed(&client, settings, &mut look).await?;
     }
     bridge.show_limits(&look);
@@ -114,7 +121,7 @@ pub(super) async fn prepare(
     assignment.keep_out(&mut look.plan);
 
     let mut shortfalls = check(&client, settings, &look, &slot).await?;
-    shortfalls.append(&mut look.filters.shortfalls);
+    shortfalls.extend(look.filters.shortfalls.drain(..).map(|(_, shortfall)| shortfall));
     shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
     shortfalls.extend(named.shortfalls.iter().cloned());
     shortfalls.extend(unusable(&settings.slot, &slot));
@@ -169,6 +176,10 @@ pub(super) async fn prepare(
     let is_whole = look.survey.main.as_ref().is_some_and(|publication| !publication.is_by_table);
     let captured = is_whole.then(|| bridge.settings.captured.clone());
     let (mut made_at, mut export) = (None, None);
+    // A slot may be long in coming, and the tables are published already.
+    bridge.second.set_named(exists && (is_named || course.makes_slot));
+    drop(altering);
+    bridge.set_guards(true);
     if course.makes_slot {
         let mut planned = None;
         if course.takes_snapshot {
@@ -188,7 +199,6 @@ pub(super) async fn prepare(
     // The slot itself may stand before it; the server leaves out what lies between.
     let lsn = checkpoint.progress.through_lsn;
     let last_commit_lsn = made_at.is_none().then_some(lsn);
-    bridge.second.set_named(exists && (is_named || made_at.is_some()));
     let settled = settled.into_iter().map(|Named { schema, name, .. }| TableName { schema, name });
     let added = added.into_iter().chain(settled).collect();
     let (is_new, router) = (course.is_new, assignment.router);
@@ -227,7 +237,7 @@ async fn leave_out_unkeyed(
     if keys.refused.is_empty() || survey.main.is_none() {
         return Ok(());
     }
-    let streamed = in_effect(client, Names::of(settings), *version).await?;
+    let streamed = in_effect(client, Names::of(settings).both(), *version).await?;
     let is_streamed = |table: &TableName| {
         survey.present().has(table) || streamed.iter().any(|of| of.table == *table)
     };

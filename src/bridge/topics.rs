@@ -26,7 +26,7 @@ use crate::checkpoint::LeftOutTable;
 use crate::config::Resolved;
 use crate::error::Error;
 use crate::postgres;
-use crate::postgres::publication::streamed::{self, Streamed};
+use crate::postgres::publication::streamed::{self, InEffect, Streamed};
 use crate::postgres::publication::{Names, Plan, Present, TableName};
 use crate::route::{Existing, Named, Refusal, Router, TopicPlan};
 use crate::worker::left_out;
@@ -267,10 +267,12 @@ async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, post
     let View { settings, version, present, plan } = view;
     let fixed = present.main.filter(|publication| !(publication.is_by_table && settings.manage));
     if let Some(publication) = fixed {
-        let tables = streamed::in_effect(client, Names::of(settings), version).await?;
+        let names = Names::of(settings).both();
+        let tables = streamed::in_effect(client, names, version).await?;
         let is_whole = !publication.is_by_table;
         let mut captured = Vec::new();
-        for streamed in tables {
+        for InEffect { oid, table, .. } in tables {
+            let streamed = Streamed { oid, root: table.clone(), table };
             let TableName { schema, name } = &streamed.table;
             if !is_whole || settings.captured.matches(schema, name) {
                 captured.push(Captured { streamed, is_published: true });

@@ -209,12 +209,6 @@ impl TableSettings {
         self.patterns.iter().any(|compiled| compiled.table.key.is_some())
     }
 
-    /// Whether the rows of some table are filtered by the publication.
-    #[must_use]
-    pub fn has_row_filters(&self) -> bool {
-        self.patterns.iter().any(|compiled| compiled.table.r#where.is_some())
-    }
-
     /// The key that gives a table this topic, if one does.
     #[must_use]
     pub fn topic_key(&self, topic: &str) -> Option<String> {

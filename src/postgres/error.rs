@@ -63,6 +63,12 @@ pub enum Error {
         /// The time waited.
         after: Duration,
     },
+    /// A table is altered while it is looked at.
+    #[error("{table} is altered, or locked, by somebody else just now")]
+    Altered {
+        /// The table.
+        table: String,
+    },
     /// The bytes are not the protocol's.
     #[error("the server does not follow the protocol: {what}")]
     Malformed {

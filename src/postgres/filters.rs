@@ -17,21 +17,24 @@
 //! The server itself says what a condition means, by a check constraint on a temporary table: how
 //! it writes the condition (so that an equal one is known as such) and which columns it looks at.
 
-use std::collections::BTreeMap;
+mod probe;
+
+pub use self::probe::{Asked, Probes};
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
+use self::probe::Probed;
 use super::Error;
 use super::preflight::Shortfall;
 use super::publication::{
-    Candidate, FILTERS_SINCE, Leaf, Part, Present, Publication, PublicationChange, Published,
-    TableChange, TableName, needs_identity,
+    Candidate, FILTERS_SINCE, Leaf, Part, Present, PublicationChange, Published, TableChange,
+    TableName, needs_identity,
 };
-use super::search_path;
 use crate::config::{ColumnRules, Resolved};
 
 const TABLE_COLUMNS: &str = include_str!("../../sql/table_columns.sql");
-const PROBE: &str = include_str!("../../sql/row_filter_probe.sql");
 
 /// What is published of the tables that have filters, and what speaks against it.
 #[derive(Debug, Default)]
@@ -40,10 +43,36 @@ pub struct Filters {
     pub published: BTreeMap<TableName, Published>,
     /// The columns that row filters look at.
     pub conditions: BTreeMap<TableName, Vec<String>>,
-    /// What can't be done as configured.
-    pub shortfalls: Vec<Shortfall>,
+    /// What can't be done as configured, and of which table.
+    pub shortfalls: Vec<(TableName, Shortfall)>,
+    /// Tables whose row filter's meaning is not known.
+    pub unknown: BTreeSet<TableName>,
     /// What is worth a line in the log.
     pub notes: Vec<String>,
+}
+
+impl Filters {
+    /// Whether a table can't be put into a publication now.
+    #[must_use]
+    pub fn keeps_out(&self, table: &TableName) -> bool {
+        self.unknown.contains(table) || self.shortfalls.iter().any(|(other, _)| other == table)
+    }
+
+    /// What is published of a table stays as it is.
+    fn keep_published(&mut self, table: &TableName, present: Present<'_>) {
+        match present.part(table) {
+            Some(published) => self.published.insert(table.clone(), published.clone()),
+            None => self.published.remove(table),
+        };
+        self.keep_conditions(table, present);
+    }
+
+    fn keep_conditions(&mut self, table: &TableName, present: Present<'_>) {
+        match present.condition_columns(table) {
+            Some(columns) => self.conditions.insert(table.clone(), columns.to_vec()),
+            None => self.conditions.remove(table),
+        };
+    }
 }
 
 /// The server's side.
@@ -105,7 +134,16 @@ enum ColumnList {
     Nothing,
 }
 
-/// Settles the filters of all captured tables.
+/// The rows to ask the server for.
+enum Rows {
+    /// Or it can't be done as configured.
+    All,
+    Some(Probed),
+    Unknown,
+}
+
+/// Settles the filters of all captured tables. Of a table whose filters can't be as configured, and of
+/// a condition that `probes` does not know, what is published stays.
 ///
 /// # Errors
 /// When a query fails.
@@ -114,6 +152,7 @@ pub async fn settle(
     settings: &Resolved,
     candidates: &[Candidate],
     server: Server<'_>,
+    probes: &mut Probes,
 ) -> Result<Filters, Error> {
     let mut filters = Filters::default();
     let is_by_table = server.present.main.is_none_or(|publication| publication.is_by_table);
@@ -121,19 +160,31 @@ pub async fn settle(
         .iter()
         .filter(|c| !is_by_table || settings.captured.matches(&c.table.schema, &c.table.name))
         .collect();
-    let hidden = captured.iter().filter_map(|c| hidden(settings, &c.table));
+    let hidden = captured
+        .iter()
+        .filter_map(|c| hidden(settings, &c.table).map(|found| (c.table.clone(), found)));
     filters.shortfalls.extend(hidden);
     let filtered: Vec<&Candidate> =
         captured.into_iter().filter(|c| has_filter(settings, &c.table)).collect();
-    if filtered.is_empty() {
-        return Ok(filters);
-    }
-    let facts = facts(client, &filtered).await?;
+    let facts = match filtered.is_empty() {
+        true => BTreeMap::new(),
+        false => facts(client, &filtered).await?,
+    };
     for candidate in filtered {
         // A table that was dropped in between.
         let Some(facts) = facts.get(&candidate.table) else { continue };
+        if server.present.is_unread(&candidate.table) {
+            filters.unknown.insert(candidate.table.clone());
+            filters.keep_published(&candidate.table, server.present);
+            continue;
+        }
         let table = Settling { settings, server, is_by_table, candidate, facts };
-        table.settle(client, &mut filters).await?;
+        table.settle(client, probes, &mut filters).await?;
+    }
+    let faulty: Vec<TableName> =
+        filters.shortfalls.iter().map(|(table, _)| table.clone()).collect();
+    for table in &faulty {
+        filters.keep_published(table, server.present);
     }
     Ok(filters)
 }
@@ -147,20 +198,34 @@ struct Settling<'a> {
     facts: &'a TableFacts,
 }
 
-impl<'a> Settling<'a> {
-    async fn settle(&self, client: &Client, filters: &mut Filters) -> Result<(), Error> {
+impl Settling<'_> {
+    async fn settle(
+        &self,
+        client: &Client,
+        probes: &mut Probes,
+        filters: &mut Filters,
+    ) -> Result<(), Error> {
+        let (table, present) = (&self.candidate.table, self.server.present);
         let columns = self.columns(filters);
-        let condition = match self.condition() {
-            Some(condition) => self.rows(client, condition, &columns, filters).await?,
-            None => None,
+        let rows = match self.condition() {
+            Some(condition) => self.rows(client, condition, probes, &columns, filters).await?,
+            None => Rows::All,
         };
-        let condition = condition.map(|probed| {
-            filters.conditions.insert(self.candidate.table.clone(), probed.columns);
-            probed.condition
-        });
+        let condition = match rows {
+            Rows::All => None,
+            Rows::Some(Probed { condition, columns }) => {
+                filters.conditions.insert(table.clone(), columns);
+                Some(condition)
+            }
+            Rows::Unknown => {
+                filters.unknown.insert(table.clone());
+                filters.keep_conditions(table, present);
+                present.part(table).and_then(|part| part.condition.clone())
+            }
+        };
         let published = Published { columns, condition };
         if published != Published::default() {
-            filters.published.insert(self.candidate.table.clone(), published);
+            filters.published.insert(table.clone(), published);
         }
         Ok(())
     }
@@ -207,14 +272,14 @@ impl<'a> Settling<'a> {
         };
         match list {
             ColumnList::Nothing => {
-                filters.shortfalls.push(Shortfall {
-                    cause: format!("no column of {schema}.{name} is left by its column filter"),
-                    fix: format!(
-                        "mend {} or {}, or leave the table out by postgres.exclude_tables",
-                        self.key("columns"),
-                        self.key("exclude_columns")
-                    ),
-                });
+                let cause = format!("no column of {schema}.{name} is left by its column filter");
+                let fix = format!(
+                    "mend {} or {}, or leave the table out by postgres.exclude_tables",
+                    self.key("columns"),
+                    self.key("exclude_columns")
+                );
+                let shortfall = Shortfall { cause, fix };
+                filters.shortfalls.push((self.candidate.table.clone(), shortfall));
                 None
             }
             ColumnList::All => None,
@@ -241,14 +306,15 @@ impl<'a> Settling<'a> {
         &self,
         client: &Client,
         condition: &str,
+        probes: &mut Probes,
         columns: &Option<Vec<String>>,
         filters: &mut Filters,
-    ) -> Result<Option<Probed>, Error> {
+    ) -> Result<Rows, Error> {
         let table = &self.candidate.table;
         let key = self.key("where");
         let mut refuse = |cause: String, fix: String| {
-            filters.shortfalls.push(Shortfall { cause, fix });
-            Ok(None)
+            filters.shortfalls.push((table.clone(), Shortfall { cause, fix }));
+            Ok(Rows::All)
         };
         if self.server.version < FILTERS_SINCE {
             return refuse(
@@ -272,9 +338,12 @@ impl<'a> Settling<'a> {
                     .to_owned(),
             );
         }
-        let probed = match probe(client, table, condition).await? {
-            Ok(probed) => probed,
-            Err(reason) => {
+        let meaning =
+            probes.meaning(client, self.candidate, &self.facts.columns, condition).await?;
+        let probed = match meaning {
+            None => return Ok(Rows::Unknown),
+            Some(Ok(probed)) => probed,
+            Some(Err(reason)) => {
                 return refuse(
                     format!("the server does not take {key} as a condition on {table}: {reason}"),
                     format!("mend {key}"),
@@ -301,9 +370,8 @@ impl<'a> Settling<'a> {
                 ),
             );
         }
-        let Present { main, inserts } = self.server.present;
-        let part = |publication: Option<&'a Publication>| publication?.tables.get(table);
-        let present = part(main).or_else(|| part(inserts));
+        let main = self.server.present.main;
+        let present = self.server.present.part(table);
         let is_there = present.is_some_and(|p| p.condition.as_ref() == Some(&probed.condition));
         // Without a publication, preflight asks for all of it.
         if !self.settings.manage && main.is_some() && !is_there {
@@ -323,7 +391,7 @@ impl<'a> Settling<'a> {
                 change.sql(&self.settings.publication).join(";\n") + ";",
             );
         }
-        Ok(Some(probed))
+        Ok(Rows::Some(probed))
     }
 }
 
@@ -390,114 +458,5 @@ async fn facts(
     Ok(facts.collect())
 }
 
-/// What the server makes of a condition.
-struct Probed {
-    condition: String,
-    columns: Vec<String>,
-}
-
-/// Asks the server what it makes of a condition on a table; its own words where it refuses it.
-async fn probe(
-    client: &Client,
-    table: &TableName,
-    condition: &str,
-) -> Result<Result<Probed, String>, Error> {
-    // The line break ends a comment that the condition may end with.
-    let statements = format!(
-        "BEGIN; CREATE TEMPORARY TABLE rowcast_probe (LIKE {}); {}; \
-         ALTER TABLE pg_temp.rowcast_probe ADD CONSTRAINT rowcast_probe CHECK ({condition}\n); {}",
-        table.sql(),
-        search_path::OWN,
-        search_path::SAFE
-    );
-    let failed = |source| Error::Sql { doing: "ask what a row filter means", source };
-    let made = client.batch_execute(&statements).await;
-    let row = match made {
-        Ok(()) => client.query_one(PROBE, &[]).await.map(Ok),
-        Err(error) => match error.as_db_error() {
-            Some(refusal) => Ok(Err(refusal.message().to_owned())),
-            None => Err(error),
-        },
-    };
-    let undone = client.batch_execute("ROLLBACK").await;
-    let row = row.map_err(failed)?;
-    undone.map_err(failed)?;
-    Ok(row.map(|row| Probed { condition: row.get(0), columns: row.get(1) }))
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::config::{Table, TableSettings};
-
-    fn owned(list: &[&str]) -> Vec<String> {
-        list.iter().map(|&text| text.to_owned()).collect()
-    }
-
-    fn facts(identity: &[&str], is_full: bool) -> TableFacts {
-        TableFacts {
-            columns: owned(&["id", "name", "ssn", "card"]),
-            key: owned(&["id"]),
-            is_full,
-            identity: owned(identity),
-            common_identity: owned(identity),
-        }
-    }
-
-    fn without(excluded: &[&str]) -> ColumnRules {
-        let table = Table { exclude_columns: Some(owned(excluded)), ..Table::default() };
-        let tables = [("*.*".to_owned(), table)].into_iter().collect();
-        TableSettings::parse(&tables).unwrap().columns("a", "b").cloned().unwrap_or_default()
-    }
-
-    #[test]
-    fn a_list_holds_the_identity_and_the_key_whatever_is_excluded() {
-        let list = |excluded: &[&str], identity: &[&str], key: &[&str], needed: bool| {
-            column_list(&facts(identity, false), &without(excluded), &owned(key), needed)
-        };
-        let some = |columns: &[&str]| ColumnList::Some(owned(columns));
-        assert_eq!(list(&["ssn"], &["id"], &[], true), some(&["id", "name", "card"]));
-        assert_eq!(list(&["ssn", "id"], &["id"], &[], true), some(&["id", "name", "card"]));
-        assert_eq!(list(&["ssn", "card"], &["card"], &[], true), some(&["id", "name", "card"]));
-        assert_eq!(list(&["ssn", "card"], &["card"], &[], false), some(&["id", "name"]));
-        assert_eq!(list(&["ssn", "card"], &["id"], &["ssn"], true), some(&["id", "name", "ssn"]));
-        assert_eq!(list(&["ssn"], &["id"], &["ssn"], true), ColumnList::All);
-        assert_eq!(list(&["x*"], &["id"], &[], true), ColumnList::All);
-        assert_eq!(list(&["*"], &["id"], &[], true), ColumnList::Nothing);
-    }
-
-    #[test]
-    fn full_old_rows_leave_the_dropping_to_the_bridge() {
-        let full = facts(&["id", "name", "ssn", "card"], true);
-        assert_eq!(column_list(&full, &without(&["ssn"]), &[], true), ColumnList::InBridge);
-        let inserts_alone = column_list(&full, &without(&["ssn"]), &[], false);
-        assert_eq!(inserts_alone, ColumnList::Some(owned(&["id", "name", "card"])));
-    }
-
-    proptest! {
-        #[test]
-        fn postgres_would_refuse_no_list(
-            excluded in proptest::sample::subsequence(vec!["id", "name", "ssn", "card"], 0..4),
-            identity in proptest::sample::subsequence(vec!["id", "name", "ssn", "card"], 0..4),
-            key in proptest::sample::subsequence(vec!["id", "name", "ssn", "card"], 0..4),
-        ) {
-            let facts = facts(&identity, false);
-            let filter = without(&excluded);
-            match column_list(&facts, &filter, &owned(&key), true) {
-                ColumnList::Some(list) => {
-                    prop_assert!(identity.iter().chain(&key).all(|c| list.contains(&(*c).to_owned())));
-                    let wanted = facts.columns.iter().filter(|c| filter.publishes(c));
-                    prop_assert!(wanted.into_iter().all(|column| list.contains(column)));
-                    prop_assert!(list.len() < facts.columns.len());
-                    let in_order: Vec<_> =
-                        facts.columns.iter().filter(|c| list.contains(c)).cloned().collect();
-                    prop_assert_eq!(list, in_order);
-                }
-                ColumnList::All => {}
-                other => prop_assert!(false, "{other:?}"),
-            }
-        }
-    }
-}
+mod tests;

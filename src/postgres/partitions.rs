@@ -11,9 +11,12 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use super::Error;
-use super::publication::{TableName, find};
+use super::publication::{FILTERS_SINCE, TableName, find};
 
-const PARTITIONS: &str = include_str!("../../sql/partitions.sql");
+const PARTITIONS: &str =
+    concat!(include_str!("../../sql/published.sql"), include_str!("../../sql/partitions.sql"));
+const PARTITIONS_14: &str =
+    concat!(include_str!("../../sql/published_14.sql"), include_str!("../../sql/partitions.sql"));
 
 /// The first version whose walsender notices that a table that it streamed nothing of became a partition
 /// of one that it streams.
@@ -60,7 +63,7 @@ impl Partition {
 }
 
 /// Looks at the partitions of what these publications publish. `seen` is what an earlier look saw; none
-/// where there was none, and then nothing is new.
+/// where there was none, and then nothing is new. No lock is waited for.
 ///
 /// # Errors
 /// When the query fails.
@@ -68,9 +71,11 @@ pub async fn look(
     client: &Client,
     publications: &[&str],
     seen: Option<&str>,
+    server_version: u32,
 ) -> Result<Partitions, Error> {
     let failed = |source| Error::Sql { doing: "ask for the partitions of tables", source };
-    let rows = client.query(PARTITIONS, &[&publications, &seen]).await.map_err(failed)?;
+    let query = if server_version >= FILTERS_SINCE { PARTITIONS } else { PARTITIONS_14 };
+    let rows = client.query(query, &[&publications, &seen]).await.map_err(failed)?;
     let mut found = Partitions::default();
     for row in &rows {
         found.shows = row.get(0);

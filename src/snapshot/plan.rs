@@ -33,16 +33,12 @@ use super::relation::Description;
 use crate::config::condition;
 use crate::config::{TableFilter, TableSettings};
 use crate::postgres::preflight::Shortfall;
-use crate::postgres::publication::TableName;
+use crate::postgres::publication::streamed::{self, InEffect};
+use crate::postgres::publication::{self, TableName};
 use crate::postgres::{Error, search_path};
 
-const PUBLISHED_TABLES: &str = include_str!("../../sql/published_tables.sql");
-const PUBLISHED_TABLES_14: &str = include_str!("../../sql/published_tables_14.sql");
 const TABLE_FILES: &str = include_str!("../../sql/table_files.sql");
 const UNPUBLISHABLE: &str = include_str!("../../sql/unpublishable.sql");
-
-/// The first version whose publications have column lists and row filters.
-const FILTERS_SINCE: u32 = 150_000;
 
 /// What is to be read.
 #[derive(Debug, Clone, Copy)]
@@ -234,24 +230,22 @@ async fn published(
     scope: &Scope<'_>,
     plan: &mut Plan,
 ) -> Result<Vec<Published>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the published tables", source };
-    let has_filters = scope.server_version >= FILTERS_SINCE;
-    let query = if has_filters { PUBLISHED_TABLES } else { PUBLISHED_TABLES_14 };
-    let rows = client.query(query, &[&scope.publications.as_slice()]).await.map_err(failed)?;
-    let mut tables = Vec::new();
-    for row in rows {
-        let name = TableName { schema: row.get(1), name: row.get(2) };
-        if scope.is_limited && !scope.captured.matches(&name.schema, &name.name) {
-            continue;
+    let mut found = streamed::in_effect(client, scope.publications, scope.server_version).await?;
+    found.retain(|InEffect { table, kind, .. }| {
+        if scope.is_limited && !scope.captured.matches(&table.schema, &table.name) {
+            return false;
         }
-        if let Some(reason) = unreadable(row.get(3), "p") {
-            plan.skipped.push(Skipped { name, reason });
-            continue;
-        }
-        let (columns, row_filter) = (row.get(4), row.get(5));
-        tables.push(Published { oid: row.get(0), name, columns, row_filter });
-    }
-    Ok(tables)
+        let reason = unreadable(kind, "p");
+        plan.skipped.extend(reason.map(|reason| Skipped { name: table.clone(), reason }));
+        reason.is_none()
+    });
+    let parts = streamed::parts(client, &found).await?;
+    let tables = found.into_iter().zip(parts);
+    let table = |(InEffect { oid, table: name, .. }, part): (InEffect, publication::Published)| {
+        let publication::Published { columns, condition: row_filter } = part;
+        Published { oid, name, columns, row_filter }
+    };
+    Ok(tables.map(table).collect())
 }
 
 /// A file with what the role may do with it.

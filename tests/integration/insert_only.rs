@@ -288,3 +288,64 @@ async fn a_lock_that_somebody_holds_is_not_queued_for() {
     until_insert_only(&scenario, &["rides"]).await;
     scenario.sql("UPDATE rides SET n = 1").await;
 }
+
+/// Loses the identity of a table, and waits until the next look has seen to it.
+async fn until_moved(scenario: &Scenario, table: &str, all: &[&str]) {
+    scenario.sql(&format!("ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")).await;
+    until_insert_only(scenario, all).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn looks_for_identities_ask_nothing_of_row_filters() {
+    let config = "[postgres]\ndiscover_interval = \"1h\"\n\n[tables.\"public.rides\"]\n\
+                  exclude_columns = [\"ssn\"]\nwhere = \"id > 0\"\n";
+    // A sequence keeps what is rolled back.
+    let setup = "CREATE TABLE rides (id int PRIMARY KEY, ssn text);
+         CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY);
+         CREATE SEQUENCE ddl;
+         CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql
+             AS $$ BEGIN PERFORM pg_catalog.nextval('public.ddl'); END $$;
+         CREATE EVENT TRIGGER count_ddl ON ddl_command_end WHEN TAG IN ('CREATE TABLE')
+             EXECUTE FUNCTION count_ddl()";
+    let server = PostgresServer::shared();
+    let topics = ["public.rides", "public.a", "public.b"];
+    let scenario = Scenario::start(server, config, setup, &topics).await;
+    until_moved(&scenario, "a", &["a"]).await;
+    scenario
+        .sql("INSERT INTO rides VALUES (1, 'x'); ALTER TABLE rides ADD COLUMN city text; INSERT INTO rides VALUES (2, 'y', 'z')")
+        .await;
+    assert_eq!(operations(&scenario, "public.rides").await, ["c", "c"]);
+    until_moved(&scenario, "b", &["a", "b"]).await;
+    let row = scenario.client.query_one("SELECT last_value FROM ddl", &[]).await.expect("ask");
+    // One of the start, one of the first look for new tables.
+    assert!(row.get::<_, i64>(0) <= 2, "asked {} times", row.get::<_, i64>(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_that_does_not_fit_or_a_locked_table_holds_up_no_other() {
+    let config = format!("{QUICK}\n[tables.\"public.r*\"]\nwhere = \"region = 'eu'\"\n");
+    let setup = "CREATE TABLE rides (id int, region text, PRIMARY KEY (id, region));
+         CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)";
+    let server = PostgresServer::shared();
+    let topics = ["public.rides", "public.a", "public.b"];
+    let scenario = Scenario::start(server, &config, setup, &topics).await;
+    scenario.sql("CREATE TABLE rivers (id int PRIMARY KEY)").await;
+    eventually(PATIENCE, "the filter to be refused", async || {
+        scenario.log().contains("as a condition on public.rivers").then_some(())
+    })
+    .await;
+    until_moved(&scenario, "a", &["a"]).await;
+
+    let mut other = scenario.connect().await;
+    let holder = other.transaction().await.expect("begin");
+    holder.batch_execute("LOCK TABLE rides IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    until_moved(&scenario, "b", &["a", "b"]).await;
+    holder.rollback().await.expect("end");
+    assert_eq!(held(&scenario, "").await, ["rides"]);
+    let condition = "SELECT pg_get_expr(prqual, prrelid) FROM pg_publication_rel
+                     WHERE prrelid = 'rides'::regclass";
+    let row = scenario.client.query_one(condition, &[]).await.expect("ask");
+    assert_eq!(row.get::<_, Option<&str>>(0), Some("(region = 'eu'::text)"));
+    let log = scenario.log();
+    assert_eq!(log.matches("as a condition on").count(), 1, "log:\n{log}");
+}

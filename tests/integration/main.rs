@@ -17,6 +17,7 @@ mod faults;
 mod filters;
 mod frozen;
 mod generate;
+mod guard;
 mod harness;
 mod identity;
 mod inheritance;

@@ -110,6 +110,11 @@ impl Scenario {
         }
     }
 
+    /// Waits until the bridge streams.
+    pub(crate) fn until_ready(&mut self) {
+        self.bridge.as_mut().expect("a bridge").wait_until_ready(PATIENCE).expect("it streams");
+    }
+
     /// Starts the bridge under another role, and does not wait until it streams.
     pub(crate) fn launch_as(&mut self, role: &str) {
         let url = self.database.unix_url.replace("postgres@", &format!("{role}@"));

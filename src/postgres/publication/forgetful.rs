@@ -44,6 +44,9 @@ pub async fn remind(
         let Some(present) = find(client, name, server_version).await? else {
             return Ok(PublicationChange::default());
         };
+        if let Some(table) = members.iter().find(|table| present.unread.contains(table)) {
+            return Err(Error::Altered { table: table.to_string() });
+        }
         let listed = members.iter().filter(|_| present.is_owned).filter_map(|table| {
             let published = present.tables.get(table)?.clone();
             Some(TableChange { table: table.clone(), published })

@@ -11,16 +11,19 @@
 
 pub mod forgetful;
 mod identity;
+mod limited;
 mod parts;
 mod plan;
+mod row_filters;
 pub mod streamed;
 
 pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
+pub use self::limited::Limited;
 pub use self::plan::{
-    Inserts, Limited, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity, plan,
+    Inserts, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity, plan,
 };
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -38,8 +41,6 @@ const PUBLICATION_TABLES: &str = include_str!("../../../sql/publication_tables.s
 const PUBLICATION_TABLES_14: &str = include_str!("../../../sql/publication_tables_14.sql");
 const MAY_CREATE: &str =
     "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
-const PUBLISHED_PART: &str = include_str!("../../../sql/published_part.sql");
-const PUBLISHED_PART_14: &str = include_str!("../../../sql/published_part_14.sql");
 const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas.sql");
 
 /// How long a change waits for a lock that somebody's ALTER or VACUUM of a table holds. Nobody who
@@ -156,6 +157,9 @@ pub struct Publication {
     pub tables: BTreeMap<TableName, Published>,
     /// The columns that its row filters look at.
     pub conditions: BTreeMap<TableName, Vec<String>>,
+    /// Tables that have row filters which could not be read, as somebody has locked the table: what is
+    /// published of them stays as it is.
+    pub unread: BTreeSet<TableName>,
 }
 
 /// The publications, and the tables that they could have.
@@ -267,15 +271,48 @@ pub async fn with_ancestors(client: &Client, table: &TableName) -> Result<Vec<Ta
     Ok(rows.map_err(failed)?.iter().map(name).collect())
 }
 
-/// The publication as it is, if there is one.
+/// The publication as it is, if there is one. No lock is waited for longer than a moment.
 ///
 /// # Errors
-/// When a query fails.
+/// When a query fails. The client must have no transaction open.
 pub async fn find(
     client: &Client,
     name: &str,
     server_version: u32,
 ) -> Result<Option<Publication>, Error> {
+    match find_unread(client, name, server_version).await? {
+        Some(unread) => unread.read(client).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// A publication whose row filters are yet to be read.
+struct Unread {
+    publication: Publication,
+    /// The tables with row filters, by the entry of the publication.
+    filtered: BTreeMap<u32, TableName>,
+}
+
+impl Unread {
+    async fn read(self, client: &Client) -> Result<Publication, Error> {
+        let Self { mut publication, filtered } = self;
+        let entries: Vec<u32> = filtered.keys().copied().collect();
+        let mut filters = row_filters::glance(client, &entries).await?;
+        for (entry, table) in filtered {
+            match (filters.remove(&entry), publication.tables.get_mut(&table)) {
+                (Some(filter), Some(published)) => published.condition = Some(filter),
+                _ => _ = publication.unread.insert(table),
+            }
+        }
+        Ok(publication)
+    }
+}
+
+async fn find_unread(
+    client: &Client,
+    name: &str,
+    server_version: u32,
+) -> Result<Option<Unread>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the publication", source };
     let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(failed)? else {
         return Ok(None);
@@ -290,14 +327,15 @@ pub async fn find(
     let tables = client.query(query, &[&name]).await.map_err(failed)?;
     let named = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
     let table = |row: &tokio_postgres::Row| {
-        (named(row), Published { columns: row.get(2), condition: row.get(3) })
+        (named(row), Published { columns: row.get(2), condition: None })
     };
+    let filtered = |row: &tokio_postgres::Row| Some((row.get::<_, Option<u32>>(3)?, named(row)));
     let condition = |row: &tokio_postgres::Row| {
         let columns: Vec<String> = row.get(4);
         (!columns.is_empty()).then(|| (named(row), columns))
     };
     let operations = Operation::ALL.into_iter().zip(3..);
-    Ok(Some(Publication {
+    let publication = Publication {
         is_by_table: !row.get::<_, bool>(0) && schemas == 0,
         is_owned: row.get(1),
         owner: row.get(2),
@@ -306,25 +344,9 @@ pub async fn find(
         generated: row.get(8),
         tables: tables.iter().map(table).collect(),
         conditions: tables.iter().filter_map(condition).collect(),
-    }))
-}
-
-/// What the publications have of a table, in effect and by whatever way; none if they do not have it.
-///
-/// # Errors
-/// When the query fails.
-pub async fn part(
-    client: &Client,
-    names: Names<'_>,
-    table: &TableName,
-    server_version: u32,
-) -> Result<Option<Published>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for a table of the publication", source };
-    let query = if server_version >= FILTERS_SINCE { PUBLISHED_PART } else { PUBLISHED_PART_14 };
-    let names = names.both();
-    let found = client.query_opt(query, &[&names.as_slice(), &table.schema, &table.name]).await;
-    let part = |row: tokio_postgres::Row| Published { columns: row.get(0), condition: row.get(1) };
-    Ok(found.map_err(failed)?.map(part))
+        unread: BTreeSet::new(),
+    };
+    Ok(Some(Unread { publication, filtered: tables.iter().filter_map(filtered).collect() }))
 }
 
 /// The publications and the tables that they could have, as of one moment: a table that is renamed
@@ -340,11 +362,16 @@ pub async fn survey(
     let failed = |source| Error::Sql { doing: "look at the publication", source };
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     client.batch_execute(begin).await.map_err(failed)?;
-    let main = find(client, names.main, server_version).await?;
-    let inserts = find(client, names.inserts, server_version).await?;
+    let main = find_unread(client, names.main, server_version).await?;
+    let inserts = find_unread(client, names.inserts, server_version).await?;
     let candidates = candidates(client).await?;
     let may_create = client.query_one(MAY_CREATE, &[]).await.map_err(failed)?.get(0);
     client.batch_execute("COMMIT").await.map_err(failed)?;
+    let read = async |found: Option<Unread>| match found {
+        Some(found) => found.read(client).await.map(Some),
+        None => Ok(None),
+    };
+    let (main, inserts) = (read(main).await?, read(inserts).await?);
     Ok(Survey { main, inserts, candidates, may_create })
 }
 

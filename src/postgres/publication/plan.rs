@@ -16,6 +16,7 @@ use std::fmt;
 
 use postgres_protocol::escape::escape_identifier;
 
+use super::limited::{Limited, harm, kept_back, limited};
 use super::{Candidate, Names, Part, Publication, Published, TableName};
 use crate::config::{Operation, TableFilter};
 
@@ -215,23 +216,6 @@ impl PublicationChange {
     }
 }
 
-/// A table of which not all that is asked for is published, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limited {
-    /// The table.
-    pub table: TableName,
-    /// Why Postgres would refuse to update or delete its rows, and of which partition.
-    pub cause: String,
-    /// What changes that, safest first.
-    pub fix: String,
-}
-
-impl fmt::Display for Limited {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.table, self.cause)
-    }
-}
-
 /// What must be done so that the right tables are published.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -324,12 +308,33 @@ pub struct Present<'a> {
     pub inserts: Option<&'a Publication>,
 }
 
-impl Present<'_> {
+impl<'a> Present<'a> {
     /// Whether a table is in one of the two.
     #[must_use]
     pub fn has(&self, table: &TableName) -> bool {
         let both = [self.main, self.inserts];
         both.into_iter().flatten().any(|publication| publication.tables.contains_key(table))
+    }
+
+    /// Whether the row filter of a table could not be read, as somebody has locked the table.
+    #[must_use]
+    pub fn is_unread(&self, table: &TableName) -> bool {
+        [self.main, self.inserts].into_iter().flatten().any(|held| held.unread.contains(table))
+    }
+
+    /// What is published of a table, by the publication that has it.
+    #[must_use]
+    pub fn part(&self, table: &TableName) -> Option<&Published> {
+        let of = |publication: Option<&'a Publication>| publication?.tables.get(table);
+        of(self.main).or_else(|| of(self.inserts))
+    }
+
+    /// The columns that a table's row filter looks at, if it has one.
+    #[must_use]
+    pub fn condition_columns(&self, table: &TableName) -> Option<&[String]> {
+        let has = |publication: &&Publication| publication.tables.contains_key(table);
+        let holds = self.main.filter(has).or_else(|| self.inserts.filter(has))?;
+        holds.conditions.get(table).map(Vec::as_slice)
     }
 }
 
@@ -354,9 +359,9 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
     for candidate in captured {
         let table = &candidate.table;
         let published = wanted.published.get(table).cloned().unwrap_or_default();
-        if present.main.is_some_and(|main| main.tables.contains_key(table)) {
-            plan.harmed.extend(harm(candidate, wanted, present));
-        }
+        let in_publication = present.main.and_then(|main| main.tables.get(table));
+        let harm = in_publication.and_then(|_| harm(candidate, wanted, present));
+        plan.harmed.extend(harm.clone());
         let change = TableChange { table: table.clone(), published };
         let part = Part {
             columns: change.published.columns.as_deref(),
@@ -368,6 +373,20 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
             .then(|| limited(candidate, part, wanted.server_version))
             .flatten()
             .or_else(|| kept_back(candidate, present, &change, wanted.names));
+        if present.is_unread(table) {
+            // It stays where it is until it is not locked any more.
+            in_main.insert(table);
+            in_inserts.insert(table);
+            let is_there = present.inserts.is_some_and(|held| held.tables.contains_key(table));
+            plan.insert_only.extend(limited.filter(|_| is_there));
+            continue;
+        }
+        // To take it out needs no right to the table; to put it in as it should be does.
+        let only_leaves = harm.filter(|_| !candidate.is_owned && limited.is_none());
+        if let Some(harm) = only_leaves.filter(|_| in_publication != Some(&change.published)) {
+            plan.left_out.push(harm);
+            continue;
+        }
         let Some(limited) = limited else {
             in_main.insert(table);
             if !plan.main.hold(present.main, change) && !candidate.is_owned {
@@ -393,74 +412,6 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
         plan.inserts.keep(present.inserts, &in_inserts);
     }
     plan
-}
-
-/// Why Postgres refuses to update or delete rows of a table, published as it is, if it does.
-fn harm(candidate: &Candidate, wanted: &Wanted<'_>, present: Present<'_>) -> Option<Limited> {
-    let main = present.main?;
-    let updates = [Operation::Update, Operation::Delete];
-    if !updates.iter().any(|operation| main.operations.contains(operation)) {
-        return None;
-    }
-    let table = &candidate.table;
-    let part = Part {
-        columns: main.tables.get(table).and_then(|published| published.columns.as_deref()),
-        condition: main.conditions.get(table).map(Vec::as_slice).unwrap_or_default(),
-        generated: main.generated,
-    };
-    limited(candidate, part, wanted.server_version)
-}
-
-/// Why a table can't be published with its updates and deletes, if it can't.
-fn limited(candidate: &Candidate, part: Part<'_>, server_version: u32) -> Option<Limited> {
-    let mut refused = candidate.refused(part, server_version);
-    let (leaf, why) = refused.next()?;
-    let others = refused.count();
-    let of = match leaf.table == candidate.table {
-        true => String::new(),
-        false => format!("partition {}: ", leaf.table),
-    };
-    let (more, each) = match others {
-        0 => (String::new(), ""),
-        others => (format!(" (and {others} more)"), " (of each of these partitions)"),
-    };
-    Some(Limited {
-        table: candidate.table.clone(),
-        cause: format!("{of}{why}{more}"),
-        fix: leaf.fix(server_version) + each,
-    })
-}
-
-/// Why a table stays in the publication for inserts though it could leave it. Who could have it leave
-/// is told what to run: to be a member of its owner is more than a replication role should have.
-fn kept_back(
-    candidate: &Candidate,
-    present: Present<'_>,
-    change: &TableChange,
-    names: Names<'_>,
-) -> Option<Limited> {
-    let table = &candidate.table;
-    let has = |publication: Option<&Publication>| {
-        publication.is_some_and(|publication| publication.tables.contains_key(table))
-    };
-    if candidate.is_owned || !has(present.inserts) || has(present.main) {
-        return None;
-    }
-    let mut plan = Plan::default();
-    plan.main.add.push(change.clone());
-    plan.inserts.remove.push(table.clone());
-    Some(Limited {
-        table: table.clone(),
-        cause: format!(
-            "only its owner, {:?}, may publish its updates and deletes too",
-            candidate.owner
-        ),
-        fix: format!(
-            "as a DBA: {} (then ask for a snapshot of it: rows that were updated or deleted \
-             meanwhile are not known)",
-            plan.script(names)
-        ),
-    })
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ fn publication(tables: &[&str]) -> Publication {
         via_root: true,
         generated: false,
         conditions: BTreeMap::new(),
+        unread: BTreeSet::new(),
         tables: tables.iter().map(|text| (name(text), Published::default())).collect(),
     }
 }
@@ -366,5 +367,46 @@ proptest! {
         let after = Present { main: Some(&after), inserts: Some(&after_inserts) };
         let again = plan(&all, &wanted, after);
         prop_assert!(again.is_empty() && again.harmed.is_empty(), "{:?}", again);
+    }
+}
+
+#[test]
+fn a_table_of_somebody_else_that_loses_its_updates_only_leaves() {
+    let mut rides = candidate("public.rides");
+    rides.is_owned = false;
+    let captured = filter(&["*.*"]);
+    // Its list lacks the identity; with it, it would be put in again, which only its owner may do.
+    let mut main = publication(&["public.rides"]);
+    main.tables.insert(name("public.rides"), part(&["note"], None));
+    let planned =
+        plan(&[rides.clone()], &wanted_of(&captured), Present { main: Some(&main), inserts: None });
+    assert_eq!(planned.main.remove, [name("public.rides")]);
+    assert!(planned.main.alter.is_empty() && planned.main.not_owned.is_empty(), "{planned:?}");
+    assert_eq!(planned.urgent(), [name("public.rides")].into());
+    assert_eq!(planned.left_out.len(), 1);
+    // Its owner does both.
+    rides.is_owned = true;
+    let planned =
+        plan(&[rides], &wanted_of(&captured), Present { main: Some(&main), inserts: None });
+    assert!(planned.main.remove.is_empty() && planned.main.alter.len() == 1, "{planned:?}");
+}
+
+#[test]
+fn a_table_whose_filter_can_not_be_read_stays_where_it_is() {
+    let mut keyless = candidate("public.rides");
+    keyless.leaves[0].index = None;
+    let captured = filter(&["*.*"]);
+    let mut main = publication(&["public.rides"]);
+    main.unread.insert(name("public.rides"));
+    let other = publication(&[]);
+    for (main, inserts) in [(&main, &other), (&other, &main)] {
+        for candidate in [candidate("public.rides"), keyless.clone()] {
+            let present = Present { main: Some(main), inserts: Some(inserts) };
+            let planned = plan(&[candidate], &wanted_of(&captured), present);
+            for change in [&planned.main, &planned.inserts] {
+                let tables = (change.add.len(), change.alter.len(), change.remove.len());
+                assert_eq!(tables, (0, 0, 0), "{change:?}");
+            }
+        }
     }
 }

@@ -3,13 +3,19 @@
 
 use tokio_postgres::Client;
 
-use super::{FILTERS_SINCE, Names, TableName};
+use super::{FILTERS_SINCE, Names, Published, TableName, row_filters};
 use crate::postgres::Error;
 
 const STREAMED_TABLES: &str = include_str!("../../../sql/streamed_tables.sql");
 const TABLE_OID: &str = include_str!("../../../sql/table_oid.sql");
-const PUBLISHED_TABLES: &str = include_str!("../../../sql/published_tables.sql");
-const PUBLISHED_TABLES_14: &str = include_str!("../../../sql/published_tables_14.sql");
+const PUBLISHED_TABLES: &str = concat!(
+    include_str!("../../../sql/published.sql"),
+    include_str!("../../../sql/published_tables.sql")
+);
+const PUBLISHED_TABLES_14: &str = concat!(
+    include_str!("../../../sql/published_14.sql"),
+    include_str!("../../../sql/published_tables.sql")
+);
 
 /// A table that the stream names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,24 +28,99 @@ pub struct Streamed {
     pub root: TableName,
 }
 
-/// The tables whose changes the publications have, by whatever way.
+/// A table whose changes publications have, by whatever way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InEffect {
+    /// Its OID.
+    pub oid: u32,
+    /// Its name.
+    pub table: TableName,
+    /// What kind of relation it is, as `relkind`.
+    pub kind: String,
+    /// The columns that are published; none for all that are not generated.
+    pub columns: Option<Vec<String>>,
+    /// The entry of the publication that filters its rows.
+    filtered_by: Option<u32>,
+}
+
+/// The tables whose changes the publications have, by whatever way. No lock is waited for.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn in_effect(
     client: &Client,
-    names: Names<'_>,
+    publications: [&str; 2],
     server_version: u32,
-) -> Result<Vec<Streamed>, Error> {
+) -> Result<Vec<InEffect>, Error> {
+    published(client, publications, server_version, None).await
+}
+
+async fn published(
+    client: &Client,
+    publications: [&str; 2],
+    server_version: u32,
+    table: Option<&TableName>,
+) -> Result<Vec<InEffect>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the published tables", source };
     let query =
         if server_version >= FILTERS_SINCE { PUBLISHED_TABLES } else { PUBLISHED_TABLES_14 };
-    let rows = client.query(query, &[&names.both().as_slice()]).await.map_err(failed)?;
-    let streamed = |row: &tokio_postgres::Row| {
-        let table = TableName { schema: row.get(1), name: row.get(2) };
-        Streamed { oid: row.get(0), root: table.clone(), table }
+    let (schema, name) = table.map(|of| (of.schema.as_str(), of.name.as_str())).unzip();
+    let rows = client.query(query, &[&publications.as_slice(), &schema, &name]).await;
+    let found = |row: &tokio_postgres::Row| InEffect {
+        oid: row.get(0),
+        table: TableName { schema: row.get(1), name: row.get(2) },
+        kind: row.get(3),
+        columns: row.get(4),
+        filtered_by: row.get(5),
     };
-    Ok(rows.iter().map(streamed).collect())
+    Ok(rows.map_err(failed)?.iter().map(found).collect())
+}
+
+/// What is published of these tables, in their order. Who reads rows needs their filters, and so waits
+/// for whoever has locked a table.
+///
+/// # Errors
+/// When a query fails.
+pub async fn parts(client: &Client, tables: &[InEffect]) -> Result<Vec<Published>, Error> {
+    let entries: Vec<u32> = tables.iter().filter_map(|table| table.filtered_by).collect();
+    let mut filters = row_filters::wait_for(client, &entries).await?;
+    let mut parts = Vec::with_capacity(tables.len());
+    for InEffect { table, columns, filtered_by, .. } in tables {
+        let condition = filtered_by.and_then(|entry| filters.remove(&entry));
+        if filtered_by.is_some() && condition.is_none() {
+            // It was altered in between: not to be read as one without a filter.
+            return Err(Error::Altered { table: table.to_string() });
+        }
+        parts.push(Published { columns: columns.clone(), condition });
+    }
+    Ok(parts)
+}
+
+/// What the publications have of a table, in effect and by whatever way; none if they do not have it.
+///
+/// # Errors
+/// When a query fails.
+pub async fn part(
+    client: &Client,
+    names: Names<'_>,
+    table: &TableName,
+    server_version: u32,
+) -> Result<Option<Published>, Error> {
+    let found = published(client, names.both(), server_version, Some(table)).await?;
+    Ok(parts(client, &found).await?.pop())
+}
+
+/// Whether the publications have a table, in effect and by whatever way.
+///
+/// # Errors
+/// When the query fails.
+pub async fn is_published(
+    client: &Client,
+    names: Names<'_>,
+    table: &TableName,
+    server_version: u32,
+) -> Result<bool, Error> {
+    Ok(!published(client, names.both(), server_version, Some(table)).await?.is_empty())
 }
 
 /// All tables whose changes could be streamed, by age.

@@ -10,7 +10,7 @@ use super::source::Reader;
 use super::task::{Failure, Pending};
 use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
 use crate::config::condition;
-use crate::postgres::publication::{self, Names, TableName};
+use crate::postgres::publication::{Names, TableName, streamed};
 use crate::postgres::{self, CopySession, Error, search_path};
 use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
@@ -149,7 +149,7 @@ impl Coordinator {
         let server_version = postgres::client::server_version(client).await?;
         let table = TableName { schema: schema.clone(), name: name.clone() };
         let names = Names::of(&self.settings);
-        let published = publication::part(client, names, &table, server_version).await?;
+        let published = streamed::part(client, names, &table, server_version).await?;
         let Some(published) = published else {
             return Err(Failure::Gone("it is not in the publication any more".to_owned()));
         };
