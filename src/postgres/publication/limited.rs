@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::plan::{Plan, Present, TableChange, Wanted};
-use super::{Candidate, Names, Part, Publication, TableName};
+use super::{Candidate, Part, Publication, TableName};
 use crate::config::Operation;
 
 /// A table of which not all that is asked for is published, and why.
@@ -26,10 +25,9 @@ impl fmt::Display for Limited {
 /// Why Postgres refuses to update or delete rows of a table, published as it is, if it does.
 pub(super) fn harm(
     candidate: &Candidate,
-    wanted: &Wanted<'_>,
-    present: Present<'_>,
+    main: &Publication,
+    server_version: u32,
 ) -> Option<Limited> {
-    let main = present.main?;
     let updates = [Operation::Update, Operation::Delete];
     if !updates.iter().any(|operation| main.operations.contains(operation)) {
         return None;
@@ -40,7 +38,7 @@ pub(super) fn harm(
         condition: main.conditions.get(table).map(Vec::as_slice).unwrap_or_default(),
         generated: main.generated,
     };
-    limited(candidate, part, wanted.server_version)
+    limited(candidate, part, server_version)
 }
 
 /// Why a table can't be published with its updates and deletes, if it can't.
@@ -64,37 +62,5 @@ pub(super) fn limited(
         table: candidate.table.clone(),
         cause: format!("{of}{why}{more}"),
         fix: leaf.fix(server_version) + each,
-    })
-}
-
-/// Why a table stays in the publication for inserts though it could leave it. Who could have it leave
-/// is told what to run: to be a member of its owner is more than a replication role should have.
-pub(super) fn kept_back(
-    candidate: &Candidate,
-    present: Present<'_>,
-    change: &TableChange,
-    names: Names<'_>,
-) -> Option<Limited> {
-    let table = &candidate.table;
-    let has = |publication: Option<&Publication>| {
-        publication.is_some_and(|publication| publication.tables.contains_key(table))
-    };
-    if candidate.is_owned || !has(present.inserts) || has(present.main) {
-        return None;
-    }
-    let mut plan = Plan::default();
-    plan.main.add.push(change.clone());
-    plan.inserts.remove.push(table.clone());
-    Some(Limited {
-        table: table.clone(),
-        cause: format!(
-            "only its owner, {:?}, may publish its updates and deletes too",
-            candidate.owner
-        ),
-        fix: format!(
-            "as a DBA: {} (then ask for a snapshot of it: rows that were updated or deleted \
-             meanwhile are not known)",
-            plan.script(names)
-        ),
     })
 }

@@ -16,7 +16,7 @@ use std::fmt;
 
 use postgres_protocol::escape::escape_identifier;
 
-use super::limited::{Limited, harm, kept_back, limited};
+use super::limited::{Limited, harm, limited};
 use super::{Candidate, Names, Part, Publication, Published, TableName};
 use crate::config::{Operation, TableFilter};
 
@@ -345,9 +345,10 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
     let captured = candidates.iter().filter(|candidate| {
         wanted.captured.matches(&candidate.table.schema, &candidate.table.name)
     });
+    let harm = |candidate: &Candidate| harm(candidate, present.main?, wanted.server_version);
     if present.main.is_some_and(|publication| !publication.is_by_table) {
         // It is not ours to change.
-        plan.harmed = captured.filter_map(|candidate| harm(candidate, wanted, present)).collect();
+        plan.harmed = captured.filter_map(harm).collect();
         return plan;
     }
     plan.main.options(present.main, wanted.operations(&Operation::ALL), wanted.via_root);
@@ -360,7 +361,7 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
         let table = &candidate.table;
         let published = wanted.published.get(table).cloned().unwrap_or_default();
         let in_publication = present.main.and_then(|main| main.tables.get(table));
-        let harm = in_publication.and_then(|_| harm(candidate, wanted, present));
+        let harm = in_publication.and_then(|_| harm(candidate));
         plan.harmed.extend(harm.clone());
         let change = TableChange { table: table.clone(), published };
         let part = Part {
@@ -412,6 +413,38 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
         plan.inserts.keep(present.inserts, &in_inserts);
     }
     plan
+}
+
+/// Why a table stays in the publication for inserts though it could leave it. Who could have it leave
+/// is told what to run: to be a member of its owner is more than a replication role should have.
+fn kept_back(
+    candidate: &Candidate,
+    present: Present<'_>,
+    change: &TableChange,
+    names: Names<'_>,
+) -> Option<Limited> {
+    let table = &candidate.table;
+    let has = |publication: Option<&Publication>| {
+        publication.is_some_and(|publication| publication.tables.contains_key(table))
+    };
+    if candidate.is_owned || !has(present.inserts) || has(present.main) {
+        return None;
+    }
+    let mut plan = Plan::default();
+    plan.main.add.push(change.clone());
+    plan.inserts.remove.push(table.clone());
+    Some(Limited {
+        table: table.clone(),
+        cause: format!(
+            "only its owner, {:?}, may publish its updates and deletes too",
+            candidate.owner
+        ),
+        fix: format!(
+            "as a DBA: {} (then ask for a snapshot of it: rows that were updated or deleted \
+             meanwhile are not known)",
+            plan.script(names)
+        ),
+    })
 }
 
 #[cfg(test)]
