@@ -159,6 +159,7 @@ impl Error {
                 Severity::Bug
             }
             Self::Secret(error) => retry_if(error.is_transient()),
+            Self::Admin(error) => retry_if(error.is_held()),
             Self::Postgres(error) => retry_if(error.is_transient()),
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),
@@ -169,7 +170,6 @@ impl Error {
             | Self::Resolve(_)
             | Self::Gap(_)
             | Self::Route(_)
-            | Self::Admin(_)
             | Self::Relation(_)
             | Self::Rules(_)
             | Self::SlotGivenUp { .. }

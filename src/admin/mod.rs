@@ -20,6 +20,7 @@ mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{RawQuery, State as Extract};
 use axum::http::{StatusCode, header};
@@ -51,6 +52,15 @@ pub enum Error {
         /// The system's answer.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// Whether another holds the address, which it may not do for ever.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        let Self::Listen { source, .. } = self;
+        source.kind() == std::io::ErrorKind::AddrInUse
+    }
 }
 
 /// What the endpoint looks at.
@@ -87,12 +97,33 @@ impl Observed {
     }
 }
 
+/// How long an address that another holds is waited for: a copy that was just killed, or that ends at
+/// this moment, holds it for a little longer.
+const HELD: Duration = Duration::from_secs(5);
+
+/// Time between two tries.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// Takes the address, so that a clash is known before anything else starts.
 ///
 /// # Errors
-/// When the address can't be had.
+/// When the address can't be had, or another holds it for long.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+    let deadline = Instant::now() + HELD;
+    let mut is_logged = false;
+    loop {
+        let source = match TcpListener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(source) => source,
+        };
+        if source.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= deadline {
+            return Err(Error::Listen { address, source });
+        }
+        if !std::mem::replace(&mut is_logged, true) {
+            tracing::info!(%address, "another still holds the address of admin.listen: waiting for it");
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 /// Serves until the task is dropped.

@@ -15,8 +15,10 @@
 //! session had published and not yet confirmed is published again by the next.
 
 mod ahead;
+mod batches;
 mod desk;
 mod discovery;
+mod failover;
 mod first_start;
 mod guard;
 mod line;
@@ -25,6 +27,7 @@ mod partitions;
 mod publishing;
 mod reload;
 mod renames;
+mod repeats;
 mod second;
 mod session;
 mod setup;
@@ -37,7 +40,7 @@ mod topics;
 mod watchdog;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +49,7 @@ use tokio::sync::watch;
 use self::first_start::CreatedSlot;
 pub use self::reload::Reload;
 use self::reload::{Configured, Run};
+use self::repeats::Repeats;
 use self::second::Second;
 pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
 use crate::admin::{LeftOutList, Observed, State, Status};
@@ -100,6 +104,10 @@ pub struct Bridge {
     altering: Arc<tokio::sync::Mutex<()>>,
     /// What is known of tables, by OID.
     known: renames::Shared,
+    /// Whether the server has said that it lacks WAL which the slot needs, whatever the slot says.
+    is_wal_lost: Arc<AtomicBool>,
+    /// The largest batch that the brokers took, once they refused one; zero before.
+    batch_limit: Arc<AtomicUsize>,
 }
 
 impl Bridge {
@@ -144,6 +152,8 @@ impl Bridge {
             guards: Arc::default(),
             altering: Arc::default(),
             known: Arc::default(),
+            is_wal_lost: Arc::default(),
+            batch_limit: Arc::default(),
         })
     }
 
@@ -206,6 +216,7 @@ impl Bridge {
             outcome = &mut sessions => return outcome.map(|()| Run::Stopped),
             overrun = self.guard_slot() => overrun,
             never = Box::pin(self.discover()) => match never {},
+            never = Box::pin(self.watch_failover_slot()) => match never {},
             () = told(&mut shutdown) => {
                 stop.send_replace(true);
                 return sessions.await.map(|()| Run::Stopped);
@@ -230,7 +241,7 @@ impl Bridge {
     /// One session after the other.
     async fn sessions(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut refused_since = None;
+        let (mut refused_since, mut repeats) = (None, Repeats::default());
         loop {
             self.enter(State::Preflight);
             let mut streaming_since = None;
@@ -238,8 +249,9 @@ impl Bridge {
             self.metrics.streaming.set(0);
             let error = match ended {
                 Ok(()) => break,
-                Err(error) => error,
+                Err(error) => repeats.note(error),
             };
+            self.note_lost_wal(&error);
             if self.second.was_missing(&error, &self.settings.inserts_publication)
                 && !*shutdown.borrow()
             {
@@ -258,6 +270,7 @@ impl Bridge {
             }
             self.status.send_modify(|status| status.failure = Some(error.failure()));
             let may_pass = error.severity() == Severity::Retry
+                || self.makes_smaller_batches(&error).await
                 || self.login_may_pass(&error, streaming_since, &mut refused_since);
             if !may_pass {
                 self.take_back_slot(&error).await;
@@ -313,6 +326,14 @@ impl Bridge {
         self.guards.store(guards, Ordering::Release);
         // Who waits for a state looks again.
         self.status.send_modify(|_| {});
+    }
+
+    /// Keeps in mind that the server lacks WAL that the slot needs, so that the next session takes the
+    /// slot for lost: a segment that was removed by hand is not in the slot's own state.
+    fn note_lost_wal(&self, error: &Error) {
+        if matches!(error, Error::Postgres(postgres::Error::WalRemoved { .. })) {
+            self.is_wal_lost.store(true, Ordering::Release);
+        }
     }
 
     fn stand_by(&self, reason: String) {

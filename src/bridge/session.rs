@@ -26,10 +26,10 @@ use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
 use super::renames::Guard;
 use super::setup::Start;
 use super::snapshot::{Coordinator, First};
-use super::{Bridge, StopOnDrop, fresh_client_config, partitions, setup, start, told};
+use super::{Bridge, StopOnDrop, partitions, setup, start, told};
 use crate::admin::State;
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
-use crate::config::{Delivery, Resolved, SnapshotMode, exactly};
+use crate::config::{Delivery, OnGap, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
 use crate::kafka::{
@@ -189,7 +189,7 @@ impl Bridge {
 
     async fn open(&self) -> Result<Opened, Error> {
         let settings = &self.settings;
-        let client_config = fresh_client_config(settings).await?;
+        let client_config = self.producer_config().await?;
         let mut topics = Topics::new(client_config.clone(), &settings.topics);
         topics.reach().await?;
         self.known_topics().existing = Arc::new(topics.names().collect());
@@ -284,22 +284,42 @@ impl Bridge {
         };
         if settings.delivery == Delivery::ExactlyOnce {
             let glanced = checkpoints.clone();
-            if let Some(found) = blocking(move || glanced.glance()).await? {
-                own(&found).await?;
+            match blocking(move || glanced.glance()).await {
+                Ok(Some(found)) => own(&found).await?,
+                // It is put aside below.
+                Err(error) if self.puts_aside(&error) => {}
+                glanced => drop(glanced?),
             }
         }
-        let producer = Arc::clone(producer);
+        let (producer, all) = (Arc::clone(producer), checkpoints.clone());
         let read = move || {
             producer.init_transactions(INIT)?;
-            checkpoints.read()
+            all.read()
         };
-        let found = blocking(read).await?;
+        let found = match blocking(read).await {
+            Err(error) if self.puts_aside(&error) => {
+                tracing::warn!(
+                    error = error.told(),
+                    "accepted: it is removed, and the stream goes on where the slot is confirmed; what \
+                     was published since comes again"
+                );
+                checkpoints.remove_unreadable().await?;
+                blocking(move || checkpoints.read()).await?
+            }
+            found => found?,
+        };
         // Of another cluster or database the decision speaks later; nothing is written before.
         let other = found.checkpoint.as_ref().filter(|of| of.source.slot != settings.slot);
         if let Some(other) = other {
             own(other).await?;
         }
         Ok(found)
+    }
+
+    /// Whether it is a checkpoint that can't be read, which nobody needs any more.
+    fn puts_aside(&self, error: &Error) -> bool {
+        let is_unreadable = matches!(error, Error::Kafka(kafka::Error::CheckpointRecord { .. }));
+        is_unreadable && self.settings.on_gap == OnGap::Accept
     }
 
     /// Writes a checkpoint before anything else is sent, and waits until it is durable.

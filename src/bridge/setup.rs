@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -30,6 +31,9 @@ use crate::snapshot::{Plan, Scope, plan};
 
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
+
+/// The first version that decodes on a standby.
+const STANDBY_SINCE: u32 = 160_000;
 
 /// Longest wait for the answer to a replication command, where `watchdog` sets none.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -87,6 +91,8 @@ pub(super) async fn prepare(
     let Bridge { conninfo: info, .. } = bridge;
     let client = client::connect(info, &connect_options(&bridge.settings)).await?;
     let version = client::server_version(&client).await?;
+    let (manage, has_streamed) = (bridge.settings.manage, bridge.has_streamed());
+    refuse_standby(&client, version, manage, has_streamed).await?;
     let through = checkpoint.map_or(Lsn::ZERO, |before| before.progress.through_lsn);
     let named = bridge.look_at_names(&client, through).await?;
     let settings = &named.settings_of_published(&bridge.settings);
@@ -94,6 +100,7 @@ pub(super) async fn prepare(
     let altering = bridge.altering.lock().await;
     let survey = publication::survey(&client, names, version).await?;
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
+    let slot = bridge.with_lost_wal(slot);
     let exists = survey.inserts.is_some();
     let is_named = bridge.may_name_second(&client, &slot, checkpoint, exists).await?;
     let goes_on = checkpoint.is_some_and(|before| !before.is_intent());
@@ -148,7 +155,13 @@ pub(super) async fn prepare(
         );
     }
     let options = connect_options(settings);
-    let mut course = start::course(settings, info, &options, &slot, checkpoint).await?;
+    let existing = Arc::clone(&bridge.known_topics().existing);
+    let is_stranded = checkpoint.is_none()
+        && !bridge.has_streamed()
+        && !assignment.has_any(&existing)
+        && slot::was_read(&client, &settings.slot).await?;
+    let mut course =
+        start::course(settings, info, &options, &slot, checkpoint, is_stranded).await?;
     if course.takes_snapshot && !is_first {
         let shortfalls = check_reading(&client, settings, &look, &assignment).await?;
         if !shortfalls.is_empty() {
@@ -191,6 +204,7 @@ pub(super) async fn prepare(
             announce(Checkpoint::intent(course.source.clone(), course.generation)).await?;
         }
         slot::drop(&client, &settings.slot).await?;
+        bridge.is_wal_lost.store(false, Ordering::Release);
         let (lsn, exported) = create_slot(bridge, version, planned).await?;
         bridge.slot_created(checkpoint.is_none_or(Checkpoint::is_intent));
         (made_at, export) = (Some(lsn), exported);
@@ -206,6 +220,16 @@ pub(super) async fn prepare(
 }
 
 impl Bridge {
+    /// The state of the slot, with what the server said of its WAL.
+    fn with_lost_wal(&self, slot: SlotState) -> SlotState {
+        match slot {
+            SlotState::Idle { .. } if self.is_wal_lost.load(Ordering::Acquire) => {
+                SlotState::Lost { reason: Some(slot::SEGMENT_MISSING.to_owned()) }
+            }
+            slot => slot,
+        }
+    }
+
     /// Whether the stream may name the publication for inserts from its start on.
     async fn may_name_second(
         &self,
@@ -224,6 +248,20 @@ impl Bridge {
         let published = checkpoint.map_or(Lsn::ZERO, |found| found.progress.through_lsn);
         Ok(exists && self.second.may_be_named(published.max(*confirmed)))
     }
+}
+
+/// Refuses a standby that can't be decoded on, or where nothing can be created though it is to be.
+async fn refuse_standby(
+    client: &Client,
+    version: u32,
+    manage: bool,
+    has_streamed: bool,
+) -> Result<(), postgres::Error> {
+    let is_too_old = version < STANDBY_SINCE;
+    if (is_too_old || manage) && client::in_recovery(client).await? {
+        return Err(postgres::Error::Standby { is_too_old, has_streamed });
+    }
+    Ok(())
 }
 
 /// A table that came while the stream went on and can't be keyed as configured ends no stream: it is

@@ -55,9 +55,13 @@ pub(super) async fn course(
     options: &ConnectOptions,
     slot: &SlotState,
     checkpoint: Option<&Checkpoint>,
+    is_stranded: bool,
 ) -> Result<Course, Error> {
     let found = match slot {
         SlotState::Lost { .. } => SlotFound::Lost,
+        SlotState::Idle { confirmed } if is_stranded => {
+            SlotFound::Stranded { confirmed: *confirmed }
+        }
         SlotState::Idle { confirmed } => SlotFound::Present { confirmed: *confirmed },
         // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
         // would look as if changes were missing.
@@ -71,12 +75,14 @@ pub(super) async fn course(
     let source = server.source.clone();
     let generation = checkpoint.map_or(0, |checkpoint| checkpoint.generation);
     let anew = |slot: SlotFound| Course {
-        makes_slot: !matches!(slot, SlotFound::Present { .. }),
+        makes_slot: matches!(slot, SlotFound::Absent | SlotFound::Lost),
         takes_snapshot: false,
         source: source.clone(),
         generation: generation + 1,
         progress: match slot {
-            SlotFound::Present { confirmed } => Progress::at(confirmed),
+            SlotFound::Present { confirmed } | SlotFound::Stranded { confirmed } => {
+                Progress::at(confirmed)
+            }
             SlotFound::Absent | SlotFound::Lost => Progress::default(),
         },
         // What was under way is of no use without the changes that are missing.

@@ -206,6 +206,13 @@ impl Assignment {
         self.out.contains(table)
     }
 
+    /// Whether any of the tables has its topic among these.
+    pub(super) fn has_any(&self, existing: &Existing) -> bool {
+        let mut topics =
+            self.captured.iter().filter_map(|table| self.router.held_by(table.streamed.oid));
+        topics.any(|topic| existing.has(topic))
+    }
+
     /// Takes tables without a topic out of what is to be put into the publications.
     pub(super) fn keep_out(&self, plan: &mut Plan) {
         if self.out.is_empty() {

@@ -5,6 +5,7 @@
 //! | absent | absent | first start |
 //! | any | of a start that did not come to its first row | first start, with a new slot |
 //! | present | absent | adopt: go on from where the slot is confirmed |
+//! | present, was read before | absent, and no topic of ours | gap: what was published is elsewhere |
 //! | present | same source, not behind the slot | go on, leaving out what the checkpoint covers |
 //! | present | behind the slot | gap: somebody else confirmed what was never published |
 //! | absent, lost | any (absent: only if lost) | gap: what came since can't be read any more |
@@ -29,6 +30,11 @@ pub enum SlotFound {
     Absent,
     /// It can be streamed from.
     Present {
+        /// Where it would start.
+        confirmed: Lsn,
+    },
+    /// It can be streamed from, others have read from it, and nothing of what they read is in this Kafka.
+    Stranded {
         /// Where it would start.
         confirmed: Lsn,
     },
@@ -86,6 +92,9 @@ pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server)
         return match slot {
             SlotFound::Absent => Decision::FirstStart,
             SlotFound::Present { confirmed } => Decision::Adopt { confirmed },
+            SlotFound::Stranded { confirmed } => {
+                Decision::Gap(Gap::NoTopics { slot: name(), confirmed })
+            }
             SlotFound::Lost => Decision::Gap(Gap::SlotLost {
                 slot: name(),
                 published: None,
@@ -103,10 +112,14 @@ pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server)
     };
     let published = progress.through_lsn;
     match slot {
-        SlotFound::Present { confirmed } if confirmed > published => {
+        SlotFound::Present { confirmed } | SlotFound::Stranded { confirmed }
+            if confirmed > published =>
+        {
             Decision::Gap(Gap::SlotAhead { slot: name(), confirmed, published })
         }
-        SlotFound::Present { .. } => Decision::Continue { progress, failover_from },
+        SlotFound::Present { .. } | SlotFound::Stranded { .. } => {
+            Decision::Continue { progress, failover_from }
+        }
         SlotFound::Absent => Decision::Gap(Gap::SlotAbsent { slot: name(), published, wal_end }),
         SlotFound::Lost => Decision::Gap(Gap::SlotLost {
             slot: name(),
@@ -228,6 +241,22 @@ mod tests {
         let confirmed = lsn(800);
         let decision = decide(SlotFound::Present { confirmed }, None, &server());
         assert_eq!(decision, Decision::Adopt { confirmed });
+    }
+
+    #[test]
+    fn a_slot_that_was_read_is_no_adoption_where_nothing_of_that_is_here() {
+        let confirmed = lsn(800);
+        let slot = SlotFound::Stranded { confirmed };
+        let decision = decide(slot, None, &server());
+        let Decision::Gap(gap @ Gap::NoTopics { .. }) = decision else { panic!("{decision:?}") };
+        let fix = gap.fix();
+        let ways = ["on_gap = \"snapshot\"", "topics.checkpoints", "--accept-gap"];
+        assert!(
+            ways.map(|way| fix.find(way).expect(way)).is_sorted(),
+            "the safe ones first: {fix}"
+        );
+        // A checkpoint says more than topics do.
+        assert!(matches!(decide(slot, Some(&checkpoint()), &server()), Decision::Continue { .. }));
     }
 
     #[test]

@@ -51,6 +51,17 @@ pub enum Gap {
         /// The server's word for the reason, where it has one.
         reason: Option<String>,
     },
+    /// The slot was read from, and this Kafka knows nothing of it.
+    #[error(
+        "the slot {slot:?} was read up to {confirmed}, and this Kafka has neither a checkpoint nor a \
+         topic of this pipeline: what was published before went to another cluster, or was deleted"
+    )]
+    NoTopics {
+        /// The slot.
+        slot: String,
+        /// Up to where it is confirmed.
+        confirmed: Lsn,
+    },
     /// The checkpoint is of another source.
     #[error(
         "the checkpoint is of database {:?} of the cluster {}, and this is database {:?} of the \
@@ -112,6 +123,9 @@ fn lost(reason: Option<&str>) -> &'static str {
              invalidated"
         }
         Some("wal_level_insufficient") => "wal_level was lowered, and the server has invalidated",
+        Some("segment_missing") => {
+            "a segment of the server's WAL is missing that is still needed by"
+        }
         Some("rows_removed") => "rows that it needed are vacuumed, and the server has invalidated",
         _ => "the server has removed WAL that was still needed by",
     }
@@ -131,7 +145,22 @@ impl Gap {
                         postgres.slot back, or stop the other"
                     .to_owned();
             }
-            Self::OtherSource { .. } => return format!("{second}{again}the slot here"),
+            Self::OtherSource { .. } => {
+                return format!(
+                    "{second}for the same one, after an upgrade or a restore: rowcast run --accept-gap \
+                     keeps the slot here, if there is one, with all that it holds, and goes on where it \
+                     is confirmed; then rowcast snapshot reads the rows again. In one step, but with a \
+                     new slot, and without the changes that the present one holds: \
+                     postgres.on_gap = \"snapshot\""
+                );
+            }
+            Self::NoTopics { .. } => {
+                return "set postgres.on_gap = \"snapshot\": all rows are read into this Kafka. Or move \
+                        what was published: set kafka.brokers back, or copy the topics here, with the \
+                        one that topics.checkpoints names. Only where what was published before is not \
+                        needed here: rowcast run --accept-gap goes on from where the slot is confirmed"
+                    .to_owned();
+            }
             Self::SlotAhead { .. } => "where the slot is confirmed",
             Self::SlotAbsent { .. } => "a new slot",
             Self::SlotLost { reason, .. } => match reason.as_deref() {
@@ -141,6 +170,10 @@ impl Gap {
                 }
                 Some("wal_level_insufficient") => {
                     "a new slot in place of this one; leave wal_level at logical to keep it next time"
+                }
+                Some("segment_missing") => {
+                    "a new slot in place of this one. A copy of the segment, put back into pg_wal from \
+                     an archive, loses nothing at all"
                 }
                 Some("rows_removed") => {
                     "a new slot in place of this one; set hot_standby_feedback = on on the standby to \

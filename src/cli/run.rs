@@ -45,7 +45,11 @@ pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliErro
     let bridge = Bridge::new(&config)?;
     descriptors::ensure()?;
     let _ending = AbortOnDrop(tokio::spawn(end_in_any_case(stop.clone(), bridge.clone())));
-    let _admin = serve_admin(&bridge).await?;
+    let mut told = stop.clone();
+    let _admin = tokio::select! {
+        served = serve_admin(&bridge) => served?,
+        Ok(_) = told.wait_for(|told| *told) => return Ok(()),
+    };
     let shown = progress::show(bridge.observe().progress, bars);
     let _shown = AbortOnDrop(tokio::spawn(shown));
     let reloads = reload_on(hangups, bridge.clone(), move || args.load(&global));

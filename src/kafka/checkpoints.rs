@@ -79,6 +79,9 @@ pub struct Found {
     pub remembered: BTreeMap<u32, Remembered>,
 }
 
+/// The checkpoint, and the records of tables by OID, each with its offset.
+type Gathered = (Result<Option<Checkpoint>, Error>, BTreeMap<u32, (Vec<u8>, i64)>);
+
 /// Reads, extends and clears what the topic has of one pipeline.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
@@ -103,6 +106,32 @@ impl Checkpoints {
     /// # Errors
     /// When the topic can't be read to its end, or a record is not one of ours.
     pub fn read(&self) -> Result<Found, Error> {
+        let (newest, remembered) = self.gather()?;
+        let remembered = remembered.into_iter().map(|(oid, (value, offset))| {
+            let read = Remembered::read(&value).map_err(|source| self.malformed(offset, source))?;
+            Ok((oid, Remembered { oid, ..read }))
+        });
+        Ok(Found { checkpoint: newest?, remembered: remembered.collect::<Result<_, Error>>()? })
+    }
+
+    /// Takes away what the topic has of the pipeline and can't be read.
+    ///
+    /// # Errors
+    /// When the topic can't be read, or the brokers do not take the tombstones.
+    pub async fn remove_unreadable(&self) -> Result<(), Error> {
+        let asked = self.clone();
+        let gathered = tokio::task::spawn_blocking(move || asked.gather()).await;
+        let (newest, remembered) = gathered.unwrap_or_else(|_| Err(self.too_slow()))?;
+        let of_tables =
+            remembered.into_iter().filter(|(_, (value, _))| Remembered::read(value).is_err());
+        let of_tables = of_tables.map(|(oid, _)| Remembered::key(&self.pipeline, oid));
+        let own = newest.is_err().then(|| self.pipeline.clone());
+        let tombstones: Vec<_> = own.into_iter().chain(of_tables).map(|key| (key, None)).collect();
+        self.put(&tombstones).await
+    }
+
+    /// What the topic has of the pipeline, the newest of each. Blocks.
+    fn gather(&self) -> Result<Gathered, Error> {
         let mut newest = Ok(None);
         let mut remembered = BTreeMap::new();
         self.each(&mut |key, value, offset| {
@@ -116,11 +145,7 @@ impl Checkpoints {
                 }
             }
         })?;
-        let remembered = remembered.into_iter().map(|(oid, (value, offset))| {
-            let read = Remembered::read(&value).map_err(|source| self.malformed(offset, source))?;
-            Ok((oid, Remembered { oid, ..read }))
-        });
-        Ok(Found { checkpoint: newest?, remembered: remembered.collect::<Result<_, Error>>()? })
+        Ok((newest, remembered))
     }
 
     /// The keys of all that the topic has of the pipeline, readable or not; none where there is no

@@ -39,6 +39,9 @@ const FIX_SIZE: &str = "raise max.message.bytes of the topic; or lower message.m
                         batch.size in kafka.properties to it, and errors.on_oversize holds for \
                         what is larger";
 const FIX_SETTINGS: &str = "check topics.settings and the table's own settings";
+const FIX_COMPRESSION: &str = "set compression.type in kafka.properties to one that the brokers and \
+                               the topic take: zstd needs messages of Kafka 2.1, lz4 and snappy \
+                               are older";
 const FIX_VERSION: &str = "use brokers of Kafka 2.1 or later";
 
 /// Every error that is told apart.
@@ -106,7 +109,8 @@ pub(super) const CONDITIONS: &[Condition] = &[
     ),
     stays(Code::InvalidConfig, FIX_SETTINGS),
     stays(Code::PolicyViolation, FIX_SETTINGS),
-    stays(Code::UnsupportedForMessageFormat, FIX_VERSION),
+    stays(Code::UnsupportedForMessageFormat, FIX_COMPRESSION),
+    stays(Code::UnsupportedCompressionType, FIX_COMPRESSION),
     stays(Code::UnsupportedVersion, FIX_VERSION),
     stays(Code::UnsupportedFeature, FIX_VERSION),
     stays(Code::Fenced, "another copy has taken over with the same name: stop one of the two"),

@@ -224,6 +224,19 @@ impl Error {
         }
     }
 
+    /// The topic for which a batch was too large, if that is what it is.
+    #[must_use]
+    pub fn refused_for_size(&self) -> Option<&str> {
+        match self {
+            Self::Undelivered { topic, source, .. }
+                if source.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) =>
+            {
+                Some(topic)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the brokers refused what we log in with.
     #[must_use]
     pub fn is_refused_login(&self) -> bool {
@@ -274,8 +287,9 @@ impl Error {
             }
             Self::CheckpointRecord { .. } => {
                 return Some(
-                    "run the newest rowcast that ran here before; or begin anew: rowcast teardown, \
-                     then rowcast run"
+                    "run the newest rowcast that ran here before; or rowcast run --accept-gap, which \
+                     removes it and goes on where the slot is confirmed: nothing that the slot holds \
+                     is lost, and what was published since comes again"
                         .to_owned(),
                 );
             }
@@ -338,6 +352,23 @@ mod tests {
             let error = undelivered(code);
             assert!(!error.is_transient(), "{error}");
             assert!(error.fix().is_some(), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_compression_that_is_refused_is_named_and_not_the_age_of_the_broker() {
+        use rdkafka::types::RDKafkaRespErr::{
+            RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE,
+            RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        };
+        for answer in [
+            RD_KAFKA_RESP_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+            RD_KAFKA_RESP_ERR_UNSUPPORTED_COMPRESSION_TYPE,
+        ] {
+            let error = undelivered(answer.into());
+            assert!(!error.is_transient(), "{error}");
+            let fix = error.fix().unwrap_or_default();
+            assert!(fix.contains("compression.type") && !fix.contains("use brokers"), "{fix}");
         }
     }
 

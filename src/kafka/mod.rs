@@ -27,7 +27,7 @@ pub use self::checkpoints::{
 };
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
-pub use self::properties::{client_config, compresses, record_limit};
+pub use self::properties::{batch_bytes, client_config, compresses, record_limit, set_batch_bytes};
 pub use self::reach::{answers, topic_names};
 pub use self::rehearsal::rehearse;
 pub use self::topics::Topics;

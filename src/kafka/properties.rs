@@ -120,6 +120,17 @@ pub fn record_limit(client: &ClientConfig) -> usize {
     client.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT)
 }
 
+/// The largest batch that the client makes of several records, in bytes.
+#[must_use]
+pub fn batch_bytes(client: &ClientConfig) -> usize {
+    client.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_BYTES)
+}
+
+/// Bounds the batches that the client makes of several records.
+pub fn set_batch_bytes(client: &mut ClientConfig, bytes: usize) {
+    client.set("batch.size", bytes.to_string());
+}
+
 /// Whether batches are compressed, so that a broker may take what looks too large here.
 #[must_use]
 pub fn compresses(client: &ClientConfig) -> bool {

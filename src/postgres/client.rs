@@ -21,6 +21,7 @@ use tokio_postgres::{Client, Config};
 
 use super::Error;
 use super::conninfo::{ChannelBinding, ConnInfo, Host, TargetSessionAttrs};
+use super::limits;
 use super::search_path;
 use super::session::{self, Attempts, Candidate, ConnectOptions};
 use super::silence::{self, Question};
@@ -60,6 +61,16 @@ pub async fn server_version(client: &Client) -> Result<u32, Error> {
     let row = client.query_one("SHOW server_version_num", &[]).await.map_err(failed)?;
     // Digits, by its definition; a server that says otherwise is treated as the oldest.
     Ok(row.get::<_, &str>(0).parse().unwrap_or(0))
+}
+
+/// Whether the server is a standby.
+///
+/// # Errors
+/// When the query fails.
+pub async fn in_recovery(client: &Client) -> Result<bool, Error> {
+    let failed = |source| Error::Sql { doing: "ask what kind of server this is", source };
+    let row = client.query_one(session::TARGET_QUERY, &[]).await.map_err(failed)?;
+    Ok(row.get::<_, &str>(0) == "true")
 }
 
 /// The end of the WAL that the server could send.
@@ -184,6 +195,8 @@ impl Way {
         };
         let failed = |source| Error::Sql { doing: "set the search_path of a connection", source };
         client.batch_execute(search_path::BEGIN).await.map_err(failed)?;
+        let failed = |source| Error::Sql { doing: "lift the limits of a connection", source };
+        client.batch_execute(limits::LIFT).await.map_err(failed)?;
         Ok((client, running, question))
     }
 

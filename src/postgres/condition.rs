@@ -33,6 +33,8 @@ const fn stays(code: &'static str, name: &'static str, fix: &'static str) -> Con
 const FIX_CORRUPTED: &str = "the server's own data is damaged: see its log, and restore from a \
                              backup or promote a standby";
 
+const FIX_DISK: Option<&str> = Some("check the server's disk and its log");
+
 /// Every condition that is told apart, in the order of the codes.
 pub(crate) const CONDITIONS: &[Condition] = &[
     heals("08", "connection_exception", None),
@@ -103,7 +105,8 @@ pub(crate) const CONDITIONS: &[Condition] = &[
         "database_dropped",
         "the database is gone while it was read: name another in postgres.url",
     ),
-    heals("58030", "io_error", Some("check the server's disk and its log")),
+    heals("58", "system_error", FIX_DISK),
+    heals("58030", "io_error", FIX_DISK),
     // Among them races with DDL, such as `tuple concurrently updated`.
     heals("XX000", "internal_error", Some("if it stays, see the server's log")),
     stays("XX001", "data_corrupted", FIX_CORRUPTED),

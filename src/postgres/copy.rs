@@ -311,7 +311,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
     }
     while let Some(message) = wire.take_message()? {
         match message.tag {
-            b'E' => return Err(ServerError::parse(&message.body).into()),
+            b'E' => return Err(Error::from(ServerError::parse(&message.body)).in_copy()),
             b'N' => wire::log_notice(&message.body),
             b'C' => {
                 let told = counted(&message.body);

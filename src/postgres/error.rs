@@ -3,12 +3,18 @@
 //! The bridge retries what [`Error::is_transient`] says passes by itself; all else stops it and
 //! [`Error::fix`] goes to the operator.
 
+mod decoding;
+mod fix;
+
 use std::io;
 use std::time::Duration;
 
-use super::condition::{self, passes};
+use self::decoding::Meaning;
+pub use self::decoding::Stuck;
+use super::condition::passes;
 use super::frame::FrameError;
-use super::preflight::{self, Shortfall};
+use super::place::Place;
+use super::preflight::Shortfall;
 use super::server_error::ServerError;
 use super::tls::TlsError;
 use crate::config::SecretError;
@@ -183,6 +189,23 @@ pub enum Error {
         /// As reported.
         source: Box<ServerError>,
     },
+    /// The server fails to decode for a slot, or to read a table. It may pass.
+    #[error("{}: {}", .0.doing(), .0.source)]
+    Decoding(Box<Stuck>),
+    /// The same, and it does not pass.
+    #[error("{}: {}; {}", .0.doing(), .0.cause(), .0.source)]
+    Stuck(Box<Stuck>),
+    /// The server is a standby, which can't be what it is to be.
+    #[error("the server of postgres.url is a standby{}", match is_too_old {
+        true => ", and changes can be read from one only from version 16 on",
+        false => ", where no publication can be created or altered, and postgres.manage is true",
+    })]
+    Standby {
+        /// Whether its version can't decode on a standby.
+        is_too_old: bool,
+        /// Whether this process has streamed: then it may be promoted in a moment.
+        has_streamed: bool,
+    },
     /// A publication is gone.
     #[error("a publication does not exist: {0}")]
     PublicationMissing(#[source] Box<ServerError>),
@@ -275,22 +298,65 @@ impl Error {
             }
             "42704" => Self::SlotMissing { slot, source },
             "42710" => Self::SlotExists { slot, source },
-            // Invalidated, or a segment that is no longer there.
-            "55000" | "58P01" => Self::WalRemoved { slot, source },
-            _ => Self::Server(source),
+            _ => Self::decoding(slot, Place::default(), 0, source),
         }
     }
 
-    /// Says of an error that came in the stream of `slot` what it means.
+    /// Says of an error that came in the stream of `slot`, behind `place`, what it means.
     #[must_use]
-    pub(crate) fn in_stream_of(self, slot: &str) -> Self {
+    pub(crate) fn in_stream_of(self, slot: &str, place: Place, server_version: u32) -> Self {
         let Self::Server(source) = self else { return self };
         match source.sqlstate.as_str() {
             // The slot is held by then; what can still be undefined is a publication.
             "42704" => Self::PublicationMissing(source),
-            // Invalidated while it is read, or a segment that is no longer there.
-            "55000" | "58P01" => Self::WalRemoved { slot: slot.to_owned(), source },
-            _ => Self::Server(source),
+            _ => Self::decoding(slot.to_owned(), place, server_version, source),
+        }
+    }
+
+    fn decoding(slot: String, place: Place, server_version: u32, source: Box<ServerError>) -> Self {
+        match decoding::meaning(&source) {
+            Meaning::Lost => Self::WalRemoved { slot, source },
+            Meaning::Stuck => {
+                let slot = Some(slot);
+                Self::Decoding(Box::new(Stuck { slot, place, server_version, source }))
+            }
+            Meaning::Other => Self::Server(source),
+        }
+    }
+
+    /// What makes the failure the same as another, where it may be one that does not pass: trying for
+    /// long would hold WAL back for ever.
+    #[must_use]
+    pub(crate) fn may_be_stuck(&self) -> Option<String> {
+        match self {
+            Self::Decoding(stuck)
+                if stuck.source.sqlstate == "XX000" || decoding::is_too_large(&stuck.source) =>
+            {
+                Some(format!("{:?} {}", stuck.place, stuck.source))
+            }
+            _ => None,
+        }
+    }
+
+    /// The failure once it is known not to pass.
+    #[must_use]
+    pub(crate) fn is_stuck(self) -> Self {
+        match self {
+            Self::Decoding(stuck) => Self::Stuck(stuck),
+            error => error,
+        }
+    }
+
+    /// Says of an error that came while rows were read what it means.
+    #[must_use]
+    pub(crate) fn in_copy(self) -> Self {
+        match self {
+            // There is no decoding that may do better the next time.
+            Self::Server(source) if decoding::is_too_large(&source) => {
+                let place = Place::default();
+                Self::Stuck(Box::new(Stuck { slot: None, place, server_version: 0, source }))
+            }
+            error => error,
         }
     }
 
@@ -307,6 +373,7 @@ impl Error {
             | Self::SlotMissing { source: error, .. }
             | Self::SlotExists { source: error, .. }
             | Self::WalRemoved { source: error, .. } => Some(&error.sqlstate),
+            Self::Decoding(stuck) | Self::Stuck(stuck) => Some(&stuck.source.sqlstate),
             Self::Sql { source, .. } => source.code().map(tokio_postgres::error::SqlState::code),
             _ => None,
         }
@@ -324,7 +391,11 @@ impl Error {
             | Self::SlotActive { .. }
             // Another copy made it meanwhile.
             | Self::SlotExists { .. }
+            // The next session decides by the slot's state, and what is published.
+            | Self::WalRemoved { .. }
+            | Self::Decoding(_)
             | Self::TooManyWalsenders(_) => true,
+            Self::Standby { has_streamed, .. } => *has_streamed,
             Self::Password(source) => source.is_transient(),
             Self::Io { source, .. } => !is_refused_by_tls(source),
             Self::Hosts { attempts } => attempts.iter().any(|(_, error)| error.is_transient()),
@@ -341,102 +412,12 @@ impl Error {
             _ => false,
         }
     }
-
-    /// What an operator can do about it, where that is known.
-    #[must_use]
-    pub fn fix(&self) -> Option<String> {
-        let fix = match self {
-            Self::Connect { .. } => {
-                "check host and port of postgres.url, and that the server runs and listens there"
-            }
-            Self::Hosts { attempts } => return attempts.iter().find_map(|(_, error)| error.fix()),
-            Self::Preflight { shortfalls } => {
-                return Some(preflight::fix(shortfalls));
-            }
-            Self::Password(source) => return Some(source.fix()),
-            Self::PasswordMissing { .. } => {
-                "set postgres.password_file, PGPASSWORD, or the password in postgres.url"
-            }
-            Self::CleartextRefused => {
-                "set sslmode=verify-full in postgres.url, or scram-sha-256 in pg_hba.conf"
-            }
-            Self::NoTls { .. } => "set ssl = on in postgresql.conf, or sslmode=prefer",
-            Self::TlsHandshake { .. } => {
-                "check sslrootcert, and for verify-full that the certificate's subject alternative \
-                 names hold the host"
-            }
-            Self::Io { source, .. } if is_refused_by_tls(source) => FIX_CLIENT_CERTIFICATE,
-            Self::Sql { source, .. } if io_cause(source).is_some_and(is_refused_by_tls) => {
-                FIX_CLIENT_CERTIFICATE
-            }
-            Self::AuthMethod { .. } => "use scram-sha-256, md5 or cert in pg_hba.conf",
-            Self::ChannelBinding { .. } => "use TLS and scram-sha-256, or channel_binding=prefer",
-            Self::AuthFailed(_) => {
-                "check user and password, and that pg_hba.conf lets this host connect to the \
-                 database"
-            }
-            Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
-            Self::WalRemoved { slot, source } => {
-                let limit = match source.to_string().contains("idle_timeout") {
-                    true => "idle_replication_slot_timeout, or set it to 0",
-                    false => "max_slot_wal_keep_size",
-                };
-                return Some(format!(
-                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}. Raise {limit}"
-                ));
-            }
-            Self::PublicationMissing(_) => {
-                "what was written since is in no stream, whatever is made later: rowcast teardown, \
-                 then rowcast run, which reads all rows again"
-            }
-            Self::TooManyWalsenders(_) => "raise max_wal_senders in postgresql.conf and restart",
-            Self::TooManySlots(_) => {
-                "drop an unused slot (SELECT slot_name FROM pg_replication_slots WHERE NOT active) \
-                 or raise max_replication_slots and restart"
-            }
-            Self::WrongTarget { .. } => {
-                "name all hosts in postgres.url, so that the one of this kind can be found"
-            }
-            Self::SlotMissing { slot, .. } | Self::SlotGone { slot } => {
-                return Some(format!(
-                    "what was written since the slot {slot:?} was dropped can't be read any more: \
-                     {FIX_LOST}"
-                ));
-            }
-            Self::Server(error) => {
-                return error.hint.clone().or_else(|| fix_of(&error.sqlstate));
-            }
-            Self::Sql { source, .. } => return source.code().and_then(|code| fix_of(code.code())),
-            _ => return None,
-        };
-        Some(fix.to_owned())
-    }
 }
-
-fn fix_active(slot: &str, pid: Option<i32>) -> String {
-    let slot = postgres_protocol::escape::escape_literal(slot);
-    let held = pid.map_or_else(
-        || format!("SELECT active_pid FROM pg_replication_slots WHERE slot_name = {slot}"),
-        |pid| format!("SELECT * FROM pg_stat_activity WHERE pid = {pid}"),
-    );
-    format!("stop the other reader, or wait for it: {held}")
-}
-
-/// How to go on where changes can't be read any more.
-const FIX_LOST: &str = "set postgres.on_gap = \"snapshot\", and all rows are read again. Only where \
-                        the changes may be lost: rowcast run --accept-gap goes on without them";
-
-const FIX_CLIENT_CERTIFICATE: &str =
-    "check sslcert and sslkey, and that the server's ssl_ca_file holds who signed the certificate";
 
 /// Whether a connection that seemed to stand was ended by TLS: in version 1.3 the server looks at
 /// the client's certificate only after the client thinks that all is done.
 fn is_refused_by_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
-}
-
-fn fix_of(sqlstate: &str) -> Option<String> {
-    condition::find(sqlstate)?.fix.map(str::to_owned)
 }
 
 fn io_cause(error: &tokio_postgres::Error) -> Option<&io::Error> {

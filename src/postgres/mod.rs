@@ -19,6 +19,7 @@ pub mod copy;
 #[cfg(test)]
 mod copy_tests;
 pub mod error;
+pub mod failover;
 pub mod filters;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
@@ -39,9 +40,11 @@ pub mod tls;
 
 mod chunks;
 mod defaults;
+mod limits;
 #[cfg(test)]
 mod live_tests;
 mod pacer;
+mod place;
 mod reselect;
 mod retention;
 mod session;
@@ -57,9 +60,10 @@ pub use self::catalog::Catalog;
 pub use self::chunks::{ChunkReceiver, ChunkSender, Received, chunk_channel};
 pub use self::conninfo::{ConnInfo, ConnInfoError};
 pub use self::copy::{CopyChunk, CopyOut, CopyRows, CopySession};
-pub use self::error::Error;
+pub use self::error::{Error, Stuck};
 pub use self::frame::{Chunk, Frame, FrameError, Frames};
 pub use self::login_notices::login_notices;
+pub use self::place::Place;
 pub use self::replication::{
     CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions, SystemIdentity,
 };

@@ -175,14 +175,15 @@ impl ReplicationClient {
             client.session.take_bytes_as_they_are().await
         })
         .await?;
-        let command = start_command(slot, start, options, self.server_version());
+        let version = self.server_version();
+        let command = start_command(slot, start, options, version);
         let begun = self.in_time("START_REPLICATION", async |client| client.begin(&command).await);
         begun.await.map_err(|error| error.about_slot(slot))?;
         let slot = slot.to_owned();
         let silence = options.silent_after.or_else(|| Some(timeout? * 2));
         let stream =
             ReplicationStream::new(self.session.wire, slot, start, self.status_interval, timeout);
-        Ok(stream.served_by(walsender).with_silence(silence))
+        Ok(stream.served_by(walsender, version).with_silence(silence))
     }
 
     async fn begin(&mut self, command: &str) -> Result<(), Error> {

@@ -10,6 +10,7 @@ use rustls::ClientConfig;
 
 use super::Error;
 use super::conninfo::{ConnInfo, Host, SslMode, TargetSessionAttrs};
+use super::limits;
 use super::search_path;
 use super::socket::{self, Encryption, Socket, encryption_attempts};
 use super::startup::{self, Login, Parameters, Purpose};
@@ -137,6 +138,7 @@ impl Session {
         if purpose == Purpose::Reading {
             wire::query(&mut wire, search_path::BEGIN).await?;
         }
+        wire::query(&mut wire, limits::LIFT).await?;
         if candidate.target != TargetSessionAttrs::Any {
             let rows = wire::query(&mut wire, TARGET_QUERY).await?;
             let is = |column| wire::text(&rows, column).map(|text| text == "true");

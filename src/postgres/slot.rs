@@ -15,6 +15,9 @@ const END_READER: &str = include_str!("../../sql/end_slot_reader.sql");
 const HOLDER: &str = include_str!("../../sql/slot_holder.sql");
 const END_WALSENDER: &str = include_str!("../../sql/end_walsender.sql");
 
+/// Our own word for a slot that the server takes for whole, and says that it lacks WAL for.
+pub const SEGMENT_MISSING: &str = "segment_missing";
+
 /// How a slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotState {
@@ -68,6 +71,19 @@ pub async fn state(client: &Client, name: &str, database: &str) -> Result<SlotSt
         Some(pid) => SlotState::Active { pid, confirmed },
         None => SlotState::Idle { confirmed },
     })
+}
+
+/// Whether somebody has read from a slot, by the server's own count; one that it has lost, as in a
+/// crash, counts as none.
+///
+/// # Errors
+/// When the query fails.
+pub async fn was_read(client: &Client, name: &str) -> Result<bool, Error> {
+    let query = "SELECT total_txns > 0 FROM pg_catalog.pg_stat_replication_slots
+                 WHERE slot_name = $1";
+    let failed = |source| Error::Sql { doing: "ask whether the slot was read from", source };
+    let row = client.query_opt(query, &[&name]).await.map_err(failed)?;
+    Ok(row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
 }
 
 /// Ends whoever reads from a slot; nobody is no error.

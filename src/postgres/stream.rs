@@ -25,6 +25,7 @@ use super::Error;
 use super::chunks::{ChunkSender, ReceiverGone};
 use super::frame::{POSTGRES_EPOCH_UNIX_US, put_status_update};
 use super::pacer::Pacer;
+use super::place::Place;
 use super::server_error::ServerError;
 use super::socket::Socket;
 use super::walsender::Walsender;
@@ -68,6 +69,9 @@ pub struct ReplicationStream<S = Socket> {
     status_interval: Duration,
     silence_limit: Duration,
     pacer: Pacer,
+    /// What came last, to place an error.
+    place: Place,
+    server_version: u32,
     /// How much of what was received is known to be whole CopyData messages.
     whole_bytes: usize,
     /// Whether a keepalive asked for a status update.
@@ -107,6 +111,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             status_interval: status_interval.min(silence / 3).max(Duration::from_millis(10)),
             silence_limit: silence * 2,
             pacer: Pacer::new(now),
+            place: Place::default(),
+            server_version: 0,
             whole_bytes: 0,
             reply_due: false,
             start,
@@ -122,8 +128,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         self.walsender.as_ref()
     }
 
-    pub(crate) fn served_by(self, walsender: Walsender) -> Self {
-        Self { walsender: Some(walsender), ..self }
+    pub(crate) fn served_by(self, walsender: Walsender, server_version: u32) -> Self {
+        Self { walsender: Some(walsender), server_version, ..self }
+    }
+
+    /// An error as the server sent it, with what it means for the stream.
+    fn error(&self, body: &[u8]) -> Error {
+        let error = Error::from(ServerError::parse(body));
+        error.in_stream_of(&self.slot, self.place, self.server_version)
     }
 
     /// Another limit on the server's silence. An idle server is made to speak at least twice in it.
@@ -227,6 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                     if message.get(HEADER_BYTES) == Some(&b'k') && message.last() != Some(&0) {
                         self.reply_due = true;
                     }
+                    self.place.see(message.get(HEADER_BYTES..).unwrap_or_default());
                     self.whole_bytes += total;
                 }
                 // What comes before it must be forwarded first.
@@ -240,10 +253,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     fn take_other(&mut self) -> Result<(), Error> {
         let Some(message) = self.wire.take_message()? else { return Ok(()) };
         match message.tag {
-            b'E' => {
-                let error = Error::from(ServerError::parse(&message.body));
-                Err(error.in_stream_of(&self.slot))
-            }
+            b'E' => Err(self.error(&message.body)),
             b'N' => self.take_notice(&message.body),
             b'S' => Ok(()),
             // A server that shuts down ends the stream once all it sent was confirmed.
@@ -331,10 +341,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             // What the server had sent already is read and let go; it was not confirmed.
             let message = self.wire.message().await?;
             match message.tag {
-                b'E' => {
-                    let error = Error::from(ServerError::parse(&message.body));
-                    return Err(error.in_stream_of(&self.slot));
-                }
+                b'E' => return Err(self.error(&message.body)),
                 b'C' | b'Z' => break,
                 _ => {}
             }

@@ -188,3 +188,36 @@ async fn a_bound_that_only_the_broker_knows_stops_the_stream_with_its_fix() {
     let log = bridge.log();
     assert!(log.contains(&format!("raise max.message.bytes of {topic}")), "log:\n{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_records_that_were_too_large_together_are_sent_in_smaller_batches() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = table(&database).await;
+    let name = unique("together");
+    let (url, brokers) = (&database.unix_url, kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, url, &brokers, "", PATIENCE);
+    client.batch_execute("INSERT INTO rides VALUES (0, 'a', 'zero', 's')").await.expect("write");
+    let topic = format!("{name}.public.rides");
+    consume(&brokers, &[&topic], at_least(1), PATIENCE).await;
+    // After the topic was described.
+    alter(kafka, &topic, "max.message.bytes", "20000").await;
+    let mut last = 0;
+    eventually(PATIENCE, "the broker to refuse a batch", async || {
+        let insert = "INSERT INTO rides SELECT n, md5(n::text), md5((n + 7)::text), md5((-n)::text)
+                      FROM generate_series($1::int, $2::int) n";
+        client.execute(insert, &[&(last + 1), &(last + 2_000)]).await.expect("write");
+        last += 2_000;
+        assert!(bridge.exited().is_none(), "log:\n{}", bridge.log());
+        bridge.log().contains("smaller batches").then_some(())
+    })
+    .await;
+    let (mut seen, mut read) = (std::collections::BTreeSet::new(), 0);
+    let all = move |records: &[OwnedRecord]| {
+        seen.extend(ids(&records[read..]));
+        read = records.len();
+        seen.len() == usize::try_from(last).expect("a count") + 1
+    };
+    consume(&brokers, &[&topic], all, PATIENCE).await;
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}

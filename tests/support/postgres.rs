@@ -229,9 +229,10 @@ impl PostgresServer {
              primary_conninfo = 'host=127.0.0.1 port={} user=postgres dbname=postgres'
              primary_slot_name = '{slot}'
              hot_standby_feedback = on
-             sync_replication_slots = on
+             {}
              wal_receiver_status_interval = 1s\n",
-            self.port
+            self.port,
+            if self.major() >= 17 { "sync_replication_slots = on" } else { "" }
         );
         let conf = standby.data_dir().join("postgresql.conf");
         let text = fs::read_to_string(&conf).expect("read the settings") + &settings;

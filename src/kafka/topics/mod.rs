@@ -24,7 +24,7 @@ use rdkafka::error::KafkaError;
 use self::create::Logs;
 use self::describe::{LARGEST, report_differences};
 use super::error::Error;
-use super::properties::{BATCH_BYTES, creation_error, without_producer};
+use super::properties::{batch_bytes, creation_error, without_producer};
 use super::reach;
 use crate::config;
 use crate::route::TopicPlan;
@@ -213,8 +213,7 @@ impl Topics {
         let planned = plan.settings.get(LARGEST).filter(|_| described.is_new).cloned();
         let setting = planned.or_else(|| describe::largest(described.settings.as_ref()));
         let limit: usize = setting?.parse().ok()?;
-        let batch = self.config.get("batch.size").and_then(|bytes| bytes.parse().ok());
-        if limit < batch.unwrap_or(BATCH_BYTES) {
+        if limit < batch_bytes(&self.config) {
             tracing::warn!(
                 topic,
                 max_message_bytes = limit,
@@ -250,6 +249,12 @@ impl Topics {
             return Ok(None);
         }
         Ok(describe::describe(&*self.admin()?, &[topic]).await.remove(topic))
+    }
+
+    /// The largest batch that a topic takes, in bytes; none where the brokers are not asked, or do not
+    /// say.
+    pub async fn largest_batch(&self, topic: &str) -> Option<usize> {
+        describe::largest(self.described(topic).await.ok()?.as_ref())?.parse().ok()
     }
 
     /// Whether the topic was there when it was last looked.

@@ -229,6 +229,13 @@ impl ConnInfo {
         &self.hosts
     }
 
+    /// One of the hosts alone, as far as it is a standby.
+    #[must_use]
+    pub fn standby_at(&self, host: &Host) -> Self {
+        let target_session_attrs = TargetSessionAttrs::Standby;
+        Self { hosts: vec![host.clone()], target_session_attrs, ..self.clone() }
+    }
+
     /// Reads the password from there at every connection, whatever the string says.
     pub fn set_password_source(&mut self, source: SecretSource) {
         self.password_source = Some(source);

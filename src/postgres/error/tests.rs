@@ -23,7 +23,10 @@ fn a_slot_in_use_names_its_holder_in_any_language() {
 fn the_same_condition_means_the_slot_at_start_and_the_publication_later() {
     let error = |text| server("42704", text);
     assert!(matches!(error("x").about_slot("s"), Error::SlotMissing { .. }));
-    assert!(matches!(error("x").in_stream_of("s"), Error::PublicationMissing(_)));
+    assert!(matches!(
+        error("x").in_stream_of("s", Place::default(), 0),
+        Error::PublicationMissing(_)
+    ));
 }
 
 #[test]
@@ -61,15 +64,21 @@ fn what_is_said_of_a_slot_and_a_stream_is_told_by_what_it_means() {
     let about = |sqlstate| server(sqlstate, "1").about_slot("s");
     assert!(about("55006").is_transient(), "another reads it: wait");
     assert!(about("42710").is_transient(), "another made it: look again");
-    for sqlstate in ["42704", "55000", "58P01", "53400"] {
+    for sqlstate in ["55000", "58P01", "58P02", "XX000"] {
+        assert!(about(sqlstate).is_transient(), "{sqlstate}: the slot's state decides");
+    }
+    for sqlstate in ["42704", "53400"] {
         let error = about(sqlstate);
         assert!(!error.is_transient() && error.fix().is_some(), "{error}");
     }
-    for sqlstate in ["42704", "55000", "58P01", "42501"] {
-        let error = server(sqlstate, "1").in_stream_of("s");
+    for sqlstate in ["42704", "42501"] {
+        let error = server(sqlstate, "1").in_stream_of("s", Place::default(), 0);
         assert!(!error.is_transient() && error.fix().is_some(), "{error}");
     }
-    for sqlstate in ["57P01", "57P02", "53100", "08006"] {
-        assert!(server(sqlstate, "1").in_stream_of("s").is_transient(), "{sqlstate}");
+    for sqlstate in ["57P01", "57P02", "53100", "08006", "55000", "58P01", "58P02", "58030"] {
+        assert!(
+            server(sqlstate, "1").in_stream_of("s", Place::default(), 0).is_transient(),
+            "{sqlstate}"
+        );
     }
 }

@@ -1,9 +1,11 @@
 //! A primary that dies and a standby that takes its place, with the slot on it.
 
-use super::{all_arrive, create_table, metric, readyz, stop, walsender, write};
+use std::time::Duration;
+
+use super::{all_arrive, create_table, metric, readyz, start_again, stop, walsender, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::kafka_or_skip;
-use crate::support::postgres::{Binaries, PostgresServer, connect};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, connect};
 use crate::support::{PATIENCE, eventually, report_skipped, unique};
 
 /// The first version whose standbys keep logical slots.
@@ -74,6 +76,86 @@ async fn a_stream_goes_on_from_the_promoted_standby_and_nothing_is_lost() {
     readyz(&bridge, 200, "streaming").await;
     assert!(metric(&bridge, "rowcast_retries_total") >= 1);
     stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_slot_that_no_standby_keeps_is_warned_of_before_it_matters() {
+    let kafka = kafka_or_skip!();
+    if Binaries::newest().major < SYNCED_SLOTS_SINCE {
+        return report_skipped(module_path!(), "no PostgreSQL of version 17 or later");
+    }
+    let database = TestDatabase::create().await;
+    create_table(&database.client().await).await;
+    let (name, brokers) = (unique("alone"), kafka.brokers());
+    let config = "[postgres]\nfailover = true\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    logs(&bridge, "no standby keeps the slot").await;
+    assert!(bridge.log().contains("sync_replication_slots = on"), "log:\n{}", bridge.log());
+    stop(&mut bridge);
+
+    // Created before the setting was.
+    let (name, config) = (unique("before"), "[postgres]\nfailover = false\n");
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    stop(&mut bridge);
+    bridge.configure("[postgres]\nfailover = true\n");
+    start_again(&mut bridge);
+    logs(&bridge, "the slot was created without").await;
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_an_earlier_switchover_left_on_a_standby_is_warned_of_until_it_is_dropped() {
+    let kafka = kafka_or_skip!();
+    if Binaries::newest().major < SYNCED_SLOTS_SINCE {
+        return report_skipped(module_path!(), "no PostgreSQL of version 17 or later");
+    }
+    let mut primary = PostgresServer::start(Binaries::newest(), &[]);
+    let client = connect(&primary.tcp_url("postgres")).await;
+    create_table(&client).await;
+    let slot = "SELECT pg_create_physical_replication_slot('standby', true)";
+    client.batch_execute(slot).await.expect("make a slot for the standby");
+    drop(client);
+    let standby = primary.standby("standby");
+    let client = connect(&primary.tcp_url("postgres")).await;
+    let on_standby = connect(&standby.tcp_url("postgres")).await;
+    let (name, brokers) = (unique("leftover"), kafka.brokers());
+    let left = format!("SELECT pg_create_logical_replication_slot('rowcast_{name}', 'pgoutput')");
+    let mut making = std::pin::pin!(on_standby.batch_execute(&left));
+    loop {
+        // A standby makes a slot once it hears which transactions run.
+        write_nothing(&client).await;
+        if let Ok(made) = tokio::time::timeout(STEP, &mut making).await {
+            break made.expect("leave a slot on the standby");
+        }
+    }
+    let hosts = format!(
+        "postgres://postgres@127.0.0.1:{},127.0.0.1:{}/postgres?target_session_attrs=read-write",
+        primary.port(),
+        standby.port()
+    );
+    let config = "[postgres]\nfailover = true\n";
+    let mut bridge = Bridge::start_ready(&name, &hosts, &brokers, config, PATIENCE);
+    logs(&bridge, "as an earlier switchover leaves").await;
+    let log = bridge.log();
+    let fix = format!("SELECT pg_drop_replication_slot('rowcast_{name}');");
+    assert!(log.contains(&fix), "log:\n{log}");
+    assert!(log.contains(&format!("host=\"127.0.0.1:{}\"", standby.port())), "log:\n{log}");
+
+    on_standby.batch_execute(&fix).await.expect("it runs as printed");
+    eventually(2 * PATIENCE, "the slot to be copied", async || {
+        write_nothing(&client).await;
+        bridge.log().contains("a standby keeps the slot").then_some(())
+    })
+    .await;
+    stop(&mut bridge);
+}
+
+/// Time between two steps that a standby waits for.
+const STEP: Duration = Duration::from_millis(200);
+
+/// Waits until the bridge logs this.
+async fn logs(bridge: &Bridge, text: &str) {
+    eventually(PATIENCE, text, async || bridge.log().contains(text).then_some(())).await;
 }
 
 /// Moves the WAL on.

@@ -5,12 +5,14 @@
 //! are. Not here: logins (`login`), lines that break (`line`), parts that stand still (`frozen`),
 //! kills of the bridge (`delivery`), tables that change (`ddl`).
 
+mod decoding;
 mod ending;
 mod failover;
 mod first_snapshot;
 mod kafka;
 mod panics;
 mod postgres;
+mod role;
 mod slot;
 mod slot_creation;
 mod standby;
@@ -120,6 +122,11 @@ pub(super) async fn ends_with(bridge: &mut Bridge, error: &str, fix: &str) {
     assert!(fixes.contains(fix), "no {fix:?} in the fixes; log:\n{log}");
 }
 
+/// The fix in the last words of a bridge that ended.
+pub(super) fn last_fix(log: &str) -> String {
+    log.rsplit_once("\nfix:").map_or("", |(_, fix)| fix).to_owned()
+}
+
 /// Starts the bridge again, and waits until rows flow.
 pub(super) fn start_again(bridge: &mut Bridge) {
     bridge.start_again();
@@ -163,12 +170,14 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
         assert!(text.contains(&format!("fn {name}()")), "there is no {test}");
     }
     for module in [
+        "decoding",
         "ending",
         "failover",
         "first_snapshot",
         "kafka",
         "panics",
         "postgres",
+        "role",
         "slot",
         "slot_creation",
         "standby",

@@ -7,14 +7,14 @@
 use std::path::Path;
 use std::process::Command;
 
-use rowcast::checkpoint::Checkpoint;
+use rowcast::checkpoint::{Checkpoint, Source};
 use rowcast::lsn::Lsn;
 use tokio_postgres::Client;
 
-use super::{all_arrive, create_table, start_again, stop, write};
+use super::{all_arrive, create_table, ends_with, last_fix, start_again, stop, write};
 use crate::support::bridge::{Bridge, EndedEarly};
 use crate::support::consume::{OwnedRecord, checkpoint, consume};
-use crate::support::kafka::kafka_or_skip;
+use crate::support::kafka::{kafka_or_skip, private_kafka_or_skip, produce};
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, confirmed};
 use crate::support::{PATIENCE, unique};
 
@@ -171,6 +171,86 @@ async fn a_slot_that_is_dropped_between_two_runs_stops_the_start_until_the_gap_i
 
     goes_on_without_the_second_100(&mut bridge, &name, &client, &brokers).await;
     start_again(&mut bridge);
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kafka_without_a_topic_of_ours_stops_a_start_from_a_slot_that_was_read_before() {
+    let (kafka, other) = (kafka_or_skip!(), private_kafka_or_skip!());
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let (name, brokers) = (unique("moved"), kafka.brokers());
+    let (mut bridge, _) = stopped_after_100(&name, &database, &client, &brokers).await;
+    let held = confirmed(&client, &name).await;
+    let mut moved = Bridge::start(&name, &database.tcp_url, &other.brokers(), "");
+    assert_eq!(moved.wait(PATIENCE).code(), Some(65), "log:\n{}", moved.log());
+    let fix = last_fix(&moved.log());
+    for way in ["postgres.on_gap = \"snapshot\"", "rowcast run --accept-gap", "topics.checkpoints"]
+    {
+        assert!(fix.contains(way), "no {way:?} in: {fix}");
+    }
+    assert_eq!(confirmed(&client, &name).await, held, "the slot is as it was");
+
+    // Where there are topics of ours, as Debezium's, it is an adoption.
+    bridge.configure(&format!("[topics]\ncheckpoints = \"{name}.other\"\n"));
+    start_again(&mut bridge);
+    assert!(bridge.log().contains("slot adopted"), "log:\n{}", bridge.log());
+    write(&client, 101..=200).await;
+    all_arrive(&brokers, &name, &client).await;
+    stop(&mut bridge);
+
+    moved.configure("[postgres]\non_gap = \"snapshot\"\n");
+    start_again(&mut moved);
+    all_arrive(&other.brokers(), &name, &client).await;
+    stop(&mut moved);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_that_can_not_be_read_is_put_aside_and_the_slot_keeps_what_it_holds() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let (name, brokers) = (unique("garbage"), kafka.brokers());
+    let (mut bridge, _) = stopped_after_100(&name, &database, &client, &brokers).await;
+    produce(&brokers, "rowcast.checkpoints", &[(&name, "no checkpoint")]).await;
+    write(&client, 101..=200).await;
+    bridge.start_again();
+    ends_with(&mut bridge, "can't be used", "rowcast run --accept-gap").await;
+    assert!(!last_fix(&bridge.log()).contains("teardown"), "log:\n{}", bridge.log());
+
+    go_on(&mut bridge);
+    all_arrive(&brokers, &name, &client).await;
+    stop(&mut bridge);
+    start_again(&mut bridge);
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checkpoint_of_another_cluster_does_not_cost_the_slot_what_it_holds() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let (name, brokers) = (unique("upgraded"), kafka.brokers());
+    let (mut bridge, _) = stopped_after_100(&name, &database, &client, &brokers).await;
+    let other = Checkpoint {
+        source: Source {
+            system_identifier: "7".to_owned(),
+            ..checkpoint_of(&brokers, &name).await.source
+        },
+        ..checkpoint_of(&brokers, &name).await
+    };
+    let mut written = Vec::new();
+    other.write(&mut written);
+    let written = String::from_utf8(written).expect("JSON");
+    produce(&brokers, "rowcast.checkpoints", &[(&name, &written)]).await;
+    write(&client, 101..=200).await;
+    stops_with_a_gap(&mut bridge, &["another pipeline of the same name"]);
+    let fix = last_fix(&bridge.log());
+    let accept = fix.find("rowcast run --accept-gap").expect("it was there");
+    assert!(fix.find("on_gap").is_some_and(|snapshot| accept < snapshot), "{fix}");
+
+    go_on(&mut bridge);
+    all_arrive(&brokers, &name, &client).await;
     stop(&mut bridge);
 }
 

@@ -1,0 +1,16 @@
+-- Is this slot one that standbys keep, and does one of them, as far as the primary can tell? A standby
+-- that does is connected to read the slots: under a name of its own, or the one of its walreceiver.
+SELECT COALESCE((pg_catalog.to_jsonb(slot) ->> 'failover')::boolean, false) AS is_failover,
+       EXISTS (
+           SELECT FROM pg_catalog.pg_stat_activity AS session
+           WHERE (pg_catalog.right(session.application_name, 15) = 'slotsync worker'
+                  OR session.application_name IN (
+                      SELECT standby.application_name
+                      FROM pg_catalog.pg_stat_replication AS standby
+                      JOIN pg_catalog.pg_replication_slots AS held ON held.active_pid = standby.pid
+                      WHERE held.slot_type = 'physical' AND standby.application_name <> ''
+                  ))
+             AND session.pid NOT IN (SELECT pid FROM pg_catalog.pg_stat_replication)
+       ) AS is_asked_for
+FROM pg_catalog.pg_replication_slots AS slot
+WHERE slot.slot_name = $1 AND NOT pg_catalog.pg_is_in_recovery()
