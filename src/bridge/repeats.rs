@@ -36,7 +36,7 @@ impl Repeats {
             Error::Postgres(error) | Error::Snapshot(snapshot::Error::Postgres(error))
                 if self.times >= TIMES =>
             {
-                Error::Postgres(error.is_stuck())
+                Error::Postgres(error.into_stuck())
             }
             error => error,
         }

@@ -340,7 +340,7 @@ impl Error {
 
     /// The failure once it is known not to pass.
     #[must_use]
-    pub(crate) fn is_stuck(self) -> Self {
+    pub(crate) fn into_stuck(self) -> Self {
         match self {
             Self::Decoding(stuck) => Self::Stuck(stuck),
             error => error,

@@ -7,6 +7,8 @@
 
 /// Lifts them; the second command of every connection.
 pub(super) const LIFT: &str = concat!(
-    "SET statement_timeout = 0; SET default_transaction_read_only = off; ",
+    "SET statement_timeout = 0;\n",
+    include_str!("../../sql/lift_read_only.sql"),
+    ";\nSET default_transaction_read_only = off;\n",
     include_str!("../../sql/lift_limits.sql")
 );
