@@ -69,6 +69,8 @@ struct Seen {
     key_notes: Option<BTreeSet<String>>,
     /// Tables whose filters can't be, with why.
     without_filter: BTreeSet<(TableName, String)>,
+    /// Tables that only their owners may publish.
+    not_owned: BTreeSet<TableName>,
     /// What row filters mean, as of the last full look.
     probes: Probes,
 }
@@ -91,6 +93,19 @@ impl Seen {
         let before = self.key_notes.replace(notes.clone()).unwrap_or_else(|| notes.clone());
         for note in notes.difference(&before) {
             tracing::warn!("{note}");
+        }
+    }
+
+    /// Logs which tables only their owners may publish, each once until it is published.
+    fn note_not_owned(&mut self, plan: &Plan, names: Names<'_>) {
+        let not_owned = &plan.main.not_owned;
+        self.not_owned.retain(|table| not_owned.iter().any(|(other, _)| other == table));
+        for (table, owner) in not_owned {
+            if self.not_owned.insert(table.clone()) {
+                let own = plan.clone().limited_to(|other| other == table);
+                let fix = format!("as a DBA: {}", own.script(names));
+                tracing::warn!(%table, owner, fix, "left out: only its owner may publish it");
+            }
         }
     }
 
@@ -230,6 +245,7 @@ impl Bridge {
         plan: &Plan,
     ) -> Result<(), postgres::Error> {
         let mut new = plan.gains();
+        seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
         new.retain(|table| !seen.asked.contains(table));
         if new.is_empty() {

@@ -22,7 +22,7 @@ use crate::postgres::filters::{Asked, Probes};
 use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::streamed::in_effect;
 use crate::postgres::publication::{
-    self, Candidate, Names, PublicationChange, TableName, forgetful,
+    self, Candidate, Names, PublicationChange, Published, TableName, forgetful,
 };
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot, client};
@@ -143,6 +143,7 @@ pub(super) async fn prepare(
     for note in look.filters.notes.iter().chain(&look.keys.notes) {
         tracing::warn!("{note}");
     }
+    bridge.tell_of_refused_ddl(&look);
     named.tell();
     // Durable before anything of the tables is published under these settings.
     bridge.settle_names(named).await?;
@@ -262,6 +263,37 @@ async fn refuse_standby(
         return Err(postgres::Error::Standby { is_too_old, has_streamed });
     }
     Ok(())
+}
+
+impl Bridge {
+    /// Says once which tables' ALTERs Postgres will refuse for the publication, and what changes that.
+    pub(super) fn tell_of_refused_ddl(&self, look: &Look) {
+        if self.has_streamed() {
+            return;
+        }
+        let tables = |has: fn(&Published) -> bool| -> Vec<&TableName> {
+            let part = look.filters.published.iter().filter(|(_, part)| has(part));
+            part.map(|(table, _)| table).collect()
+        };
+        let listed = tables(|part| part.columns.is_some());
+        let filtered = tables(|part| part.condition.is_some());
+        if !listed.is_empty() {
+            tracing::info!(
+                tables = publishing::list(&listed),
+                fix =
+                    "postgres.column_lists = \"none\", with which rowcast alone leaves columns out",
+                "the publication lists the columns of these tables: Postgres refuses DROP COLUMN and \
+                 ALTER COLUMN ... TYPE of a listed column"
+            );
+        }
+        if !filtered.is_empty() {
+            tracing::info!(
+                tables = publishing::list(&filtered),
+                "the publication filters the rows of these tables: Postgres refuses DROP COLUMN and \
+                 ALTER COLUMN ... TYPE of a column that the condition looks at"
+            );
+        }
+    }
 }
 
 /// A table that came while the stream went on and can't be keyed as configured ends no stream: it is

@@ -162,6 +162,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "publication", Kind::Text(Rule::Publication)),
     key("postgres", "manage", Kind::Boolean),
     key("postgres", "publish_via_partition_root", Kind::Boolean),
+    key("postgres", "column_lists", Kind::OneOf(&["publication", "none"])),
     key("postgres", "failover", Kind::Boolean),
     key("postgres", "slot_wal_limit", SLOT_WAL),
     key("postgres", "on_gap", Kind::OneOf(&["stop", "accept", "snapshot"])),

@@ -69,7 +69,7 @@ pub use self::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePre
 pub use self::operations::Operation;
 
 pub use self::pattern::{TableFilter, TablePattern, exactly};
-pub use self::postgres::Postgres;
+pub use self::postgres::{ColumnLists, Postgres};
 pub use self::reload::NeedsRestart;
 pub use self::resolved::{ResolveError, Resolved, Warning};
 pub use self::secret::Secret;

@@ -50,6 +50,11 @@ pub struct Postgres {
     /// When false, each partition is a table with its own name, topic and key. Kept up to date where
     /// rowcast manages the publication.
     pub publish_via_partition_root: bool,
+    /// Who leaves columns out that `columns` or `exclude_columns` of a table leave out: the
+    /// `publication`, by column lists, so that they do not leave the server (PostgreSQL 15 and later);
+    /// or `none`: no column lists, rowcast receives these columns and drops them. Postgres refuses `DROP
+    /// COLUMN` and `ALTER COLUMN ... TYPE` of a column in such a list; with `none` it does not.
+    pub column_lists: ColumnLists,
     /// Make the slot a failover slot, which a synchronised standby keeps (PostgreSQL 17 and later;
     /// ignored with a log line before).
     pub failover: bool,
@@ -81,6 +86,17 @@ pub struct Postgres {
     pub connect_timeout: Duration,
 }
 
+/// Who leaves columns out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColumnLists {
+    /// The publication, where it can, and the bridge in any case.
+    #[default]
+    Publication,
+    /// The bridge alone.
+    None,
+}
+
 impl Default for Postgres {
     fn default() -> Self {
         Self {
@@ -96,6 +112,7 @@ impl Default for Postgres {
             publication: None,
             manage: true,
             publish_via_partition_root: true,
+            column_lists: ColumnLists::Publication,
             failover: false,
             slot_wal_limit: None,
             on_gap: OnGap::Stop,

@@ -13,8 +13,8 @@ use thiserror::Error;
 use super::pattern::TableFilter;
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
-    Admin, Config, Delivery, Errors, Fault, Format, Kafka, Log, Memory, OnGap, Operation, Secret,
-    SecretError, SecretSource, Size, Snapshot, TableSettings, Topics, Watchdog,
+    Admin, ColumnLists, Config, Delivery, Errors, Fault, Format, Kafka, Log, Memory, OnGap,
+    Operation, Secret, SecretError, SecretSource, Size, Snapshot, TableSettings, Topics, Watchdog,
 };
 
 /// What the bridge runs with.
@@ -48,6 +48,8 @@ pub struct Resolved {
     pub manage: bool,
     /// Whether changes of partitions are published as their root's.
     pub via_root: bool,
+    /// Who leaves columns out.
+    pub column_lists: ColumnLists,
     /// Whether the slot is to be a failover slot.
     pub failover: bool,
     /// The most WAL that the slot may hold back.
@@ -224,6 +226,7 @@ impl Config {
             skipped: self.postgres.skipped_operations.clone(),
             manage: self.postgres.manage,
             via_root: self.postgres.publish_via_partition_root,
+            column_lists: self.postgres.column_lists,
             failover: self.postgres.failover,
             slot_wal_limit: self.postgres.slot_wal_limit,
             on_gap: self.postgres.on_gap,

@@ -32,7 +32,7 @@ use super::publication::{
     Candidate, FILTERS_SINCE, Leaf, Part, Present, PublicationChange, Published, TableChange,
     TableName, needs_identity,
 };
-use crate::config::{ColumnRules, Resolved};
+use crate::config::{ColumnLists, ColumnRules, Resolved};
 
 const TABLE_COLUMNS: &str = include_str!("../../sql/table_columns.sql");
 
@@ -291,6 +291,7 @@ impl Settling<'_> {
                 filters.notes.push(in_bridge("the publication does not name its tables"));
                 None
             }
+            _ if self.settings.column_lists == ColumnLists::None => None,
             ColumnList::InBridge => {
                 let why = "Postgres allows no column list where old rows are published whole \
                            (REPLICA IDENTITY FULL)";
@@ -363,9 +364,8 @@ impl Settling<'_> {
                      identity of {table}: Postgres would refuse every UPDATE and DELETE of its rows"
                 ),
                 format!(
-                    "ALTER TABLE {} REPLICA IDENTITY FULL; (of each partition, too); or publish \
-                     inserts alone: postgres.skipped_operations = [\"update\", \"delete\", \
-                     \"truncate\"]",
+                    "ALTER TABLE {} REPLICA IDENTITY FULL; (of each partition, too); or a {key} \
+                     without the column",
                     table.sql()
                 ),
             );

@@ -168,10 +168,6 @@ fn outside_identity(
              {outside:?}: an UPDATE of these columns would leave the row under its old key, and a \
              DELETE could not be keyed and would stop the stream"
         ),
-        fix: format!(
-            "{} or leave these columns out of {setting}; or publish inserts alone: \
-             postgres.skipped_operations = [\"update\", \"delete\", \"truncate\"]",
-            statements.join(" ")
-        ),
+        fix: format!("{} or leave these columns out of {setting}", statements.join(" ")),
     }
 }

@@ -132,21 +132,102 @@ async fn compared(server: &PostgresServer, settings: &str) {
         topics.chain(["attic.trips", "shop.orders"].map(str::to_owned)).collect();
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let scenario = Scenario::start(server, &config, SETUP, &topics).await;
-    let before = held(&scenario, "_inserts").await;
-    for (sql, insert_only) in STATEMENTS {
-        let expected = outcome(&alone, sql).await;
+    run_both(&alone, &scenario, STATEMENTS).await;
+}
+
+/// Runs statements here and there, and compares what becomes of each.
+async fn run_both(alone: &Client, scenario: &Scenario, statements: &[(&str, Option<&[&str]>)]) {
+    let before = held(scenario, "_inserts").await;
+    for (sql, insert_only) in statements {
+        let expected = outcome(alone, sql).await;
         let found = outcome(&scenario.client, sql).await;
         assert_eq!(found, expected, "{sql}\nlog:\n{}", scenario.log());
         if let Some(tables) = insert_only {
             let mut tables: Vec<&str> = tables.to_vec();
             tables.extend(before.iter().map(String::as_str));
             tables.sort_unstable();
-            until_insert_only(&scenario, &tables).await;
+            until_insert_only(scenario, &tables).await;
         }
     }
     let bridge = scenario.bridge.as_ref().expect("a bridge");
     let (status, body) = bridge.get("/readyz").expect("it answers");
     assert_eq!(status, 200, "{body}; log:\n{}", scenario.log());
+}
+
+const HIDDEN: &str = "
+    CREATE TABLE riders (id int PRIMARY KEY, n int, note text, ssn text);
+    INSERT INTO riders VALUES (1, 0, 'a', 'secret');
+    CREATE TABLE cards (id int PRIMARY KEY, n int, kind text, pan text);
+    INSERT INTO cards VALUES (1, 0, 'a', 'secret');
+    CREATE TABLE days (id int, day int, note text, ssn text, PRIMARY KEY (day, id)) PARTITION BY LIST (day);
+    CREATE TABLE days_1 PARTITION OF days FOR VALUES IN (1); INSERT INTO days VALUES (1, 1, 'a', 'secret')";
+
+/// What an application may do to tables of which columns are left out.
+const OF_HIDDEN: &[(&str, Option<&[&str]>)] = &[
+    ("ALTER TABLE riders DROP COLUMN note; UPDATE riders SET n = 1", None),
+    ("ALTER TABLE riders ALTER COLUMN n TYPE bigint; UPDATE riders SET n = 2", None),
+    (
+        "ALTER TABLE riders ALTER COLUMN ssn TYPE varchar(40); UPDATE riders SET ssn = 'secret 2'",
+        None,
+    ),
+    ("ALTER TABLE riders ALTER COLUMN id TYPE bigint; UPDATE riders SET n = 3", None),
+    ("ALTER TABLE riders ADD COLUMN city text; UPDATE riders SET city = 'x'", None),
+    ("ALTER TABLE riders RENAME COLUMN city TO town; UPDATE riders SET town = 'y'", None),
+    ("ALTER TABLE riders DROP COLUMN town; DELETE FROM riders WHERE id = 2", None),
+    ("ALTER TABLE riders RENAME COLUMN ssn TO tax; UPDATE riders SET tax = 'secret 3'", None),
+    ("INSERT INTO riders VALUES (3, 0, 'secret 4')", None),
+    ("ALTER TABLE riders RENAME COLUMN tax TO ssn; UPDATE riders SET n = 4", None),
+    ("ALTER TABLE riders RENAME TO people; INSERT INTO people VALUES (4, 0, 'secret 5')", None),
+    ("ALTER TABLE people RENAME TO riders; UPDATE riders SET n = 5", None),
+    ("ALTER TABLE riders DROP COLUMN ssn; UPDATE riders SET n = 6", None),
+    ("ALTER TABLE cards DROP COLUMN pan, DROP COLUMN kind; UPDATE cards SET n = 1", None),
+    ("ALTER TABLE cards ADD COLUMN pan text; UPDATE cards SET pan = 'secret 6'", None),
+    ("ALTER TABLE days DROP COLUMN note; UPDATE days SET ssn = 'secret 7'", None),
+    ("ALTER TABLE days ALTER COLUMN ssn TYPE varchar(40); UPDATE days SET id = 2", None),
+    ("ALTER TABLE days ADD COLUMN n int; UPDATE days SET n = 1; DELETE FROM days", None),
+    ("ALTER TABLE cards DROP COLUMN id", Some(&["cards"])),
+    ("UPDATE cards SET n = 2; ALTER TABLE cards DROP COLUMN n; DELETE FROM cards", None),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_with_columns_left_out_are_altered_as_without_rowcast_where_it_uses_no_column_lists()
+{
+    for_oldest_and_newest(async |server| {
+        let without = server.database().await;
+        let alone = without.client().await;
+        alone.batch_execute(HIDDEN).await.expect("set up");
+        let rules = "[tables.\"public.riders\"]\nexclude_columns = [\"ssn\"]\n
+            [tables.\"public.cards\"]\ncolumns = [\"id\", \"n\", \"kind\"]\n
+            [tables.\"public.days\"]\nexclude_columns = [\"ssn\"]\n";
+        let config = "[postgres]\ndiscover_interval = \"1s\"\n";
+        let topics = ["riders", "people", "cards", "days"].map(|table| format!("public.{table}"));
+        let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let mut scenario =
+            Scenario::start(server, &format!("{config}{rules}"), HIDDEN, &topics).await;
+        if server.major() >= 15 {
+            // By default the columns do not leave the server, which is what refuses this.
+            let refused = outcome(&scenario.client, "ALTER TABLE riders DROP COLUMN note").await;
+            assert!(refused.starts_with("2BP01"), "{refused}");
+            let log = scenario.log();
+            let line = log.lines().find(|line| line.contains("column_lists")).expect("it says so");
+            for table in ["public.cards", "public.days", "public.riders"] {
+                assert!(line.contains(table), "{line}");
+            }
+        }
+        scenario.stop();
+        scenario.configure(&format!("{config}column_lists = \"none\"\n{rules}"));
+        scenario.run();
+        run_both(&alone, &scenario, OF_HIDDEN).await;
+        for topic in topics {
+            for record in scenario.records(topic).await {
+                let value = String::from_utf8_lossy(record.value.as_deref().unwrap_or_default());
+                assert!(!value.contains("secret"), "{topic}: {value}");
+            }
+        }
+        let last = scenario.events("public.days").await;
+        assert_eq!(last.last().map(|event| event.value.is_none()), Some(true), "a tombstone");
+    })
+    .await;
 }
 
 /// Numbers from a seed, by xorshift.

@@ -4,11 +4,11 @@
 
 use tokio_postgres::Client;
 
-use crate::insert_only::{held, until_insert_only};
+use crate::insert_only::{held, limits, until_insert_only};
 use crate::scenario::Scenario;
 use crate::support::bridge::Bridge;
 use crate::support::kafka::private_kafka_or_skip;
-use crate::support::postgres::{Binaries, PostgresServer};
+use crate::support::postgres::{Binaries, PostgresServer, for_oldest_and_newest};
 use crate::support::{PATIENCE, eventually, unique};
 
 /// Waits until `/readyz` says this.
@@ -167,4 +167,61 @@ async fn tables_that_are_locked_for_long_hold_up_nothing_of_others() {
         assert_eq!(operations(&scenario, "public.rides").await.len(), of_rides, "{}", log());
         until_updated_without_key(&scenario.client, "rides").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_logged_for_a_dba_is_enough_where_a_role_has_few_rights() {
+    for_oldest_and_newest(async |server| {
+        let role = unique("few");
+        let config = "[postgres]\ndiscover_interval = \"300ms\"\n";
+        let setup = format!(
+            "CREATE ROLE {role} LOGIN REPLICATION;
+             CREATE TABLE mine (id int PRIMARY KEY, n int); INSERT INTO mine VALUES (1, 0);
+             CREATE TABLE theirs (id int PRIMARY KEY, n int); INSERT INTO theirs VALUES (1, 0);
+             ALTER TABLE mine OWNER TO {role}; GRANT SELECT ON theirs TO {role}"
+        );
+        let topics = ["public.mine", "public.theirs", "public.late"];
+        let mut scenario = Scenario::prepare(server, config, &setup, &topics).await;
+        scenario.make_slot_and_publication("mine, theirs").await;
+        // It may alter this one, and may not create another.
+        let own = format!("ALTER PUBLICATION {} OWNER TO {role}", scenario.slot());
+        scenario.sql(&own).await;
+        scenario.run_as(&role);
+        until_updated_without_key(&scenario.client, "mine").await;
+        until_updated_without_key(&scenario.client, "theirs").await;
+        assert_eq!(held(&scenario, "").await, Vec::<String>::new());
+        for (table, all) in [("mine", &["mine"][..]), ("theirs", &["mine", "theirs"])] {
+            let shown = limits(&scenario, "left_out");
+            let shown = shown.iter().find(|of| of["table"] == format!("public.{table}"));
+            let fix = shown.expect("it is shown")["fix"].as_str().expect("a text").to_owned();
+            let sql = fix.split(" (then").next().expect("a text").trim_start_matches("as a DBA: ");
+            assert!(scenario.log().contains("left out"), "log:\n{}", scenario.log());
+            scenario.sql(sql).await;
+            eventually(PATIENCE, &format!("{table} to be published after {sql}"), async || {
+                (held(&scenario, "").await == all).then_some(())
+            })
+            .await;
+            scenario.sql(&format!("UPDATE {table} SET n = 9")).await;
+            // As an update, or as a row that is read.
+            eventually(PATIENCE, "the change to come", async || {
+                let events = scenario.events(&format!("public.{table}")).await;
+                let mut values = events.iter().filter_map(|event| event.value.as_ref());
+                values.any(|value| value["after"]["n"] == 9).then_some(())
+            })
+            .await;
+        }
+
+        // One that comes later is not left out in silence either.
+        scenario.sql("CREATE TABLE late (id int PRIMARY KEY)").await;
+        let fix = eventually(PATIENCE, "it to be named", async || {
+            let log = scenario.log();
+            let line = log.lines().find(|line| line.contains("only its owner may publish it"))?;
+            let (_, fix) = line.split_once("as a DBA: ")?;
+            Some(fix.split_once("COMMIT;")?.0.replace("\\\"", "\"") + "COMMIT;")
+        })
+        .await;
+        scenario.sql(&fix).await;
+        assert_eq!(held(&scenario, "").await, ["late", "mine", "theirs"]);
+    })
+    .await;
 }

@@ -385,7 +385,11 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
         // To take it out needs no right to the table; to put it in as it should be does.
         let only_leaves = harm.filter(|_| !candidate.is_owned && limited.is_none());
         if let Some(harm) = only_leaves.filter(|_| in_publication != Some(&change.published)) {
-            plan.left_out.push(harm);
+            plan.left_out.push(for_dba(
+                Limited { fix: String::new(), ..harm },
+                &change,
+                wanted.names,
+            ));
             continue;
         }
         let Some(limited) = limited else {
@@ -404,8 +408,10 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
                 plan.inserts.hold(present.inserts, change);
             }
             plan.insert_only.push(limited);
-        } else {
+        } else if candidate.is_owned {
             plan.left_out.push(limited);
+        } else {
+            plan.left_out.push(for_dba(limited, &change, wanted.names));
         }
     }
     plan.main.keep(present.main, &in_main);
@@ -445,6 +451,21 @@ fn kept_back(
             plan.script(names)
         ),
     })
+}
+
+/// The same of a table that is left out and that only its owner may put in again: a DBA is told to.
+fn for_dba(limited: Limited, change: &TableChange, names: Names<'_>) -> Limited {
+    let mut plan = Plan::default();
+    plan.main.add.push(change.clone());
+    let add = plan.main.sql(names.main).join("; ");
+    let fix = match limited.fix.as_str() {
+        "" => format!("as a DBA: {add};"),
+        // What is not SQL alone is not pasted together with it.
+        first if first.ends_with(';') => format!("as a DBA: {first} {add};"),
+        first => format!("{first}, then as a DBA: {add};"),
+    };
+    let meanwhile = "(then ask for a snapshot of it: what was written meanwhile is not known)";
+    Limited { fix: format!("{fix} {meanwhile}"), ..limited }
 }
 
 #[cfg(test)]
