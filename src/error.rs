@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::lsn::Lsn;
 use crate::{
-    admin, change, checkpoint, config, encode, kafka, pgoutput, postgres, route, snapshot,
+    admin, allocation, change, checkpoint, config, encode, kafka, pgoutput, postgres, route,
+    snapshot,
 };
 
 /// Who has to act.
@@ -126,6 +127,12 @@ pub enum Error {
         /// What it may hold.
         limit: config::Size,
     },
+    /// A row that memory is refused for.
+    #[error("{}", allocation::refused(*bytes))]
+    Memory {
+        /// Its size.
+        bytes: usize,
+    },
     /// A thread of ours could not be started, or ended in a panic.
     #[error("the {thread} thread: {reason}")]
     Thread {
@@ -173,6 +180,7 @@ impl Error {
             | Self::Relation(_)
             | Self::Rules(_)
             | Self::SlotGivenUp { .. }
+            | Self::Memory { .. }
             | Self::Encode { .. }
             | Self::EncodeRow(_) => Severity::Operator,
             Self::Frame(_)
@@ -219,6 +227,7 @@ impl Error {
                  rows are read again. Only where the changes may be lost: rowcast run --accept-gap"
                     .to_owned(),
             ),
+            Self::Memory { .. } => Some(allocation::FIX.to_owned()),
             Self::ConnInfo(_) | Self::Resolve(_) => None,
         }
     }

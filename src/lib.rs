@@ -69,6 +69,7 @@
 //! | drain | after the word to stop: finish the transaction, wait for acknowledgements, confirm |
 
 pub mod admin;
+mod allocation;
 pub mod backoff;
 pub mod bridge;
 pub mod change;

@@ -19,7 +19,7 @@ use imports::{Import, imports};
 /// From the bottom up. Modules of one row do not know each other.
 const ORDER: &[&[&str]] = &[
     // Values that everyone may name.
-    &["lsn", "failpoint"],
+    &["lsn", "failpoint", "allocation"],
     &["backoff", "metrics", "config"],
     // Pure: bytes and values in, bytes and values out.
     &["pgoutput"],

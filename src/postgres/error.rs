@@ -17,6 +17,7 @@ use super::place::Place;
 use super::preflight::Shortfall;
 use super::server_error::ServerError;
 use super::tls::TlsError;
+use crate::allocation;
 use crate::config::SecretError;
 
 /// What can go wrong with Postgres.
@@ -80,6 +81,12 @@ pub enum Error {
     Malformed {
         /// What is wrong with them.
         what: &'static str,
+    },
+    /// A row that memory is refused for.
+    #[error("{}", allocation::refused(*bytes))]
+    Memory {
+        /// Its size.
+        bytes: usize,
     },
     /// A message that has no place where it came.
     #[error("the server does not follow the protocol: message {tag:?} while {doing}")]

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::Error;
 use super::server_error::ServerError;
+use crate::allocation;
 
 /// No server sends more: a message's parts are limited to 1 GiB less a byte by its allocator.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 30;
@@ -94,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(crate) async fn fill(&mut self, room: usize) -> Result<usize, Error> {
         let spare = self.received.capacity() - self.received.len();
         if spare < room / 2 || spare == 0 {
-            self.received.reserve(room);
+            self.grow(room)?;
         }
         let read = self.stream.read_buf(&mut self.received).await;
         match read.map_err(|source| Error::Io { doing: "reading from the server", source })? {
@@ -107,6 +108,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Ok(count)
             }
         }
+    }
+
+    /// Makes room for at least `room` more bytes; what there is doubles, so that it is copied seldom.
+    fn grow(&mut self, room: usize) -> Result<(), Error> {
+        let received = self.received.len();
+        if received >= allocation::LARGE && !allocation::fits(2 * received + room) {
+            let bytes = header(&self.received)?.map_or(received, |(_, total)| total);
+            return Err(Error::Memory { bytes });
+        }
+        self.received.reserve(room);
+        Ok(())
     }
 
     /// The next message, reading as far as needed.

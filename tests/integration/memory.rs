@@ -232,3 +232,35 @@ async fn snapshots_of_wide_rows_take_no_more_than_the_bound_while_the_broker_tak
     stays_within_while_stalled(&bridge, &kafka, WIDE_ROWS + 60, "beside the stream").await;
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_memory_is_refused_for_ends_the_process_with_what_it_needs() {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let table = "CREATE TABLE rides (id int PRIMARY KEY, note text);
+                 ALTER TABLE rides ALTER note SET STORAGE EXTERNAL";
+    client.batch_execute(table).await.expect("make a table");
+    let (url, brokers) = (&database.unix_url, kafka.brokers());
+    let mut bridge = Bridge::start_ready(&unique("refused"), url, &brokers, "", PATIENCE);
+    client.batch_execute("INSERT INTO rides VALUES (0, 'small')").await.expect("write");
+    acknowledged(&bridge, 1).await;
+    let pid = bridge.pid().expect("it runs");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.strip_suffix(" kB"));
+    let size: u64 = size.and_then(|kb| kb.trim().parse().ok()).expect("a number");
+    let limit = Some((size << 10) + (200 << 20));
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("a pid");
+    let limit = Rlimit { current: limit, maximum: limit };
+    prlimit(Some(pid), Resource::As, limit).expect("limit its memory");
+    let large = "INSERT INTO rides VALUES (1, repeat(md5('1'), 5 * 1024 * 1024))";
+    client.batch_execute(large).await.expect("write a row of 160 MB");
+    let status = eventually(PATIENCE, "the bridge to end", async || bridge.exited()).await;
+    let log = bridge.log();
+    assert_eq!(status.code(), Some(69), "{status}; log:\n{log}");
+    let said = "a row or message of 160 MB needs about 800 MB of memory, and the system gives";
+    assert!(log.contains(said), "log:\n{log}");
+    assert!(log.contains("fix: raise the limit on the memory of the process"), "log:\n{log}");
+}

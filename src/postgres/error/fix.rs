@@ -1,6 +1,7 @@
 //! What an operator can do about each failure.
 
 use super::{Error, io_cause, is_refused_by_tls};
+use crate::allocation;
 use crate::postgres::{condition, preflight};
 
 impl Error {
@@ -22,6 +23,7 @@ impl Error {
             Self::CleartextRefused => {
                 "set sslmode=verify-full in postgres.url, or scram-sha-256 in pg_hba.conf"
             }
+            Self::Memory { .. } => allocation::FIX,
             Self::NoTls { .. } => "set ssl = on in postgresql.conf, or sslmode=prefer",
             Self::TlsHandshake { .. } => {
                 "check sslrootcert, and for verify-full that the certificate's subject alternative \
