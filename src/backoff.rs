@@ -1,10 +1,10 @@
-//! How long to wait before the next try, with jitter.
+//! How long to wait before the next try, with jitter; and how often to log what is so each time.
 //!
 //! Many sidecars lose one broker at the same moment; jitter keeps them from coming back at the
 //! same moment too. The wait doubles from `first` to `longest` and starts again after
 //! [`Backoff::reset`]. Not here: sleeping, and the decision whether to try again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
@@ -42,9 +42,62 @@ impl Backoff {
     }
 }
 
+/// A message that would be repeated for as long as something lasts, logged at first and then seldom.
+#[derive(Debug, Clone, Default)]
+pub struct Repeats {
+    logged_at: Option<Instant>,
+    last: Option<Instant>,
+    folded: u64,
+}
+
+impl Repeats {
+    /// Shortest time between two log lines of the same message.
+    pub const APART: Duration = Duration::from_secs(30);
+
+    /// Nothing was said yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { logged_at: None, last: None, folded: 0 }
+    }
+
+    /// It is so again. Returns how many times were not logged since the last that was, if this one is to
+    /// be: the first after it was not so for twice that time, too.
+    pub fn again(&mut self, now: Instant) -> Option<u64> {
+        let is_new = self.last.is_none_or(|last| now.duration_since(last) >= 2 * Self::APART);
+        self.last = Some(now);
+        if is_new || self.logged_at.is_none_or(|at| now.duration_since(at) >= Self::APART) {
+            self.logged_at = Some(now);
+            return Some(std::mem::take(&mut self.folded));
+        }
+        self.folded += 1;
+        None
+    }
+
+    /// Somebody else logs it now. Returns how many times were not logged.
+    pub fn told(&mut self, now: Instant) -> u64 {
+        self.logged_at = Some(now);
+        std::mem::take(&mut self.folded)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_logged_at_first_and_then_each_half_minute_with_the_count() {
+        let start = Instant::now();
+        let mut repeats = Repeats::default();
+        let mut again = |seconds| repeats.again(start + Duration::from_secs(seconds));
+        let logged: Vec<(u64, u64)> =
+            (0..=95).filter_map(|at| again(at).map(|folded| (at, folded))).collect();
+        assert_eq!(logged, [(0, 0), (30, 29), (60, 29), (90, 29)]);
+        assert_eq!(again(160), Some(5), "it was over, and begins again");
+        assert_eq!(again(161), None);
+        assert_eq!(repeats.told(start + Duration::from_secs(170)), 1);
+        assert_eq!(repeats.again(start + Duration::from_secs(199)), None);
+        assert_eq!(repeats.again(start + Duration::from_secs(200)), Some(1));
+    }
 
     #[test]
     fn waits_grow_to_the_longest_and_start_again_after_a_reset() {

@@ -31,6 +31,7 @@ use super::publishing::{self, Look};
 use super::renames::Released;
 use super::setup::connect_options;
 use crate::admin::{LeftOutReason, State, Status};
+use crate::backoff::Repeats;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error::Error;
@@ -134,7 +135,7 @@ impl Bridge {
     pub(super) async fn discover(&self) -> Infallible {
         let mut status = self.status.subscribe();
         let (mut connected, mut seen) = (None, Seen::default());
-        let mut full_at = Instant::now();
+        let (mut full_at, mut repeats) = (Instant::now(), Repeats::new());
         loop {
             let guards = || self.guards.load(Ordering::Acquire);
             let looks = |status: &Status| looks_in(status.state, guards());
@@ -147,7 +148,9 @@ impl Bridge {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     connected = None;
-                    tracing::warn!(error = error.told(), "looking for new tables");
+                    if let Some(folded) = repeats.again(Instant::now()) {
+                        tracing::warn!(error = error.told(), folded, "looking for new tables");
+                    }
                 }
                 Err(_) => connected = None,
             }
@@ -231,6 +234,10 @@ impl Bridge {
         // One that was dropped and made again is new, and so is one that was lost and is back.
         let gains = plan.gains();
         seen.asked.retain(|table| gains.contains(table) || filters.keeps_out(table));
+        let removed = |table: &TableName| {
+            [&plan.main, &plan.inserts].iter().any(|change| change.remove.contains(table))
+        };
+        seen.locked.retain(|table, _| gains.contains(table) || removed(table));
         if is_full {
             self.take_in(client, seen, &plan).await?;
         }

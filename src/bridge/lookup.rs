@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -15,16 +15,19 @@ use super::publishing;
 use super::renames::Guard;
 use super::second::Second;
 use crate::admin::Status;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Repeats};
 use crate::change::{Relation, RelationFacts, Reselected, Row};
 use crate::config::Resolved;
 use crate::error::Error;
 use crate::kafka::{self, Topics};
 use crate::lsn::Lsn;
-use crate::postgres::Catalog;
 use crate::postgres::publication::Names;
+use crate::postgres::{self, Catalog};
 use crate::route::{Router, TopicPlan};
-use crate::worker::{Ensured, Lookup, Stop};
+use crate::snapshot::Visibility;
+use crate::worker::{Dropped, Ensured, Lookup, Stop};
+
+const DROPPED: &str = include_str!("../../sql/dropped_tables.sql");
 
 pub(super) struct ServerLookup {
     pub(super) settings: Resolved,
@@ -146,9 +149,46 @@ impl Lookup for ServerLookup {
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner).ensure(topic)
     }
+
+    fn dropped(&mut self, tables: &[u32]) -> Result<Dropped, Error> {
+        let Self { runtime, catalog, stop, .. } = self;
+        // After a stop, nothing is forgotten.
+        Ok(wait(runtime, stop, dropped(catalog, tables)).transpose()?.unwrap_or_default())
+    }
+
+    fn forget(&mut self, tables: &[u32], topics: &[Arc<str>]) {
+        for oid in tables {
+            self.described.remove(oid);
+            self.router.release(*oid);
+        }
+        self.ahead.forget(tables);
+        self.guard.forget(tables);
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).forget(topics);
+    }
+}
+
+/// Asks which of these tables the catalog does not have.
+async fn dropped(catalog: &mut Catalog, tables: &[u32]) -> Result<Dropped, postgres::Error> {
+    let doing = "ask which tables were dropped";
+    let failed = |source| postgres::Error::Sql { doing, source };
+    let client = catalog.client().await?;
+    let row = client.query_one(DROPPED, &[&tables]).await.map_err(failed)?;
+    let sees = row.try_get::<_, &str>(0).ok().and_then(Visibility::parse);
+    let through = row.try_get::<_, Option<&str>>(2).ok().flatten().and_then(|lsn| lsn.parse().ok());
+    let (Some(sees), Some(through)) = (sees, through) else { return Ok(Dropped::default()) };
+    Ok(Dropped { oids: row.try_get(1).map_err(failed)?, sees, through })
 }
 
 impl TopicMaker {
+    /// These topics are no table's any more.
+    fn forget(&mut self, topics: &[Arc<str>]) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for topic in topics {
+            seen.remove(topic);
+            self.topics.forget(topic);
+        }
+    }
+
     fn ensure(&mut self, topic: &TopicPlan) -> Result<Ensured, Error> {
         let was_there = self.topics.knows(&topic.name);
         let ensured = self.until_ensured(&topic.name, async |topics| topics.ensure(topic).await)?;
@@ -200,6 +240,7 @@ impl TopicMaker {
         mut ask: impl AsyncFnMut(&mut Topics) -> Result<T, kafka::Error>,
     ) -> Result<Option<T>, Error> {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut repeats = Repeats::new();
         let Self { runtime, stop, topics, .. } = self;
         while !stop.is_now() {
             let Some(ensured) = wait(runtime, stop, ask(topics)) else { break };
@@ -210,7 +251,12 @@ impl TopicMaker {
             if !error.is_transient() {
                 return Err(error.into());
             }
-            tracing::warn!(topic, error = %error, "the topic is not there yet");
+            match repeats.again(Instant::now()) {
+                Some(folded) => {
+                    tracing::warn!(topic, error = %error, folded, "the topic is not there yet");
+                }
+                None => tracing::debug!(topic, error = %error, "the topic is not there yet"),
+            }
             let pause = backoff.next_wait();
             // The sleep must be made inside of the runtime.
             wait(runtime, stop, async { tokio::time::sleep(pause).await });

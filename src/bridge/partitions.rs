@@ -15,12 +15,13 @@
 //! Not here: how the rows of one partition are read (`snapshot::incremental`).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use super::Bridge;
 use super::setup::connect_options;
+use crate::backoff::Repeats;
 use crate::checkpoint::Snapshots;
 use crate::config::{Operation, Resolved, SnapshotMode, exactly};
 use crate::error;
@@ -68,13 +69,19 @@ impl Watch {
 
     /// Goes on until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut connected = None;
+        let (mut connected, mut repeats) = (None, Repeats::new());
         loop {
             match tokio::time::timeout(ANSWER, self.look(&mut connected)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     connected = None;
-                    tracing::warn!(error = error::told(&error), "looking at partitions");
+                    if let Some(folded) = repeats.again(Instant::now()) {
+                        tracing::warn!(
+                            error = error::told(&error),
+                            folded,
+                            "looking at partitions"
+                        );
+                    }
                 }
                 Err(_) => connected = None,
             }

@@ -9,7 +9,7 @@
 //! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
 //!
 //! To report is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
-//! warning, and one line when it is over. Nothing is restarted for that: both are felt by the next
+//! warning, one line each half minute while Kafka takes nothing, and one when it is over. Nothing is restarted for that: both are felt by the next
 //! stage as back-pressure, lose nothing, and end by themselves. A client that sits on a dead
 //! connection, or has lost its way after all brokers were away, may not: it is replaced. (librdkafka
 //! never sends again to a partition that it was once told to be without a leader, in rare cases:
@@ -24,11 +24,14 @@
 //! that is not complete, or a small commit that is held back. Then the watchdog commits something
 //! itself, an empty logical message: when that does not come either, it is a stall.
 
+mod outage;
+
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
+use self::outage::Outage;
 use super::{Bridge, fresh_client_config, setup};
 use crate::admin::{Stall, State};
 use crate::checkpoint::Ledger;
@@ -216,6 +219,17 @@ fn because(reason: String, standbys: Option<String>) -> String {
     }
 }
 
+/// The one line that an outage has each half minute.
+fn tell_outage(last: &Sight, wal: String) {
+    let (waiting, folded) = (last.in_flight, kafka::folded());
+    tracing::warn!(
+        waiting,
+        folded,
+        "kafka still takes nothing: records wait here, and all that follows them in the database; \
+         nothing is lost; {wal}"
+    );
+}
+
 fn told(limit: Duration) -> String {
     humantime::format_duration(limit).to_string()
 }
@@ -228,6 +242,7 @@ impl Bridge {
         let mut watch = Watch::new(self.settings.watchdog.clone(), Instant::now());
         let mut client = None;
         let mut present: Option<Stage> = None;
+        let mut outage = Outage::default();
         let mut asked = None;
         loop {
             tokio::time::sleep(watch.interval()).await;
@@ -262,6 +277,16 @@ impl Bridge {
                 self.tell_stalled(
                     stalled.map(|(stage, reason)| (stage, because(reason, standbys))),
                 );
+            }
+            match present {
+                Some(Stage::Kafka) if outage.lasts(Instant::now()) => {
+                    let end = self.wal_end(&mut client).await;
+                    let confirmed = standing.confirmed.as_u64();
+                    let held = end.map(|end| end.as_u64().saturating_sub(confirmed));
+                    tell_outage(&watch.last, outage.wal(held));
+                }
+                Some(Stage::Kafka) => {}
+                _ => outage.ends(),
             }
             if watch.is_producer_stuck(Instant::now()) {
                 return kafka::Error::Stuck { records: watch.last.in_flight }.into();

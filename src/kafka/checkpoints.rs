@@ -261,34 +261,19 @@ impl Checkpoints {
         if records.is_empty() {
             return Ok(());
         }
+        self.notes()?.put(records).await
+    }
+
+    /// Puts records as [`put`](Self::put) does, over one client: for whoever has few at a time, and often.
+    ///
+    /// # Errors
+    /// When the client can't be created.
+    pub fn notes(&self) -> Result<Notes, Error> {
         let mut config = self.config.clone();
         // Each is waited for.
         config.set("enable.idempotence", "true").set("linger.ms", "0");
-        let producer: FutureProducer = config.create().map_err(creation_error)?;
-        let undelivered = |source| Error::Undelivered {
-            topic: self.topic.to_string(),
-            partition: PARTITION,
-            source,
-        };
-        for records in records.chunks(AT_A_TIME) {
-            let mut sent = Vec::with_capacity(records.len());
-            for (key, value) in records {
-                let mut record: FutureRecord<'_, str, [u8]> =
-                    FutureRecord::to(&self.topic).key(key.as_str()).partition(PARTITION);
-                record.payload = value.as_deref();
-                sent.push(producer.send_result(record).map_err(|(source, _)| undelivered(source))?);
-            }
-            for delivery in sent {
-                let delivered = tokio::time::timeout(DELIVERY, delivery).await;
-                let silent = || KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
-                let canceled = || KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue);
-                delivered
-                    .map_err(|_| undelivered(silent()))?
-                    .map_err(|_| undelivered(canceled()))?
-                    .map_err(|(source, _)| undelivered(source))?;
-            }
-        }
-        Ok(())
+        let producer = config.create().map_err(creation_error)?;
+        Ok(Notes { producer, topic: Arc::clone(&self.topic) })
     }
 
     fn consumer(&self, isolation: &str) -> Result<BaseConsumer<Quiet>, Error> {
@@ -365,6 +350,46 @@ impl Checkpoints {
 
     fn too_slow(&self) -> Error {
         Error::CheckpointSlow { topic: self.topic.to_string(), after: PATIENCE }
+    }
+}
+
+/// Extends what the topic has of one pipeline, over one client.
+pub struct Notes {
+    producer: FutureProducer,
+    topic: Arc<str>,
+}
+
+impl Notes {
+    /// As [`Checkpoints::put`].
+    ///
+    /// # Errors
+    /// When the brokers do not take one of them.
+    pub async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
+        let producer = &self.producer;
+        let undelivered = |source| Error::Undelivered {
+            topic: self.topic.to_string(),
+            partition: PARTITION,
+            source,
+        };
+        for records in records.chunks(AT_A_TIME) {
+            let mut sent = Vec::with_capacity(records.len());
+            for (key, value) in records {
+                let mut record: FutureRecord<'_, str, [u8]> =
+                    FutureRecord::to(&self.topic).key(key.as_str()).partition(PARTITION);
+                record.payload = value.as_deref();
+                sent.push(producer.send_result(record).map_err(|(source, _)| undelivered(source))?);
+            }
+            for delivery in sent {
+                let delivered = tokio::time::timeout(DELIVERY, delivery).await;
+                let silent = || KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+                let canceled = || KafkaError::MessageProduction(RDKafkaErrorCode::PurgeQueue);
+                delivered
+                    .map_err(|_| undelivered(silent()))?
+                    .map_err(|_| undelivered(canceled()))?
+                    .map_err(|(source, _)| undelivered(source))?;
+            }
+        }
+        Ok(())
     }
 }
 

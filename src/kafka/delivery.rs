@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use super::error::Error;
 use super::flight::Flight;
 use super::room::{self, Room};
+use super::trouble;
 use crate::checkpoint::{Ledger, Ticket};
 use crate::failpoint;
 use crate::metrics::Metrics;
@@ -175,9 +176,9 @@ impl ClientContext for Delivery {
             // The client reconnects by itself; the records wait in its queue.
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.is_cut_off.store(true, Ordering::Release);
-                tracing::warn!(error = %error, reason, "kafka connection");
+                trouble::connection(&error, reason);
             }
-            _ => tracing::warn!(error = %error, reason, "kafka connection"),
+            _ => trouble::connection(&error, reason),
         }
     }
 }

@@ -19,11 +19,12 @@ mod rehearsal;
 mod room;
 mod topics;
 mod transaction;
+mod trouble;
 
 pub use rdkafka::ClientConfig;
 
 pub use self::checkpoints::{
-    Checkpoints, Found, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
+    Checkpoints, Found, Notes, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
 };
 pub use self::error::Error;
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
@@ -32,11 +33,15 @@ pub use self::reach::{answers, topic_names};
 pub use self::rehearsal::rehearse;
 pub use self::topics::Topics;
 pub use self::transaction::timeout as transaction_timeout;
+pub use self::trouble::folded;
 
 /// librdkafka's own log lines, at their own level.
 fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
     use rdkafka::config::RDKafkaLogLevel as Level;
+    // The same is said of connections as an error, and again for each client.
+    let is_repeated = matches!(facility, "FAIL" | "ERROR") && trouble::said(facility).is_none();
     match level {
+        _ if is_repeated => tracing::debug!(target: "librdkafka", facility, "{message}"),
         Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
             tracing::error!(target: "librdkafka", facility, "{message}");
         }

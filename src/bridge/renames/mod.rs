@@ -35,7 +35,7 @@ use crate::checkpoint::{
 };
 use crate::config::{Resolved, SnapshotMode, TablePattern, nearest_names, unmatched};
 use crate::error::Error;
-use crate::kafka::Checkpoints;
+use crate::kafka::{Checkpoints, Notes};
 use crate::lsn::Lsn;
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::TableName;
@@ -154,6 +154,8 @@ impl Bridge {
             }
             for oid in &looked.forget {
                 known.remembered.remove(oid);
+                known.judged.remove(oid);
+                known.asked.remove(oid);
             }
             known.held.clone_from(&looked.held);
         }
@@ -253,9 +255,13 @@ impl Bridge {
         if records.is_empty() {
             return Ok(());
         }
+        Ok(self.notes().await?.put(records).await?)
+    }
+
+    /// A client that extends what is remembered.
+    async fn notes(&self) -> Result<Notes, Error> {
         let config = fresh_client_config(&self.settings).await?;
-        let checkpoints = Checkpoints::new(&config, &self.settings);
-        Ok(checkpoints.put(records).await?)
+        Ok(Checkpoints::new(&config, &self.settings).notes()?)
     }
 
     /// What is held back, in the log, in the status and as a metric.

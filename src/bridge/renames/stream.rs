@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
@@ -14,10 +14,11 @@ use tokio_postgres::Client;
 use super::super::lookup::stopped;
 use super::super::{Bridge, setup};
 use super::rules;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Repeats};
 use crate::change::Relation;
 use crate::checkpoint::{Fate, Held, Identity, Remembered, named_in_stream};
 use crate::error::Error;
+use crate::kafka::Notes;
 use crate::postgres::lineage;
 use crate::worker::Stop;
 
@@ -30,6 +31,8 @@ pub(in crate::bridge) struct Guard {
     runtime: Handle,
     stop: Arc<Stop>,
     client: tokio::sync::Mutex<Option<Client>>,
+    /// Kept: an application may create tables all the time, and a client takes longer than a record.
+    notes: tokio::sync::Mutex<Option<Notes>>,
 }
 
 /// What the catalog says of a table now.
@@ -64,6 +67,7 @@ impl Guard {
             runtime: Handle::current(),
             stop: Arc::clone(stop),
             client: tokio::sync::Mutex::default(),
+            notes: tokio::sync::Mutex::default(),
         }
     }
 
@@ -85,6 +89,14 @@ impl Guard {
                 () = stopped(&self.stop) => Ok(Some(relation.oid)),
             }
         })
+    }
+
+    /// Nothing of these tables comes any more. What is remembered of them goes with a look.
+    pub(in crate::bridge) fn forget(&self, tables: &[u32]) {
+        let mut known = self.bridge.known();
+        for oid in tables {
+            known.judged.remove(oid);
+        }
     }
 
     /// Whether it is published, where that is known or the name alone settles it.
@@ -183,6 +195,11 @@ impl Guard {
             None => {
                 let place = self.bridge.known().place.clone();
                 let hiding = rules.hiding(&own);
+                // It was dropped meanwhile, and nothing was kept back of it; if it is not visible yet, a
+                // look finds it.
+                if now.identity.is_none() && hiding.is_open() {
+                    return Judgement::Publish;
+                }
                 let columns = now.columns.clone();
                 let note = Remembered::new(place, relation.oid, own, hiding, columns);
                 Judgement::Note(Box::new(note))
@@ -222,16 +239,32 @@ impl Guard {
     /// Remembers something before the stream goes on; tried until it is durable.
     async fn note(&self, note: Remembered) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+        let mut repeats = Repeats::new();
         let record = (Remembered::key(&self.bridge.settings.name, note.oid), Some(note.write()));
         loop {
-            match self.bridge.put(std::slice::from_ref(&record)).await {
+            match self.put(&record).await {
                 Ok(()) => break,
                 Err(error) => {
-                    tracing::warn!(error = error.told(), "what a table is called is not noted yet");
+                    if let Some(folded) = repeats.again(Instant::now()) {
+                        let error = error.told();
+                        tracing::warn!(error, folded, "what a table is called is not noted yet");
+                    }
                     tokio::time::sleep(backoff.next_wait()).await;
                 }
             }
         }
         self.bridge.known().remembered.insert(note.oid, note);
+    }
+
+    /// Writes a record, over the client that there is; after a failure, the next time over another.
+    async fn put(&self, record: &(String, Option<Vec<u8>>)) -> Result<(), Error> {
+        let mut kept = self.notes.lock().await;
+        let notes = match kept.take() {
+            Some(notes) => notes,
+            None => self.bridge.notes().await?,
+        };
+        notes.put(std::slice::from_ref(record)).await?;
+        *kept = Some(notes);
+        Ok(())
     }
 }

@@ -52,6 +52,47 @@ async fn kafka_that_is_down_at_the_start_is_waited_for_and_a_topic_that_is_delet
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_one_line_a_half_minute_that_says_what_it_means() {
+    let mut kafka = private_kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("outage"), kafka.brokers());
+    let config = "[postgres]\ndiscover_interval = \"1s\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    write(&client, 1..=100).await;
+    all_arrive(&brokers, &name, &client).await;
+    kafka.stop();
+    write(&client, 101..=200).await;
+    readyz(&bridge, 503, "streaming: stalled, no broker can be reached, and ").await;
+    let log = async |lines: usize| {
+        eventually(3 * PATIENCE, "the line of the outage", async || {
+            let log = bridge.log();
+            (log.matches("kafka still takes nothing").count() >= lines).then_some(log)
+        })
+        .await
+    };
+    let before = log(1).await;
+    let after = log(3).await;
+    // A minute lies between.
+    let lines: Vec<&str> = after.lines().skip(before.lines().count()).collect();
+    println!("{}", lines.join("\n"));
+    assert!(lines.len() <= 4, "{} lines:\n{}", lines.len(), lines.join("\n"));
+    let last = lines.last().expect("the line of the outage");
+    for said in
+        ["waiting=", "folded=", "nothing is lost", " of WAL meanwhile, ", " more than the last"]
+    {
+        assert!(last.contains(said), "no {said:?} in {last}");
+    }
+    let first = before.lines().skip_while(|line| !line.contains("kafka connection")).count();
+    assert!(first <= 12, "{first} lines of the first half minute:\n{before}");
+    kafka.start_again();
+    readyz(&bridge, 200, "streaming").await;
+    all_arrive(&brokers, &name, &client).await;
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant() {
     let kafka = match KafkaNode::start_guarded() {
         Ok(node) => node,
