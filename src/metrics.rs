@@ -120,6 +120,8 @@ pub struct Metrics {
     pub confirmed_lsn: Level,
     /// The last position received.
     pub received_lsn: Level,
+    /// Tables of which a description is in memory.
+    pub tables_described: Level,
     /// One while rows stream, else zero.
     pub streaming: Level,
     /// Bytes of WAL that the slot holds back.
@@ -182,6 +184,7 @@ impl Default for Metrics {
             covered: Count::default(),
             in_flight: Level::default(),
             confirmed_lsn: Level::default(),
+            tables_described: Level::default(),
             received_lsn: Level::default(),
             streaming: Level::default(),
             slot_retained_bytes: Level::default(),
@@ -349,6 +352,11 @@ impl Metrics {
             ("records_in_flight", "Records not yet acknowledged", &self.in_flight),
             ("confirmed_lsn", "Position up to which WAL may be discarded", &self.confirmed_lsn),
             ("received_lsn", "Last position received", &self.received_lsn),
+            (
+                "tables_described",
+                "Tables of which a description is in memory",
+                &self.tables_described,
+            ),
             ("streaming", "One while rows stream, else zero", &self.streaming),
             ("slot_retained_bytes", "Bytes of WAL the slot holds back", &self.slot_retained_bytes),
             (

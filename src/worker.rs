@@ -8,6 +8,7 @@
 
 mod checkpoints;
 mod commit;
+mod dropped;
 mod hold;
 mod left_out;
 mod out;
@@ -22,11 +23,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use self::checkpoints::{Checkpointing, HEADER_SPLIT, Mode};
+use self::dropped::Described;
+pub use self::dropped::Dropped;
 use self::out::Out;
 pub use self::oversize::Oversize;
 pub use self::publish::{Policy, left_out};
 use self::publish::{Prepared, Publisher};
 use self::window::{Heard, News, Windows};
+use crate::allocation;
 use crate::change::{
     Assembler, Change, KeyChoice, Position, Relation, RelationFacts, Reselected, Row, Step,
     Transaction,
@@ -120,6 +124,17 @@ pub trait Lookup {
     fn ensure_topics(&mut self, _topics: &[TopicPlan]) -> Result<(), Error> {
         Ok(())
     }
+
+    /// Which of these tables the catalog does not have.
+    ///
+    /// # Errors
+    /// When the catalog can't be asked.
+    fn dropped(&mut self, _tables: &[u32]) -> Result<Dropped, Error> {
+        Ok(Dropped::default())
+    }
+
+    /// Nothing of these tables comes any more, and these topics are no table's now.
+    fn forget(&mut self, _tables: &[u32], _topics: &[Arc<str>]) {}
 }
 
 /// What became of a topic that is to exist.
@@ -159,6 +174,7 @@ pub struct Worker<S, L> {
     publisher: Publisher<L>,
     out: Out<S>,
     windows: Option<Windows>,
+    described: Described,
 }
 
 /// Why a message was not carried through.
@@ -215,6 +231,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             publisher: Publisher::new(lookup, router, encoder, policy),
             out: Out::new(sink, ledger, metrics, stop, checkpointing),
             windows: None,
+            described: Described::new(),
         }
     }
 
@@ -273,6 +290,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                     }
                     self.out.ledger.keepalive(wal_end);
                     self.out.metrics.received_lsn.set(wal_end.as_u64());
+                    if !self.assembler.is_in_transaction() {
+                        self.passed(wal_end);
+                    }
                 }
             }
         }
@@ -281,11 +301,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     }
 
     fn message(&mut self, lsn: Lsn, data: &[u8]) -> Result<(), Halt> {
+        if data.len() >= allocation::LARGE {
+            self.memory_for(data)?;
+        }
         let message = pgoutput::decode(data).map_err(|source| Error::Decode { lsn, source })?;
         if let Message::Relation(body) = message {
             return self.relation(&body);
         }
-        let Self { assembler, publisher, out, windows } = self;
+        let Self { assembler, publisher, out, windows, .. } = self;
         let resumed = out.checkpoints.resumed_from();
         let mut publish = |change: &Change<'_>, out: &mut Out<S>| -> Result<(), Halt> {
             if let Some(windows) = windows {
@@ -336,6 +359,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                 }
                 self.out.ledger.commit(end_lsn, Position { commit_lsn, ordinal: changes });
                 self.source_ended(end_lsn)?;
+                self.passed(end_lsn);
                 self.out.metrics.transactions.inc();
                 self.out.metrics.received_lsn.set(end_lsn.as_u64());
             }
@@ -343,6 +367,19 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
         if !self.assembler.is_in_transaction() {
             self.out.message_ended()?;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the record of a large row can be written. What is too large for Kafka is refused
+    /// before it is, where it is a logical message.
+    #[cold]
+    fn memory_for(&self, data: &[u8]) -> Result<(), Halt> {
+        let bytes = data.len();
+        let is_written =
+            data.first() != Some(&b'M') || bytes <= self.publisher.policy.oversize.client_limit;
+        if is_written && !allocation::fits(bytes.saturating_mul(allocation::TIMES - 2)) {
+            return Err(Halt::Failed(Error::Memory { bytes }));
         }
         Ok(())
     }
@@ -377,7 +414,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
 
     /// A table is described for the first time, or anew after it changed.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
-        let Self { assembler, publisher, out, windows } = self;
+        let Self { assembler, publisher, out, windows, described } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
         let commit_lsn = assembler.commit_lsn();
         let facts = publisher.lookup.relation_facts(body.oid, &types, commit_lsn)?;
@@ -391,10 +428,35 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             windows.described(&relation);
         }
         publisher.announce(&relation, before.as_deref())?;
-        if let Some(windows) = windows {
-            publisher.take_refused().for_each(|table| windows.leave_out(table));
+        for table in publisher.take_refused() {
+            if let Some(windows) = windows {
+                windows.leave_out(table);
+            }
+        }
+        if let Some(Transaction { xid, commit_lsn, .. }) = assembler.transaction() {
+            described.describe(body.oid, *xid, *commit_lsn);
+            out.metrics.tables_described.set(described.count());
+        }
+        if let Some(tables) = described.to_ask() {
+            described.asked(publisher.lookup.dropped(&tables)?);
         }
         Ok(())
+    }
+
+    /// The stream has come to `lsn`, between two transactions.
+    #[inline]
+    fn passed(&mut self, lsn: Lsn) {
+        if let Some(tables) = self.described.passed(lsn) {
+            for oid in &tables {
+                self.assembler.relations.forget(*oid);
+            }
+            if let Some(windows) = &mut self.windows {
+                windows.forget(&tables);
+            }
+            self.publisher.forget(&tables);
+            self.out.metrics.tables_described.set(self.described.count());
+            tracing::debug!(tables = tables.len(), "tables that were dropped are forgotten");
+        }
     }
 }
 

@@ -88,7 +88,9 @@ impl LeftOutList {
     pub fn remove(&self, oid: u32) -> bool {
         let mut tables = self.lock();
         let was_there = tables.remove(&oid).is_some();
-        self.count(&tables);
+        if was_there {
+            self.count(&tables);
+        }
         was_there
     }
 

@@ -56,6 +56,17 @@ impl Ahead {
         (is_new_enough && has_types).then_some(RelationFacts { types, ..facts })
     }
 
+    /// Nothing of these tables comes any more.
+    pub(super) fn forget(&mut self, tables: &[u32]) {
+        for oid in tables {
+            self.known.remove(oid);
+        }
+        if let Some(rest) = &mut self.rest {
+            let tables: BTreeSet<u32> = tables.iter().copied().collect();
+            rest.retain(|(oid, ..)| !tables.contains(oid));
+        }
+    }
+
     /// Asks the catalog, of other tables too if that would have helped this time. Returns what it says
     /// and these other tables.
     pub(super) async fn ask(

@@ -154,12 +154,21 @@ impl Assembler {
         }
     }
 
+    /// The transaction that is open; none between two transactions.
+    #[must_use]
+    pub const fn transaction(&self) -> Option<&Transaction> {
+        match &self.state {
+            State::InTransaction { transaction, .. } => Some(transaction),
+            State::Idle => None,
+        }
+    }
+
     /// Where the transaction that is open commits; none between two transactions.
     #[must_use]
     pub const fn commit_lsn(&self) -> Option<Lsn> {
-        match &self.state {
-            State::InTransaction { transaction, .. } => Some(transaction.commit_lsn),
-            State::Idle => None,
+        match self.transaction() {
+            Some(transaction) => Some(transaction.commit_lsn),
+            None => None,
         }
     }
 

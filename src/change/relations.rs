@@ -37,6 +37,11 @@ impl Relations {
         Ok(relation)
     }
 
+    /// Nothing of this table comes any more, unless it is described again.
+    pub fn forget(&mut self, oid: u32) {
+        self.by_oid.remove(&oid);
+    }
+
     /// The table with this OID, as last described.
     #[must_use]
     pub fn by_oid(&self, oid: u32) -> Option<&Arc<Relation>> {

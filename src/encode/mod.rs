@@ -175,6 +175,17 @@ impl Encoder {
         self.plan(relation, Some(topic))
     }
 
+    /// Nothing of these tables is written any more, unless they are described again. Not within a
+    /// transaction.
+    pub fn forget(&mut self, tables: &[u32]) {
+        for oid in tables {
+            self.plans.remove(oid);
+        }
+        if let Some(counts) = &mut self.counts {
+            counts.keep(self.plans.values().map(|plan| plan.relation.full_name.as_str()));
+        }
+    }
+
     /// Replaces what is in `out` by the records of `change`; `now_us` is the wall clock in
     /// microseconds since the Unix epoch. After an error, `out` is empty.
     ///

@@ -9,7 +9,7 @@
 //! of one transaction, and only the part before the colon joins them.
 //! Records: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-transaction-metadata>
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::change::Transaction;
 use crate::lsn::Lsn;
@@ -28,9 +28,11 @@ pub(super) const MESSAGES_AT: usize = 0;
 #[derive(Debug)]
 pub(super) struct Counts {
     total: u64,
-    /// Every table ever seen; those without events in this transaction have a zero.
+    /// Every table that is known; those without events in this transaction have a zero.
     collections: Vec<Collection>,
     places: HashMap<String, usize>,
+    /// Places of tables that are gone.
+    free: Vec<usize>,
     /// Places of the tables with events in this transaction, in the order of their first.
     touched: Vec<usize>,
 }
@@ -53,8 +55,13 @@ pub(super) struct TransactionBlock {
 
 impl Counts {
     pub(super) fn new() -> Self {
-        let mut counts =
-            Self { total: 0, collections: Vec::new(), places: HashMap::new(), touched: Vec::new() };
+        let mut counts = Self {
+            total: 0,
+            collections: Vec::new(),
+            places: HashMap::new(),
+            free: Vec::new(),
+            touched: Vec::new(),
+        };
         counts.place(MESSAGES);
         counts
     }
@@ -67,10 +74,35 @@ impl Counts {
         let mut head = b"{\"data_collection\":".to_vec();
         write_string(name, &mut head);
         head.extend_from_slice(b",\"event_count\":");
-        self.collections.push(Collection { head, events: 0 });
-        let at = self.collections.len() - 1;
+        let new = Collection { head, events: 0 };
+        let free = self.free.pop();
+        let at = match free.and_then(|at| Some((at, self.collections.get_mut(at)?))) {
+            Some((at, collection)) => {
+                *collection = new;
+                at
+            }
+            None => {
+                self.collections.push(new);
+                self.collections.len() - 1
+            }
+        };
         self.places.insert(name.to_owned(), at);
         at
+    }
+
+    /// Events of these tables alone are counted from here on. Not within a transaction.
+    pub(super) fn keep<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        self.reset();
+        let mut names: HashSet<&str> = names.collect();
+        names.insert(MESSAGES);
+        let free = &mut self.free;
+        self.places.retain(|name, at| {
+            let is_kept = names.contains(name.as_str());
+            if !is_kept {
+                free.push(*at);
+            }
+            is_kept
+        });
     }
 
     /// A transaction begins: none of its events was seen.

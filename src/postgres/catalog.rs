@@ -31,6 +31,10 @@ pub(crate) const BATCH: usize = 500;
 /// The first OID that is not one of the server's own.
 const FIRST_OF_USERS: u32 = 16_384;
 
+/// Most types of which it is kept how their values are compared: an application may create and drop types
+/// for ever.
+const KNOWN_TYPES: usize = 4096;
+
 /// Asks the catalog, over a connection that is opened again when it was lost.
 pub struct Catalog {
     info: ConnInfo,
@@ -161,6 +165,9 @@ impl Catalog {
 
     /// Asks how values of these types are compared, as far as it is not known.
     pub(super) async fn learn_equalities(&mut self, types: &[u32]) -> Result<(), Error> {
+        if self.equalities.len() > KNOWN_TYPES {
+            self.equalities.clear();
+        }
         let is_new = |oid: &u32| *oid >= FIRST_OF_USERS && !self.equalities.contains_key(oid);
         let new: Vec<u32> = types.iter().copied().filter(is_new).collect();
         if new.is_empty() {

@@ -238,6 +238,13 @@ impl Claims {
         }
     }
 
+    /// A table is gone. Returns its topic, if that is no other table's.
+    pub(super) fn leave(&mut self, oid: u32) -> Option<Arc<str>> {
+        let topic = self.by_oid.get(&oid).cloned()?;
+        self.release(oid);
+        (!self.holders.contains_key(&topic)).then_some(topic)
+    }
+
     fn release(&mut self, oid: u32) {
         let Some(topic) = self.by_oid.remove(&oid) else { return };
         let Some(holders) = self.holders.get_mut(&topic) else { return };

@@ -239,6 +239,12 @@ impl Router {
         })
     }
 
+    /// This table is gone. Returns its topic, if that is no other table's.
+    pub fn release(&mut self, oid: u32) -> Option<Arc<str>> {
+        self.taking_over.remove(&oid);
+        self.claims.leave(oid)
+    }
+
     /// It is known of this table that nobody else has its topic any more.
     pub fn take_over(&mut self, oid: u32) {
         self.taking_over.insert(oid);

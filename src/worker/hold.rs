@@ -79,7 +79,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         heard: &Heard,
         before: u64,
     ) -> Result<Result<u64, Spoiled>, Halt> {
-        let Self { assembler, publisher, out, windows } = self;
+        let Self { assembler, publisher, out, windows, .. } = self;
         let Some(windows) = windows else { return Ok(Err(Spoiled::CutOff)) };
         let unseen = windows.recent.unseen_before(mark, &chunk.visibility, &chunk.suspects);
         if let Some(xid) = unseen {

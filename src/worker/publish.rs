@@ -159,6 +159,24 @@ impl<L: Lookup> Publisher<L> {
         self.refused.drain(..)
     }
 
+    /// Nothing of these tables comes any more, unless they are described again.
+    #[cold]
+    pub(super) fn forget(&mut self, tables: &[u32]) {
+        let mut free = Vec::new();
+        for oid in tables {
+            self.topics.remove(oid);
+            self.left_out.remove(oid);
+            self.policy.left_out.remove(*oid);
+            free.extend(self.router.release(*oid));
+        }
+        self.encoder.forget(tables);
+        if !self.told.is_empty() {
+            let tables: HashSet<&u32> = tables.iter().collect();
+            self.told.retain(|(oid, _)| !tables.contains(oid));
+        }
+        self.lookup.forget(tables, &free);
+    }
+
     /// It is known of a table that nobody else has its topic any more.
     pub(super) fn admit(&mut self, oid: u32, relation: Option<&Arc<Relation>>) -> Result<(), Halt> {
         self.left_out.remove(&oid);

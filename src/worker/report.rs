@@ -12,6 +12,9 @@ use crate::metrics::Metrics;
 use crate::postgres::publication::TableName;
 use crate::route::TopicPlan;
 
+/// Most columns of which it is kept that they were logged.
+const TOLD_OF: usize = 4096;
+
 /// Whether the stream may go on without a change that can't be published; logs the first of each
 /// table and reason.
 #[cold]
@@ -50,6 +53,10 @@ pub(super) fn report_replaced(change: &Change<'_>, records: &Records, metrics: &
         metrics.json_replaced.inc_by(count);
         let column = relation.columns.get(at).map_or("", |column| &column.name);
         let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+        // Tables come and go: what was logged long ago may be logged again.
+        if told.len() >= TOLD_OF {
+            told.clear();
+        }
         if told.insert((relation.oid, column.to_owned())) {
             tracing::warn!(
                 table = relation.full_name,

@@ -7,7 +7,7 @@
 //!
 //! Not here: what makes a row stand or fall (`snapshot::window`), who reads chunks (`bridge`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -250,6 +250,20 @@ impl Windows {
         self.must_be_durable = true;
     }
 
+    /// These tables are gone, and nothing of them comes any more. A note that rows of one are to be read
+    /// goes with the next checkpoint of snapshots.
+    pub(super) fn forget(&mut self, tables: &[u32]) {
+        for oid in tables {
+            self.open.remove(oid);
+        }
+        if !self.stands.left_out.is_empty() {
+            let before = self.stands.left_out.len();
+            let tables: HashSet<&u32> = tables.iter().collect();
+            self.stands.left_out.retain(|of| !tables.contains(&of.oid));
+            self.has_news |= self.stands.left_out.len() < before;
+        }
+    }
+
     /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
     pub(super) fn ended(&mut self, end_lsn: Lsn) -> Option<News> {
         let mut changed = std::mem::take(&mut self.has_news);
@@ -331,7 +345,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         chunk: &Chunk,
         heard: &Heard,
     ) -> Result<Result<Closed, Spoiled>, Halt> {
-        let Self { assembler, publisher, out, windows } = self;
+        let Self { assembler, publisher, out, windows, .. } = self;
         let Some(windows) = windows else { return Ok(Err(Spoiled::Altered)) };
         let Some(window) = windows.open.remove(&oid) else { return Ok(Err(Spoiled::Altered)) };
         if let Err(spoiled) = window.check(chunk, &windows.recent) {

@@ -263,6 +263,12 @@ impl Topics {
         self.known.contains_key(topic)
     }
 
+    /// A topic is no table's any more: its limit is asked for again where one comes to have it. That it
+    /// exists is still known.
+    pub fn forget(&mut self, topic: &str) {
+        self.limits.remove(topic);
+    }
+
     /// The topics that there were when it was last looked.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.known.keys().map(String::as_str)

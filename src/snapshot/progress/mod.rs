@@ -13,7 +13,7 @@ mod report;
 mod tests;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,9 @@ use crate::metrics::Metrics;
 
 /// Tables that a report names, at most.
 pub const LISTED: usize = 100;
+
+/// Tables that are done and each still known, at most.
+const KEPT: usize = 1000;
 
 /// Tables that have gauges of their own at a time, at most: those that are being read.
 const MEASURED: usize = 20;
@@ -171,11 +174,23 @@ impl Book {
 #[derive(Debug, Default)]
 struct Pages {
     entries: BTreeMap<TableId, Entry>,
+    /// Those that are done, the oldest first.
+    finished: VecDeque<TableId>,
+    /// Those that were done long ago.
+    past: Past,
     next: u64,
     since: Duration,
     /// When the last of the tables was done.
     until: Duration,
     window: Window,
+}
+
+/// What is still known of tables that were done long ago: tables may come for as long as one is read.
+#[derive(Debug, Clone, Copy, Default)]
+struct Past {
+    tables: usize,
+    done: Amount,
+    weight: f64,
 }
 
 #[derive(Debug)]
@@ -271,6 +286,15 @@ impl Pages {
         entry.window = Window::default();
         let measured = std::mem::take(&mut entry.is_measured).then(|| entry.planned.table.clone());
         self.until = at;
+        self.finished.push_back(table);
+        while self.finished.len() > KEPT {
+            let oldest = self.finished.pop_front().and_then(|oldest| self.entries.remove(&oldest));
+            if let Some(entry) = oldest {
+                self.past.tables += 1;
+                self.past.done = self.past.done.plus(entry.done);
+                self.past.weight += entry.weight();
+            }
+        }
         measured
     }
 
@@ -288,10 +312,12 @@ impl Pages {
         let sum = |of: fn(&Entry) -> f64| entries.clone().map(of).sum::<f64>();
         // Of something whose size nobody knows there is no share either.
         let is_known = entries.clone().all(|entry| entry.share().is_some());
-        let weight = sum(Entry::weight);
-        let done = sum(|entry| entry.weight() * entry.share().unwrap_or(0.0));
-        let total = entries.clone().fold(Amount::default(), |sum, entry| sum.plus(entry.done));
-        let (tables_left, tables_total) = (self.left(), self.entries.len());
+        let Past { tables, done, weight } = self.past;
+        let weight = weight + sum(Entry::weight);
+        let done_weight =
+            self.past.weight + sum(|entry| entry.weight() * entry.share().unwrap_or(0.0));
+        let total = entries.clone().fold(done, |sum, entry| sum.plus(entry.done));
+        let (tables_left, tables_total) = (self.left(), tables + self.entries.len());
         let running = tables_left > 0;
         let rate = self.window.rate(at).filter(|_| running);
         let mut listed: Vec<&Entry> = entries.collect();
@@ -307,14 +333,14 @@ impl Pages {
             percent: match tables_total {
                 0 => None,
                 _ if !running => Some(100.0),
-                _ => is_known.then(|| percent((done / weight).min(UNFINISHED))),
+                _ => is_known.then(|| percent((done_weight / weight).min(UNFINISHED))),
             },
             rows_per_second: rate.map_or(0, |rate| rounded(rate.rows)),
             bytes_per_second: rate.map_or(0, |rate| rounded(rate.bytes)),
             elapsed_seconds: until.saturating_sub(self.since).as_secs(),
             eta_seconds: rate
                 .filter(|_| is_known)
-                .and_then(|rate| seconds_left(weight - done, rate.work)),
+                .and_then(|rate| seconds_left(weight - done_weight, rate.work)),
             tables: listed.into_iter().map(|entry| entry.report(at)).collect(),
         }
     }

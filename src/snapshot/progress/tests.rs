@@ -38,6 +38,22 @@ fn nothing_is_said_to_be_done_before_it_is() {
 }
 
 #[test]
+fn tables_that_come_while_one_is_read_are_counted_and_few_of_them_kept() {
+    let mut pages = Pages::default();
+    let slow = pages.begin(SECOND, planned("public.slow", 10));
+    pages.advance(SECOND, slow, range(1, 1));
+    for n in 0..50_000 {
+        let table = pages.begin(SECOND, planned(&format!("public.t{n}"), 1));
+        pages.advance(SECOND, table, range(2, 1));
+        pages.finish(SECOND, table);
+        assert!(pages.entries.len() <= KEPT + 2);
+    }
+    let report = pages.report(SECOND * 2);
+    assert_eq!((report.tables_total, report.tables_left, report.rows), (50_001, 1, 100_001));
+    assert!(report.percent > Some(99.0) && report.percent < Some(100.0), "{report}");
+}
+
+#[test]
 fn the_time_left_is_that_of_the_present_pace() {
     let mut pages = Pages::default();
     let table = pages.begin(Duration::ZERO, planned("public.rides", 1000));

@@ -1,0 +1,8 @@
+-- Which of these tables are in the catalog no more? With the transactions that this look sees, and a point
+-- of the WAL behind all of them: none on a standby, where a commit is seen before it counts as replayed.
+SELECT pg_catalog.pg_current_snapshot()::text,
+       ARRAY(SELECT asked.oid
+             FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS asked (oid)
+             WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid OPERATOR(pg_catalog.=) asked.oid)),
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN NULL
+            ELSE pg_catalog.pg_current_wal_insert_lsn() END::text
