@@ -1,6 +1,6 @@
 -- Can this role on this server stream? The role's own name, whether it may replicate and create
 -- publications, and how many slots and walsenders are left. Managed services grant replication by
--- membership in a role of theirs.
+-- membership in a role of theirs. Slots of REPACK (version 19 and later) have places of their own.
 SELECT current_user::text AS role,
        current_database()::text AS database,
        current_setting('wal_level') AS wal_level,
@@ -14,6 +14,8 @@ SELECT current_user::text AS role,
         WHERE r.rolname = current_user) AS can_replicate,
        pg_catalog.has_database_privilege(current_database(), 'CREATE') AS can_create,
        current_setting('max_replication_slots')::int
-           - (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int AS free_slots,
+           - (SELECT count(*) FROM pg_catalog.pg_replication_slots s
+              WHERE s.plugin IS DISTINCT FROM 'pgrepack')::int AS free_slots,
        current_setting('max_replication_slots')::int AS max_slots,
-       current_setting('max_wal_senders')::int AS max_walsenders
+       current_setting('max_wal_senders')::int AS max_walsenders,
+       current_setting('server_version_num')::int AS version

@@ -93,12 +93,7 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
         }
     };
 
-    let wal_level: &str = row.get(2);
-    need(
-        wal_level == "logical",
-        format!("wal_level is {wal_level}, and only logical has what row changes are read from"),
-        "-- then restart the server:\nALTER SYSTEM SET wal_level = 'logical';".to_owned(),
-    );
+    need_wal_level(row.get(2), row.get(8), &mut need);
     need(
         row.get(3),
         format!("the role {role} may not replicate"),
@@ -126,6 +121,20 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
     }
     shortfalls.extend(publishing(intent, &role, &database, row.get(4)));
     Ok(shortfalls)
+}
+
+/// From version 19 on the first logical slot has row changes written from then on, and the last one that
+/// goes ends it: `replica` is enough. `effective_wal_level` says how it is now, and nothing of a start.
+fn need_wal_level(wal_level: &str, version: i32, need: &mut impl FnMut(bool, String, String)) {
+    let (is_enough, enough) = match version {
+        190_000.. => (matches!(wal_level, "replica" | "logical"), "replica"),
+        _ => (wal_level == "logical", "logical"),
+    };
+    need(
+        is_enough,
+        format!("wal_level is {wal_level}, and only {enough} has what row changes are read from"),
+        format!("-- then restart the server:\nALTER SYSTEM SET wal_level = '{enough}';"),
+    );
 }
 
 /// What keeps the role from making the publication what it is to be.

@@ -58,7 +58,7 @@ impl Binaries {
         let version = String::from_utf8_lossy(&output.stdout);
         let major = version
             .split_whitespace()
-            .find_map(|word| word.split('.').next()?.parse().ok())
+            .find_map(|word| word.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok())
             .unwrap_or_else(|| panic!("{} tells no version: {version:?}", program.display()));
         Self { bin: bin.to_owned(), major }
     }
@@ -97,6 +97,21 @@ impl Binaries {
         found.dedup_by_key(|binaries| binaries.major);
         assert!(!found.is_empty(), "no PostgreSQL server to test on: {fetched:?}");
         found
+    }
+
+    /// PostgreSQL 19, which `scripts/fetch-postgres-19` has where Debian's mirror can be reached: for what it
+    /// does otherwise. All tests run on it with `PG_BIN_DIRS=$(scripts/fetch-postgres-19)`.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be had.
+    pub(crate) fn nineteen() -> Result<&'static Self, String> {
+        static NINETEEN: OnceLock<Result<Binaries, String>> = OnceLock::new();
+        let found = NINETEEN.get_or_init(|| {
+            let dirs = run_script("fetch-postgres-19", &[])?;
+            dirs.first().map(|dir| Self::at(dir)).ok_or_else(|| "no PostgreSQL 19".to_owned())
+        });
+        found.as_ref().map_err(Clone::clone)
     }
 
     /// An old minor release, for a fault that later ones do not have.
