@@ -80,6 +80,7 @@ impl Observed {
     /// The status with the numbers of this moment.
     #[must_use]
     pub fn status_now(&self) -> Status {
+        crate::failpoint::reach("status");
         let metrics = &self.metrics;
         metrics.refresh();
         let snapshot = self.progress.snapshot();
