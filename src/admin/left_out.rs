@@ -51,6 +51,9 @@ pub struct LeftOut {
     pub fix: String,
 }
 
+/// Of more tables than these that are left out at once, each is not worth a log line of its own.
+const LISTED: usize = 20;
+
 /// The tables that are left out.
 #[derive(Debug, Default)]
 pub struct LeftOutList {
@@ -67,13 +70,30 @@ impl LeftOutList {
 
     /// Puts a table on the list, and logs it if it was not there in these words.
     pub fn put(&self, oid: u32, left_out: LeftOut) {
+        self.put_all([(oid, left_out)]);
+    }
+
+    /// The same for many tables; of more than a few that are new, it logs how many more.
+    pub fn put_all(&self, all: impl IntoIterator<Item = (u32, LeftOut)>) {
         let mut tables = self.lock();
-        if tables.get(&oid) == Some(&left_out) {
-            return;
+        let mut new = 0_usize;
+        for (oid, left_out) in all {
+            if tables.get(&oid) == Some(&left_out) {
+                continue;
+            }
+            new = new.saturating_add(1);
+            if new <= LISTED {
+                let LeftOut { reason, error, fix, .. } = &left_out;
+                tracing::error!(reason = reason.word(), fix, "{error}");
+            }
+            tables.insert(oid, left_out);
         }
-        let LeftOut { reason, error, fix, .. } = &left_out;
-        tracing::error!(reason = reason.word(), fix, "{error}");
-        tables.insert(oid, left_out);
+        if let Some(more) = new.checked_sub(LISTED).filter(|more| *more > 0) {
+            tracing::error!(
+                more,
+                "left out, too: /status names all, each with its reason and the fix"
+            );
+        }
         self.count(&tables);
     }
 

@@ -100,9 +100,8 @@ impl Bridge {
             .filter_map(|table| Some((table.oid, Arc::clone(router.held_by(table.oid)?))))
             .collect();
         drop(known);
-        for refusal in &refused {
-            self.left_out.put(refusal.table.oid, self::left_out(refusal));
-        }
+        let refusals = refused.iter();
+        self.left_out.put_all(refusals.map(|of| (of.table.oid, self::left_out(of))));
         let mut out: BTreeSet<TableName> = BTreeSet::new();
         if !refused.is_empty() {
             let (with, without): (Vec<_>, Vec<_>) =

@@ -1,3 +1,5 @@
+//! Topics: which table has which, and what is refused.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

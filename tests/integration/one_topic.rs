@@ -357,3 +357,24 @@ async fn a_start_that_cannot_come_to_a_row_leaves_no_slot() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_very_many_tables_that_are_left_out_the_log_names_a_few_and_the_status_all() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let create = "DO $$ BEGIN FOR n IN 1..70 LOOP
+                      EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY)', n);
+                  END LOOP; END $$";
+    run(&client, create).await;
+    let (name, brokers) = (unique("crowd"), kafka.brokers());
+    let config = format!("{LOOK}[topics]\ntemplate = \"{{prefix}}.all\"\n");
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, &config, PATIENCE);
+    logged(&bridge, &["left out, too", "more=49"]).await;
+    assert_eq!(left_out(&bridge).len(), 69);
+    run(&client, "INSERT INTO t1 VALUES (1)").await;
+    consume(&brokers, &[&format!("{name}.all")], at_least(1), PATIENCE).await;
+    let log = bridge.log();
+    assert_eq!(log.matches("would share the topic").count(), 20, "log:\n{log}");
+    assert!(bridge.terminate(PATIENCE).success());
+}

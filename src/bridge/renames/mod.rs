@@ -272,15 +272,16 @@ impl Bridge {
                 self.left_out.remove(oid);
             }
         }
-        for (oid, held) in held {
+        let left_out = |(oid, held): (u32, Held)| {
             let error = format!(
                 "left out: {held}; no row of it is published until that is settled, and then its \
                  rows are read again"
             );
             let Held { schema, table, fix, .. } = held;
             let reason = LeftOutReason::Renamed;
-            self.left_out.put(oid, LeftOut { schema, table, reason, error, fix });
-        }
+            (oid, LeftOut { schema, table, reason, error, fix })
+        };
+        self.left_out.put_all(held.into_iter().map(left_out));
     }
 }
 
