@@ -150,6 +150,8 @@ pub struct Metrics {
     pub snapshot_bytes: Count,
     /// Tables whose snapshots failed.
     pub snapshots_failed: Count,
+    /// Signals that could not be carried out, or that nobody may give.
+    pub signals_refused: Count,
     /// Tables of snapshots that are not done.
     pub snapshot_tables_left: Level,
     /// One while a snapshot is not done, else zero.
@@ -200,6 +202,7 @@ impl Default for Metrics {
             snapshot_rows: Count::default(),
             snapshot_bytes: Count::default(),
             snapshots_failed: Count::default(),
+            signals_refused: Count::default(),
             snapshot_tables_left: Level::default(),
             snapshot_running: Level::default(),
             snapshot_table_rows: Family::default(),
@@ -314,6 +317,7 @@ impl Metrics {
             ("snapshot_rows", "Rows that snapshots published", &self.snapshot_rows),
             ("snapshot_bytes", "Bytes that snapshots read", &self.snapshot_bytes),
             ("snapshots_failed", "Tables whose snapshots failed", &self.snapshots_failed),
+            ("signals_refused", "Signals that were not carried out", &self.signals_refused),
             (
                 "slot_creation_waits",
                 "Slots whose making waited for transactions",

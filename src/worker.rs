@@ -15,6 +15,7 @@ mod out;
 mod oversize;
 mod publish;
 mod report;
+mod signals;
 pub mod snapshot;
 mod window;
 
@@ -317,7 +318,11 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                     return Ok(());
                 }
             }
-            if resumed.covers(change.position) {
+            let is_covered = resumed.covers(change.position);
+            if let Some(windows) = windows.as_mut().filter(|_| !is_covered) {
+                windows.signal_row(change, &out.metrics);
+            }
+            if is_covered {
                 publisher.pass_over(change, &out.metrics);
                 return Ok(());
             }

@@ -124,6 +124,7 @@ async fn statements(info: &ConnInfo) -> VecDeque<String> {
         server_version: version,
         captured: &captured,
         is_limited: false,
+        signals: None,
         settings: &settings,
     };
     let plan = plan::plan(&client, &scope).await.expect("a plan");

@@ -30,6 +30,7 @@ use super::Bridge;
 use super::publishing::{self, Look};
 use super::renames::Released;
 use super::setup::connect_options;
+use super::signal_table;
 use crate::admin::{LeftOutReason, State, Status};
 use crate::backoff::Repeats;
 use crate::checkpoint::SnapshotReason;
@@ -213,6 +214,7 @@ impl Bridge {
         seen.note_keys(&look.keys);
         if is_full {
             seen.note_filters(&look.filters);
+            self.note_signal_table(signal_table::look(client, settings, &look).await?);
             self.settle_topics(client, &mut look, seen).await?;
         }
         if !publishing::may_alter(settings, &look.survey) {
@@ -255,6 +257,14 @@ impl Bridge {
         seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
         new.retain(|table| !seen.asked.contains(table));
+        // Rows that are in it already are signals of before.
+        let is_signals = |table: &TableName| self.settings.hides(&table.schema, &table.name);
+        if let Some(at) = new.iter().position(is_signals) {
+            let table = new.remove(at);
+            let change = plan.clone().limited_to(|other| *other == table);
+            let what = "the signal table is put into the publication";
+            self.apply_to(client, seen, (&table, what), &change).await?;
+        }
         if new.is_empty() {
             return Ok(());
         }

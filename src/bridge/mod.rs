@@ -31,6 +31,7 @@ mod repeats;
 mod second;
 mod session;
 mod setup;
+mod signal_table;
 mod slot_creation;
 mod snapshot;
 mod standby;
@@ -102,6 +103,8 @@ pub struct Bridge {
     guards: Arc<AtomicBool>,
     /// Held by who plans what is to be published and alters it.
     altering: Arc<tokio::sync::Mutex<()>>,
+    /// What was logged of the signal table.
+    signals_found: Arc<Mutex<signal_table::Found>>,
     /// What is known of tables, by OID.
     known: renames::Shared,
     /// Whether the server has said that it lacks WAL which the slot needs, whatever the slot says.
@@ -151,6 +154,7 @@ impl Bridge {
             second: Arc::default(),
             guards: Arc::default(),
             altering: Arc::default(),
+            signals_found: Arc::default(),
             known: Arc::default(),
             is_wal_lost: Arc::default(),
             batch_limit: Arc::default(),

@@ -96,6 +96,7 @@ fn wanted<'a>(
         conditions: &filters.conditions,
         server_version,
         inserts,
+        signals: settings.signal_table.as_ref(),
     }
 }
 

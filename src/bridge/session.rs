@@ -160,6 +160,7 @@ impl Bridge {
             Arc::clone(&self.control),
             Signals {
                 token: self.settings.signal_token.clone(),
+                table: self.settings.signal_table.clone(),
                 conditions: self.settings.signal_conditions,
                 pipeline: self.settings.name.clone(),
             },
@@ -250,6 +251,7 @@ impl Bridge {
                     is_compressed: compresses(&client_config),
                 },
                 captured: start.captured.clone(),
+                signals: settings.signal_table.clone(),
                 left_out: Arc::clone(&self.left_out),
             },
             router: start.router.clone(),

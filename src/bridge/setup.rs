@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::publishing::{self, Look};
 use super::topics::{Assignment, View};
-use super::{Bridge, start};
+use super::{Bridge, signal_table, start};
 use crate::admin::LeftOutReason;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Resolved, SnapshotMode, TableFilter};
@@ -78,6 +78,7 @@ pub(super) fn scope(settings: &Resolved, server_version: u32, is_limited: bool) 
         captured: &settings.captured,
         is_limited,
         settings: &settings.tables,
+        signals: settings.signal_table.as_ref(),
     }
 }
 
@@ -127,7 +128,11 @@ pub(super) async fn prepare(
     let assignment = bridge.assign_topics(&client, view, &noted.collect()).await?;
     assignment.keep_out(&mut look.plan);
 
+    let mut signals = signal_table::look(&client, settings, &look).await?;
     let mut shortfalls = check(&client, settings, &look, &slot).await?;
+    if !bridge.has_streamed() {
+        shortfalls.append(&mut signals.shortfalls);
+    }
     shortfalls.extend(look.filters.shortfalls.drain(..).map(|(_, shortfall)| shortfall));
     shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
     shortfalls.extend(named.shortfalls.iter().cloned());
@@ -145,6 +150,7 @@ pub(super) async fn prepare(
     }
     bridge.tell_of_refused_ddl(&look);
     named.tell();
+    bridge.note_signal_table(signals);
     // Durable before anything of the tables is published under these settings.
     bridge.settle_names(named).await?;
     if forgetful::is_forgetful(version) && !bridge.has_streamed() {
@@ -181,7 +187,11 @@ pub(super) async fn prepare(
     // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
     let goes_on = checkpoint.is_some() && look.survey.main.is_some() && !course.makes_slot;
     let with_rows = goes_on && settings.manage && is_read;
-    let added = if with_rows { look.plan.put_off_gains() } else { Vec::new() };
+    let added = if with_rows {
+        look.plan.put_off_gains(|of| !settings.hides(&of.schema, &of.name))
+    } else {
+        Vec::new()
+    };
     publishing::publish(&client, settings, &look.survey, &look.plan).await?;
     let exists = exists || (settings.manage && look.plan.inserts.create);
     if exists && look.survey.inserts.is_none() {

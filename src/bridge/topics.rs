@@ -280,7 +280,8 @@ async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, post
         for InEffect { oid, table, .. } in tables {
             let streamed = Streamed { oid, root: table.clone(), table };
             let TableName { schema, name } = &streamed.table;
-            if !is_whole || settings.captured.matches(schema, name) {
+            let is_captured = !is_whole || settings.captured.matches(schema, name);
+            if is_captured && !settings.hides(schema, name) {
                 captured.push(Captured { streamed, is_published: true });
             }
         }
@@ -299,7 +300,8 @@ async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, post
     let added = plan.main.add.iter().chain(&plan.inserts.add);
     let added: BTreeSet<&TableName> = added.map(|added| &added.table).collect();
     let tables = streamed::possible(client, settings.via_root).await?;
-    let captured = tables.into_iter().filter_map(|streamed| {
+    let tables = tables.into_iter().filter(|of| !settings.hides(&of.table.schema, &of.table.name));
+    let captured = tables.filter_map(|streamed| {
         let is_published = published(&streamed.root);
         let is_captured = is_published || added.contains(&streamed.root);
         is_captured.then_some(Captured { streamed, is_published })

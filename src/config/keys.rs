@@ -82,6 +82,8 @@ pub(super) enum Rule {
     Publication,
     Template,
     Topic,
+    /// `schema.table`, no glob.
+    Table,
     LogLevel,
     Condition,
     /// A text, or `hex:` and bytes.
@@ -166,6 +168,7 @@ pub(super) const KEYS: &[Key] = &[
     key("postgres", "failover", Kind::Boolean),
     key("postgres", "slot_wal_limit", SLOT_WAL),
     key("postgres", "on_gap", Kind::OneOf(&["stop", "accept", "snapshot"])),
+    key("postgres", "signal_table", Kind::Text(Rule::Table)),
     key("postgres", "signal_token_file", Kind::Path),
     key("postgres", "signal_conditions", Kind::Boolean),
     key("postgres", "snapshot_role", Kind::Text(Rule::Publication)),

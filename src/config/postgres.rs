@@ -67,6 +67,12 @@ pub struct Postgres {
     /// go on without them; `snapshot`: say which, and read all rows again. Of rows that were deleted
     /// in the gap, `snapshot` publishes no delete. `rowcast run --accept-gap` accepts it once.
     pub on_gap: OnGap,
+    /// A table whose new rows are signals, as `schema.table`: each asks for a snapshot, or pauses,
+    /// resumes or stops one. Whoever may INSERT into it may do that. It has three columns of text,
+    /// `id`, `type` and `data`, as that of Debezium's `signal.data.collection`, see
+    /// [snapshots](snapshots.md#rows-of-a-table). Its rows are not published, unless `tables` names it
+    /// without a glob. Default: no row is a signal.
+    pub signal_table: Option<String>,
     /// A file whose first line is a token. A logical message with the prefix `rowcast.signal` asks for a
     /// snapshot, or pauses, resumes or stops one, only where it brings the token. Without one no
     /// message does: whoever may connect can write one, and it does not say who did.
@@ -116,6 +122,7 @@ impl Default for Postgres {
             failover: false,
             slot_wal_limit: None,
             on_gap: OnGap::Stop,
+            signal_table: None,
             signal_token_file: None,
             signal_conditions: false,
             snapshot_role: None,

@@ -4,17 +4,18 @@
 //! is nothing left to be looked up or to be found wrong before a server is asked.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 
 use super::pattern::TableFilter;
+use super::resolve_error::{ResolveError, Warning};
 use super::rule::MAX_IDENTIFIER_BYTES;
 use super::{
-    Admin, ColumnLists, Config, Delivery, Errors, Fault, Format, Kafka, Log, Memory, OnGap,
-    Operation, Secret, SecretError, SecretSource, Size, Snapshot, TableSettings, Topics, Watchdog,
+    Admin, ColumnLists, Config, Delivery, Errors, Format, Kafka, Log, Memory, OnGap, Operation,
+    Secret, SecretError, SecretSource, SignalTable, Size, Snapshot, TableSettings, Topics,
+    Watchdog,
 };
 
 /// What the bridge runs with.
@@ -56,7 +57,9 @@ pub struct Resolved {
     pub slot_wal_limit: Option<Size>,
     /// What to do when changes are missing.
     pub on_gap: OnGap,
-    /// What a signal in the stream must bring; without one there are none.
+    /// The table whose rows are signals.
+    pub signal_table: Option<SignalTable>,
+    /// What a message in the stream must bring to be a signal; without one none is.
     pub signal_token: Option<Secret>,
     /// Whether a signal may have a condition.
     pub signal_conditions: bool,
@@ -96,84 +99,6 @@ pub struct Resolved {
     pub warnings: Vec<Warning>,
 }
 
-/// Why a configuration that is right in itself can't be run with.
-#[derive(Debug, Error)]
-pub enum ResolveError {
-    /// No broker is named.
-    #[error(
-        "no Kafka broker is named; set kafka.brokers in the file, KAFKA_BROKERS in the environment, \
-         or --brokers"
-    )]
-    NoBrokers,
-    /// A secret's file can't be read.
-    #[error("cannot read {file}, which {key} names: {source}", file = file.display())]
-    SecretFile {
-        /// The key that names the file.
-        key: String,
-        /// The file.
-        file: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A secret's file has nothing in it.
-    #[error("{file}, which {key} names, has an empty first line", file = file.display())]
-    EmptySecretFile {
-        /// The key that names the file.
-        key: String,
-        /// The file.
-        file: PathBuf,
-    },
-    /// A password that comes from two places.
-    #[error(
-        "postgres.password_file and postgres.password_command are both set; keep one of the two"
-    )]
-    TwoPasswords,
-    /// A hash that anybody could compute.
-    #[error(
-        "{key} needs a salt, or values could be guessed from their hashes; set \
-         format.hash_salt_file, or format.hash_salt in the environment \
-         (ROWCAST_FORMAT__HASH_SALT)"
-    )]
-    NoSalt {
-        /// The key that asks for the hash.
-        key: String,
-    },
-    /// Rows in the topic of the checkpoints, which Kafka compacts.
-    #[error(
-        "{key} and topics.checkpoints are the same topic, {topic:?}, and checkpoints need one of \
-         their own; set either to another name"
-    )]
-    CheckpointTopic {
-        /// The key that names the topic too.
-        key: String,
-        /// The topic.
-        topic: String,
-    },
-    /// A pattern that is wrong; only in configurations that were not loaded from a source.
-    #[error("reading the table patterns: {0}")]
-    Pattern(#[from] Fault),
-}
-
-/// What is odd but no fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Warning {
-    /// A secret's file that every user of the machine can read.
-    WorldReadable {
-        /// The key that names the file.
-        key: String,
-        /// The file.
-        file: PathBuf,
-    },
-}
-
-impl std::fmt::Display for Warning {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self::WorldReadable { key, file } = self;
-        let file = file.display();
-        write!(f, "every user can read {file}, which {key} names; run: chmod o-r {file}")
-    }
-}
-
 impl Config {
     /// Settles what is still open, given the name of the database of the connection string.
     ///
@@ -209,6 +134,13 @@ impl Config {
         if let Some(key) = tables.topic_key(checkpoints).or(dead_letter) {
             return Err(ResolveError::CheckpointTopic { key, topic: checkpoints.clone() });
         }
+        let operations = &self.postgres.skipped_operations;
+        if self.postgres.signal_table.is_some() && operations.contains(&Operation::Insert) {
+            return Err(ResolveError::NoSignals);
+        }
+        let captured = TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?;
+        let (signal_table, captured) =
+            SignalTable::settle(self.postgres.signal_table.as_deref(), captured);
         let settled = |set: &Option<String>| set.clone().unwrap_or_else(|| identifier(&name));
         let publication = settled(&self.postgres.publication);
         Ok(Resolved {
@@ -221,7 +153,7 @@ impl Config {
             memory: Memory::new(self.memory),
             url: self.postgres.url.clone(),
             password,
-            captured: TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?,
+            captured,
             discover_interval: self.postgres.discover_interval,
             skipped: self.postgres.skipped_operations.clone(),
             manage: self.postgres.manage,
@@ -230,6 +162,7 @@ impl Config {
             failover: self.postgres.failover,
             slot_wal_limit: self.postgres.slot_wal_limit,
             on_gap: self.postgres.on_gap,
+            signal_table,
             signal_token,
             signal_conditions: self.postgres.signal_conditions,
             snapshot_role: self.postgres.snapshot_role.clone(),
@@ -302,6 +235,12 @@ impl Config {
 const KEY_FILES: &[&str] = &["ssl.key.location", "ssl.keystore.location"];
 
 impl Resolved {
+    /// Whether the rows of this table are signals and nothing else.
+    #[must_use]
+    pub fn hides(&self, schema: &str, name: &str) -> bool {
+        self.signal_table.as_ref().is_some_and(|signals| signals.hides(schema, name))
+    }
+
     /// The same with all properties as their files and commands have them now.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub(super) fn check(rule: Rule, text: &str) -> Result<(), Fault> {
         Rule::Publication => identifier(text),
         Rule::Template => template(text),
         Rule::Topic => topic(text),
+        Rule::Table => table(text),
         Rule::LogLevel => log_level(text),
         Rule::Unavailable => unavailable(text),
     }
@@ -53,6 +54,19 @@ fn identifier(text: &str) -> Result<(), Fault> {
         Ok(())
     } else {
         Err(Fault::TooLong { value: text.to_owned(), bytes: text.len() })
+    }
+}
+
+fn table(text: &str) -> Result<(), Fault> {
+    match text.split_once('.') {
+        Some((schema, name)) if !schema.is_empty() && !name.is_empty() => {
+            identifier(schema)?;
+            identifier(name)
+        }
+        _ => Err(Fault::Unreadable {
+            value: text.to_owned(),
+            expected: "the name of a table; write schema.table".to_owned(),
+        }),
     }
 }
 
@@ -212,6 +226,19 @@ mod tests {
             "\"rowcast\" is not one of off, error, warn, info, debug, trace; did you mean \
              rowcast=debug?"
         );
+    }
+
+    #[test]
+    fn a_table_has_a_schema_and_a_name() {
+        for text in ["public.signals", "a.b.c", "Ops.my signals"] {
+            check(Rule::Table, text).unwrap();
+        }
+        for text in ["signals", ".signals", "public."] {
+            let expected = format!("\"{text}\" is not the name of a table; write schema.table");
+            assert_eq!(refused(Rule::Table, text), expected);
+        }
+        let long = format!("public.{}", "a".repeat(64));
+        assert!(check(Rule::Table, &long).is_err());
     }
 
     #[test]

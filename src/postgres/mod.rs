@@ -33,6 +33,7 @@ pub mod publication;
 pub mod replication;
 pub mod search_path;
 pub mod server_error;
+pub mod signal_table;
 pub mod slot;
 pub mod slot_creation;
 pub mod stream;

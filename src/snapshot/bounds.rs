@@ -16,6 +16,10 @@ pub const MAX_GLOBS: usize = 50;
 /// The longest name: schema and table with 63 bytes each, and escapes.
 pub const MAX_NAME_BYTES: usize = 300;
 
+/// The types of signals.
+const TYPES: &str = "there are snapshot, pause, resume and stop, and Debezium's execute-snapshot, \
+                     pause-snapshot, resume-snapshot and stop-snapshot";
+
 /// What is wrong with a request.
 #[derive(Debug, Error)]
 pub enum SignalError {
@@ -23,10 +27,7 @@ pub enum SignalError {
     #[error("reading a signal: {0}")]
     Json(#[from] serde_json::Error),
     /// Its type is unknown.
-    #[error(
-        "a signal of type {found:?}; there are snapshot, pause, resume and stop, and Debezium's \
-         execute-snapshot, pause-snapshot, resume-snapshot and stop-snapshot"
-    )]
+    #[error("a signal of type {found:?}; {TYPES}")]
     Type {
         /// What it says.
         found: String,
@@ -37,14 +38,38 @@ pub enum SignalError {
     /// A table's name is no pattern.
     #[error("{0}")]
     Pattern(#[from] Fault),
-    /// A regular expression, as Debezium takes them.
+    /// A regular expression that can't be read, as some of Java's.
     #[error(
-        "{pattern:?} is a regular expression; write schema.table, or a glob of it such as public.*"
+        "{pattern:?} is a regular expression that rowcast does not take: {reason}; write \
+         schema.table, or a glob of it such as public.*"
     )]
     Regex {
         /// The expression.
         pattern: String,
+        /// Why.
+        reason: String,
     },
+    /// It is too long to be looked at.
+    #[error("it has {bytes} bytes, and {MAX_BYTES} are the most; name fewer tables, or use a glob")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It is not UTF-8.
+    #[error("it is not text in UTF-8")]
+    NotText,
+    /// A snapshot of a kind that there is not.
+    #[error("there is no snapshot of type {found:?}; there are incremental and blocking")]
+    SnapshotType {
+        /// What it says.
+        found: String,
+    },
+    /// A filter that is a whole statement.
+    #[error(
+        "the filter of a blocking snapshot is a SELECT in Debezium; send it as \"incremental\", with \
+         what stands behind WHERE"
+    )]
+    BlockingFilter,
     /// Too many tables are named.
     #[error("{count} tables are named, and {MAX_NAMES} are the most; use a glob such as public.*")]
     TooManyTables {
@@ -79,9 +104,52 @@ pub enum SignalError {
     )]
     ConditionsOff,
     /// A condition is for a table that is not asked for.
-    #[error("additional-conditions name {table:?}, which data-collections do not")]
+    #[error(
+        "additional-conditions name {table:?}, which data-collections do not name in the same words"
+    )]
     ConditionAlone {
         /// The table.
         table: String,
     },
+}
+
+impl SignalError {
+    /// What is wrong, without anything of what was sent: it may be of a row.
+    #[must_use]
+    pub fn without_values(&self) -> String {
+        match self {
+            Self::Json(error) => format!(
+                "the JSON in data is not that of this type: line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+            Self::Type { .. } => format!("its type is unknown; {TYPES}"),
+            Self::Pattern(_) => {
+                "a table is named neither as schema.table nor as a glob of it".to_owned()
+            }
+            Self::Regex { .. } => {
+                "a table is named by a regular expression that rowcast does not take; write \
+                 schema.table, or a glob of it such as public.*"
+                    .to_owned()
+            }
+            Self::SnapshotType { .. } => {
+                "there is no snapshot of this type; there are incremental and blocking".to_owned()
+            }
+            Self::ConditionAlone { .. } => {
+                "additional-conditions name a table that data-collections do not name in the same \
+                 words"
+                    .to_owned()
+            }
+            Self::NoTable
+            | Self::TooLong { .. }
+            | Self::NotText
+            | Self::BlockingFilter
+            | Self::TooManyTables { .. }
+            | Self::TooManyGlobs { .. }
+            | Self::LongName { .. }
+            | Self::LongId { .. }
+            | Self::Condition(_)
+            | Self::ConditionsOff => self.to_string(),
+        }
+    }
 }

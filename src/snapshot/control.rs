@@ -73,6 +73,11 @@ pub enum Command {
         /// The request.
         id: String,
     },
+    /// End the snapshots of these tables where they are.
+    StopTables {
+        /// The tables, as a request names them.
+        tables: Vec<String>,
+    },
 }
 
 /// What may become of a snapshot that was asked for.
@@ -185,6 +190,7 @@ impl Control {
         let requests = |command: &Command| match command {
             Command::Take(request) => request.bytes(),
             Command::Pause { id } | Command::Resume { id } | Command::Stop { id } => id.len(),
+            Command::StopTables { tables } => tables.iter().map(String::len).sum(),
             Command::Admit { .. } | Command::Attached { .. } => 0,
         };
         let waiting = state.asked.len().max(state.pending.len());

@@ -50,6 +50,7 @@ pub mod relation;
 pub mod row;
 pub mod schedule;
 pub mod signal;
+pub mod signal_row;
 pub mod signals;
 pub mod table;
 pub mod visibility;

@@ -1,18 +1,27 @@
-//! The tables that a request names: names are looked up, globs are compiled once.
+//! The tables that a request names: names are looked up, patterns are compiled once.
+//!
+//! A name is `schema.table`, a glob of it, or a regular expression of it between slashes, which has to
+//! match all of it, as Debezium's do.
 //!
 //! A request comes from outside, so what it can cost is bounded before anything is done with it.
 
 use std::collections::BTreeMap;
 
+use regex::{Regex, RegexBuilder};
+
 use super::bounds::{MAX_GLOBS, MAX_NAME_BYTES, MAX_NAMES, SignalError};
 use crate::config::TablePattern;
 
-/// Names and globs of `schema.table`.
+/// The most that a regular expression may take once it is compiled.
+const MAX_REGEX_BYTES: usize = 128 * 1024;
+
+/// Names and patterns of `schema.table`.
 #[derive(Debug, Clone, Default)]
 pub struct TableNames {
     /// By schema and table, as they were written.
     exact: BTreeMap<(String, String), String>,
     globs: Vec<TablePattern>,
+    regexes: Vec<(String, Regex)>,
 }
 
 impl TableNames {
@@ -31,12 +40,17 @@ impl TableNames {
             return Err(SignalError::LongName { bytes: long.len() });
         }
         let is_glob = |name: &&String| name.contains(['*', '?', '[', '{', '\\']);
-        let globs = names.iter().filter(is_glob).count();
+        let is_pattern = |name: &&String| is_glob(name) || regex_in(name).is_some();
+        let globs = names.iter().filter(is_pattern).count();
         if globs > MAX_GLOBS {
             return Err(SignalError::TooManyGlobs { count: globs });
         }
         let mut parsed = Self::default();
         for name in names {
+            if let Some(regex) = regex_in(name) {
+                parsed.regexes.push((name.clone(), compile(regex)?));
+                continue;
+            }
             match name.split_once('.').filter(|_| !is_glob(&name)) {
                 Some((schema, table)) if !schema.is_empty() && !table.is_empty() => {
                     parsed.exact.insert((schema.to_owned(), table.to_owned()), name.clone());
@@ -53,6 +67,14 @@ impl TableNames {
     pub fn matches(&self, schema: &str, table: &str) -> bool {
         self.exact.contains_key(&(schema.to_owned(), table.to_owned()))
             || self.globs.iter().any(|glob| glob.matches(schema, table))
+            || self.matches_regex(schema, table)
+    }
+
+    fn matches_regex(&self, schema: &str, table: &str) -> bool {
+        !self.regexes.is_empty() && {
+            let name = format!("{schema}.{table}");
+            self.regexes.iter().any(|(_, regex)| regex.is_match(&name))
+        }
     }
 
     /// The first name that is none of these tables, and matches none.
@@ -63,12 +85,66 @@ impl TableNames {
             .map(|((schema, table), name)| ((schema.as_str(), table.as_str()), name.as_str()))
             .collect();
         let mut globs: Vec<&TablePattern> = self.globs.iter().collect();
+        let mut regexes: Vec<&(String, Regex)> = self.regexes.iter().collect();
         for (schema, table) in tables {
             exact.remove(&(schema, table));
             globs.retain(|glob| !glob.matches(schema, table));
+            if !regexes.is_empty() {
+                let name = format!("{schema}.{table}");
+                regexes.retain(|(_, regex)| !regex.is_match(&name));
+            }
         }
         let name = exact.into_values().next();
-        name.or_else(|| globs.first().map(|glob| glob.as_str()))
+        let name = name.or_else(|| globs.first().map(|glob| glob.as_str()));
+        name.or_else(|| regexes.first().map(|(name, _)| name.as_str()))
+    }
+}
+
+/// The regular expression in a name between slashes, which none of a schema's begins with.
+fn regex_in(name: &str) -> Option<&str> {
+    name.strip_prefix('/')?.strip_suffix('/')
+}
+
+fn compile(text: &str) -> Result<Regex, SignalError> {
+    RegexBuilder::new(&format!("^(?:{text})$"))
+        .size_limit(MAX_REGEX_BYTES)
+        .dfa_size_limit(MAX_REGEX_BYTES)
+        .build()
+        .map_err(|error| SignalError::Regex {
+            pattern: text.to_owned(),
+            reason: match error {
+                regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
+                // The last line says what; those before show where.
+                error => error.to_string().lines().last().unwrap_or_default().to_owned(),
+            },
+        })
+}
+
+/// What a name of Debezium's `data-collections` is here. There it is a regular expression, and where
+/// that matches nothing the name itself.
+///
+/// # Errors
+/// When it is neither a name, a glob nor a regular expression.
+pub(super) fn of_debezium(name: &str) -> Result<String, SignalError> {
+    // A dot that is escaped is the one that a name has anyway.
+    let plain = name.replace("\\.", ".");
+    let is_special = |c: char| r"\^$|?*+()[]{}".contains(c);
+    let is_all_of_schema = plain
+        .strip_suffix(".*")
+        .is_some_and(|of| !of.is_empty() && !of.contains('.') && !of.contains(is_special));
+    if is_all_of_schema || !plain.contains(is_special) {
+        return Ok(plain);
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(SignalError::LongName { bytes: name.len() });
+    }
+    match compile(name) {
+        Ok(_) => Ok(format!("/{name}/")),
+        // `*.*` is none.
+        Err(_) if TablePattern::parse(name).is_ok() && !name.contains(['(', '|', '+', '^']) => {
+            Ok(name.to_owned())
+        }
+        Err(error) => Err(error),
     }
 }
 
@@ -89,6 +165,37 @@ mod tests {
         assert_eq!(parsed.unmatched(of.into_iter()), Some("audit.*"));
         assert_eq!(parsed.unmatched([("audit", "x")].into_iter()), Some("a.b.c"));
         assert_eq!(parsed.unmatched(of.into_iter().chain([("audit", "x")])), None);
+    }
+
+    #[test]
+    fn a_regular_expression_matches_the_whole_name() {
+        let parsed = names(&["/public\\.t.*/", "/(a|b)\\.log/"]).unwrap();
+        assert!(parsed.matches("public", "trips") && parsed.matches("b", "log"));
+        assert!(!parsed.matches("public", "a_t") && !parsed.matches("b", "logs"));
+        assert_eq!(parsed.unmatched([("b", "log")].into_iter()), Some("/public\\.t.*/"));
+        for wrong in ["/(/", "/a(?=b)/", "/(a)\\1/", "/\\w{50}\\w{50}\\w{500}/"] {
+            assert!(matches!(names(&[wrong]), Err(SignalError::Regex { .. })), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_of_debezium_mean_what_they_mean_there() {
+        for (name, here) in [
+            ("public.trips", "public.trips"),
+            ("public\\.trips", "public.trips"),
+            ("public.*", "public.*"),
+            ("public\\..*", "/public\\..*/"),
+            ("public.t.*", "/public.t.*/"),
+            ("(public|audit).trips", "/(public|audit).trips/"),
+            ("public.trips_?", "/public.trips_?/"),
+            (".*", "/.*/"),
+            ("*.*", "*.*"),
+        ] {
+            assert_eq!(of_debezium(name).unwrap(), here, "{name}");
+        }
+        for wrong in ["public.t(", "public.(?!a).*", "*+"] {
+            assert!(matches!(of_debezium(wrong), Err(SignalError::Regex { .. })), "{wrong}");
+        }
     }
 
     #[test]

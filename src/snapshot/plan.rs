@@ -31,7 +31,7 @@ use tokio_postgres::Client;
 use super::pages::{END, PAGE_BYTES, PageRange, RANGE_BYTES};
 use super::relation::Description;
 use crate::config::condition;
-use crate::config::{TableFilter, TableSettings};
+use crate::config::{SignalTable, TableFilter, TableSettings};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::streamed::{self, InEffect};
 use crate::postgres::publication::{self, TableName};
@@ -54,6 +54,8 @@ pub struct Scope<'a> {
     pub is_limited: bool,
     /// Settings of single tables.
     pub settings: &'a TableSettings,
+    /// The table whose rows are signals, which are not read.
+    pub signals: Option<&'a SignalTable>,
 }
 
 /// What a snapshot reads.
@@ -232,6 +234,9 @@ async fn published(
 ) -> Result<Vec<Published>, Error> {
     let mut found = streamed::in_effect(client, scope.publications, scope.server_version).await?;
     found.retain(|InEffect { table, kind, .. }| {
+        if scope.signals.is_some_and(|signals| signals.hides(&table.schema, &table.name)) {
+            return false;
+        }
         if scope.is_limited && !scope.captured.matches(&table.schema, &table.name) {
             return false;
         }

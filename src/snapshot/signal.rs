@@ -20,9 +20,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::bounds::{MAX_ID_BYTES, MAX_NAMES, SignalError};
+use super::bounds::{MAX_GLOBS, MAX_ID_BYTES, MAX_NAMES, SignalError};
 use super::control::{Action, Command, Control, Full, Request};
-use super::names::TableNames;
+use super::names::{TableNames, of_debezium};
 use crate::checkpoint::SnapshotReason;
 use crate::config::condition;
 
@@ -31,6 +31,8 @@ use crate::config::condition;
 pub enum Signal {
     /// Snapshots, one for each condition.
     Take(Vec<Request>),
+    /// Snapshots of these tables are to end.
+    StopTables(Vec<String>),
     /// Something is to become of snapshots that were asked for.
     Change {
         /// What.
@@ -84,6 +86,7 @@ pub struct Asked {
 #[serde(default, rename_all = "kebab-case")]
 struct Debezium {
     data_collections: Vec<String>,
+    r#type: Option<String>,
     additional_conditions: Vec<AdditionalCondition>,
     /// The form before 2.3.
     additional_condition: Option<String>,
@@ -140,7 +143,10 @@ impl Signal {
             // Its ID is the signal's own there, not a snapshot's: it is for all.
             "pause-snapshot" => change(Action::Pause, None),
             "resume-snapshot" => change(Action::Resume, None),
-            "stop-snapshot" => change(Action::Stop, None),
+            "stop-snapshot" => match stopped(data)? {
+                tables if tables.is_empty() => change(Action::Stop, None),
+                tables => Ok(Self::StopTables(tables)),
+            },
             _ => Err(SignalError::Type { found: kind.chars().take(MAX_ID_BYTES).collect() }),
         }
     }
@@ -156,6 +162,7 @@ impl Control {
             Signal::Take(requests) => {
                 self.try_ask(requests.into_iter().map(Command::Take).collect())?;
             }
+            Signal::StopTables(tables) => self.try_ask(vec![Command::StopTables { tables }])?,
             Signal::Change { action, id: Some(id) } => self.try_ask(vec![action.on(id)])?,
             Signal::Change { action, id: None } => {
                 let mut ids: Vec<String> = Vec::new();
@@ -178,13 +185,26 @@ fn request(id: String, asked: Asked) -> Request {
 
 /// The requests of an `execute-snapshot`: tables with the same condition are one.
 fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
-    let Debezium { data_collections, additional_conditions, additional_condition } = data;
+    let Debezium { data_collections, r#type, mut additional_conditions, additional_condition } =
+        data;
     let count = data_collections.len().max(additional_conditions.len());
     if count > MAX_NAMES {
         return Err(SignalError::TooManyTables { count });
     }
-    if let Some(pattern) = data_collections.iter().find(|name| is_regex(name)) {
-        return Err(SignalError::Regex { pattern: pattern.clone() });
+    // Both publish the rows; here the stream need not wait for that.
+    match r#type.as_deref().map(str::to_lowercase).as_deref() {
+        None | Some("incremental") => {}
+        Some("blocking") if additional_conditions.is_empty() => {}
+        Some("blocking") => return Err(SignalError::BlockingFilter),
+        Some(other) => {
+            return Err(SignalError::SnapshotType {
+                found: other.chars().take(MAX_ID_BYTES).collect(),
+            });
+        }
+    }
+    let data_collections = names_of(&data_collections)?;
+    for condition in &mut additional_conditions {
+        condition.data_collection = of_debezium(&condition.data_collection)?;
     }
     if let Some(alone) = additional_conditions
         .iter()
@@ -215,9 +235,29 @@ fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
     Ok(asked.into_iter().enumerate().map(named).collect())
 }
 
-/// Whether a name says something else as a regular expression than as a glob.
-fn is_regex(name: &str) -> bool {
-    name.contains(['\\', '(', '|', '^', '$', '+']) || name.contains(".*.") || name.contains("..*")
+/// The tables whose snapshots a `stop-snapshot` ends; none for all.
+fn stopped(data: Value) -> Result<Vec<String>, SignalError> {
+    let Debezium { data_collections, .. } = match data {
+        Value::Null => return Ok(Vec::new()),
+        data => serde_json::from_value(data)?,
+    };
+    if data_collections.len() > MAX_NAMES {
+        return Err(SignalError::TooManyTables { count: data_collections.len() });
+    }
+    let tables = names_of(&data_collections)?;
+    if !tables.is_empty() {
+        TableNames::parse(&tables)?;
+    }
+    Ok(tables)
+}
+
+/// Tables as Debezium names them. How many patterns there may be is looked at before any is compiled.
+fn names_of(names: &[String]) -> Result<Vec<String>, SignalError> {
+    let count = names.iter().filter(|name| name.contains(['*', '+', '(', '|', '[', '?'])).count();
+    if count > MAX_GLOBS {
+        return Err(SignalError::TooManyGlobs { count });
+    }
+    names.iter().map(|name| of_debezium(name)).collect()
 }
 
 #[cfg(test)]
@@ -294,8 +334,19 @@ mod tests {
             (r#"{"type":"snapshot","tables":["public.a"],"wehre":"x"}"#, "unknown field `wehre`"),
             (r#"{"type":"execute-snapshot","data":{}}"#, "no table is named"),
             (
-                r#"{"type":"execute-snapshot","data":{"data-collections":["public\\.t.*"]}}"#,
+                r#"{"type":"execute-snapshot","data":{"data-collections":["public.(?!t).*"]}}"#,
                 "regular expression",
+            ),
+            (
+                r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
+                "type":"full"}}"#,
+                "there are incremental and blocking",
+            ),
+            (
+                r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
+                "type":"blocking","additional-conditions":[
+                {"data-collection":"public.a","filter":"SELECT * FROM public.a"}]}}"#,
+                "what stands behind WHERE",
             ),
             (
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
@@ -309,9 +360,24 @@ mod tests {
     }
 
     #[test]
-    fn globs_are_no_regular_expressions() {
-        for glob in ["public.trips", "public.*", "*.*", "public.trips_?"] {
-            assert!(!is_regex(glob), "{glob}");
+    fn debeziums_names_are_regular_expressions_and_a_stop_may_name_tables() {
+        let text = r#"{"id":"1","type":"execute-snapshot","data":{"type":"BLOCKING",
+            "data-collections":["public\\.(a|b)","public.c"]}}"#;
+        assert_eq!(taken(text), [row("1", &["/public\\.(a|b)/", "public.c"], "")]);
+        let text = r#"{"id":"1","type":"execute-snapshot","data":{
+            "data-collections":["public\\.a","public.b"],"additional-conditions":[
+            {"data-collection":"public.a","filter":"x > 1"}]}}"#;
+        let wanted = [row("1-1", &["public.a"], "x > 1"), row("1-2", &["public.b"], "")];
+        assert_eq!(taken(text), wanted);
+        let stop = r#"{"type":"stop-snapshot","data":{"type":"incremental",
+            "data-collections":["public\\.a","public.b.*"]}}"#;
+        let tables = ["public.a", "/public.b.*/"].map(str::to_owned).to_vec();
+        assert_eq!(read(stop), Signal::StopTables(tables));
+        let many = vec!["public.t.*"; MAX_GLOBS + 1];
+        for kind in ["execute-snapshot", "stop-snapshot"] {
+            let text = serde_json::json!({"type": kind, "data": {"data-collections": many}});
+            let error = Signal::read(text.to_string().as_bytes(), "given").expect_err(kind);
+            assert!(matches!(error, SignalError::TooManyGlobs { .. }), "{error}");
         }
     }
 

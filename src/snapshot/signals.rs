@@ -1,4 +1,5 @@
-//! Who may request snapshots by a message in the stream: whoever sends the token.
+//! Who may request snapshots in the stream: whoever sends the token in a message, or may write to the
+//! signal table (`signal_row`).
 //!
 //! Anybody who may connect can write a logical message, and it does not say who did. So until it is
 //! admitted, only its length, its token and the pipeline that it names are looked at.
@@ -7,13 +8,15 @@ use serde::Deserialize;
 
 use super::bounds::{MAX_BYTES, SignalError};
 use super::signal::Signal;
-use crate::config::Secret;
+use crate::config::{Secret, SignalTable};
 
 /// Who may send requests in the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
     /// What a message must bring; without one no message counts.
     pub token: Option<Secret>,
+    /// The table whose rows count; without one no row does.
+    pub table: Option<SignalTable>,
     /// Whether a signal may have a condition.
     pub conditions: bool,
     /// The name of this pipeline.
@@ -88,7 +91,7 @@ mod tests {
     #[test]
     fn a_message_counts_only_with_the_token_and_for_this_pipeline() {
         let token = Some(Secret::from("s3cret".to_owned()));
-        let signals = Signals { token, conditions: false, pipeline: "taxi".to_owned() };
+        let signals = Signals { token, pipeline: "taxi".to_owned(), ..Signals::default() };
         for (text, admitted) in [
             (r#"{"type":"stop"}"#, Admitted::Stranger),
             (r#"{"type":"stop","token":"other"}"#, Admitted::Stranger),

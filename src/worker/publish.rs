@@ -16,7 +16,7 @@ use super::{Halt, Lookup, Oversize, Stop, now_us};
 use crate::admin::{LeftOut, LeftOutList, LeftOutReason};
 use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
 use crate::checkpoint::LeftOutTable;
-use crate::config::{OnError, Operation, TableFilter, UnchangedToast};
+use crate::config::{OnError, Operation, SignalTable, TableFilter, UnchangedToast};
 use crate::encode::{EncodeError, Encoder, Records};
 use crate::error::Error;
 use crate::lsn::Lsn;
@@ -36,6 +36,8 @@ pub struct Policy {
     /// The tables to publish, where the publication has others too: one for all tables, or for
     /// whole schemas.
     pub captured: Option<TableFilter>,
+    /// The table whose rows are signals, and published only if it says so.
+    pub signals: Option<SignalTable>,
     /// Where tables are named that can't have their topics.
     pub left_out: Arc<LeftOutList>,
 }
@@ -216,6 +218,10 @@ impl<L: Lookup> Publisher<L> {
 
     fn place(&mut self, relation: &Arc<Relation>) -> Result<Placed<'_>, Halt> {
         let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
+        if self.policy.signals.as_ref().is_some_and(|signals| signals.hides(schema, table)) {
+            self.topics.remove(oid);
+            return Ok(Placed::LeftOut);
+        }
         let captured = self.policy.captured.as_ref();
         // Without a topic, nothing of it is published.
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {

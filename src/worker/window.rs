@@ -9,33 +9,28 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use super::left_out::LeftOut;
 use super::out::Out;
 use super::publish::{Prepared, Publisher};
+use super::signals::Signaling;
 use super::{Halt, Lookup, Worker};
 use crate::change::{Change, Data, Position, Relation, Relations, Row, Snapshot, SnapshotMarker};
 use crate::checkpoint::{LeftOutTable, Snapshots};
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
+use crate::metrics::Metrics;
 use crate::snapshot::exchange::{Edit, Exchange, Order, Outcome};
 use crate::snapshot::watermark::{OWN_PREFIX, SIGNAL_PREFIX, WATERMARK_PREFIX};
 use crate::snapshot::{
-    Admitted, Chunk, Closed, Control, RecentXids, RowReader, Signal, Signals, Spoiled, Window,
-    window,
+    Chunk, Closed, Control, RecentXids, RowReader, Signals, Spoiled, Window, window,
 };
-
-/// Shortest time between two log lines about signals that do not count.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
 
 /// The windows that are open, and what is needed to close them.
 pub(super) struct Windows {
     exchange: Arc<Exchange>,
     control: Arc<Control>,
-    signals: Signals,
-    /// When it was last said that a signal does not count.
-    told: Option<Instant>,
+    signaling: Signaling,
     /// By the OIDs of their tables.
     open: HashMap<u32, Window>,
     pub(super) recent: RecentXids,
@@ -134,8 +129,7 @@ impl Windows {
         Self {
             exchange,
             control,
-            signals,
-            told: None,
+            signaling: Signaling::new(signals),
             open: HashMap::new(),
             recent: RecentXids::default(),
             stands,
@@ -180,6 +174,7 @@ impl Windows {
 
     /// A table is described.
     pub(super) fn described(&mut self, relation: &Arc<Relation>) {
+        self.signaling.described(relation);
         if let Some(window) = self.open.get_mut(&relation.oid) {
             window.described(relation);
         }
@@ -189,56 +184,22 @@ impl Windows {
         self.carried_out.push(CarriedOut { number: Some(number), edits, result });
     }
 
-    /// A user asks for something in the stream. A request is noted with the end of the transaction,
-    /// so that it can't be lost before its tables are.
-    fn signal(&mut self, position: Position, content: &[u8]) {
-        let admitted = self.signals.admit(content);
-        if admitted != Admitted::Yes {
-            return self.tell_refused(admitted);
-        }
-        let name = format!("{}-{}", position.commit_lsn, position.ordinal).replace('/', "-");
-        let signal = match self.signals.read(content, &name) {
-            Ok(signal) => signal,
-            Err(error) => {
-                tracing::error!(%error, prefix = SIGNAL_PREFIX, "a signal that says nothing");
-                return;
-            }
-        };
-        let requests = match &signal {
-            Signal::Take(requests) => requests.clone(),
-            Signal::Change { .. } => Vec::new(),
-        };
-        if let Err(full) = self.control.obey(signal) {
-            tracing::error!(error = %full, prefix = SIGNAL_PREFIX, "a signal is refused");
-            return;
-        }
-        if !requests.is_empty() {
-            let edits = requests.into_iter().map(Edit::Ask).collect();
-            let result = Ok(Closed::default());
-            self.carried_out.push(CarriedOut { number: None, edits, result });
+    /// A change comes by that may be a row of the signal table.
+    #[inline]
+    pub(super) fn signal_row(&mut self, change: &Change<'_>, metrics: &Metrics) {
+        if let Some(places) = self.signaling.places(change) {
+            let edits = self.signaling.row((change, places), &self.control, metrics);
+            self.note(edits);
         }
     }
 
-    /// A message that does not count: said now and then, for anybody can write any number of them.
-    /// Nothing of it is repeated.
-    fn tell_refused(&mut self, admitted: Admitted) {
-        let (reason, fix) = match admitted {
-            Admitted::Yes | Admitted::Another => return,
-            Admitted::Off => (
-                "messages are no signals here",
-                "set postgres.signal_token_file, and send the token; or ask over HTTP",
-            ),
-            Admitted::Stranger => (
-                "it does not bring the token of postgres.signal_token_file",
-                "send {\"type\": ..., \"token\": \"...\"}",
-            ),
-            Admitted::TooLong => ("it is too long", "name fewer tables, or use a glob"),
-        };
-        if self.told.is_some_and(|told| told.elapsed() < TELL_AGAIN) {
-            return;
+    /// A request is noted with the end of the transaction, so that it can't be lost before its tables
+    /// are.
+    fn note(&mut self, edits: Vec<Edit>) {
+        if !edits.is_empty() {
+            let result = Ok(Closed::default());
+            self.carried_out.push(CarriedOut { number: None, edits, result });
         }
-        self.told = Some(Instant::now());
-        tracing::warn!(reason, fix, prefix = SIGNAL_PREFIX, "a signal does not count");
     }
 
     /// Nothing of a table is published from here on. Whoever goes on from a checkpoint of this
@@ -310,7 +271,9 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         if heard.prefix == SIGNAL_PREFIX
             && !self.out.checkpoints.resumed_from().covers(heard.position)
         {
-            windows.signal(heard.position, &heard.content);
+            let message = (heard.position, heard.content.as_slice());
+            let edits = windows.signaling.message(message, &windows.control, &self.out.metrics);
+            windows.note(edits);
         }
         if heard.prefix != WATERMARK_PREFIX {
             return Ok(());

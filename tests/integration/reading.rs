@@ -101,6 +101,7 @@ async fn planned(client: &Client, publication: &str, settings: &TableSettings) -
         captured: &captured,
         is_limited: false,
         settings,
+        signals: None,
     };
     plan::plan(client, &scope).await.expect("a plan")
 }
@@ -307,6 +308,7 @@ async fn what_cannot_be_read_is_told_with_its_reason_and_its_grant() {
             captured: &captured,
             is_limited: false,
             settings: &settings,
+            signals: None,
         };
         let plan = plan::plan(&client, &scope).await;
         run(&client, &format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).await;

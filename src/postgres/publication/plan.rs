@@ -18,7 +18,7 @@ use postgres_protocol::escape::escape_identifier;
 
 use super::limited::{Limited, harm, limited};
 use super::{Candidate, Names, Part, Publication, Published, TableName};
-use crate::config::{Operation, TableFilter};
+use crate::config::{Operation, SignalTable, TableFilter};
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,8 @@ pub struct Wanted<'a> {
     pub server_version: u32,
     /// What may be done with the publication for inserts.
     pub inserts: Inserts,
+    /// The table whose rows are signals, which is captured or not.
+    pub signals: Option<&'a SignalTable>,
 }
 
 /// What may be done with the publication for inserts.
@@ -58,6 +60,11 @@ impl Wanted<'_> {
     #[must_use]
     pub fn needs_identity(&self) -> bool {
         needs_identity(self.skipped)
+    }
+
+    fn has(&self, table: &TableName) -> bool {
+        let TableName { schema, name } = table;
+        self.captured.matches(schema, name) || self.signals.is_some_and(|of| of.is(schema, name))
     }
 
     fn operations(&self, of: &[Operation]) -> Vec<Operation> {
@@ -280,10 +287,12 @@ impl Plan {
         leaving.chain(&self.harmed).map(|limited| limited.table.clone()).collect()
     }
 
-    /// Takes out what gains changes, and returns these tables; what is in a publication stays there.
-    pub fn put_off_gains(&mut self) -> Vec<TableName> {
-        let gains = self.gains();
-        self.keep_out(|_| true);
+    /// Takes out those of the tables that gain changes and whose rows are to be read, and returns
+    /// them; what is in a publication stays there.
+    pub fn put_off_gains(&mut self, is_read: impl Fn(&TableName) -> bool) -> Vec<TableName> {
+        let mut gains = self.gains();
+        gains.retain(&is_read);
+        self.keep_out(is_read);
         gains
     }
 
@@ -342,9 +351,7 @@ impl<'a> Present<'a> {
 #[must_use]
 pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>) -> Plan {
     let mut plan = Plan::default();
-    let captured = candidates.iter().filter(|candidate| {
-        wanted.captured.matches(&candidate.table.schema, &candidate.table.name)
-    });
+    let captured = candidates.iter().filter(|candidate| wanted.has(&candidate.table));
     let harm = |candidate: &Candidate| harm(candidate, present.main?, wanted.server_version);
     if present.main.is_some_and(|publication| !publication.is_by_table) {
         // It is not ours to change.
@@ -407,7 +414,10 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
             if may_alter {
                 plan.inserts.hold(present.inserts, change);
             }
-            plan.insert_only.push(limited);
+            // Of a signal nothing else is of use.
+            if !wanted.signals.is_some_and(|of| of.hides(&table.schema, &table.name)) {
+                plan.insert_only.push(limited);
+            }
         } else if candidate.is_owned {
             plan.left_out.push(limited);
         } else {

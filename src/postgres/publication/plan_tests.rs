@@ -75,6 +75,7 @@ fn wanted_of(captured: &TableFilter) -> Wanted<'_> {
         conditions: &NO_CONDITIONS,
         server_version: VERSION,
         inserts: Inserts::Used,
+        signals: None,
     }
 }
 
@@ -177,7 +178,7 @@ fn a_table_goes_from_one_publication_to_the_other_with_its_identity() {
     ];
     assert_eq!(found.sql(NAMES), back);
     // Until its rows are to be read, it stays where it is.
-    assert_eq!(found.put_off_gains(), [name("public.log")]);
+    assert_eq!(found.put_off_gains(|_| true), [name("public.log")]);
     assert!(found.is_empty());
     // What only its owner may do waits for the owner.
     let foreign = Candidate { is_owned: false, ..candidate("public.log") };
@@ -409,4 +410,30 @@ fn a_table_whose_filter_can_not_be_read_stays_where_it_is() {
             }
         }
     }
+}
+
+#[test]
+fn the_table_of_signals_is_published_though_nobody_captures_it() {
+    let captured = filter(&["public.*"]);
+    let signals =
+        SignalTable { schema: "ops".to_owned(), name: "signals".to_owned(), is_published: false };
+    let wanted = Wanted { signals: Some(&signals), ..wanted_of(&captured) };
+    let all = [candidate("public.rides"), candidate("ops.signals"), candidate("ops.other")];
+    let added = |plan: Plan| -> Vec<String> {
+        plan.main.add.iter().map(|added| added.table.to_string()).collect()
+    };
+    assert_eq!(added(plan(&all, &wanted, Present::default())), ["public.rides", "ops.signals"]);
+    let main = publication(&["public.rides", "ops.signals"]);
+    let present = Present { main: Some(&main), inserts: None };
+    let prepared = Wanted { inserts: Inserts::Untouched, ..wanted };
+    assert!(plan(&all, &prepared, present).is_empty(), "it stays");
+    let other = publication(&["public.rides"]);
+    let present = Present { main: Some(&other), inserts: None };
+    let mut later = plan(&all, &prepared, present);
+    assert!(later.put_off_gains(|table| table.schema != "ops").is_empty(), "no row is read");
+    assert_eq!(added(later), ["ops.signals"]);
+    // Without an identity its rows come as well, and nobody misses their updates.
+    let planned = plan(&[keyless("ops.signals")], &wanted, Present::default());
+    assert_eq!(planned.inserts.add.len(), 1);
+    assert!(planned.insert_only.is_empty());
 }

@@ -3,5 +3,7 @@
 
 mod conditions;
 mod paths;
+mod signal_rows;
+mod signal_table;
 mod signals;
 mod traps;

@@ -19,18 +19,23 @@ const TABLES: &str = "
     INSERT INTO public.secrets VALUES ('hunter2');";
 const RIDES: &str = "[postgres]\ntables = [\"public.rides\"]\n[snapshot]\nmode = \"never\"\n";
 
-struct Scene {
-    database: TestDatabase,
-    client: Client,
-    bridge: Bridge,
-    name: String,
-    brokers: Brokers,
+pub(super) struct Scene {
+    pub(super) database: TestDatabase,
+    pub(super) client: Client,
+    pub(super) bridge: Bridge,
+    pub(super) name: String,
+    pub(super) brokers: Brokers,
 }
 
-async fn scene(server: &PostgresServer, config: &str) -> Scene {
+pub(super) async fn scene(server: &PostgresServer, config: &str) -> Scene {
+    scene_with(server, "", config).await
+}
+
+/// As above, with more in the database.
+pub(super) async fn scene_with(server: &PostgresServer, more: &str, config: &str) -> Scene {
     let database = server.database().await;
     let client = database.client().await;
-    client.batch_execute(TABLES).await.expect("make tables");
+    client.batch_execute(&format!("{TABLES}{more}")).await.expect("make tables");
     let (name, brokers) = (unique("strangers"), Brokers::any());
     let bootstrap = brokers.bootstrap();
     let bridge = Bridge::start_ready(&name, &database.unix_url, &bootstrap, config, PATIENCE);
@@ -39,20 +44,20 @@ async fn scene(server: &PostgresServer, config: &str) -> Scene {
 
 impl Scene {
     /// Waits until the bridge has seen all that was written.
-    async fn seen(&self) {
+    pub(super) async fn seen(&self) {
         let end = wal_end(&self.client).await;
         let message = "SELECT pg_logical_emit_message(true, 'rowcast.test', '')";
         self.client.query(message, &[]).await.expect("write a message");
         until_confirmed(&self.client, &self.name, end, PATIENCE * 2).await;
     }
 
-    fn listed(&self) -> Value {
+    pub(super) fn listed(&self) -> Value {
         let (_, list) = self.bridge.ask("GET", "/snapshots", "", &Value::Null).expect("an answer");
         list["snapshots"].clone()
     }
 
     /// How a snapshot ended.
-    async fn ended(&self, id: &str) -> Value {
+    pub(super) async fn ended(&self, id: &str) -> Value {
         eventually(PATIENCE, "the snapshot to end", async || {
             let listed = self.listed();
             let own = listed.as_array()?.iter().find(|listed| listed["id"] == id)?.clone();
@@ -99,7 +104,7 @@ fn attacks(victim: &str) -> Vec<String> {
 }
 
 /// The peak of the memory of a process, in megabytes.
-fn peak_mb(pid: u32) -> u64 {
+pub(super) fn peak_mb(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("read it");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024

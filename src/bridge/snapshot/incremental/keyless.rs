@@ -193,6 +193,7 @@ impl Coordinator {
             captured: &captured,
             is_limited: true,
             settings: &self.settings.tables,
+            signals: None,
         };
         let plan = plan::plan(client, &scope).await?;
         if let Some(shortfall) = plan.shortfalls.first() {

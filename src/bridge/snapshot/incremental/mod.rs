@@ -53,6 +53,7 @@ use crate::postgres::publication::{self, TableName};
 use crate::snapshot::progress::Book;
 use crate::snapshot::{
     Command, Control, Edit, Exchange, Order, Outcome, Request, SnapshotState, SnapshotStatus,
+    TableNames,
 };
 
 /// Windows that are open at a time; each holds a chunk and the keys that changed.
@@ -360,11 +361,13 @@ impl Coordinator {
             Command::Pause { id } => self.pause(id, true).await,
             Command::Resume { id } => self.pause(id, false).await,
             Command::Stop { id } => {
-                let asked = self.tasks.iter_mut().filter(|task| task.snapshot.id == *id);
-                for task in asked {
-                    task.ending.get_or_insert((SnapshotState::Stopped, None));
-                    task.retry_at = None;
-                }
+                self.stop(|task| task.snapshot.id == *id);
+                Ok(())
+            }
+            Command::StopTables { tables } => {
+                // They were parsed before; what is no name has no snapshot.
+                let names = TableNames::parse(tables).unwrap_or_default();
+                self.stop(|task| names.matches(&task.snapshot.schema, &task.snapshot.table));
                 Ok(())
             }
         };
@@ -375,6 +378,16 @@ impl Coordinator {
                 self.source.close();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+        }
+    }
+}
+
+impl Coordinator {
+    /// Ends these snapshots where they are.
+    fn stop(&mut self, is_meant: impl Fn(&Task) -> bool) {
+        for task in self.tasks.iter_mut().filter(|task| is_meant(task)) {
+            task.ending.get_or_insert((SnapshotState::Stopped, None));
+            task.retry_at = None;
         }
     }
 }

@@ -1,0 +1,45 @@
+//! The table whose rows are signals, as the server has it.
+
+use tokio_postgres::Client;
+
+use super::Error;
+use super::publication::TableName;
+
+const SIGNAL_TABLE: &str = include_str!("../../sql/signal_table.sql");
+
+/// What is known of the table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalFacts {
+    /// `r` for an ordinary table, as `pg_class.relkind` has it.
+    pub kind: String,
+    /// `p` for one that survives a crash, as `pg_class.relpersistence` has it.
+    pub persistence: String,
+    /// Whether it is a partition of another.
+    pub is_partition: bool,
+    /// Whether it inherits from another, or another from it.
+    pub inherits: bool,
+    /// Whether every role may write a row.
+    pub is_open: bool,
+    /// The columns, in order, each with whether it is text.
+    pub columns: Vec<(String, bool)>,
+}
+
+/// Looks at the table; nothing where there is none of that name.
+///
+/// # Errors
+/// When the query fails.
+pub async fn look(client: &Client, table: &TableName) -> Result<Option<SignalFacts>, Error> {
+    let failed = |source| Error::Sql { doing: "look at the signal table", source };
+    let row = client.query_opt(SIGNAL_TABLE, &[&table.schema, &table.name]).await;
+    Ok(row.map_err(failed)?.map(|row| {
+        let (names, are_text): (Vec<String>, Vec<bool>) = (row.get(5), row.get(6));
+        SignalFacts {
+            kind: row.get(0),
+            persistence: row.get(1),
+            is_partition: row.get(2),
+            inherits: row.get(3),
+            is_open: row.get(4),
+            columns: names.into_iter().zip(are_text).collect(),
+        }
+    }))
+}
