@@ -41,6 +41,14 @@ pub enum Error {
     /// The brokers.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
+    /// The brokers refuse something for want of a right.
+    #[error("{}", told(.source.as_ref()))]
+    Unauthorized {
+        /// What they refuse.
+        source: Box<Error>,
+        /// The commands that give all rights that are needed, one a line.
+        acls: String,
+    },
     /// A failure that the producer heard of, shared with whoever else heard.
     #[error(transparent)]
     Delivery(Arc<kafka::Error>),
@@ -167,6 +175,7 @@ impl Error {
             }
             Self::Secret(error) => retry_if(error.is_transient()),
             Self::Admin(error) => retry_if(error.is_held()),
+            Self::Unauthorized { source, .. } => source.severity(),
             Self::Postgres(error) => retry_if(error.is_transient()),
             Self::Kafka(error) => retry_if(error.is_transient()),
             Self::Delivery(error) => retry_if(error.is_transient()),
@@ -196,6 +205,10 @@ impl Error {
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match self {
+            Self::Unauthorized { source, acls } => {
+                let first = source.fix().unwrap_or_default();
+                Some(format!("# {first}; all that this pipeline needs:\n{acls}"))
+            }
             Self::Secret(error) => Some(error.fix()),
             Self::Postgres(error) => error.fix(),
             Self::Kafka(error) => error.fix(),
@@ -230,6 +243,21 @@ impl Error {
             Self::Memory { .. } => Some(allocation::FIX.to_owned()),
             Self::ConnInfo(_) | Self::Resolve(_) => None,
         }
+    }
+
+    /// The same with all rights that the pipeline needs, where the brokers refuse one: they name one
+    /// at a time.
+    #[must_use]
+    pub fn with_rights(self, settings: &config::Resolved, database: &str) -> Self {
+        let is_unauthorized = match &self {
+            Self::Kafka(error) => error.is_unauthorized(),
+            Self::Delivery(error) => error.is_unauthorized(),
+            _ => false,
+        };
+        if !is_unauthorized {
+            return self;
+        }
+        Self::Unauthorized { source: Box::new(self), acls: kafka::acls(settings, database) }
     }
 
     /// Whether a server refused our password, or whatever else we log in with.

@@ -253,7 +253,7 @@ impl Bridge {
             self.metrics.streaming.set(0);
             let error = match ended {
                 Ok(()) => break,
-                Err(error) => repeats.note(error),
+                Err(error) => self.with_rights(repeats.note(error)).await,
             };
             self.note_lost_wal(&error);
             if self.second.was_missing(&error, &self.settings.inserts_publication)
@@ -302,6 +302,14 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// An error with all rights that the brokers are to grant, where they refuse one.
+    async fn with_rights(&self, error: Error) -> Error {
+        // The name to log in by may come from a file.
+        let fresh = self.settings.with_fresh_properties().await;
+        let settings = fresh.unwrap_or_else(|_| self.settings.clone());
+        error.with_rights(&settings, self.conninfo.database())
     }
 
     /// Whether a refused login may be a password that is being changed: it is read again for every

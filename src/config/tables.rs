@@ -209,6 +209,11 @@ impl TableSettings {
         self.patterns.iter().any(|compiled| compiled.table.key.is_some())
     }
 
+    /// The topics that tables have of their own.
+    pub fn topics(&self) -> impl Iterator<Item = &str> {
+        self.patterns.iter().filter_map(|compiled| compiled.table.topic.as_deref())
+    }
+
     /// The key that gives a table this topic, if one does.
     #[must_use]
     pub fn topic_key(&self, topic: &str) -> Option<String> {

@@ -55,6 +55,15 @@ pub(super) struct Delivery {
     is_fatal: AtomicBool,
     /// Whether the client lost all brokers, and nothing was acknowledged since.
     is_cut_off: AtomicBool,
+    /// A record that the client gave up unsent; it is asked why outside of its call.
+    purged: Mutex<Option<Purged>>,
+}
+
+/// A record that the client gave up unsent, as it does where a Kafka transaction has failed.
+pub(super) struct Purged {
+    pub(super) topic: String,
+    pub(super) partition: i32,
+    pub(super) source: KafkaError,
 }
 
 impl Delivery {
@@ -71,6 +80,7 @@ impl Delivery {
             failure: watch::Sender::new(None),
             is_fatal: AtomicBool::new(false),
             is_cut_off: AtomicBool::new(false),
+            purged: Mutex::default(),
         }
     }
 
@@ -145,6 +155,15 @@ impl Delivery {
         self.is_fatal.load(Ordering::Acquire)
     }
 
+    /// The first record that was given up unsent, once.
+    pub(super) fn take_purged(&self) -> Option<Purged> {
+        self.purged.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note_purged(&self, purged: Purged) {
+        self.purged.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(purged);
+    }
+
     /// A failure that ends the session; only the first counts.
     pub(super) fn fail(&self, error: Error) {
         self.failure.send_if_modified(|failure| {
@@ -212,10 +231,20 @@ impl ProducerContext for Delivery {
             self.ledger.reject(ticket);
         }
         // What failed the client itself also fails its records; the cause is the better word.
-        if !self.is_fatal() {
-            self.fail(error);
+        match error {
+            _ if self.is_fatal() => {}
+            Error::Undelivered { topic, partition, source } if is_purged(&source) => {
+                self.note_purged(Purged { topic, partition, source });
+            }
+            error => self.fail(error),
         }
     }
+}
+
+/// Whether a record was given up unsent.
+fn is_purged(source: &KafkaError) -> bool {
+    let code = source.rdkafka_error_code();
+    matches!(code, Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
 }
 
 /// The same as when it was sent.

@@ -240,7 +240,29 @@ impl Error {
     /// Whether the brokers refused what we log in with.
     #[must_use]
     pub fn is_refused_login(&self) -> bool {
-        let code = match self {
+        matches!(
+            self.code(),
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
+        )
+    }
+
+    /// Whether the brokers refused something for want of a right.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        matches!(
+            self.code(),
+            Some(
+                RDKafkaErrorCode::TopicAuthorizationFailed
+                    | RDKafkaErrorCode::ClusterAuthorizationFailed
+                    | RDKafkaErrorCode::TransactionalIdAuthorizationFailed
+                    | RDKafkaErrorCode::GroupAuthorizationFailed
+            )
+        )
+    }
+
+    /// What the brokers, or the client, answered.
+    fn code(&self) -> Option<RDKafkaErrorCode> {
+        match self {
             Self::Fatal { code, .. } | Self::TopicRefused { code, .. } => Some(*code),
             Self::Unreachable { source, .. } => source.rdkafka_error_code(),
             Self::TopicRequest { source, .. }
@@ -249,11 +271,7 @@ impl Error {
             | Self::CheckpointRead { source, .. }
             | Self::Undelivered { source, .. } => source.rdkafka_error_code(),
             _ => None,
-        };
-        matches!(
-            code,
-            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
-        )
+        }
     }
 
     /// What an operator can do about it.

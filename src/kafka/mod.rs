@@ -7,6 +7,7 @@
 //!
 //! Not here: LSNs, tables, and the decision whether to try again after an error.
 
+mod acls;
 mod checkpoints;
 mod condition;
 mod delivery;
@@ -23,6 +24,7 @@ mod trouble;
 
 pub use rdkafka::ClientConfig;
 
+pub use self::acls::acls;
 pub use self::checkpoints::{
     Checkpoints, Found, Notes, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
 };

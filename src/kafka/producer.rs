@@ -19,7 +19,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::watch;
 
-use super::delivery::{CHECKPOINT, Delivery};
+use super::delivery::{CHECKPOINT, Delivery, Purged};
 use super::error::Error;
 use super::flight::{LINGER_MS, MOMENT};
 use super::properties::creation_error;
@@ -303,6 +303,14 @@ fn hear(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>, 
     while !stop.load(Ordering::Acquire) {
         producer.poll(POLL);
         context.close_batch();
+        if let Some(Purged { topic, partition, source }) = context.take_purged() {
+            let cause = transactions.and_then(|of| of.cause(producer));
+            let source = match cause.as_ref().and_then(KafkaError::rdkafka_error_code) {
+                Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced) | None => source,
+                Some(code) => KafkaError::MessageProduction(code),
+            };
+            context.fail(Error::Undelivered { topic, partition, source });
+        }
         if context.is_fatal()
             && let Some(error) = fatal(producer, transactions)
         {

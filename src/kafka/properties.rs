@@ -12,27 +12,9 @@ use rdkafka::error::KafkaError;
 use super::error::Error;
 use super::flight::LINGER_MS;
 use super::transaction::{self, TIMEOUT_MS};
+use crate::config::kafka::RESERVED;
 use crate::config::secret::MASK;
 use crate::config::{Delivery, Resolved};
-
-/// Properties that only rowcast sets, with what depends on them.
-const OURS: &[(&str, &str)] = &[
-    ("bootstrap.servers", "set kafka.brokers instead"),
-    ("metadata.broker.list", "set kafka.brokers instead"),
-    ("enable.idempotence", "order per key and the absence of repeats depend on it"),
-    ("acks", "nothing may be confirmed to Postgres before all replicas have it"),
-    ("request.required.acks", "nothing may be confirmed to Postgres before all replicas have it"),
-    ("partitioner", "keys must land where Java clients put them"),
-    ("message.timeout.ms", "a record that timed out would be a hole in the stream"),
-    ("delivery.timeout.ms", "a record that timed out would be a hole in the stream"),
-    ("retries", "a record that was given up would be a hole in the stream"),
-    ("message.send.max.retries", "a record that was given up would be a hole in the stream"),
-    ("queue.buffering.max.messages", "set memory instead"),
-    ("queue.buffering.max.kbytes", "set memory instead"),
-    ("transactional.id", "the delivery mode decides about transactions"),
-    ("delivery.report.only.error", "every acknowledgement counts"),
-    ("enable.gapless.guarantee", "it is not needed beside idempotence and stops the producer"),
-];
 
 /// Defaults that a property of the user's replaces, each with its other name in librdkafka.
 const DEFAULTS: &[(&str, &str, &str)] = &[
@@ -72,7 +54,7 @@ pub(super) const BATCH_BYTES: usize = 1_000_000;
 /// When the user sets a property that is ours.
 pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     let user = &settings.kafka.properties;
-    for (ours, reason) in OURS {
+    for (ours, reason) in RESERVED {
         if user.contains_key(*ours) {
             return Err(Error::Clash { property: (*ours).to_owned(), reason });
         }
@@ -186,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_property_that_the_promises_rest_on_is_refused_with_the_reason() {
-        for (property, _) in OURS {
+        for (property, _) in RESERVED {
             let error = client_config(&with(&[(property, "1")])).unwrap_err();
             assert!(matches!(&error, Error::Clash { property: p, .. } if p == property));
             assert!(error.to_string().contains(property), "{error}");

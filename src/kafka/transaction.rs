@@ -108,6 +108,14 @@ impl Transactions {
         }
     }
 
+    /// Why the client gave up what was in the open transaction: it reports each record as purged, and
+    /// keeps the cause for whoever asks for a step of the transaction.
+    pub(super) fn cause(&self, producer: &BaseProducer<Delivery>) -> Option<KafkaError> {
+        let error = producer.begin_transaction().err()?;
+        let is_known = !matches!(error.rdkafka_error_code(), None | Some(RDKafkaErrorCode::State));
+        is_known.then_some(error)
+    }
+
     fn failed(&self, doing: &'static str, source: KafkaError) -> Error {
         match source.rdkafka_error_code() {
             Some(

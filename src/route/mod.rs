@@ -137,7 +137,8 @@ impl Router {
     }
 
     /// The topics that are rowcast's own, with what is in each.
-    fn own_topics(&self, settings: &Resolved) -> Vec<(Arc<str>, &'static str)> {
+    #[must_use]
+    pub fn own_topics(&self, settings: &Resolved) -> Vec<(Arc<str>, &'static str)> {
         let mut own = vec![
             (self.topics.checkpoints.as_str().into(), "checkpoints"),
             (self.message_topic().name, "logical messages"),

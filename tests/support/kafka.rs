@@ -142,13 +142,17 @@ impl KafkaNode {
 
     /// Gives `bridge` what these arguments of Kafka's own tool say, or with `--remove` takes it.
     pub(crate) fn allow(&self, args: &[&str]) {
+        self.change_rights(&[&["--allow-principal", "User:bridge"], args].concat());
+    }
+
+    /// Runs Kafka's own tool for rights.
+    pub(crate) fn change_rights(&self, args: &[&str]) {
         let output = self
             .process
             .command(Path::new("java"))
             .args(["-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp"])
             .arg(java::class_path(self.jars))
             .args(["org.apache.kafka.tools.AclCommand", "--bootstrap-server", &self.brokers()])
-            .args(["--allow-principal", "User:bridge"])
             .args(args)
             .output()
             .expect("run java");

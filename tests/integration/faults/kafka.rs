@@ -51,6 +51,57 @@ async fn kafka_that_is_down_at_the_start_is_waited_for_and_a_topic_that_is_delet
     stop(&mut bridge);
 }
 
+/// Runs the block that an end proposes, line by line as it is pasted, with Kafka's own tool.
+fn paste(kafka: &KafkaNode, log: &str) {
+    let (_, block) = log.rsplit_once("\nfix:\n").expect("a block");
+    let commands = block.lines().filter(|line| line.starts_with("kafka-acls.sh "));
+    let commands: Vec<&str> = commands.collect();
+    assert!(commands.len() >= 3, "{block}");
+    for command in commands {
+        let (_, rights) = command.split_once(" --allow-principal User:bridge ").expect("whose");
+        let rights: Vec<&str> = rights.split_whitespace().collect();
+        kafka.allow(&[&["--add"], &rights[..]].concat());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_rights_that_are_missing_are_one_block_that_works_as_it_is_pasted() {
+    let kafka = match KafkaNode::start_guarded() {
+        Ok(node) => node,
+        Err(reason) => return report_skipped(module_path!(), reason),
+    };
+    for delivery in ["at-least-once", "exactly-once"] {
+        let database = TestDatabase::create().await;
+        let client = database.client().await;
+        create_table(&client).await;
+        let (name, brokers) = (unique("granted"), kafka.guarded_brokers());
+        let config = format!(
+            "delivery = \"{delivery}\"\n[topics]\ncheckpoints = \"{name}.state\"\n\
+             [kafka.properties]\n\"security.protocol\" = \"SASL_PLAINTEXT\"\n\
+             \"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"bridge\"\n\
+             \"sasl.password\" = \"secret\"\n"
+        );
+        let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, &config);
+        assert_eq!(bridge.wait(PATIENCE).code(), Some(69), "{}", bridge.log());
+        paste(&kafka, &bridge.log());
+        write(&client, 1..=10).await;
+        start_again(&mut bridge);
+        all_arrive(&kafka.brokers(), &name, &client).await;
+        // Without the right to write, the cause is named, and it is not tried for ever.
+        let topic = format!("{name}.public.rides");
+        let rights = ["--operation", "Write", "--topic", &topic];
+        let deny = ["--add", "--deny-principal", "User:bridge"];
+        let undeny = ["--remove", "--force", "--deny-principal", "User:bridge"];
+        kafka.change_rights(&[&deny, &rights[..]].concat());
+        write(&client, 11..=20).await;
+        ends_with(&mut bridge, &topic, "Create, Describe and Write on").await;
+        kafka.change_rights(&[&undeny, &rights[..]].concat());
+        start_again(&mut bridge);
+        all_arrive(&kafka.brokers(), &name, &client).await;
+        stop(&mut bridge);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_is_one_line_a_half_minute_that_says_what_it_means() {
     let mut kafka = private_kafka_or_skip!();

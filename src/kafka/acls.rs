@@ -1,0 +1,112 @@
+//! The rights that a pipeline needs on the brokers, as one block for Kafka's own tool.
+//!
+//! The brokers name one right at a time, and the next only once that one is granted. So where they
+//! refuse any, all are named: each line grants what this configuration uses, and nothing beyond it.
+
+use std::collections::BTreeSet;
+
+use crate::config::{Delivery, Resolved};
+use crate::route::Router;
+
+/// Who the brokers take us for; they alone know it where no name is sent.
+const UNKNOWN: &str = "User:PRINCIPAL";
+
+/// One command for each resource.
+#[must_use]
+pub fn acls(settings: &Resolved, database: &str) -> String {
+    let user = settings.kafka.properties.get("sasl.username");
+    let user = user.map_or_else(|| UNKNOWN.to_owned(), |user| format!("User:{}", user.expose()));
+    let head = format!(
+        "kafka-acls.sh --bootstrap-server {} --add --allow-principal {}",
+        quoted(&settings.brokers),
+        quoted(&user)
+    );
+    let topic = "--operation Create --operation Describe --operation DescribeConfigs \
+                 --operation Write";
+    let mut lines = vec![
+        format!("{head} {topic} --operation Read --topic {}", quoted(&settings.topics.checkpoints)),
+        format!("{head} --operation Read --group rowcast"),
+    ];
+    lines.extend(topics(settings, database).into_iter().map(|of| format!("{head} {topic} {of}")));
+    if settings.delivery == Delivery::ExactlyOnce {
+        let id = format!("rowcast.{}", settings.name);
+        lines.push(format!(
+            "{head} --operation Describe --operation Write --transactional-id {}",
+            quoted(&id)
+        ));
+    }
+    lines.join("\n")
+}
+
+/// The topics of the tables, by what their names begin with; then those that do not begin so.
+fn topics(settings: &Resolved, database: &str) -> Vec<String> {
+    let settled = settings.topics.template.replace("{prefix}", &settings.prefix);
+    let settled = settled.replace("{database}", database);
+    let begin = settled.split('{').next().unwrap_or_default();
+    let (is_whole, is_any) = (begin.len() == settled.len(), begin.is_empty());
+    let mut topics = vec![match (is_any, is_whole) {
+        (true, _) => "--topic '*'".to_owned(),
+        (false, true) => format!("--topic {}", quoted(begin)),
+        (false, false) => format!("--topic {} --resource-pattern-type prefixed", quoted(begin)),
+    }];
+    let router = Router::new(settings, database);
+    let own = router.own_topics(settings).into_iter();
+    let mut others: BTreeSet<String> = own.map(|(name, _)| name.to_string()).collect();
+    others.remove(&settings.topics.checkpoints);
+    others.extend(settings.tables.topics().map(str::to_owned));
+    others
+        .retain(|name| !is_any && if is_whole { name != begin } else { !name.starts_with(begin) });
+    topics.extend(others.iter().map(|name| format!("--topic {}", quoted(name))));
+    topics
+}
+
+/// The text as a shell reads it back.
+fn quoted(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:,/".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Secret};
+
+    #[test]
+    fn a_pipeline_is_granted_what_it_uses_and_nothing_else() {
+        let mut config = Config::default();
+        config.kafka.brokers = Some("a:1,b:2".to_owned());
+        let user = Secret::from("it's".to_owned());
+        config.kafka.properties.insert("sasl.username".to_owned(), user);
+        config.delivery = Delivery::ExactlyOnce;
+        config.name = Some("my taxi".to_owned());
+        config.topics.prefix = Some("taxi".to_owned());
+        let rides =
+            crate::config::Table { topic: Some("all-rides".to_owned()), ..Default::default() };
+        config.tables.insert("public.rides".to_owned(), rides);
+        let block = |config: &Config| acls(&config.resolve("taxi").unwrap(), "taxi");
+        let head =
+            r"kafka-acls.sh --bootstrap-server a:1,b:2 --add --allow-principal 'User:it'\''s' ";
+        let all = block(&config);
+        let lines: Vec<&str> = all.lines().map(|line| line.strip_prefix(head).unwrap()).collect();
+        let topic = "--operation Create --operation Describe --operation DescribeConfigs \
+                     --operation Write";
+        assert_eq!(
+            lines,
+            [
+                &format!("{topic} --operation Read --topic rowcast.checkpoints"),
+                "--operation Read --group rowcast",
+                &format!("{topic} --topic taxi. --resource-pattern-type prefixed"),
+                &format!("{topic} --topic all-rides"),
+                "--operation Describe --operation Write --transactional-id 'rowcast.my taxi'",
+            ]
+        );
+        config.topics.template = "{schema}.{table}".to_owned();
+        assert!(block(&config).contains("--topic '*'\n"));
+        config.topics.template = "all".to_owned();
+        assert!(block(&config).contains("--topic all\n"));
+        assert!(block(&config).contains("--topic taxi.message\n"), "{}", block(&config));
+    }
+}
