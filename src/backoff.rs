@@ -75,6 +75,7 @@ impl Repeats {
 
     /// Somebody else logs it now. Returns how many times were not logged.
     pub fn told(&mut self, now: Instant) -> u64 {
+        self.last = Some(now);
         self.logged_at = Some(now);
         std::mem::take(&mut self.folded)
     }

@@ -152,7 +152,7 @@ mod tests {
     fn what_is_not_visible_yet_and_what_has_the_oid_since_stay() {
         let mut described = many();
         // 5 is in the stream, and the look does not see its transaction.
-        described.asked(look(&[3, 4, 5], "600:600:", 700));
+        described.asked(look(&[3, 4, 5], "5:600:5", 700));
         described.describe(4, 650, Lsn::from(720));
         assert_eq!(passed(&mut described, 800), [3]);
         let mut described = many();
