@@ -18,8 +18,9 @@ pub struct Errors {
     /// publishes its key, position and the sizes of its values to the dead letter topic and goes on.
     /// Default: `fail` for rows; `dead-letter` for logical messages, which any role may write.
     pub on_oversize: Option<OnOversize>,
-    /// The topic of rows and messages that can't be published. Their values stand in it as the server sent
-    /// them. Default: `<prefix>.dead-letter`.
+    /// The topic of rows and messages that can't be published. Their values are in it as the server sent
+    /// them, without those of columns that are left out, masked, hashed or cut; of what is too large only
+    /// the sizes are. See [dead letters](dead-letters.md). Default: `<prefix>.dead-letter`.
     pub dead_letter_topic: Option<String>,
 }
 

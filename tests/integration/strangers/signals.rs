@@ -201,6 +201,40 @@ async fn over_http_a_condition_needs_the_token_and_requests_are_bounded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_small_requests_is_bounded_and_what_waits_is_noted_together() {
+    const SENDERS: usize = 8;
+    const EACH: usize = 125;
+    let scene = scene(PostgresServer::shared(), RIDES).await;
+    let lock = scene.database.client().await;
+    // No chunk is read meanwhile, so what is taken up is not done at once.
+    lock.batch_execute("BEGIN; LOCK TABLE rides IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    let body = json!({"tables": ["public.rides"]});
+    let codes: Vec<u16> = std::thread::scope(|scope| {
+        let send = || -> Vec<u16> {
+            let ask = || scene.bridge.ask("POST", "/snapshots", "", &body);
+            (0..EACH).filter_map(|_| ask()).map(|(code, _)| code).collect()
+        };
+        let senders: Vec<_> = (0..SENDERS).map(|_| scope.spawn(send)).collect();
+        senders.into_iter().flat_map(|sender| sender.join().expect("it sends")).collect()
+    });
+    let taken = codes.iter().filter(|code| **code == 202).count();
+    assert!(codes.iter().all(|code| [202, 429, 503].contains(code)), "{codes:?}");
+    assert!(codes.len() > SENDERS * EACH / 2, "{} answers", codes.len());
+    assert!(taken > 0, "{codes:?}");
+    assert_eq!(scene.bridge.get("/livez").map(|(code, _)| code), Some(200));
+    let peak = peak_mb(scene.bridge.pid().expect("it runs"));
+    assert!(peak < 200, "{peak} MB");
+    lock.batch_execute("COMMIT").await.expect("let it go");
+    // Each that was accepted comes to its end, for they do not wait for a checkpoint each.
+    let count = |text: &str| scene.bridge.log().matches(text).count();
+    eventually(PATIENCE * 2, "all of them to end", async || {
+        let ended = count("snapshot done") + count("snapshot refused");
+        (ended >= taken).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_server_says_of_a_condition_is_for_nobody() {
     let scene = scene(PostgresServer::shared(), &format!("{TRUSTING}{RIDES}")).await;
     for (condition, code) in [
