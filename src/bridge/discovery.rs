@@ -43,7 +43,7 @@ use crate::postgres::publication::{
 };
 use crate::postgres::{self, client};
 use crate::route::Named;
-use crate::snapshot::{Command, Request};
+use crate::snapshot::{Command, Request, SnapshotState, SnapshotStatus};
 
 /// Longest wait for one look.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -256,7 +256,8 @@ impl Bridge {
         let mut new = plan.gains();
         seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
-        new.retain(|table| !seen.asked.contains(table));
+        let snapshots = self.control.shown();
+        new.retain(|table| is_to_be_asked(&snapshots, table, seen.asked.contains(table)));
         // Rows that are in it already are signals of before.
         let is_signals = |table: &TableName| self.settings.hides(&table.schema, &table.name);
         if let Some(at) = new.iter().position(is_signals) {
@@ -385,6 +386,20 @@ const fn looks_in(state: State, guards: bool) -> bool {
     }
 }
 
+/// Whether the rows of a table of which more is to be captured are to be asked for. Not while they are
+/// read: what it lost meanwhile may be behind what was read, and a second request would be dropped. And
+/// once for each time, unless it was read and then taken out of the publication again.
+fn is_to_be_asked(snapshots: &[SnapshotStatus], table: &TableName, was_asked: bool) -> bool {
+    let name = table.to_string();
+    let of_it = || snapshots.iter().filter(|status| status.table == name);
+    if of_it().any(|status| !status.state.is_end()) {
+        return false;
+    }
+    let decided = |status: &&SnapshotStatus| status.state != SnapshotState::Stopped;
+    let last = of_it().rfind(decided);
+    !was_asked || last.is_some_and(|status| status.state == SnapshotState::Done)
+}
+
 /// Has no query of this connection wait long for a lock: whoever alters tables is not to wait for it in
 /// turn.
 async fn limit_locks(client: &Client) -> Result<(), postgres::Error> {
@@ -393,4 +408,45 @@ async fn limit_locks(client: &Client) -> Result<(), postgres::Error> {
         .batch_execute(&limit)
         .await
         .map_err(|source| postgres::Error::Sql { doing: "limit waits for locks", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_asked_for_once_they_are_read_no_more_and_again_where_that_was_in_vain() {
+        use SnapshotState::{Done, Failed, Paused, Running, Stopped, Waiting};
+        let table = TableName { schema: "public".to_owned(), name: "rides".to_owned() };
+        let status = |table: &str, state| SnapshotStatus {
+            id: "a".to_owned(),
+            table: table.to_owned(),
+            reason: SnapshotReason::Added,
+            condition: None,
+            state,
+            rows: 0,
+            rows_estimated: None,
+            note: None,
+        };
+        let cases: [(&[SnapshotState], bool, bool); 9] = [
+            // What became of its snapshots in turn; whether for a first time, and for a second one.
+            (&[], true, false),
+            (&[Waiting], false, false),
+            (&[Running], false, false),
+            (&[Paused], false, false),
+            (&[Done], true, true),
+            (&[Done, Running], false, false),
+            (&[Done, Failed], true, false),
+            (&[Failed], true, false),
+            // A request that was dropped, since another was under way.
+            (&[Done, Stopped], true, true),
+        ];
+        for (states, first, second) in cases {
+            let mut all: Vec<_> =
+                states.iter().map(|state| status("public.rides", *state)).collect();
+            all.push(status("public.others", Running));
+            assert_eq!(is_to_be_asked(&all, &table, false), first, "{states:?}");
+            assert_eq!(is_to_be_asked(&all, &table, true), second, "{states:?}");
+        }
+    }
 }
