@@ -212,6 +212,9 @@ pub(super) async fn prepare(
                 return Err(postgres::Error::Preflight { shortfalls: plan.shortfalls }.into());
             }
             planned = Some(plan);
+        }
+        let mut announce = Some(announce);
+        if let Some(announce) = announce.take_if(|_| course.takes_snapshot) {
             announce(Checkpoint::intent(course.source.clone(), course.generation)).await?;
         }
         slot::drop(&client, &settings.slot).await?;
@@ -219,6 +222,11 @@ pub(super) async fn prepare(
         let (lsn, exported) = create_slot(bridge, version, planned).await?;
         bridge.slot_created(checkpoint.is_none_or(Checkpoint::is_intent));
         (made_at, export) = (Some(lsn), exported);
+        // Without a snapshot the slot is all there is: a start that is killed before its first
+        // checkpoint goes on from it.
+        if let Some(announce) = announce {
+            announce(course.checkpoint(made_at)).await?;
+        }
     }
     let checkpoint = course.checkpoint(made_at);
     // The slot itself may stand before it; the server leaves out what lies between.

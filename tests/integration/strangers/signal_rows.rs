@@ -200,10 +200,6 @@ async fn a_row_is_a_signal_once_however_often_rowcast_is_killed() {
     let name = unique("rows");
     let config = format!("{TRUSTING}delivery = \"exactly-once\"\n{CONFIG}");
     let mut bridge = Bridge::start_ready(&name, &database.unix_url, &kafka, &config, PATIENCE);
-    let topic = format!("{name}.public.rides");
-    // With a checkpoint, so that a kill finds a pipeline that has begun.
-    client.execute("INSERT INTO rides VALUES (0, 0)", &[]).await.expect("insert");
-    consume(&kafka, &[&topic], at_least(1), PATIENCE).await;
     for fare in [10, 20, 30] {
         let data = json!({"data-collections": ["public.rides"], "additional-conditions":
             [{"data-collection": "public.rides", "filter": format!("fare = {fare}")}]});
@@ -215,13 +211,14 @@ async fn a_row_is_a_signal_once_however_often_rowcast_is_killed() {
         bridge.start_again();
         bridge.wait_until_ready(PATIENCE).expect("it runs");
     }
-    let read = consume(&kafka, &[&topic], at_least(4), PATIENCE).await;
+    let topic = format!("{name}.public.rides");
+    let read = consume(&kafka, &[&topic], at_least(3), PATIENCE).await;
     client.execute("INSERT INTO rides VALUES (101, 101)", &[]).await.expect("insert");
     let all = consume(&kafka, &[&topic], at_least(read.len() + 1), PATIENCE).await;
     assert!(bridge.terminate(PATIENCE).success());
     let fares: Vec<Value> =
         all.iter().filter_map(|record| Some(record.json()?["after"]["fare"].clone())).collect();
-    assert_eq!(fares, [0, 10, 20, 30, 101]);
+    assert_eq!(fares, [10, 20, 30, 101]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
