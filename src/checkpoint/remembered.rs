@@ -80,6 +80,9 @@ pub struct Remembered {
     /// What its columns were called, by number, where something is kept back of columns.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub columns: BTreeMap<i16, String>,
+    /// Those of these columns that were dropped, each before this point of the WAL.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub dropped_columns: BTreeMap<i16, Lsn>,
     /// Whether changes of it were left out since, so that its rows must be read again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_behind: bool,
@@ -116,6 +119,7 @@ impl Remembered {
             formers,
             hiding,
             columns,
+            dropped_columns: BTreeMap::new(),
             is_behind,
             gone_at,
         }

@@ -299,6 +299,7 @@ pub fn look(
         );
         now.is_behind = before.is_some_and(|before| before.is_behind);
         if let Some(before) = before {
+            remember_dropped(&mut now, before, moment);
             now.formers = rules.formers(before);
             now.formers.remove(&own_name(&now.identity));
         }
@@ -331,6 +332,24 @@ pub fn look(
         go(&mut looked, gone, rules, &names, moment);
     }
     looked
+}
+
+/// A column that was dropped may be in the stream still, under another name perhaps: what it was called
+/// is remembered until the stream has passed its end.
+fn remember_dropped(now: &mut Remembered, before: &Remembered, moment: Moment) {
+    if now.columns.is_empty() {
+        return;
+    }
+    for (number, name) in &before.columns {
+        if now.columns.contains_key(number) {
+            continue;
+        }
+        let at = before.dropped_columns.get(number).copied().unwrap_or(moment.wal_end);
+        if at > moment.through {
+            now.columns.insert(*number, name.clone());
+            now.dropped_columns.insert(*number, at);
+        }
+    }
 }
 
 /// Notes that changes of tables are left out.

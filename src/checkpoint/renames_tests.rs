@@ -298,6 +298,24 @@ fn the_stream_may_speak_of_long_ago() {
     assert!(judge("public.cards", &["id", "number"], &[]));
 }
 
+#[test]
+fn a_column_that_was_dropped_is_remembered_until_the_stream_has_passed_that() {
+    let mut pipeline = cards();
+    let dropped = [present(1, "public.cards", &["id"])];
+    pipeline.look_at(&dropped, 10, 5);
+    let judge = |pipeline: &Pipeline| {
+        let before = &pipeline.remembered[&1];
+        let columns = named_in_stream(before, &dropped[0].columns, &["id", "number"]);
+        pipeline.rules().judge(before, &called("public.cards"), &columns).is_some()
+    };
+    assert!(judge(&pipeline), "it was called number before it was dropped, perhaps");
+    pipeline.look_at(&dropped, 20, 9);
+    assert!(judge(&pipeline), "the end of the WAL is that of the look that missed it first");
+    pipeline.look_at(&dropped, 30, 10);
+    assert!(!judge(&pipeline));
+    assert!(pipeline.remembered[&1].dropped_columns.is_empty());
+}
+
 /// What is done to tables: two schemas, a few names, two columns.
 #[derive(Debug, Clone)]
 enum Step {

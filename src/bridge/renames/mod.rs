@@ -388,7 +388,10 @@ fn mistaken_columns(
     if table.identity.root.is_some() || !settings.captured.matches(schema, name) {
         return Vec::new();
     }
-    let were = before.into_iter().flat_map(|before| before.columns.values());
+    let were = before.into_iter().flat_map(|before| {
+        let is_there = |number: &i16| !before.dropped_columns.contains_key(number);
+        before.columns.iter().filter(move |(number, _)| is_there(number)).map(|(_, name)| name)
+    });
     let columns: Vec<String> = table.columns.values().chain(were).cloned().collect();
     let unknown = rules.unknown_hidden(&columns);
     unknown
