@@ -1,6 +1,7 @@
 -- Which tables were put into a publication one by one, with which columns (null for all), which entry of
 -- the publication has a row filter (row_filters.sql says which one), and at which columns does that look?
--- Read without locks. (PostgreSQL 15 and later)
+-- Of one for all tables, which may have entries for what it leaves out, none. Read without locks.
+-- (PostgreSQL 15 and later)
 SELECT n.nspname::text,
        c.relname::text,
        CASE WHEN r.prattrs IS NOT NULL THEN
@@ -23,5 +24,5 @@ FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
 JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE p.pubname = $1
+WHERE p.pubname = $1 AND NOT p.puballtables
 ORDER BY 1, 2

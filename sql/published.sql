@@ -6,7 +6,8 @@ WITH RECURSIVE named (pub, via_root, oid) AS (
     SELECT p.oid, p.pubviaroot, r.prrelid
     FROM pg_catalog.pg_publication p
     JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
-    WHERE p.pubname = ANY ($1::text[])
+    -- Of one for all tables these are the tables that it leaves out (PostgreSQL 19).
+    WHERE p.pubname = ANY ($1::text[]) AND NOT p.puballtables
     UNION
     SELECT p.oid, p.pubviaroot, c.oid
     FROM pg_catalog.pg_publication p
@@ -21,6 +22,15 @@ WITH RECURSIVE named (pub, via_root, oid) AS (
     -- The system's own tables have OIDs below.
     WHERE p.pubname = ANY ($1::text[]) AND p.puballtables
       AND c.oid >= 16384 AND c.relpersistence = 'p'
+      AND NOT EXISTS (
+          SELECT
+          FROM pg_catalog.pg_publication_rel x
+          WHERE x.prpubid = p.oid AND (
+              x.prrelid = c.oid
+              OR c.relispartition
+                  AND x.prrelid IN (SELECT a.relid FROM pg_catalog.pg_partition_ancestors(c.oid) a)
+          )
+      )
 ),
 member (pub, via_root, oid, relkind) AS (
     SELECT n.pub, n.via_root, c.oid, c.relkind
@@ -57,7 +67,15 @@ published (pub, oid, attnames, filtered_by) AS (
            CASE WHEN r.prqual IS NOT NULL THEN r.oid END
     FROM member m
     JOIN pg_catalog.pg_publication p ON p.oid = m.pub
+    -- Of a schema that is published whole, the server ignores the lists and filters of single tables.
     LEFT JOIN pg_catalog.pg_publication_rel r ON r.prpubid = m.pub AND r.prrelid = m.oid
+        AND NOT p.puballtables
+        AND NOT EXISTS (
+            SELECT
+            FROM pg_catalog.pg_class c
+            JOIN pg_catalog.pg_publication_namespace s ON s.pnnspid = c.relnamespace
+            WHERE c.oid = m.oid AND s.pnpubid = m.pub
+        )
     WHERE CASE WHEN m.via_root
         THEN NOT EXISTS (
             SELECT

@@ -39,6 +39,7 @@ mod oversize;
 mod partition_trees;
 mod partitions;
 mod postgres_19;
+mod published;
 mod reading;
 mod reload;
 mod renames;

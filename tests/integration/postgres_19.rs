@@ -5,7 +5,9 @@
 use tokio_postgres::Client;
 
 use crate::faults::{all_arrive, create_table, readyz, start_again, stop, write};
+use crate::renames::topics;
 use crate::support::bridge::Bridge;
+use crate::support::consume::{at_least, consume};
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{Binaries, PostgresServer};
 use crate::support::{PATIENCE, eventually, report_skipped, unique};
@@ -128,5 +130,36 @@ async fn a_table_that_is_repacked_while_it_is_written_to_arrives_whole_and_once(
         repack.await.expect("no panic").expect("the table is repacked");
     }
     assert_eq!(all_arrive(&brokers, &name, &client).await, 0, "each once");
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_publication_for_all_tables_leaves_out_is_not_read_either() {
+    let kafka = kafka_or_skip!();
+    let server = server_or_skip!(&[("wal_level", "logical")]);
+    let database = server.database().await;
+    let client = database.client().await;
+    let name = unique("except");
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE told (id int PRIMARY KEY); INSERT INTO told VALUES (1);
+             CREATE TABLE kept (id int PRIMARY KEY); INSERT INTO kept VALUES (1);
+             CREATE TABLE days (id int PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE days_1 PARTITION OF days DEFAULT; INSERT INTO days VALUES (1);
+             CREATE PUBLICATION rowcast_{name} FOR ALL TABLES EXCEPT (TABLE kept, days)"
+        ))
+        .await
+        .expect("make tables");
+    let (url, brokers) = (&database.tcp_url, kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, url, &brokers, "", PATIENCE);
+    client
+        .batch_execute(
+            "INSERT INTO kept VALUES (2); INSERT INTO days VALUES (2); INSERT INTO told VALUES (2)",
+        )
+        .await
+        .expect("write");
+    let topic = format!("{name}.public.told");
+    consume(&brokers, &[&topic], at_least(2), PATIENCE).await;
+    assert_eq!(topics(&brokers, &name), [topic], "log:\n{}", bridge.log());
     stop(&mut bridge);
 }

@@ -59,7 +59,7 @@ async fn logged(bridge: &Bridge, times: usize, what: &str) {
 }
 
 /// Every topic of a pipeline.
-fn topics(brokers: &str, name: &str) -> Vec<String> {
+pub(crate) fn topics(brokers: &str, name: &str) -> Vec<String> {
     let consumer: BaseConsumer = client_config(brokers).create().expect("a consumer");
     let metadata = consumer.fetch_metadata(None, PATIENCE).expect("metadata");
     let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
