@@ -75,6 +75,8 @@ struct Seen {
     not_owned: BTreeSet<TableName>,
     /// What row filters mean, as of the last full look.
     probes: Probes,
+    /// How long the last look for lost identities had the server work.
+    took: Duration,
 }
 
 impl Seen {
@@ -159,7 +161,7 @@ impl Bridge {
             if is_full {
                 full_at = began + interval;
             }
-            let wait = URGENT.max(began.elapsed().saturating_mul(SHARE)).min(interval);
+            let wait = URGENT.max(seen.took.saturating_mul(SHARE)).min(interval);
             tokio::time::sleep(wait).await;
         }
     }
@@ -181,7 +183,9 @@ impl Bridge {
         };
         let client = connected.insert(client);
         // The application waits for this; what comes after it may wait for Kafka.
+        let began = Instant::now();
         let mut failed = self.look_at_publications(client, seen, false).await?;
+        seen.took = began.elapsed();
         if is_full {
             let mut released = self.look_at_renames(client).await?;
             failed = self.look_at_publications(client, seen, true).await?;
@@ -236,23 +240,27 @@ impl Bridge {
         // One that was dropped and made again is new, and so is one that was lost and is back.
         let gains = plan.gains();
         seen.asked.retain(|table| gains.contains(table) || filters.keeps_out(table));
-        let removed = |table: &TableName| {
-            [&plan.main, &plan.inserts].iter().any(|change| change.remove.contains(table))
+        let is_tried = |table: &TableName| {
+            [&plan.main, &plan.inserts].iter().any(|change| {
+                let altered = change.alter.iter().any(|change| change.table == *table);
+                altered || change.remove.contains(table)
+            })
         };
-        seen.locked.retain(|table, _| gains.contains(table) || removed(table));
+        seen.locked.retain(|table, _| gains.contains(table) || is_tried(table));
         if is_full {
-            self.take_in(client, seen, &plan).await?;
+            failed = failed.or(self.take_in(client, seen, &plan).await);
         }
         Ok(failed)
     }
 
-    /// Tables of which more is captured from now on.
+    /// Tables of which more is captured from now on. Returns what the server refused of one of them.
     async fn take_in(
         &self,
         client: &Client,
         seen: &mut Seen,
         plan: &Plan,
-    ) -> Result<(), postgres::Error> {
+    ) -> Option<postgres::Error> {
+        let mut failed = None;
         let mut new = plan.gains();
         seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
@@ -264,19 +272,20 @@ impl Bridge {
             let table = new.remove(at);
             let change = plan.clone().limited_to(|other| *other == table);
             let what = "the signal table is put into the publication";
-            self.apply_to(client, seen, (&table, what), &change).await?;
+            failed = self.apply_to(client, seen, (&table, what), &change).await.err();
         }
         if new.is_empty() {
-            return Ok(());
+            return failed;
         }
         let tables = publishing::list(&new);
         if self.settings.snapshot.mode == SnapshotMode::Never {
             for table in &new {
                 let change = plan.clone().limited_to(|other| other == table);
                 let what = "new tables put into the publication";
-                self.apply_to(client, seen, (table, what), &change).await?;
+                let applied = self.apply_to(client, seen, (table, what), &change).await;
+                failed = failed.or(applied.err());
             }
-            return Ok(());
+            return failed;
         }
         tracing::info!(tables, "new tables: their rows are read, then their changes");
         let exactly = |table: &TableName| TablePattern::exact(&table.schema, &table.name);
@@ -285,7 +294,7 @@ impl Bridge {
         self.rows_asked(&new, &request.id);
         self.control.ask(Command::Take(request));
         seen.asked.extend(new);
-        Ok(())
+        failed
     }
 
     /// Does what is planned of one table, and logs it in these words. A lock that somebody has is for the next look.

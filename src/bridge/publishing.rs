@@ -125,9 +125,9 @@ async fn altered(
     is_named: bool,
     oid: u32,
 ) -> Result<Option<Plan>, postgres::Error> {
-    let Some(candidate) = publication::candidate(client, oid).await? else { return Ok(None) };
-    let TableName { schema, name } = &candidate.table;
-    if !settings.manage || settings.tables.columns(schema, name).is_none() {
+    // One table's name, since all of very many tables may be described at once.
+    let Some(table) = publication::name(client, oid).await? else { return Ok(None) };
+    if !settings.manage || settings.tables.columns(&table.schema, &table.name).is_none() {
         return Ok(None);
     }
     // Who publishes changes waits for this: no table is locked for it, and its rows stay filtered as
@@ -138,7 +138,7 @@ async fn altered(
         change.add.clear();
         change.remove.clear();
     }
-    let plan = plan.limited_to(|table| *table == candidate.table);
+    let plan = plan.limited_to(|other| *other == table);
     if plan.is_empty() {
         return Ok(None);
     }

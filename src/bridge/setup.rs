@@ -110,6 +110,14 @@ pub(super) async fn prepare(
     let mut look =
         publishing::plan(&client, settings, survey, is_named, (true, &mut probes)).await?;
     look.plan.keep_out(|table| look.filters.unknown.contains(table));
+    // What is published of a locked table may stay as it is, but not under another filter than before.
+    let present = look.survey.present();
+    let is_other = |table: &&TableName| {
+        present.part(table).is_some() && named.keeps_back_otherwise(&bridge.settings, table)
+    };
+    if let Some(table) = look.filters.unknown.iter().find(is_other) {
+        return Err(postgres::Error::Altered { table: table.to_string() }.into());
+    }
     if goes_on {
         leave_out_unkeyed(&client, settings, &mut look).await?;
     }

@@ -78,9 +78,20 @@ pub async fn in_recovery(client: &Client) -> Result<bool, Error> {
 /// # Errors
 /// When the query fails.
 pub async fn wal_end(client: &Client) -> Result<Lsn, Error> {
-    const WAL_END: &str = include_str!("../../sql/wal_end.sql");
+    end_of_wal(client, include_str!("../../sql/wal_end.sql")).await
+}
+
+/// A point of the WAL behind all commits that this session has seen.
+///
+/// # Errors
+/// When the query fails.
+pub async fn wal_insert(client: &Client) -> Result<Lsn, Error> {
+    end_of_wal(client, include_str!("../../sql/wal_insert.sql")).await
+}
+
+async fn end_of_wal(client: &Client, query: &str) -> Result<Lsn, Error> {
     let failed = |source| Error::Sql { doing: "ask for the end of the WAL", source };
-    let row = client.query_one(WAL_END, &[]).await.map_err(failed)?;
+    let row = client.query_one(query, &[]).await.map_err(failed)?;
     let end = row.get::<_, Option<&str>>(0).and_then(|text| text.parse().ok());
     end.ok_or(Error::Malformed { what: "the end of the WAL is no position" })
 }

@@ -401,7 +401,9 @@ impl Error {
             // The next session decides by the slot's state, and what is published.
             | Self::WalRemoved { .. }
             | Self::Decoding(_)
-            | Self::TooManyWalsenders(_) => true,
+            | Self::TooManyWalsenders(_)
+            // Whoever alters it ends some time.
+            | Self::Altered { .. } => true,
             Self::Standby { has_streamed, .. } => *has_streamed,
             Self::Password(source) => source.is_transient(),
             Self::Io { source, .. } => !is_refused_by_tls(source),

@@ -101,7 +101,6 @@ impl Bridge {
     ) -> Result<Findings, postgres::Error> {
         let settings = &self.settings;
         let place = lineage::place(client, self.conninfo.database()).await?;
-        let wal_end = postgres::client::wal_end(client).await?;
         let before = self.known().remembered.clone();
         let (before, others) = of_place(before, &place);
         let found = lineage::lineage(client, None).await?;
@@ -112,6 +111,8 @@ impl Bridge {
         };
         let names = found.names;
         let present = lineage::with_columns(client, found.tables, has_columns).await?;
+        // Behind whatever the look has seen.
+        let wal_end = postgres::client::wal_insert(client).await?;
         let mut looked = look(&before, &present, &rules, &place, Moment { wal_end, through });
         looked.forget.extend(others);
         let (shortfalls, notes) = mistaken(settings, &names, &before, &present);
@@ -289,6 +290,15 @@ impl Bridge {
 pub(super) type Released = BTreeMap<u32, Identity>;
 
 impl Findings {
+    /// Whether the settings keep something else back of a table than those of before did, as far as
+    /// that is remembered.
+    pub(super) fn keeps_back_otherwise(&self, settings: &Resolved, table: &TableName) -> bool {
+        let name = (table.schema.as_str(), table.name.as_str());
+        let is_it = |of: &&Remembered| of.identity.published(settings.via_root) == name;
+        let before = self.before.values().find(is_it);
+        before.is_none_or(|before| before.hiding != rules(settings).hiding(&before.identity))
+    }
+
     /// What is to be read again once it holds.
     pub(super) fn released(&self) -> Released {
         self.looked.released.clone()

@@ -238,18 +238,6 @@ fn leaf(row: &tokio_postgres::Row) -> Leaf {
     }
 }
 
-/// One table, if it could be published.
-///
-/// # Errors
-/// When the query fails.
-pub async fn candidate(client: &Client, oid: u32) -> Result<Option<Candidate>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for a table", source };
-    let row = client.query_opt(TABLE_NAME, &[&oid]).await.map_err(failed)?;
-    let Some(row) = row else { return Ok(None) };
-    let table = TableName { schema: row.get(0), name: row.get(1) };
-    Ok(candidates(client).await?.into_iter().find(|candidate| candidate.table == table))
-}
-
 /// What the table with this OID is called, if there is one.
 ///
 /// # Errors
