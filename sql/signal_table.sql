@@ -6,7 +6,8 @@ SELECT c.relkind::text AS kind,
        EXISTS (
            SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid
        ) AS inherits,
-       pg_catalog.has_any_column_privilege('public', c.oid, 'INSERT') AS is_open,
+       -- Null for a table that was dropped since this look began.
+       COALESCE(pg_catalog.has_any_column_privilege('public', c.oid, 'INSERT'), false) AS is_open,
        ARRAY(
            SELECT a.attname::text FROM pg_catalog.pg_attribute a
            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped

@@ -156,9 +156,11 @@ impl Error {
     #[must_use]
     pub fn without_text(self) -> Self {
         match self {
-            Self::Postgres(postgres::Error::Server(server)) => {
-                Self::Postgres(postgres::Error::Server(Box::new(server.without_text())))
+            Self::Postgres(error) => Self::Postgres(error.without_text()),
+            Self::Snapshot(snapshot::Error::Postgres(error)) => {
+                Self::Snapshot(snapshot::Error::Postgres(error.without_text()))
             }
+            Self::Dropped { server } => Self::Dropped { server: Box::new(server.without_text()) },
             error => error,
         }
     }
@@ -207,7 +209,10 @@ impl Error {
         match self {
             Self::Unauthorized { source, acls } => {
                 let first = source.fix().unwrap_or_default();
-                Some(format!("# {first}; all that this pipeline needs:\n{acls}"))
+                Some(format!(
+                    "# {first}; all that this pipeline needs (where the brokers ask for TLS or SASL, \
+                     add --command-config FILE):\n{acls}"
+                ))
             }
             Self::Secret(error) => Some(error.fix()),
             Self::Postgres(error) => error.fix(),
@@ -331,5 +336,31 @@ mod tests {
         }
         assert_eq!(told(&Outer::Silent(Inner)), "connecting: no route");
         assert_eq!(told(&Outer::Telling(Inner)), "connecting: no route");
+    }
+
+    #[test]
+    fn what_a_server_says_of_rows_is_left_out_wherever_it_stands() {
+        let server = |sqlstate: &str| postgres::ServerError {
+            sqlstate: sqlstate.to_owned(),
+            message: "hunter2".to_owned(),
+            detail: Some("hunter2".to_owned()),
+            hint: Some("hunter2".to_owned()),
+            ..postgres::ServerError::default()
+        };
+        for code in
+            ["22012", "28000", "28P01", "42501", "42P01", "53300", "53400", "P0001", "XX000"]
+        {
+            let error = || postgres::Error::from(server(code));
+            for error in [
+                Error::Postgres(error()),
+                Error::Snapshot(snapshot::Error::Postgres(error())),
+                Error::Dropped { server: Box::new(server(code)) },
+            ] {
+                let error = error.without_text();
+                let shown = format!("{}; {:?}; {error:?}", error.told(), error.fix());
+                assert!(!shown.contains("hunter2"), "{code}: {shown}");
+                assert!(shown.contains(code), "{code}: {shown}");
+            }
+        }
     }
 }

@@ -28,28 +28,28 @@ pub fn acls(settings: &Resolved, database: &str) -> String {
         format!("{head} --operation Read --group rowcast"),
     ];
     lines.extend(topics(settings, database).into_iter().map(|of| format!("{head} {topic} {of}")));
-    if settings.delivery == Delivery::ExactlyOnce {
-        let id = format!("rowcast.{}", settings.name);
-        lines.push(format!(
-            "{head} --operation Describe --operation Write --transactional-id {}",
-            quoted(&id)
-        ));
-    }
+    lines.push(match settings.delivery {
+        Delivery::ExactlyOnce => {
+            let id = quoted(&format!("rowcast.{}", settings.name));
+            format!("{head} --operation Describe --operation Write --transactional-id {id}")
+        }
+        // Brokers before 2.8 ask for it of a producer that is idempotent; later ones take the right to
+        // write for it.
+        Delivery::AtLeastOnce => format!("{head} --operation IdempotentWrite --cluster"),
+    });
     lines.join("\n")
 }
 
 /// The topics of the tables, by what their names begin with; then those that do not begin so.
 fn topics(settings: &Resolved, database: &str) -> Vec<String> {
-    let settled = settings.topics.template.replace("{prefix}", &settings.prefix);
-    let settled = settled.replace("{database}", database);
-    let begin = settled.split('{').next().unwrap_or_default();
-    let (is_whole, is_any) = (begin.len() == settled.len(), begin.is_empty());
+    let router = Router::new(settings, database);
+    let (begin, is_whole) = router.beginning();
+    let (begin, is_any) = (begin.as_str(), begin.is_empty());
     let mut topics = vec![match (is_any, is_whole) {
         (true, _) => "--topic '*'".to_owned(),
         (false, true) => format!("--topic {}", quoted(begin)),
         (false, false) => format!("--topic {} --resource-pattern-type prefixed", quoted(begin)),
     }];
-    let router = Router::new(settings, database);
     let own = router.own_topics(settings).into_iter();
     let mut others: BTreeSet<String> = own.map(|(name, _)| name.to_string()).collect();
     others.remove(&settings.topics.checkpoints);
@@ -72,7 +72,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Secret};
+    use crate::config::{Config, Secret, TopicEscape};
 
     #[test]
     fn a_pipeline_is_granted_what_it_uses_and_nothing_else() {
@@ -103,6 +103,18 @@ mod tests {
                 "--operation Describe --operation Write --transactional-id 'rowcast.my taxi'",
             ]
         );
+        config.delivery = Delivery::AtLeastOnce;
+        let all = block(&config);
+        assert!(all.ends_with(" --operation IdempotentWrite --cluster"), "{all}");
+        assert!(!all.contains("--transactional-id"), "{all}");
+        // A topic is named as the brokers take it, and so is the right to it.
+        config.topics.template = "{database}.{schema}.{table}".to_owned();
+        let all = acls(&config.resolve("my db").unwrap(), "my db");
+        assert!(all.contains("--topic my_db. --resource-pattern-type prefixed\n"), "{all}");
+        config.topics.escape = TopicEscape::Unicode;
+        let all = acls(&config.resolve("my db").unwrap(), "my db");
+        assert!(all.contains("--topic my_u0020db. --resource-pattern-type prefixed\n"), "{all}");
+        config.topics.escape = TopicEscape::Underscore;
         config.topics.template = "{schema}.{table}".to_owned();
         assert!(block(&config).contains("--topic '*'\n"));
         config.topics.template = "all".to_owned();

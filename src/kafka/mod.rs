@@ -41,16 +41,24 @@ pub use self::trouble::folded;
 fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
     use rdkafka::config::RDKafkaLogLevel as Level;
     // The same is said of connections as an error, and again for each client.
-    let is_repeated = matches!(facility, "FAIL" | "ERROR") && trouble::said(facility).is_none();
+    let said = match facility {
+        "FAIL" | "ERROR" => trouble::said(facility),
+        _ => Some(0),
+    };
+    let Some(folded) = said else {
+        tracing::debug!(target: "librdkafka", facility, "{message}");
+        return;
+    };
+    // Shown where there are any.
+    let folded = (folded > 0).then_some(folded);
     match level {
-        _ if is_repeated => tracing::debug!(target: "librdkafka", facility, "{message}"),
         Level::Emerg | Level::Alert | Level::Critical | Level::Error => {
-            tracing::error!(target: "librdkafka", facility, "{message}");
+            tracing::error!(target: "librdkafka", facility, folded, "{message}");
         }
-        Level::Warning => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        Level::Warning => tracing::warn!(target: "librdkafka", facility, folded, "{message}"),
         Level::Notice | Level::Info => {
-            tracing::info!(target: "librdkafka", facility, "{message}");
+            tracing::info!(target: "librdkafka", facility, folded, "{message}");
         }
-        Level::Debug => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        Level::Debug => tracing::debug!(target: "librdkafka", facility, folded, "{message}"),
     }
 }

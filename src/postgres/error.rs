@@ -5,6 +5,7 @@
 
 mod decoding;
 mod fix;
+mod text;
 
 use std::io;
 use std::time::Duration;

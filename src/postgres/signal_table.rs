@@ -31,15 +31,15 @@ pub struct SignalFacts {
 pub async fn look(client: &Client, table: &TableName) -> Result<Option<SignalFacts>, Error> {
     let failed = |source| Error::Sql { doing: "look at the signal table", source };
     let row = client.query_opt(SIGNAL_TABLE, &[&table.schema, &table.name]).await;
-    Ok(row.map_err(failed)?.map(|row| {
-        let (names, are_text): (Vec<String>, Vec<bool>) = (row.get(5), row.get(6));
-        SignalFacts {
-            kind: row.get(0),
-            persistence: row.get(1),
-            is_partition: row.get(2),
-            inherits: row.get(3),
-            is_open: row.get(4),
-            columns: names.into_iter().zip(are_text).collect(),
-        }
+    let Some(row) = row.map_err(failed)? else { return Ok(None) };
+    let names: Vec<String> = row.try_get(5).map_err(failed)?;
+    let are_text: Vec<bool> = row.try_get(6).map_err(failed)?;
+    Ok(Some(SignalFacts {
+        kind: row.try_get(0).map_err(failed)?,
+        persistence: row.try_get(1).map_err(failed)?,
+        is_partition: row.try_get(2).map_err(failed)?,
+        inherits: row.try_get(3).map_err(failed)?,
+        is_open: row.try_get(4).map_err(failed)?,
+        columns: names.into_iter().zip(are_text).collect(),
     }))
 }

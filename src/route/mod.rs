@@ -187,6 +187,13 @@ impl Router {
         }
     }
 
+    /// What the topics of all tables begin with that have none of their own, and whether that is all of
+    /// their name.
+    #[must_use]
+    pub fn beginning(&self) -> (String, bool) {
+        self.naming.beginning()
+    }
+
     /// The topic that a table has been given.
     #[must_use]
     pub fn held_by(&self, oid: u32) -> Option<&Arc<str>> {

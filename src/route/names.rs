@@ -65,6 +65,15 @@ impl Naming {
         name
     }
 
+    /// What the names of all tables begin with, and whether that is all of them.
+    pub(super) fn beginning(&self) -> (String, bool) {
+        let ends = ["{schema}", "{table}"].into_iter().filter_map(|of| self.template.find(of));
+        let end = ends.min();
+        let settled = end.and_then(|end| self.template.get(..end)).unwrap_or(&self.template);
+        let naming = Self { template: settled.to_owned(), ..self.clone() };
+        (naming.derived("", ""), end.is_none())
+    }
+
     /// The name of a topic of rowcast's own. It is the same for both ways.
     pub(super) fn own(&self, kind: &str) -> String {
         literal(TopicEscape::Underscore, &format!("{}.{kind}", self.prefix))
@@ -193,6 +202,24 @@ mod tests {
             naming("{prefix}.x {table}", TopicEscape::Unicode).derived("", "t"),
             "nyc.x_u0020t"
         );
+    }
+
+    #[test]
+    fn all_names_begin_alike_as_far_as_no_table_is_named() {
+        for (template, escape, begins) in [
+            (DEBEZIUM, TopicEscape::Underscore, ("my_nyc.", false)),
+            (DEBEZIUM, TopicEscape::Unicode, ("my_u0020nyc.", false)),
+            ("{database}-{table}", TopicEscape::Underscore, ("ta_i.x-", false)),
+            ("{database}-{table}", TopicEscape::Unicode, ("ta_u0020i_u002ex-", false)),
+            ("{table}.{schema}", TopicEscape::Underscore, ("", false)),
+            ("all {database}", TopicEscape::Underscore, ("all_ta_i.x", true)),
+        ] {
+            let prefix = "my nyc".to_owned();
+            let database = "ta i.x".to_owned();
+            let naming = Naming { prefix, database, ..naming(template, escape) };
+            assert_eq!(naming.beginning(), (begins.0.to_owned(), begins.1), "{template}");
+            assert!(naming.derived("a b", "c.d").starts_with(begins.0), "{template}");
+        }
     }
 
     #[test]

@@ -120,19 +120,43 @@ fn compile(text: &str) -> Result<Regex, SignalError> {
         })
 }
 
+/// Whether a name of Debezium's has to be compiled, here or as a glob.
+pub(super) fn is_pattern(name: &str) -> bool {
+    unescaped(name).contains(is_special)
+}
+
+/// A name of Debezium's as it is compared with another: a regular expression as it is, any other without
+/// its escapes. Nothing is compiled.
+pub(super) fn compared(name: &str) -> String {
+    let plain = unescaped(name);
+    if is_regex(&plain) { name.to_owned() } else { plain }
+}
+
+/// A dot that is escaped is the one that a name has anyway.
+fn unescaped(name: &str) -> String {
+    name.replace("\\.", ".")
+}
+
+fn is_special(c: char) -> bool {
+    r"\^$|?*+()[]{}".contains(c)
+}
+
+/// Whether a name without its escaped dots is more than a name, or all of a schema.
+fn is_regex(plain: &str) -> bool {
+    let is_all_of_schema = plain
+        .strip_suffix(".*")
+        .is_some_and(|of| !of.is_empty() && !of.contains('.') && !of.contains(is_special));
+    !is_all_of_schema && plain.contains(is_special)
+}
+
 /// What a name of Debezium's `data-collections` is here. There it is a regular expression, and where
 /// that matches nothing the name itself.
 ///
 /// # Errors
 /// When it is neither a name, a glob nor a regular expression.
 pub(super) fn of_debezium(name: &str) -> Result<String, SignalError> {
-    // A dot that is escaped is the one that a name has anyway.
-    let plain = name.replace("\\.", ".");
-    let is_special = |c: char| r"\^$|?*+()[]{}".contains(c);
-    let is_all_of_schema = plain
-        .strip_suffix(".*")
-        .is_some_and(|of| !of.is_empty() && !of.contains('.') && !of.contains(is_special));
-    if is_all_of_schema || !plain.contains(is_special) {
+    let plain = unescaped(name);
+    if !is_regex(&plain) {
         return Ok(plain);
     }
     if name.len() > MAX_NAME_BYTES {

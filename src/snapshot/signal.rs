@@ -20,9 +20,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::bounds::{MAX_GLOBS, MAX_ID_BYTES, MAX_NAMES, SignalError};
+use super::bounds::{MAX_GLOBS, MAX_ID_BYTES, MAX_NAME_BYTES, MAX_NAMES, SignalError};
 use super::control::{Action, Command, Control, Full, Request};
-use super::names::{TableNames, of_debezium};
+use super::names::{TableNames, compared, is_pattern, of_debezium};
 use crate::checkpoint::SnapshotReason;
 use crate::config::condition;
 
@@ -58,8 +58,8 @@ struct Typed {
 struct Take {
     #[serde(rename = "type")]
     _kind: String,
-    #[serde(default)]
-    id: Option<String>,
+    #[serde(default, rename = "id")]
+    _id: Option<String>,
     #[serde(default, rename = "token")]
     _token: Option<String>,
     #[serde(default, rename = "pipeline")]
@@ -127,7 +127,7 @@ impl Signal {
         let change = |action, id| Ok(Self::Change { action, id });
         match kind.as_str() {
             "snapshot" => {
-                let Take { id, tables, condition, .. } = serde_json::from_slice(content)?;
+                let Take { tables, condition, .. } = serde_json::from_slice(content)?;
                 let asked = Asked { tables, condition };
                 asked.check()?;
                 let id = id.unwrap_or_else(|| name.to_owned());
@@ -185,16 +185,14 @@ fn request(id: String, asked: Asked) -> Request {
 
 /// The requests of an `execute-snapshot`: tables with the same condition are one.
 fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
-    let Debezium { data_collections, r#type, mut additional_conditions, additional_condition } =
-        data;
-    let count = data_collections.len().max(additional_conditions.len());
+    let count = data.data_collections.len().max(data.additional_conditions.len());
     if count > MAX_NAMES {
         return Err(SignalError::TooManyTables { count });
     }
     // Both publish the rows; here the stream need not wait for that.
-    match r#type.as_deref().map(str::to_lowercase).as_deref() {
+    match data.r#type.as_deref().map(str::to_lowercase).as_deref() {
         None | Some("incremental") => {}
-        Some("blocking") if additional_conditions.is_empty() => {}
+        Some("blocking") if data.additional_conditions.is_empty() => {}
         Some("blocking") => return Err(SignalError::BlockingFilter),
         Some(other) => {
             return Err(SignalError::SnapshotType {
@@ -202,25 +200,7 @@ fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
             });
         }
     }
-    let data_collections = names_of(&data_collections)?;
-    for condition in &mut additional_conditions {
-        condition.data_collection = of_debezium(&condition.data_collection)?;
-    }
-    if let Some(alone) = additional_conditions
-        .iter()
-        .find(|condition| !data_collections.contains(&condition.data_collection))
-    {
-        return Err(SignalError::ConditionAlone { table: alone.data_collection.clone() });
-    }
-    let mut asked: Vec<Asked> = Vec::new();
-    for table in data_collections {
-        let own = additional_conditions.iter().find(|own| own.data_collection == table);
-        let condition = own.map(|own| own.filter.clone()).or_else(|| additional_condition.clone());
-        match asked.iter_mut().find(|asked| asked.condition == condition) {
-            Some(same) => same.tables.push(table),
-            None => asked.push(Asked { tables: vec![table], condition }),
-        }
-    }
+    let asked = by_condition(data)?;
     if asked.is_empty() {
         return Err(SignalError::NoTable);
     }
@@ -233,6 +213,34 @@ fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
         request(id, asked)
     };
     Ok(asked.into_iter().enumerate().map(named).collect())
+}
+
+/// The tables of an `execute-snapshot`, those with the same condition together. What a condition is for
+/// is compared with their names, and never compiled.
+fn by_condition(data: Debezium) -> Result<Vec<Asked>, SignalError> {
+    let Debezium { data_collections, additional_conditions, additional_condition, .. } = data;
+    check_patterns(additional_conditions.iter().map(|own| &own.data_collection))?;
+    let tables = names_of(&data_collections)?;
+    let words: Vec<String> = data_collections.iter().map(|name| compared(name)).collect();
+    let conditions: Vec<(String, String)> = additional_conditions
+        .into_iter()
+        .map(|own| (compared(&own.data_collection), own.filter))
+        .collect();
+    if let Some((alone, _)) = conditions.iter().find(|(table, _)| !words.contains(table)) {
+        let table = alone.chars().take(MAX_NAME_BYTES).collect();
+        return Err(SignalError::ConditionAlone { table });
+    }
+    let mut asked: Vec<Asked> = Vec::new();
+    for (table, words) in tables.into_iter().zip(&words) {
+        let own = conditions.iter().find(|(table, _)| table == words);
+        let condition =
+            own.map(|(_, filter)| filter.clone()).or_else(|| additional_condition.clone());
+        match asked.iter_mut().find(|asked| asked.condition == condition) {
+            Some(same) => same.tables.push(table),
+            None => asked.push(Asked { tables: vec![table], condition }),
+        }
+    }
+    Ok(asked)
 }
 
 /// The tables whose snapshots a `stop-snapshot` ends; none for all.
@@ -253,11 +261,14 @@ fn stopped(data: Value) -> Result<Vec<String>, SignalError> {
 
 /// Tables as Debezium names them. How many patterns there may be is looked at before any is compiled.
 fn names_of(names: &[String]) -> Result<Vec<String>, SignalError> {
-    let count = names.iter().filter(|name| name.contains(['*', '+', '(', '|', '[', '?'])).count();
-    if count > MAX_GLOBS {
-        return Err(SignalError::TooManyGlobs { count });
-    }
+    check_patterns(names.iter())?;
     names.iter().map(|name| of_debezium(name)).collect()
+}
+
+/// Whether there are no more patterns than may be compiled.
+fn check_patterns<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), SignalError> {
+    let count = names.filter(|name| is_pattern(name)).count();
+    if count > MAX_GLOBS { Err(SignalError::TooManyGlobs { count }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -290,6 +301,41 @@ mod tests {
         assert_eq!(taken(text), [row("given", &["public.trips", "a.*"], "fare > 1")]);
         let text = r#"{"type":"snapshot","id":"mine","tables":["public.trips"]}"#;
         assert_eq!(taken(text), [row("mine", &["public.trips"], "")]);
+        for none in ["null", "\"\"", "\" \""] {
+            let text = format!(r#"{{"type":"snapshot","id":{none},"tables":["public.trips"]}}"#);
+            assert_eq!(taken(&text), [row("given", &["public.trips"], "")], "{none}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_counted_before_any_is_compiled_and_those_of_conditions_never_are() {
+        // None of these has a character that only a glob has.
+        for kind in ["^public.t#$", "public\\dt#", "public.t#{2}"] {
+            let many: Vec<String> =
+                (0..MAX_NAMES).map(|n| kind.replace('#', &n.to_string())).collect();
+            let filter =
+                |name: &String| serde_json::json!({"data-collection": name, "filter": "x"});
+            let filters: Vec<Value> = many.iter().map(filter).collect();
+            for data in [
+                serde_json::json!({"data-collections": many, "additional-conditions": filters}),
+                serde_json::json!({"data-collections": many}),
+                serde_json::json!({"data-collections": ["a.b"], "additional-conditions": filters}),
+            ] {
+                let text = serde_json::json!({"type": "execute-snapshot", "data": data});
+                let error = Signal::read(text.to_string().as_bytes(), "given").expect_err(kind);
+                assert!(
+                    matches!(error, SignalError::TooManyGlobs { count: MAX_NAMES }),
+                    "{kind}: {error}"
+                );
+            }
+        }
+        let text = r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
+            "additional-conditions":[{"data-collection":"public.a(","filter":"x"}]}}"#;
+        let error = Signal::read(text.as_bytes(), "given").expect_err("of no table");
+        assert!(matches!(error, SignalError::ConditionAlone { .. }), "{error}");
+        let text = r#"{"id":"1","type":"execute-snapshot","data":{
+            "data-collections":["public.t{2}"],"additional-conditions":[{"data-collection":"public.t{2}","filter":"x > 1"}]}}"#;
+        assert_eq!(taken(text), [row("1", &["/public.t{2}/"], "x > 1")]);
     }
 
     #[test]

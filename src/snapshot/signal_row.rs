@@ -153,6 +153,10 @@ mod tests {
         assert_eq!(taken(["mine", "snapshot", data]), of("mine"));
         let data = r#"{"tables":["public.a","public.b"],"id":"own","pipeline":"taxi"}"#;
         assert_eq!(taken(["row", "snapshot", data]), of("own"));
+        let data = r#"{"tables":["public.a","public.b"]}"#;
+        for none in ["NULL", "", " "] {
+            assert_eq!(taken([none, "snapshot", data]), of("given"), "{none:?}");
+        }
         for (kind, action) in
             [("pause", Action::Pause), ("resume", Action::Resume), ("stop", Action::Stop)]
         {

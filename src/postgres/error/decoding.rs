@@ -112,6 +112,17 @@ pub struct Stuck {
 }
 
 impl Stuck {
+    /// The same without the server's words. Whether a row is too large is still told by the routine.
+    pub(super) fn without_text(&self) -> Self {
+        let routine = is_too_large(&self.source).then(|| match self.source.sqlstate.as_str() {
+            "54000" => "enlargeStringInfo",
+            _ => "MemoryContextSizeFailure",
+        });
+        let routine = routine.map(str::to_owned);
+        let source = Box::new(ServerError { routine, ..self.source.without_text() });
+        Self { source, ..self.clone() }
+    }
+
     /// What the server was about to do.
     pub(super) fn doing(&self) -> String {
         let Some(slot) = &self.slot else {

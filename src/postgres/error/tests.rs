@@ -1,6 +1,7 @@
 //! What each refusal means where it comes, and whether it heals.
 
 use super::*;
+use crate::postgres::condition;
 
 fn server(sqlstate: &str, message: &str) -> Error {
     Error::from(ServerError {
@@ -81,4 +82,50 @@ fn what_is_said_of_a_slot_and_a_stream_is_told_by_what_it_means() {
             "{sqlstate}"
         );
     }
+}
+
+/// Whatever a function in a condition raises, by whatever way it comes up.
+#[test]
+fn without_its_text_no_failure_holds_a_word_of_the_servers() {
+    let ways: [fn(Error) -> Error; 6] = [
+        |error| error,
+        Error::in_copy,
+        |error| error.about_slot("s"),
+        |error| error.about_slot("s").into_stuck(),
+        |error| error.in_stream_of("s", Place::default(), 170_005),
+        |error| Error::Hosts { attempts: vec![("db:5432".to_owned(), error)] },
+    ];
+    let codes = condition::CONDITIONS.iter().map(|condition| format!("{:0<5}", condition.code));
+    let others = ["28000", "53300", "53400", "55000", "55006", "42704", "42710", "54000", "58P01"];
+    for code in codes.chain(others.map(str::to_owned)).chain(["XX000".to_owned()]) {
+        for text in [
+            "hunter2",
+            "hunter2 max_wal_senders",
+            "invalid memory alloc request size hunter2",
+            "requested WAL segment hunter2 has already been removed",
+        ] {
+            let raised = || {
+                Error::from(ServerError {
+                    severity: "ERROR".to_owned(),
+                    sqlstate: code.clone(),
+                    message: text.to_owned(),
+                    detail: Some("hunter2".to_owned()),
+                    hint: Some("hunter2".to_owned()),
+                    routine: None,
+                })
+            };
+            for (way, of) in ways.iter().enumerate() {
+                let (was, is) = (of(raised()), of(raised()).without_text());
+                let told = format!("{is}; {is:?}; {:?}", is.fix());
+                assert!(!told.contains("hunter2"), "{code} {way}: {told}");
+                assert!(told.contains(&code), "{code} {way}: {told}");
+                assert_eq!(is.sqlstate(), was.sqlstate(), "{code} {way}");
+                assert_eq!(is.is_transient(), was.is_transient(), "{code} {way}");
+            }
+        }
+    }
+    let too_large = "invalid memory alloc request size 1132462083";
+    let stuck = server("XX000", too_large).in_copy().without_text();
+    assert!(stuck.to_string().contains("a row is more than 1 GB"), "{stuck}");
+    assert!(!stuck.to_string().contains(too_large), "{stuck}");
 }
