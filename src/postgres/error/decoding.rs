@@ -114,7 +114,7 @@ pub struct Stuck {
 impl Stuck {
     /// The same without the server's words. Whether a row is too large is still told by the routine.
     pub(super) fn without_text(&self) -> Self {
-        let routine = is_too_large(&self.source).then(|| match self.source.sqlstate.as_str() {
+        let routine = is_too_large(&self.source).then_some(match self.source.sqlstate.as_str() {
             "54000" => "enlargeStringInfo",
             _ => "MemoryContextSizeFailure",
         });
