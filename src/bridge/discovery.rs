@@ -208,6 +208,8 @@ impl Bridge {
         // A start plans and alters the same publications.
         let _altering = self.altering.lock().await;
         let settings = &self.settings_of_published();
+        // Before the look: what was done by then is in the publication that it sees.
+        let snapshots = self.control.shown();
         seen.probes.ask(if is_full { Asked::Unlocked } else { Asked::Nothing });
         let is_named = self.second.is_named();
         let mut look = publishing::look(client, settings, is_named, &mut seen.probes).await?;
@@ -248,7 +250,7 @@ impl Bridge {
         };
         seen.locked.retain(|table, _| gains.contains(table) || is_tried(table));
         if is_full {
-            failed = failed.or(self.take_in(client, seen, &plan).await);
+            failed = failed.or(self.take_in(client, seen, &plan, &snapshots).await);
         }
         Ok(failed)
     }
@@ -259,13 +261,13 @@ impl Bridge {
         client: &Client,
         seen: &mut Seen,
         plan: &Plan,
+        snapshots: &[SnapshotStatus],
     ) -> Option<postgres::Error> {
         let mut failed = None;
         let mut new = plan.gains();
         seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
-        let snapshots = self.control.shown();
-        new.retain(|table| is_to_be_asked(&snapshots, table, seen.asked.contains(table)));
+        new.retain(|table| is_to_be_asked(snapshots, table, seen.asked.contains(table)));
         // Rows that are in it already are signals of before.
         let is_signals = |table: &TableName| self.settings.hides(&table.schema, &table.name);
         if let Some(at) = new.iter().position(is_signals) {
