@@ -304,7 +304,9 @@ fn hear(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>, 
         producer.poll(POLL);
         context.close_batch();
         if let Some(Purged { topic, partition, source }) = context.take_purged() {
-            let cause = transactions.and_then(|of| of.cause(producer));
+            // Of a client that is fenced it is known already, and asking would take time.
+            let is_asked = producer.client().fatal_error().is_none();
+            let cause = transactions.filter(|_| is_asked).and_then(|of| of.cause(producer));
             let source = match cause.as_ref().and_then(KafkaError::rdkafka_error_code) {
                 Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced) | None => source,
                 Some(code) => KafkaError::MessageProduction(code),
