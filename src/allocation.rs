@@ -15,7 +15,11 @@ pub(crate) const TIMES: usize = 5;
 /// Whether the system would give this process so many bytes more.
 #[must_use]
 pub(crate) fn fits(bytes: usize) -> bool {
-    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+    let mut buffer = Vec::<u8>::new();
+    let is_given = buffer.try_reserve_exact(bytes).is_ok();
+    // Memory that nobody uses need not be asked for, as far as a compiler is concerned.
+    std::hint::black_box(&buffer);
+    is_given
 }
 
 /// What it means that memory is refused for a row of so many bytes.

@@ -113,12 +113,12 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     let deadline = Instant::now() + HELD;
     let mut is_logged = false;
     loop {
-        let source = match TcpListener::bind(address).await {
+        let error = match TcpListener::bind(address).await {
             Ok(listener) => return Ok(listener),
-            Err(source) => source,
+            Err(source) => Error::Listen { address, source },
         };
-        if source.kind() != std::io::ErrorKind::AddrInUse || Instant::now() >= deadline {
-            return Err(Error::Listen { address, source });
+        if !error.is_held() || Instant::now() >= deadline {
+            return Err(error);
         }
         if !std::mem::replace(&mut is_logged, true) {
             tracing::info!(%address, "another still holds the address of admin.listen: waiting for it");

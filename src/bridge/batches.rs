@@ -3,7 +3,7 @@
 //! A topic's `max.message.bytes` bounds a batch, and it may be lowered while the bridge runs. The client
 //! fails every record of a batch that is too large, so which of them it was is not known; the session
 //! that follows makes batches that the topic takes. One that is refused then has a single record, which
-//! is too large by itself.
+//! is too large on its own.
 
 use std::sync::atomic::Ordering;
 

@@ -102,11 +102,14 @@ impl Seen {
 
     /// Logs which tables only their owners may publish, each once until it is published.
     fn note_not_owned(&mut self, plan: &Plan, names: Names<'_>) {
-        let not_owned = &plan.main.not_owned;
-        self.not_owned.retain(|table| not_owned.iter().any(|(other, _)| other == table));
+        let not_owned: BTreeMap<&TableName, &str> =
+            plan.main.not_owned.iter().map(|(table, owner)| (table, owner.as_str())).collect();
+        self.not_owned.retain(|table| not_owned.contains_key(table));
+        let by_table = plan.by_table();
         for (table, owner) in not_owned {
-            if self.not_owned.insert(table.clone()) {
-                let own = plan.clone().limited_to(|other| other == table);
+            if let Some(own) = by_table.get(table)
+                && self.not_owned.insert(table.clone())
+            {
                 let fix = format!("as a DBA: {}", own.script(names));
                 tracing::warn!(%table, owner, fix, "left out: only its owner may publish it");
             }
@@ -233,10 +236,11 @@ impl Bridge {
             |table: &&TableName| !settings.captured.matches(&table.schema, &table.name);
         let surplus: BTreeSet<TableName> = surplus.filter(is_surplus).cloned().collect();
         let mut failed = None;
+        let by_table = plan.by_table();
         for table in plan.urgent().into_iter().chain(surplus) {
-            let change = plan.clone().limited_to(|other| *other == table);
+            let Some(change) = by_table.get(&table) else { continue };
             let what = "publication altered, as the table was";
-            let applied = self.apply_to(client, seen, (&table, what), &change).await;
+            let applied = self.apply_to(client, seen, (&table, what), change).await;
             failed = failed.or(applied.err());
         }
         // One that was dropped and made again is new, and so is one that was lost and is back.
@@ -269,12 +273,14 @@ impl Bridge {
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
         new.retain(|table| is_to_be_asked(snapshots, table, seen.asked.contains(table)));
         // Rows that are in it already are signals of before.
+        let by_table = plan.by_table();
         let is_signals = |table: &TableName| self.settings.hides(&table.schema, &table.name);
         if let Some(at) = new.iter().position(is_signals) {
             let table = new.remove(at);
-            let change = plan.clone().limited_to(|other| *other == table);
             let what = "the signal table is put into the publication";
-            failed = self.apply_to(client, seen, (&table, what), &change).await.err();
+            if let Some(change) = by_table.get(&table) {
+                failed = self.apply_to(client, seen, (&table, what), change).await.err();
+            }
         }
         if new.is_empty() {
             return failed;
@@ -282,9 +288,9 @@ impl Bridge {
         let tables = publishing::list(&new);
         if self.settings.snapshot.mode == SnapshotMode::Never {
             for table in &new {
-                let change = plan.clone().limited_to(|other| other == table);
+                let Some(change) = by_table.get(table) else { continue };
                 let what = "new tables put into the publication";
-                let applied = self.apply_to(client, seen, (table, what), &change).await;
+                let applied = self.apply_to(client, seen, (table, what), change).await;
                 failed = failed.or(applied.err());
             }
             return failed;

@@ -25,9 +25,9 @@ mod line;
 mod lookup;
 mod partitions;
 mod publishing;
+mod recurring;
 mod reload;
 mod renames;
-mod repeats;
 mod second;
 mod session;
 mod setup;
@@ -48,9 +48,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use self::first_start::CreatedSlot;
+use self::recurring::Recurring;
 pub use self::reload::Reload;
 use self::reload::{Configured, Run};
-use self::repeats::Repeats;
 use self::second::Second;
 pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
 use crate::admin::{LeftOutList, Observed, State, Status};
@@ -245,7 +245,7 @@ impl Bridge {
     /// One session after the other.
     async fn sessions(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let (mut refused_since, mut repeats) = (None, Repeats::default());
+        let (mut refused_since, mut recurring) = (None, Recurring::default());
         loop {
             self.enter(State::Preflight);
             let mut streaming_since = None;
@@ -253,7 +253,7 @@ impl Bridge {
             self.metrics.streaming.set(0);
             let error = match ended {
                 Ok(()) => break,
-                Err(error) => self.with_rights(repeats.note(error)).await,
+                Err(error) => self.with_rights(recurring.note(error)).await,
             };
             self.note_lost_wal(&error);
             if self.second.was_missing(&error, &self.settings.inserts_publication)

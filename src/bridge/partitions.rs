@@ -100,7 +100,7 @@ impl Watch {
         let names = publication::Names::of(settings).both();
         let version = client::server_version(client).await?;
         let now = partitions::look(client, &names, self.seen.as_deref(), version).await?;
-        self.came(client, settings, &bridge.control, &now).await?;
+        self.came((client, version), settings, &bridge.control, &now).await?;
         // Where each has a topic of its own, the event is there.
         if settings.via_root
             && let Some(before) = self.before.take()
@@ -125,7 +125,7 @@ impl Watch {
     /// Requests the rows of partitions that were attached.
     async fn came(
         &mut self,
-        client: &Client,
+        (client, version): (&Client, u32),
         settings: &Resolved,
         control: &Control,
         now: &Partitions,
@@ -161,7 +161,6 @@ impl Watch {
             requests.push(Request::of_partition(exactly(&root.schema, &root.name), *oid));
         }
         if !requests.is_empty() {
-            let version = client::server_version(client).await?;
             for publication in publication::Names::of(settings).both() {
                 if let Err(error) = partitions::remind(client, publication, version).await {
                     tracing::warn!(
@@ -250,7 +249,7 @@ fn warn(root: &TableName, partition: &Partition, gone: Gone, is_there: bool) {
         rows = partition.rows(),
         fix = format!(
             "where the topic is to hold what the table holds: stop rowcast, delete the \
-             topic, start rowcast, run `rowcast snapshot {}`; next time {next_time}, so that consumers are told of each row",
+             topic, start rowcast, run `rowcast snapshot {}`; next time {next_time}, so that consumers get an event for each row",
             quoted(&exactly(&root.schema, &root.name))
         ),
         "a partition was {what}: Postgres streams no deletes for that, so the topic keeps its rows"

@@ -221,10 +221,12 @@ pub(super) async fn prepare(
             }
             planned = Some(plan);
         }
-        let mut announce = Some(announce);
-        if let Some(announce) = announce.take_if(|_| course.takes_snapshot) {
+        let announce = if course.takes_snapshot {
             announce(Checkpoint::intent(course.source.clone(), course.generation)).await?;
-        }
+            None
+        } else {
+            Some(announce)
+        };
         slot::drop(&client, &settings.slot).await?;
         bridge.is_wal_lost.store(false, Ordering::Release);
         let (lsn, exported) = create_slot(bridge, version, planned).await?;

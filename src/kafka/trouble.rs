@@ -14,7 +14,7 @@ use rdkafka::error::KafkaError;
 
 use crate::backoff::Repeats;
 
-/// Most kinds that are told apart; the client has fewer.
+/// Most kinds that are distinguished; the client has fewer.
 const KINDS: usize = 32;
 
 static TROUBLE: Mutex<Trouble> = Mutex::new(Trouble::new());
@@ -52,7 +52,7 @@ pub(super) fn said(kind: &str) -> Option<u64> {
     TROUBLE.lock().unwrap_or_else(PoisonError::into_inner).said(kind, Instant::now())
 }
 
-/// A connection fails, or all of them. The client tries again by itself.
+/// A connection fails, or all of them. The client tries again.
 pub(super) fn connection(error: &KafkaError, reason: &str) {
     let kind =
         error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());

@@ -274,7 +274,7 @@ impl Settling<'_> {
             ColumnList::Nothing => {
                 let cause = format!("no column of {schema}.{name} is left by its column filter");
                 let fix = format!(
-                    "mend {} or {}, or leave the table out by postgres.exclude_tables",
+                    "correct {} or {}, or leave the table out by postgres.exclude_tables",
                     self.key("columns"),
                     self.key("exclude_columns")
                 );
@@ -347,7 +347,7 @@ impl Settling<'_> {
             Some(Err(reason)) => {
                 return refuse(
                     format!("the server does not take {key} as a condition on {table}: {reason}"),
-                    format!("mend {key}"),
+                    format!("correct {key}"),
                 );
             }
         };

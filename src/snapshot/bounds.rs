@@ -67,7 +67,7 @@ pub enum SignalError {
     /// A filter that is a whole statement.
     #[error(
         "the filter of a blocking snapshot is a SELECT in Debezium; send it as \"incremental\", with \
-         what stands behind WHERE"
+         what would follow WHERE"
     )]
     BlockingFilter,
     /// Too many tables are named.

@@ -392,7 +392,7 @@ mod tests {
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
                 "type":"blocking","additional-conditions":[
                 {"data-collection":"public.a","filter":"SELECT * FROM public.a"}]}}"#,
-                "what stands behind WHERE",
+                "what would follow WHERE",
             ),
             (
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],

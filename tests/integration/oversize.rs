@@ -161,19 +161,27 @@ async fn a_row_is_cut_to_fit_where_its_table_says_so_and_the_record_tells_it() {
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
 
+/// A bridge that has published a row, and its topic, which takes less since the bridge asked for that.
+async fn lowered(
+    kafka: &'static KafkaNode,
+    database: &TestDatabase,
+    client: &Client,
+) -> (Bridge, String) {
+    let (name, brokers) = (unique("lowered"), kafka.brokers());
+    let bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, "", PATIENCE);
+    client.batch_execute("INSERT INTO rides VALUES (0, 'a', 'zero', 's')").await.expect("write");
+    let topic = format!("{name}.public.rides");
+    consume(&brokers, &[&topic], at_least(1), PATIENCE).await;
+    alter(kafka, &topic, "max.message.bytes", "20000").await;
+    (bridge, topic)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bound_that_only_the_broker_knows_stops_the_stream_with_its_fix() {
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;
     let client = table(&database).await;
-    let name = unique("refused");
-    let (url, brokers) = (&database.unix_url, kafka.brokers());
-    let mut bridge = Bridge::start_ready(&name, url, &brokers, "", PATIENCE);
-    client.batch_execute("INSERT INTO rides VALUES (0, 'a', 'zero', 's')").await.expect("write");
-    let topic = format!("{name}.public.rides");
-    consume(&brokers, &[&topic], at_least(1), PATIENCE).await;
-    // After the topic was described.
-    alter(kafka, &topic, "max.message.bytes", "20000").await;
+    let (mut bridge, topic) = lowered(kafka, &database, &client).await;
     eventually(PATIENCE, "the broker to follow the setting", async || {
         client
             .batch_execute(&format!(
@@ -194,14 +202,7 @@ async fn small_records_that_were_too_large_together_are_sent_in_smaller_batches(
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;
     let client = table(&database).await;
-    let name = unique("together");
-    let (url, brokers) = (&database.unix_url, kafka.brokers());
-    let mut bridge = Bridge::start_ready(&name, url, &brokers, "", PATIENCE);
-    client.batch_execute("INSERT INTO rides VALUES (0, 'a', 'zero', 's')").await.expect("write");
-    let topic = format!("{name}.public.rides");
-    consume(&brokers, &[&topic], at_least(1), PATIENCE).await;
-    // After the topic was described.
-    alter(kafka, &topic, "max.message.bytes", "20000").await;
+    let (mut bridge, topic) = lowered(kafka, &database, &client).await;
     let mut last = 0;
     eventually(PATIENCE, "the broker to refuse a batch", async || {
         let insert = "INSERT INTO rides SELECT n, md5(n::text), md5((n + 7)::text), md5((-n)::text)
@@ -218,6 +219,6 @@ async fn small_records_that_were_too_large_together_are_sent_in_smaller_batches(
         read = records.len();
         seen.len() == usize::try_from(last).expect("a count") + 1
     };
-    consume(&brokers, &[&topic], all, PATIENCE).await;
+    consume(&kafka.brokers(), &[&topic], all, PATIENCE).await;
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

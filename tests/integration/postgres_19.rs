@@ -5,9 +5,8 @@
 use tokio_postgres::Client;
 
 use crate::faults::{all_arrive, create_table, readyz, start_again, stop, write};
-use crate::renames::topics;
 use crate::support::bridge::Bridge;
-use crate::support::consume::{at_least, consume};
+use crate::support::consume::{at_least, consume, topics_of};
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{Binaries, PostgresServer};
 use crate::support::{PATIENCE, eventually, report_skipped, unique};
@@ -160,6 +159,6 @@ async fn what_a_publication_for_all_tables_leaves_out_is_not_read_either() {
         .expect("write");
     let topic = format!("{name}.public.told");
     consume(&brokers, &[&topic], at_least(2), PATIENCE).await;
-    assert_eq!(topics(&brokers, &name), [topic], "log:\n{}", bridge.log());
+    assert_eq!(topics_of(&brokers, &name), [topic], "log:\n{}", bridge.log());
     stop(&mut bridge);
 }

@@ -1,9 +1,12 @@
 //! What a DBA's publication publishes in effect is what a snapshot reads: no more, and no less.
 
+use tokio_postgres::Client;
+
+use crate::faults::stop;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least, consume};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::for_each_postgres;
+use crate::support::postgres::{TestDatabase, for_each_postgres};
 use crate::support::{PATIENCE, eventually, unique};
 
 fn ids(records: &[OwnedRecord]) -> Vec<i64> {
@@ -13,15 +16,22 @@ fn ids(records: &[OwnedRecord]) -> Vec<i64> {
     ids
 }
 
+/// On each server that has row filters.
+async fn for_each_with_filters(test: impl AsyncFn(TestDatabase, Client)) {
+    for_each_postgres(async |server| {
+        if server.major() >= 15 {
+            let database = server.database().await;
+            let client = database.client().await;
+            test(database, client).await;
+        }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_schema_that_is_published_whole_the_filter_of_a_table_counts_for_nobody() {
     let brokers = Brokers::any();
-    for_each_postgres(async |server| {
-        if server.major() < 15 {
-            return;
-        }
-        let database = server.database().await;
-        let client = database.client().await;
+    for_each_with_filters(async |database, client| {
         let name = unique("whole");
         client
             .batch_execute(&format!(
@@ -49,7 +59,7 @@ async fn of_a_schema_that_is_published_whole_the_filter_of_a_table_counts_for_no
         .await;
         let rows = consume(&bootstrap, &[&alone], at_least(1), PATIENCE).await;
         assert_eq!(ids(&rows), [20], "log:\n{}", bridge.log());
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }
@@ -57,12 +67,7 @@ async fn of_a_schema_that_is_published_whole_the_filter_of_a_table_counts_for_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_row_filter_holds_from_the_start_however_long_the_table_is_locked() {
     let brokers = Brokers::any();
-    for_each_postgres(async |server| {
-        if server.major() < 15 {
-            return;
-        }
-        let database = server.database().await;
-        let client = database.client().await;
+    for_each_with_filters(async |database, client| {
         let create = "CREATE TABLE t (id int PRIMARY KEY, other text); INSERT INTO t VALUES (1)";
         client.batch_execute(create).await.expect("make a table");
         let name = unique("locked");
@@ -70,7 +75,7 @@ async fn a_new_row_filter_holds_from_the_start_however_long_the_table_is_locked(
         let mut bridge = Bridge::start_ready(&name, url, &bootstrap, "", PATIENCE);
         let topic = format!("{name}.public.t");
         consume(&bootstrap, &[&topic], at_least(1), PATIENCE).await;
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
         bridge.configure("[tables.\"public.t\"]\nwhere = \"id > 100\"\n");
         let lock = "BEGIN; ALTER TABLE t DROP COLUMN other; INSERT INTO t VALUES (2)";
         client.batch_execute(lock).await.expect("alter it");
@@ -86,7 +91,7 @@ async fn a_new_row_filter_holds_from_the_start_however_long_the_table_is_locked(
         let rows = consume(&bootstrap, &[&topic], has_last, PATIENCE).await;
         // What was committed before the publication was altered is published as it was then.
         assert!(!ids(&rows).contains(&3), "log:\n{}", bridge.log());
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use serde_json::Value;
 use tokio_postgres::Client;
 
+use crate::faults::{start_again, stop};
 use crate::support::bridge::{Bridge, EndedEarly};
-use crate::support::consume::{OwnedRecord, at_least, consume, read_whole};
-use crate::support::kafka::{Brokers, client_config};
-use crate::support::postgres::{Binaries, PostgresServer, for_every_postgres};
+use crate::support::consume::{OwnedRecord, at_least, consume, read_whole, topics_of};
+use crate::support::kafka::Brokers;
+use crate::support::postgres::{PostgresServer, for_oldest_and_newest};
 use crate::support::{PATIENCE, eventually, unique};
 
 mod generated;
@@ -18,18 +18,6 @@ mod others;
 
 /// Looks follow each other fast.
 const LOOKS: &str = "[format]\nhash_salt = \"pepper\"\n[postgres]\ndiscover_interval = \"200ms\"\n";
-
-/// The oldest server and the newest.
-async fn oldest_and_newest(test: impl AsyncFn(&'static PostgresServer)) {
-    let majors = Binaries::every().iter().map(|of| of.major);
-    let ends = [majors.clone().min(), majors.max()];
-    for_every_postgres(async |server| {
-        if ends.contains(&Some(server.major())) {
-            test(server).await;
-        }
-    })
-    .await;
-}
 
 /// The tables that `/status` names as left out because of a rename, each with its fix.
 fn left_out(bridge: &Bridge) -> Vec<(String, String)> {
@@ -58,14 +46,6 @@ async fn logged(bridge: &Bridge, times: usize, what: &str) {
     eventually(PATIENCE, what, seen).await;
 }
 
-/// Every topic of a pipeline.
-pub(crate) fn topics(brokers: &str, name: &str) -> Vec<String> {
-    let consumer: BaseConsumer = client_config(brokers).create().expect("a consumer");
-    let metadata = consumer.fetch_metadata(None, PATIENCE).expect("metadata");
-    let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
-    names.filter(|topic| topic.starts_with(&format!("{name}."))).collect()
-}
-
 /// Every record of a pipeline, read through a mark that is written to `public.marks` behind all else.
 /// None of them holds the word `secret`.
 async fn no_secret(client: &Client, brokers: &str, name: &str) -> Vec<OwnedRecord> {
@@ -77,7 +57,7 @@ async fn no_secret(client: &Client, brokers: &str, name: &str) -> Vec<OwnedRecor
     };
     consume(brokers, &[&format!("{name}.public.marks")], is_mark, PATIENCE).await;
     let mut all = Vec::new();
-    for topic in topics(brokers, name) {
+    for topic in topics_of(brokers, name) {
         for record in read_whole(brokers, &topic, PATIENCE) {
             for bytes in [&record.key, &record.value].into_iter().flatten() {
                 let text = String::from_utf8_lossy(bytes);
@@ -134,7 +114,7 @@ async fn make_tables(client: &Client, server: &PostgresServer, prefixes: &[&str]
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_renamed_keeps_its_rule_or_is_left_out_while_it_streams_and_after_a_restart() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let database = server.database().await;
         let client = database.client().await;
         let prefixes = ["named", "moved", "column", "stopped"];
@@ -177,7 +157,7 @@ async fn whatever_is_renamed_keeps_its_rule_or_is_left_out_while_it_streams_and_
         let (_, metrics) = bridge.get("/metrics").expect("metrics");
         let gauge = format!("rowcast_tables_left_out{{reason=\"renamed\"}} {}", held.len());
         assert!(metrics.contains(&gauge), "{gauge}: {metrics}");
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
 
         // While it does not run, others are renamed.
         for (rule, _) in rules_of(server) {
@@ -189,8 +169,7 @@ async fn whatever_is_renamed_keeps_its_rule_or_is_left_out_while_it_streams_and_
             client.batch_execute(&rename).await.expect("rename");
             held.push(format!("public.started_{rule}"));
         }
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        start_again(&mut bridge);
         let names: Vec<&str> = held.iter().map(String::as_str).collect();
         until_left_out(&bridge, &names).await;
         no_secret(&client, &bootstrap, &name).await;
@@ -216,7 +195,7 @@ async fn whatever_is_renamed_keeps_its_rule_or_is_left_out_while_it_streams_and_
             consume(&bootstrap, &[&topic], is_read, PATIENCE).await;
         }
         no_secret(&client, &bootstrap, &name).await;
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }
@@ -232,7 +211,7 @@ fn lines_of(fix: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_line_that_the_error_names_brings_the_table_back_with_its_rows() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let database = server.database().await;
         let client = database.client().await;
         make_tables(&client, server, &["old", "meant"]).await;
@@ -282,13 +261,12 @@ async fn the_line_that_the_error_names_brings_the_table_back_with_its_rows() {
             }
         }
         no_secret(&client, &bootstrap, &name).await;
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
 
         // What was settled once stays so.
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        start_again(&mut bridge);
         assert_eq!(left_out(&bridge), []);
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }
@@ -296,7 +274,7 @@ async fn the_line_that_the_error_names_brings_the_table_back_with_its_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exclusion_follows_its_table_and_holds_at_once_for_one_that_is_renamed_into_it() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let database = server.database().await;
         let client = database.client().await;
         client
@@ -336,9 +314,8 @@ async fn an_exclusion_follows_its_table_and_holds_at_once_for_one_that_is_rename
             (count == 0).then_some(())
         })
         .await;
-        assert!(bridge.terminate(PATIENCE).success());
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        stop(&mut bridge);
+        start_again(&mut bridge);
         until_left_out(&bridge, &["public.a", "public.b"]).await;
         client.batch_execute("UPDATE a SET v = 'open'; UPDATE b SET v = 'open'").await.expect("open them");
         bridge.configure(&format!(
@@ -352,7 +329,7 @@ async fn an_exclusion_follows_its_table_and_holds_at_once_for_one_that_is_rename
             assert!(rows.iter().filter_map(OwnedRecord::json).all(|value| value["op"] == "r"));
         }
         no_secret(&client, &bootstrap, &name).await;
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }
@@ -360,7 +337,7 @@ async fn an_exclusion_follows_its_table_and_holds_at_once_for_one_that_is_rename
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_no_table_has_is_refused_where_it_hides_and_warned_of_where_not() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let database = server.database().await;
         let client = database.client().await;
         client
@@ -405,25 +382,22 @@ async fn a_name_that_no_table_has_is_refused_where_it_hides_and_warned_of_where_
             .expect("make the table");
         consume(&bootstrap, &[&format!("{name}.public.later")], at_least(1), PATIENCE).await;
         no_secret(&client, &bootstrap, &name).await;
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
 
         // A table that was there is no slip of the pen.
         bridge.configure("[tables.\"public.rides\"]\nexclude_columns = [\"ssn\"]\n");
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        start_again(&mut bridge);
         client.batch_execute("ALTER TABLE rides DROP COLUMN ssn").await.expect("drop it");
         // The first start still remembers the column.
         for _ in 0..2 {
-            assert!(bridge.terminate(PATIENCE).success());
-            bridge.start_again();
-            bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+            stop(&mut bridge);
+            start_again(&mut bridge);
         }
         assert!(bridge.log().contains("which public.rides does not have"), "{}", bridge.log());
         client.batch_execute("DROP TABLE rides").await.expect("drop it");
-        assert!(bridge.terminate(PATIENCE).success());
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
+        start_again(&mut bridge);
+        stop(&mut bridge);
     })
     .await;
 }
@@ -431,7 +405,7 @@ async fn a_name_that_no_table_has_is_refused_where_it_hides_and_warned_of_where_
 #[tokio::test(flavor = "multi_thread")]
 async fn another_table_under_a_name_is_told_of_and_its_rows_are_read() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let database = server.database().await;
         let client = database.client().await;
         client
@@ -461,7 +435,7 @@ async fn another_table_under_a_name_is_told_of_and_its_rows_are_read() {
             };
             consume(&bootstrap, &[&format!("{name}.public.{table}")], is_read, PATIENCE).await;
         }
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
         // The same while it does not run.
         client
             .batch_execute(
@@ -470,8 +444,7 @@ async fn another_table_under_a_name_is_told_of_and_its_rows_are_read() {
             )
             .await
             .expect("swap them back");
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        start_again(&mut bridge);
         for (table, id, times) in [("a", 1, 2), ("b", 2, 2), ("c", 5, 1)] {
             let is_read = move |records: &[OwnedRecord]| {
                 let values = records.iter().filter_map(OwnedRecord::json);
@@ -482,7 +455,7 @@ async fn another_table_under_a_name_is_told_of_and_its_rows_are_read() {
         }
         let log = bridge.log();
         assert!(log.matches("it is another table than the one that had this name").count() >= 6, "{log}");
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }

@@ -286,6 +286,14 @@ fn reader_config(brokers: &str) -> ClientConfig {
     config
 }
 
+/// Every topic of a pipeline that there is.
+pub(crate) fn topics_of(brokers: &str, pipeline: &str) -> Vec<String> {
+    let consumer: BaseConsumer = client_config(brokers).create().expect("a consumer");
+    let metadata = consumer.fetch_metadata(None, PATIENCE).expect("metadata");
+    let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
+    names.filter(|topic| topic.starts_with(&format!("{pipeline}."))).collect()
+}
+
 /// All that a topic holds now, to the end that the broker tells: of transactions, what was
 /// committed before the first that is open.
 ///

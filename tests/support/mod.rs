@@ -14,6 +14,7 @@
     reason = "a toolbox: at any time some tool waits for its next test"
 )]
 
+pub(crate) mod binaries;
 pub(crate) mod bridge;
 pub(crate) mod consume;
 pub(crate) mod java;

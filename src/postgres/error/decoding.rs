@@ -112,7 +112,7 @@ pub struct Stuck {
 }
 
 impl Stuck {
-    /// The same without the server's words. Whether a row is too large is still told by the routine.
+    /// The same without the server's words. The routine still says whether a row is too large.
     pub(super) fn without_text(&self) -> Self {
         let routine = is_too_large(&self.source).then_some(match self.source.sqlstate.as_str() {
             "54000" => "enlargeStringInfo",
@@ -188,7 +188,7 @@ impl Stuck {
                 slot.trim()
             ));
             lines.push(
-                "-- go on with: rowcast run --accept-gap; and read the tables anew that it wrote to: \
+                "-- go on with: rowcast run --accept-gap; and read the tables again that it wrote to: \
                  rowcast snapshot"
                     .to_owned(),
             );

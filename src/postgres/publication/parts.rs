@@ -1,5 +1,5 @@
 //! A plan in parts: table by table, so that no transaction waits for one table's lock while it holds
-//! another's, and so that each table's statements can be shown by themselves; pure.
+//! another's, and so that each table's statements can be shown alone; pure.
 
 use std::collections::BTreeMap;
 

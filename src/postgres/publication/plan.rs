@@ -431,8 +431,8 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
     plan
 }
 
-/// Why a table stays in the publication for inserts though it could leave it. Who could have it leave
-/// is told what to run: to be a member of its owner is more than a replication role should have.
+/// Why a table stays in the publication for inserts though it could leave it. The fix is
+/// for whoever may run it: to be a member of its owner is more than a replication role should have.
 fn kept_back(
     candidate: &Candidate,
     present: Present<'_>,
@@ -463,7 +463,7 @@ fn kept_back(
     })
 }
 
-/// The same of a table that is left out and that only its owner may put in again: a DBA is told to.
+/// The same of a table that is left out and that only its owner may put in again: the fix is a DBA's.
 fn for_dba(limited: Limited, change: &TableChange, names: Names<'_>) -> Limited {
     let mut plan = Plan::default();
     plan.main.add.push(change.clone());

@@ -20,12 +20,8 @@ async fn a_stream_goes_on_from_the_promoted_standby_and_nothing_is_lost() {
     let mut primary = PostgresServer::start(Binaries::newest(), &[]);
     let client = connect(&primary.tcp_url("postgres")).await;
     create_table(&client).await;
-    client
-        .batch_execute("SELECT pg_create_physical_replication_slot('standby', true)")
-        .await
-        .expect("make a slot for the standby");
     drop(client);
-    let standby = primary.standby("standby");
+    let standby = primary.standby("standby").await;
     let client = connect(&primary.tcp_url("postgres")).await;
     let set = "ALTER SYSTEM SET synchronized_standby_slots = 'standby'";
     client.batch_execute(set).await.expect("wait for the standby");
@@ -112,10 +108,8 @@ async fn a_slot_that_an_earlier_switchover_left_on_a_standby_is_warned_of_until_
     let mut primary = PostgresServer::start(Binaries::newest(), &[]);
     let client = connect(&primary.tcp_url("postgres")).await;
     create_table(&client).await;
-    let slot = "SELECT pg_create_physical_replication_slot('standby', true)";
-    client.batch_execute(slot).await.expect("make a slot for the standby");
     drop(client);
-    let standby = primary.standby("standby");
+    let standby = primary.standby("standby").await;
     let client = connect(&primary.tcp_url("postgres")).await;
     let on_standby = connect(&standby.tcp_url("postgres")).await;
     let (name, brokers) = (unique("leftover"), kafka.brokers());

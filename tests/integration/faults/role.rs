@@ -50,10 +50,8 @@ async fn a_standby_is_refused_with_one_sentence_and_not_tried_for_ever() {
         let mut primary = PostgresServer::start(binaries, &[]);
         let client = connect(&primary.tcp_url("postgres")).await;
         create_table(&client).await;
-        let slot = "SELECT pg_create_physical_replication_slot('standby', true)";
-        client.batch_execute(slot).await.expect("make a slot for the standby");
         drop(client);
-        let standby = primary.standby("standby");
+        let standby = primary.standby("standby").await;
         let (name, url) = (unique("standby"), standby.tcp_url("postgres"));
         let mut bridge = Bridge::start(&name, &url, &kafka.brokers(), "");
         ends_with(&mut bridge, "is a standby", "name the primary in postgres.url").await;

@@ -6,9 +6,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_postgres::Client;
 
-use super::{LOOKS, no_secret, oldest_and_newest};
+use super::{LOOKS, no_secret};
+use crate::faults::{start_again, stop};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::Brokers;
+use crate::support::postgres::for_oldest_and_newest;
 use crate::support::{PATIENCE, seed, unique};
 
 const STEPS: usize = 60;
@@ -112,7 +114,7 @@ async fn make(client: &Client) -> Vec<Table> {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_called_whatever_nothing_that_was_hidden_is_in_any_topic() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let seed = seed();
         println!("CHAOS_SEED={seed}");
         let mut random = StdRng::seed_from_u64(seed);
@@ -145,28 +147,24 @@ async fn whatever_is_called_whatever_nothing_that_was_hidden_is_in_any_topic() {
                     is_running = false;
                 }
                 1 if is_running => {
-                    assert!(bridge.terminate(PATIENCE).success());
+                    stop(&mut bridge);
                     is_running = false;
                 }
                 2..=5 if is_running => bridge.hang_up(),
                 6..=8 if is_running => drop(no_secret(&client, &bootstrap, &name).await),
                 13.. if !is_running => {
-                    bridge.start_again();
-                    bridge
-                        .wait_until_ready(PATIENCE)
-                        .unwrap_or_else(|ended| panic!("{}", ended.log));
+                    start_again(&mut bridge);
                     is_running = true;
                 }
                 _ => {}
             }
         }
         if !is_running {
-            bridge.start_again();
-            bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+            start_again(&mut bridge);
         }
         let records = no_secret(&client, &bootstrap, &name).await;
         assert!(records.len() > 1, "nothing at all is published");
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }

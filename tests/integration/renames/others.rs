@@ -3,17 +3,18 @@
 
 use std::process::Command;
 
-use super::{LOOKS, consume, no_secret, oldest_and_newest, until_left_out};
+use super::{LOOKS, consume, no_secret, until_left_out};
+use crate::faults::{start_again, stop};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::TestDatabase;
+use crate::support::postgres::{TestDatabase, for_oldest_and_newest};
 use crate::support::{PATIENCE, eventually, unique};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rules_follow_tables_in_a_publication_that_is_not_rowcasts_to_alter() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         for publication in ["FOR TABLE marks, excluded, masked, a", "FOR ALL TABLES"] {
             let database = server.database().await;
             let client = database.client().await;
@@ -57,8 +58,7 @@ async fn rules_follow_tables_in_a_publication_that_is_not_rowcasts_to_alter() {
                 .batch_execute("INSERT INTO e VALUES (3, 'xx-secret'); INSERT INTO masked VALUES (3, 'xx-secret')")
                 .await
                 .expect("write");
-            bridge.start_again();
-            bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+            start_again(&mut bridge);
             until_left_out(&bridge, &held).await;
             no_secret(&client, &bootstrap, &name).await;
             // As before: published as before.
@@ -75,7 +75,7 @@ async fn rules_follow_tables_in_a_publication_that_is_not_rowcasts_to_alter() {
                 consume(&bootstrap, &[&topic], at_least(3), PATIENCE).await;
             }
             no_secret(&client, &bootstrap, &name).await;
-            assert!(bridge.terminate(PATIENCE).success());
+            stop(&mut bridge);
         }
     })
     .await;
@@ -84,7 +84,7 @@ async fn rules_follow_tables_in_a_publication_that_is_not_rowcasts_to_alter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_excluded_table_that_is_attached_holds_its_root_back_until_it_is_detached() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         for mode in ["initial", "never"] {
             let database = server.database().await;
             let client = database.client().await;
@@ -139,7 +139,7 @@ async fn an_excluded_table_that_is_attached_holds_its_root_back_until_it_is_deta
             };
             consume(&bootstrap, &[&topic], is_there, PATIENCE).await;
             no_secret(&client, &bootstrap, &name).await;
-            assert!(bridge.terminate(PATIENCE).success());
+            stop(&mut bridge);
         }
     })
     .await;
@@ -156,12 +156,11 @@ async fn what_is_remembered_of_tables_goes_with_a_teardown() {
     let (url, bootstrap) = (&database.unix_url, brokers.bootstrap());
     let config = "[tables.\"public.cards\"]\nexclude_columns = [\"pan\"]\n";
     let mut bridge = Bridge::start_ready(&name, url, &bootstrap, config, PATIENCE);
-    assert!(bridge.terminate(PATIENCE).success());
+    stop(&mut bridge);
     client.batch_execute("DROP TABLE cards").await.expect("drop it");
     // A table that was there is no typo.
-    bridge.start_again();
-    bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
-    assert!(bridge.terminate(PATIENCE).success());
+    start_again(&mut bridge);
+    stop(&mut bridge);
     let output = Command::new(env!("CARGO_BIN_EXE_rowcast"))
         .args(["teardown", "--yes", "--name", &name])
         .envs([("DATABASE_URL", url), ("KAFKA_BROKERS", &bootstrap)])
@@ -178,7 +177,7 @@ async fn what_is_remembered_of_tables_goes_with_a_teardown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hidden_column_that_was_renamed_and_then_dropped_stays_hidden_in_the_rows_of_before() {
     let brokers = Brokers::any();
-    oldest_and_newest(async |server| {
+    for_oldest_and_newest(async |server| {
         let database = server.database().await;
         let client = database.client().await;
         client
@@ -198,7 +197,7 @@ async fn a_hidden_column_that_was_renamed_and_then_dropped_stays_hidden_in_the_r
         let mut bridge =
             Bridge::start_ready(&name, &database.unix_url, &bootstrap, &config, PATIENCE);
         // The catalog of now knows neither name when the stream comes to these rows.
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
         for table in ["masked", "excluded"] {
             client
                 .batch_execute(&format!(
@@ -209,8 +208,7 @@ async fn a_hidden_column_that_was_renamed_and_then_dropped_stays_hidden_in_the_r
                 .await
                 .expect("write");
         }
-        bridge.start_again();
-        bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{}", ended.log));
+        start_again(&mut bridge);
         no_secret(&client, &bootstrap, &name).await;
         // What was left out for it is read.
         for table in ["masked", "excluded"] {
@@ -222,7 +220,7 @@ async fn a_hidden_column_that_was_renamed_and_then_dropped_stays_hidden_in_the_r
         }
         until_left_out(&bridge, &[]).await;
         no_secret(&client, &bootstrap, &name).await;
-        assert!(bridge.terminate(PATIENCE).success());
+        stop(&mut bridge);
     })
     .await;
 }

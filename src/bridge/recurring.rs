@@ -14,12 +14,12 @@ const TIMES: u32 = 3;
 
 /// The last failure that may be one of these, and how often it came.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
+pub(super) struct Recurring {
     last: Option<String>,
     times: u32,
 }
 
-impl Repeats {
+impl Recurring {
     /// Takes note of a failure, and returns what it is.
     pub(super) fn note(&mut self, error: Error) -> Error {
         let of_server = match &error {
@@ -77,8 +77,8 @@ mod tests {
 
     #[test]
     fn the_third_alike_at_one_place_ends_and_another_place_counts_anew() {
-        let mut repeats = Repeats::default();
-        let mut ends = |error| repeats.note(error).severity() == crate::error::Severity::Operator;
+        let mut recurring = Recurring::default();
+        let mut ends = |error| recurring.note(error).severity() == crate::error::Severity::Operator;
         for at in [7, 7, 8, 8] {
             assert!(!ends(failure("XX000", at)));
         }
@@ -88,9 +88,9 @@ mod tests {
 
     #[test]
     fn what_the_disk_does_is_tried_for_as_long_as_it_lasts() {
-        let mut repeats = Repeats::default();
+        let mut recurring = Recurring::default();
         for _ in 0..10 {
-            let error = repeats.note(failure("58P01", 7));
+            let error = recurring.note(failure("58P01", 7));
             assert_eq!(error.severity(), crate::error::Severity::Retry);
         }
     }
