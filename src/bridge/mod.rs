@@ -103,6 +103,8 @@ pub struct Bridge {
     guards: Arc<AtomicBool>,
     /// Held by who plans what is to be published and alters it.
     altering: Arc<tokio::sync::Mutex<()>>,
+    /// Held by the producer that takes the transactional id over.
+    taking_over: Arc<tokio::sync::Mutex<()>>,
     /// What was logged of the signal table.
     signals_found: Arc<Mutex<signal_table::Found>>,
     /// What is known of tables, by OID.
@@ -154,6 +156,7 @@ impl Bridge {
             second: Arc::default(),
             guards: Arc::default(),
             altering: Arc::default(),
+            taking_over: Arc::default(),
             signals_found: Arc::default(),
             known: Arc::default(),
             is_wal_lost: Arc::default(),

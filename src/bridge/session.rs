@@ -293,9 +293,10 @@ impl Bridge {
                 glanced => drop(glanced?),
             }
         }
+        let takeover = Arc::clone(&self.taking_over).lock_owned().await;
         let (producer, all) = (Arc::clone(producer), checkpoints.clone());
         let read = move || {
-            producer.init_transactions(INIT)?;
+            producer.init_transactions(INIT, takeover)?;
             all.read()
         };
         let found = match blocking(read).await {

@@ -34,7 +34,7 @@ pub use self::properties::{batch_bytes, client_config, compresses, record_limit,
 pub use self::reach::{answers, topic_names};
 pub use self::rehearsal::rehearse;
 pub use self::topics::Topics;
-pub use self::transaction::timeout as transaction_timeout;
+pub use self::transaction::{Takeover, timeout as transaction_timeout};
 pub use self::trouble::folded;
 
 /// librdkafka's own log lines, at their own level.

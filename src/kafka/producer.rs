@@ -24,7 +24,7 @@ use super::error::Error;
 use super::flight::{LINGER_MS, MOMENT};
 use super::properties::creation_error;
 use super::room;
-use super::transaction::Transactions;
+use super::transaction::{Takeover, Transactions};
 use crate::checkpoint::{Ledger, Ticket};
 use crate::failpoint;
 use crate::metrics::Metrics;
@@ -117,7 +117,7 @@ pub struct Producer {
     inner: Arc<BaseProducer<Delivery>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// None without a transactional id.
+    /// None without a transactional id. Dropped after the client.
     transactions: Option<Arc<Transactions>>,
 }
 
@@ -200,8 +200,8 @@ impl Producer {
     ///
     /// # Errors
     /// When the brokers do not answer, or refuse.
-    pub fn init_transactions(&self, limit: Duration) -> Result<(), Error> {
-        self.transactions.as_ref().map_or(Ok(()), |all| all.init(&self.inner, limit))
+    pub fn init_transactions(&self, limit: Duration, takeover: Takeover) -> Result<(), Error> {
+        self.transactions.as_ref().map_or(Ok(()), |all| all.init(&self.inner, limit, takeover))
     }
 
     /// Aborts the transaction that is open, if one is, as far as that can be. Blocks, at most

@@ -36,12 +36,19 @@ fn parsed(millis: &str) -> Duration {
     Duration::from_millis(millis.parse().unwrap_or(60_000))
 }
 
+/// Held by who takes the transactional id over. The client goes on asking for it until it has it or is
+/// gone, also when nobody waits for the answer any more: the producer of a session that was ended
+/// meanwhile would fence the next session's. So the next one waits for its end.
+pub type Takeover = tokio::sync::OwnedMutexGuard<()>;
+
 /// What is known of the transaction of one producer.
 #[derive(Debug)]
 pub(super) struct Transactions {
     id: String,
     timeout: Duration,
     open_since: Mutex<Option<Instant>>,
+    /// Of a client that may still be asking for its id, until it is gone.
+    takeover: Mutex<Option<Takeover>>,
 }
 
 impl Transactions {
@@ -49,7 +56,8 @@ impl Transactions {
     pub(super) fn of(config: &ClientConfig) -> Option<Self> {
         let id = config.get("transactional.id")?.to_owned();
         let timeout = config.get("transaction.timeout.ms").unwrap_or(TIMEOUT_MS);
-        Some(Self { id, timeout: parsed(timeout), open_since: Mutex::new(None) })
+        let (open_since, takeover) = (Mutex::new(None), Mutex::new(None));
+        Some(Self { id, timeout: parsed(timeout), open_since, takeover })
     }
 
     /// Takes the transactional id over: whoever had it is fenced, what it left open is aborted.
@@ -58,8 +66,12 @@ impl Transactions {
         &self,
         producer: &BaseProducer<Delivery>,
         limit: Duration,
+        takeover: Takeover,
     ) -> Result<(), Error> {
-        producer.init_transactions(limit).map_err(|source| self.failed("preparing", source))
+        producer.init_transactions(limit).map_err(|source| {
+            *self.takeover.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
+            self.failed("preparing", source)
+        })
     }
 
     pub(super) fn begin(&self, producer: &BaseProducer<Delivery>) -> Result<(), Error> {

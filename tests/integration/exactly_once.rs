@@ -317,6 +317,64 @@ async fn a_producer_that_was_fenced_ends_with_its_own_exit_code() {
     .await;
 }
 
+/// The client of a session goes on asking for the transactional id after the session was ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_ended_while_it_takes_the_id_over_does_not_fence_the_next() {
+    const ROUNDS: usize = 6;
+    const ASKING: &str = "Failed to acquire transactional PID";
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let (client, asking) = (database.client().await, database.client().await);
+    load::create_tables(&client).await;
+    let name = unique("reloaded");
+    let mut bridge =
+        Bridge::start_ready(&name, &database.unix_url, &kafka.brokers(), CONFIG, PATIENCE);
+    let (stop, mut stopped) = tokio::sync::oneshot::channel::<()>();
+    let writer = tokio::spawn(async move {
+        for id in 1.. {
+            if stopped.try_recv().is_ok() {
+                return;
+            }
+            insert(&client, id, id).await;
+        }
+    });
+    let mut ended_while_asking = 0;
+    for round in 0..ROUNDS {
+        // What it leaves open is aborted first, so the id is asked for more than once.
+        bridge.kill();
+        bridge.start_again();
+        let before = bridge.log().matches(ASKING).count();
+        let streams = |log: &str| log.matches("streaming slot=").count();
+        let streams_before = streams(&bridge.log());
+        eventually(PATIENCE, "the id to be asked for again, or a stream", async || {
+            let log = bridge.log();
+            (log.matches(ASKING).count() > before || streams(&log) > streams_before).then_some(())
+        })
+        .await;
+        let sessions = streams(&bridge.log());
+        ended_while_asking += usize::from(sessions == streams_before);
+        bridge
+            .configure(&format!("{CONFIG}[watchdog]\nkafka_stalled_after = \"{}s\"\n", 61 + round));
+        bridge.hang_up();
+        eventually(PATIENCE, "the next session to stream", async || {
+            assert!(bridge.exited().is_none(), "log:\n{}", bridge.log());
+            (streams(&bridge.log()) > sessions).then_some(())
+        })
+        .await;
+        let confirmed_before = confirmed(&asking, &name).await;
+        eventually(PATIENCE, "changes to be confirmed", async || {
+            assert!(bridge.exited().is_none(), "log:\n{}", bridge.log());
+            let now = confirmed(&asking, &name).await;
+            (now > confirmed_before).then_some(())
+        })
+        .await;
+    }
+    stop.send(()).expect("it writes");
+    writer.await.expect("it wrote");
+    assert!(ended_while_asking > 0, "no session was ended while it took the id over");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_transaction_is_cut_before_the_brokers_give_up_on_it() {
     const ROWS: usize = 20_000;
