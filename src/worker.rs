@@ -256,6 +256,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     fn carry_all(&mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Halt> {
         self.out.begin()?;
         loop {
+            failpoint::reach("worker");
             let wake_at = self.out.wake_at(self.assembler.is_in_transaction());
             match chunks.recv_until(wake_at) {
                 Received::Chunk(chunk) => {
@@ -276,7 +277,6 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     }
 
     fn carry(&mut self, chunk: &Chunk) -> Result<(), Halt> {
-        failpoint::reach("worker");
         for frame in chunk.frames() {
             if self.out.stop.is_asked()
                 && (self.out.stop.is_now() || !self.assembler.is_in_transaction())
@@ -419,7 +419,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
 
     /// A table is described for the first time, or anew after it changed.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
-        let Self { assembler, publisher, out, windows, described } = self;
+        let Self { assembler, publisher, out, windows, .. } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
         let commit_lsn = assembler.commit_lsn();
         let facts = publisher.lookup.relation_facts(body.oid, &types, commit_lsn)?;
@@ -438,8 +438,15 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
                 windows.leave_out(table);
             }
         }
+        self.known(body.oid)
+    }
+
+    /// Something is kept of a table from here on, whoever described it: the stream, or a snapshot in the
+    /// transaction of its watermark.
+    fn known(&mut self, oid: u32) -> Result<(), Halt> {
+        let Self { assembler, publisher, out, described, .. } = self;
         if let Some(Transaction { xid, commit_lsn, .. }) = assembler.transaction() {
-            described.describe(body.oid, *xid, *commit_lsn);
+            described.describe(oid, *xid, *commit_lsn);
             out.metrics.tables_described.set(described.count());
         }
         if let Some(tables) = described.to_ask() {

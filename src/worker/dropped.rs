@@ -11,6 +11,8 @@
 //!         can't show it yet
 //! ```
 //!
+//! - A snapshot describes its tables too, in the transactions of its watermarks: of a table that only a
+//!   snapshot has published, nothing else would say that it is known.
 //! - A table that is missing may be one that is not visible yet: a transaction is in the WAL, and so in
 //!   the stream, before others see it. So a table counts as dropped only where the look sees the
 //!   transaction that described it: its creation came no later.
@@ -49,7 +51,7 @@ struct Seen {
     commit_lsn: Lsn,
 }
 
-/// The tables that were described in this session.
+/// The tables that were described in this session, by the stream or by a snapshot.
 #[derive(Debug)]
 pub(super) struct Described {
     seen: HashMap<u32, Seen>,

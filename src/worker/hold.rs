@@ -101,6 +101,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             // What follows in the stream is of that shape.
             publisher.announce(known, Some(&relation))?;
         }
+        self.known(oid)?;
         Ok(Ok(chunk.rows()))
     }
 }

@@ -179,6 +179,12 @@ impl<L: Lookup> Publisher<L> {
         self.lookup.forget(tables, &free);
     }
 
+    /// How many tables it knows.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.topics.len()
+    }
+
     /// It is known of a table that nobody else has its topic any more.
     pub(super) fn admit(&mut self, oid: u32, relation: Option<&Arc<Relation>>) -> Result<(), Halt> {
         self.left_out.remove(&oid);

@@ -329,6 +329,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             let is_same = window::is_same(known, &relation);
             publisher.announce(known, (!is_same).then_some(&*relation))?;
         }
+        self.known(oid)?;
         Ok(Ok(closed))
     }
 }

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::bridge::Bridge;
+use crate::support::bridge::{Bridge, TRUSTING, signal};
 use crate::support::consume::{RecordReader, at_least};
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::TestDatabase;
@@ -110,5 +110,35 @@ async fn tables_that_come_and_go_take_no_memory_and_those_that_stay_are_publishe
     let records = reader.until(at_least(rounds + 3), PATIENCE);
     assert_eq!(records.len(), rounds + 3, "each row of the tables that stay, once");
     assert!(last < before + GROWTH_KB, "from {before} kB to {last} kB");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+/// Tables that nothing but a snapshot describes, as their rows were written before.
+const READ: u64 = 30;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_only_a_snapshot_read_are_known_to_whatever_forgets_them() {
+    let kafka = kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    let name = unique("read");
+    let create = format!(
+        "DO $$ BEGIN FOR n IN 1..{READ} LOOP
+             EXECUTE format('CREATE TABLE read_%s (id bigint PRIMARY KEY)', n);
+             EXECUTE format('INSERT INTO read_%s VALUES (1)', n);
+         END LOOP; END $$"
+    );
+    client.batch_execute(&create).await.expect("create tables");
+    let config = format!(
+        "{TRUSTING}[snapshot]\nmode = \"never\"\n\
+         [tables.\"public.read_*\"]\ntopic = \"{name}.read\"\n"
+    );
+    let (url, brokers) = (&database.unix_url, kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, url, &brokers, &config, PATIENCE);
+    let ask = signal(&serde_json::json!({"type": "snapshot", "tables": ["public.read_*"]}));
+    let ask = format!("SELECT pg_logical_emit_message(true, 'rowcast.signal', '{ask}')");
+    client.query(&ask, &[]).await.expect("ask for a snapshot");
+    acknowledged(&bridge, READ).await;
+    assert_eq!(metric(&bridge, "rowcast_tables_described"), Some(READ));
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

@@ -144,8 +144,8 @@ where
 
     /// Until all readers have ended.
     fn beside(&mut self, tables: &[Table]) -> Result<(), Halt> {
-        failpoint::reach("snapshot");
         while !self.desk.await_readers(LOOK) {
+            failpoint::reach("snapshot");
             self.stopped()?;
             match self.max_transaction_bytes {
                 None => self.tell_acknowledged(tables)?,

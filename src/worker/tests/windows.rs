@@ -87,7 +87,11 @@ impl Windowed {
 
     /// The table as the catalog has it.
     pub(super) fn relation(&self) -> Arc<Relation> {
-        let described = wire::relation(7, "rides", b'd', &COLUMNS);
+        Self::table(7, "rides")
+    }
+
+    fn table(oid: u32, name: &str) -> Arc<Relation> {
+        let described = wire::relation(oid, name, b'd', &COLUMNS);
         let Ok(Message::Relation(body)) = pgoutput::decode(&described) else { panic!("one") };
         let mut relations = crate::change::Relations::default();
         relations.insert(&body, RelationFacts::default(), &KeyChoice::default()).expect("fits")
@@ -197,4 +201,23 @@ async fn a_signal_is_noted_where_it_stands_and_left_for_whoever_takes_snapshots(
     windowed.order(512, Order::Note(edits));
     let answered = Snapshots { tables: vec![asked(false)], ..Snapshots::default() };
     assert_eq!(windowed.stands(), answered);
+}
+
+#[test]
+fn tables_that_only_snapshots_described_are_forgotten_once_they_are_dropped() {
+    let mut windowed = Windowed::new();
+    let mut most = 0;
+    for oid in 1_000..2_500 {
+        windowed.at = u64::from(oid) * 20;
+        let order = Order::Open { oid, key: vec!["id".to_owned()], limit_bytes: 1 << 20 };
+        assert_eq!(windowed.order(500, order).result, Ok(Closed::default()));
+        let visibility = Visibility::parse("520:520:").expect("a snapshot");
+        let table = Windowed::table(oid, &format!("t{oid}"));
+        let mut chunk = snapshot::Chunk::new(table, visibility, 0);
+        chunk.push(b"1\ta\n");
+        let order = Order::Close { oid, chunk: Box::new(chunk), edits: Vec::new() };
+        assert_eq!(windowed.order(501, order).result.map(|closed| closed.published), Ok(1));
+        most = most.max(windowed.worker.publisher.known());
+    }
+    assert!((500..=512).contains(&most), "{most} tables were known at a time");
 }
