@@ -2,8 +2,12 @@
 //! one that passes.
 //!
 //! Most of what the server reports as an internal error passes: a race with DDL, a lack of memory. What
-//! fails alike at the same position of the WAL three times in a row never does, and trying on would only
-//! hold WAL back for ever.
+//! fails alike at the same position of the WAL again and again never does, and trying on would only hold
+//! WAL back for ever. Three tries are over within a second, so they alone prove nothing: what may pass
+//! must also have lasted for [`LASTS`]. A row that the server can't send is too large at every try, and
+//! ends with the third.
+
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::postgres;
@@ -12,29 +16,47 @@ use crate::snapshot;
 /// Failures in a row after which it is none that passes.
 const TIMES: u32 = 3;
 
-/// The last failure that may be one of these, and how often it came.
+/// For how long a failure that may pass must have come again.
+const LASTS: Duration = Duration::from_secs(30);
+
+/// The last failure that may be one of these.
 #[derive(Debug, Default)]
 pub(super) struct Recurring {
-    last: Option<String>,
+    last: Option<Failure>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    /// What it is, and where.
+    what: String,
+    since: Instant,
     times: u32,
 }
 
 impl Recurring {
-    /// Takes note of a failure, and returns what it is.
-    pub(super) fn note(&mut self, error: Error) -> Error {
+    /// Takes note of a failure at this moment, and returns what it is.
+    pub(super) fn note(&mut self, error: Error, now: Instant) -> Error {
         let of_server = match &error {
             Error::Postgres(error) | Error::Snapshot(snapshot::Error::Postgres(error)) => error,
             _ => return self.forget(error),
         };
-        let Some(failure) = of_server.may_be_stuck() else { return self.forget(error) };
-        if self.last.as_ref() == Some(&failure) {
-            self.times += 1;
-        } else {
-            (self.last, self.times) = (Some(failure), 1);
+        let Some(what) = of_server.may_be_stuck() else { return self.forget(error) };
+        let last = self.last.take().filter(|last| last.what == what);
+        let mut failure = last.unwrap_or(Failure { what, since: now, times: 0 });
+        failure.times += 1;
+        let has_lasted = of_server.is_too_large() || now.duration_since(failure.since) >= LASTS;
+        if failure.times == TIMES && !has_lasted {
+            tracing::warn!(
+                times = TIMES,
+                ends_after_s = LASTS.as_secs(),
+                "the server fails alike at the same position of the WAL; if it goes on, the process ends"
+            );
         }
+        let is_stuck = failure.times >= TIMES && has_lasted;
+        self.last = Some(failure);
         match error {
             Error::Postgres(error) | Error::Snapshot(snapshot::Error::Postgres(error))
-                if self.times >= TIMES =>
+                if is_stuck =>
             {
                 Error::Postgres(error.into_stuck())
             }
@@ -63,35 +85,72 @@ impl Recurring {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Severity;
     use crate::postgres::{Place, ServerError};
 
-    fn failure(sqlstate: &str, at: u64) -> Error {
+    const TOO_LARGE: &str = "invalid memory alloc request size 1132462083";
+
+    fn failure(sqlstate: &str, message: &str, at: u64) -> Error {
         let server = ServerError {
             sqlstate: sqlstate.to_owned(),
-            message: "invalid memory alloc request size 1132462083".to_owned(),
+            message: message.to_owned(),
             ..ServerError::default()
         };
         let place = Place { last: at.into(), commit: Some((at + 1).into()) };
         Error::Postgres(postgres::Error::from(server).in_stream_of("s", place, 180_000))
     }
 
-    #[test]
-    fn the_third_alike_at_one_place_ends_and_another_place_counts_anew() {
-        let mut recurring = Recurring::default();
-        let mut ends = |error| recurring.note(error).severity() == crate::error::Severity::Operator;
-        for at in [7, 7, 8, 8] {
-            assert!(!ends(failure("XX000", at)));
+    /// Whether the bridge ends with this failure, so many seconds after the first.
+    struct Tried(Recurring, Instant);
+
+    impl Tried {
+        fn new() -> Self {
+            Self(Recurring::default(), Instant::now())
         }
-        assert!(!ends(Error::Postgres(postgres::Error::Closed)));
-        assert!(ends(failure("XX000", 8)));
+
+        fn ends(&mut self, second: u64, error: Error) -> bool {
+            let error = self.0.note(error, self.1 + Duration::from_secs(second));
+            error.severity() == Severity::Operator
+        }
+    }
+
+    #[test]
+    fn the_third_row_alike_that_is_too_large_ends_and_another_place_counts_anew() {
+        let mut tried = Tried::new();
+        for at in [7, 7, 8, 8] {
+            assert!(!tried.ends(0, failure("XX000", TOO_LARGE, at)));
+        }
+        assert!(!tried.ends(0, Error::Postgres(postgres::Error::Closed)));
+        assert!(tried.ends(0, failure("XX000", TOO_LARGE, 8)));
+    }
+
+    #[test]
+    fn what_may_pass_ends_the_bridge_only_if_it_has_lasted_too() {
+        let race = || failure("XX000", "could not open relation with OID 4711", 7);
+        let mut tried = Tried::new();
+        for second in [0, 1, 2, 3, 5, 9, 17, 29] {
+            assert!(!tried.ends(second, race()), "after {second} s");
+        }
+        assert!(tried.ends(30, race()));
+        // Nor does what lasted without being tried.
+        let mut tried = Tried::new();
+        assert!(!tried.ends(0, race()));
+        assert!(!tried.ends(40, race()));
+        assert!(tried.ends(41, race()));
+        // What passed counts no more.
+        let mut tried = Tried::new();
+        assert!(!tried.ends(0, race()) && !tried.ends(20, race()));
+        assert!(!tried.ends(21, failure("57P01", "terminating connection", 7)));
+        for second in [31, 32, 33] {
+            assert!(!tried.ends(second, race()), "after {second} s");
+        }
     }
 
     #[test]
     fn what_the_disk_does_is_tried_for_as_long_as_it_lasts() {
-        let mut recurring = Recurring::default();
-        for _ in 0..10 {
-            let error = recurring.note(failure("58P01", 7));
-            assert_eq!(error.severity(), crate::error::Severity::Retry);
+        let mut tried = Tried::new();
+        for second in 0..100 {
+            assert!(!tried.ends(second, failure("58P01", "could not open file", 7)));
         }
     }
 }

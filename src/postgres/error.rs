@@ -346,6 +346,12 @@ impl Error {
         }
     }
 
+    /// Whether it is about a row that is too large to be sent, which trying again does not change.
+    #[must_use]
+    pub(crate) fn is_too_large(&self) -> bool {
+        matches!(self, Self::Decoding(stuck) if decoding::is_too_large(&stuck.source))
+    }
+
     /// The failure once it is known not to pass.
     #[must_use]
     pub(crate) fn into_stuck(self) -> Self {
