@@ -129,8 +129,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
 
 /// Serves until the task is dropped.
 pub async fn serve(listener: TcpListener, observed: Observed, desk: Desk, guard: Guard) {
-    crate::failpoint::reach("admin");
-    server::serve(listener, router(observed, desk, guard)).await;
+    let serving = server::serve(listener, router(observed, desk, guard));
+    crate::failpoint::within("admin", serving).await;
 }
 
 fn router(observed: Observed, desk: Desk, guard: Guard) -> Router {

@@ -10,6 +10,7 @@ use super::{Bridge, told};
 use crate::admin::State;
 use crate::checkpoint::Ledger;
 use crate::error::Error;
+use crate::failpoint;
 use crate::kafka::Producer;
 use crate::postgres::{ReaderHandle, StreamPhase};
 use crate::worker::Stop;
@@ -133,6 +134,7 @@ impl Bridge {
         let left = left();
         let producer = Arc::clone(&line.producer);
         let flushed = tokio::task::spawn_blocking(move || {
+            failpoint::reach("flush");
             let flushed = producer.flush(left);
             producer.abort(ABORT);
             flushed

@@ -58,6 +58,7 @@ use crate::backoff::Backoff;
 use crate::config::resolved::world_readable;
 use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
+use crate::failpoint;
 use crate::kafka;
 use crate::metrics::Metrics;
 use crate::postgres::{self, ConnInfo, Walsender};
@@ -201,7 +202,8 @@ impl Bridge {
     /// A failure that trying again does not mend.
     pub async fn run(&self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         // It holds a clone of this, which is large.
-        let outcome = Box::pin(self.run_reloading(shutdown)).await;
+        let run = Box::pin(self.run_reloading(shutdown));
+        let outcome = failpoint::within("bridge", run).await;
         self.enter(State::Stopped);
         outcome
     }
@@ -256,7 +258,7 @@ impl Bridge {
             self.metrics.streaming.set(0);
             let error = match ended {
                 Ok(()) => break,
-                Err(error) => self.with_rights(recurring.note(error)).await,
+                Err(error) => self.with_rights(recurring.note(error, Instant::now())).await,
             };
             self.note_lost_wal(&error);
             if self.second.was_missing(&error, &self.settings.inserts_publication)

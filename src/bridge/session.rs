@@ -32,6 +32,7 @@ use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
 use crate::config::{Delivery, OnGap, Resolved, SnapshotMode, exactly};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
 use crate::error::Error;
+use crate::failpoint;
 use crate::kafka::{
     self, Checkpoints, Found, Producer, Topics, checkpoint_topic, compresses, record_limit,
     transaction_timeout,
@@ -170,9 +171,10 @@ impl Bridge {
         let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);
         let all_read = coordinator.all_read();
         // Takes snapshots beside the stream, for as long as that runs.
-        line.beside = Some(Beside(tokio::spawn(coordinator.run())));
+        line.beside =
+            Some(Beside(tokio::spawn(failpoint::within("coordinator", coordinator.run()))));
         let partitions = partitions::Watch::new(self, &start.checkpoint.snapshots);
-        let _watching = Beside(tokio::spawn(partitions.run()));
+        let _watching = Beside(tokio::spawn(failpoint::within("partitions", partitions.run())));
         self.metrics.streaming.set(1);
         self.enter(State::Streaming);
         tracing::info!(

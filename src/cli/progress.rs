@@ -26,8 +26,8 @@ const WHOLE: u64 = 1000;
 pub(super) async fn show(book: Arc<Book>, bars: Option<MultiProgress>) {
     let mut drawn = bars.map(Bars::new);
     let mut lines = Lines::default();
-    crate::failpoint::reach("progress");
     loop {
+        crate::failpoint::reach("progress");
         tokio::time::sleep(LOOK).await;
         let report = book.snapshot();
         if let Some(bars) = &mut drawn {

@@ -53,7 +53,7 @@ pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliErro
     let shown = progress::show(bridge.observe().progress, bars);
     let _shown = AbortOnDrop(tokio::spawn(shown));
     let reloads = reload_on(hangups, bridge.clone(), move || args.load(&global));
-    let _reloads = AbortOnDrop(tokio::spawn(reloads));
+    let _reloads = AbortOnDrop(tokio::spawn(crate::failpoint::within("reload", reloads)));
     bridge.run(stop).await?;
     Ok(())
 }

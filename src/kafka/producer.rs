@@ -157,6 +157,7 @@ impl Producer {
                     // A moment each, as a flush lasts until nothing is out, also of what came after
                     // it. What has not landed by then is tried again.
                     while !flush(&inner, MOMENT) && !flight.has_landed() && Instant::now() < until {
+                        failpoint::reach("kafka-send");
                     }
                 });
             })?;
@@ -301,6 +302,7 @@ impl Drop for Producer {
 fn hear(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>, stop: &AtomicBool) {
     let context = producer.context();
     while !stop.load(Ordering::Acquire) {
+        failpoint::reach("kafka-poll");
         producer.poll(POLL);
         context.close_batch();
         if let Some(Purged { topic, partition, source }) = context.take_purged() {

@@ -33,7 +33,10 @@ const ANSWERS: [Duration; 4] = [
 /// When no broker answers.
 pub(super) async fn topics(config: &ClientConfig) -> Result<HashMap<String, usize>, Error> {
     let config = config.clone();
-    let asked = tokio::task::spawn_blocking(move || ask(&config));
+    let asked = tokio::task::spawn_blocking(move || {
+        crate::failpoint::reach("kafka-metadata");
+        ask(&config)
+    });
     // A panic in the client library would be a canceled question, to be asked again.
     let canceled = || Error::Unreachable {
         brokers: String::new(),

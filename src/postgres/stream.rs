@@ -430,8 +430,7 @@ where
     let run = move || {
         let result = runtime.block_on(async {
             let stream = open().await?;
-            failpoint::reach("reader");
-            stream.run(chunks, confirmed, phase).await
+            failpoint::within("reader", stream.run(chunks, confirmed, phase)).await
         });
         // Nobody waits for the result any more when the bridge is gone.
         let _ = sender.send(result);

@@ -6,13 +6,14 @@
 //! many lines are missing.
 //!
 //! The last words of a process are always queued, and waited for a moment, never longer: an exit
-//! does not wait for its log either.
+//! does not wait for its log either. Those of the thread that writes are written by another.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
@@ -40,6 +41,8 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Rings when a line is queued or was written.
     changed: Condvar,
+    /// The thread that writes.
+    writer: Mutex<Option<ThreadId>>,
 }
 
 #[derive(Debug, Default)]
@@ -55,20 +58,27 @@ impl Lines {
     /// Starts the thread that writes to stderr; where it can't be started, all lines are dropped.
     pub(super) fn to_stderr(wrap: impl FnOnce(File) -> Box<dyn Write + Send>) -> Self {
         let lines = Self::default();
+        lines.start_writer("log", wrap);
+        lines
+    }
+
+    fn start_writer(&self, name: &str, wrap: impl FnOnce(File) -> Box<dyn Write + Send>) {
         // A handle of our own: nobody waits for a lock of the standard library's while a write of ours
         // does not come back.
         if let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() {
-            let (thread, out) = (lines.clone(), wrap(File::from(stderr)));
+            let (thread, out) = (self.clone(), wrap(File::from(stderr)));
             let tell = |dropped| {
                 tracing::warn!(
                     dropped,
                     "log lines could not be written to stderr and are missing; it works again"
                 );
             };
-            let run = move || thread.write_all(out, tell);
-            let _ = std::thread::Builder::new().name("log".to_owned()).spawn(run);
+            let run = move || {
+                *thread.writer() = Some(std::thread::current().id());
+                thread.write_all(out, tell);
+            };
+            let _ = std::thread::Builder::new().name(name.to_owned()).spawn(run);
         }
-        lines
     }
 
     /// Queues a line if there is room for it. Does not block.
@@ -87,6 +97,11 @@ impl Lines {
     pub(super) fn push_last(&self, text: &str) {
         self.lock().push(text.as_bytes());
         self.0.changed.notify_all();
+        if *self.writer() == Some(std::thread::current().id()) {
+            // It panicked, and writes nothing any more.
+            self.lock().is_writing = false;
+            self.start_writer("last-words", |stderr| Box::new(stderr));
+        }
         self.flush();
     }
 
@@ -101,6 +116,7 @@ impl Lines {
         let (mut is_torn, mut told_at) = (false, None::<Instant>);
         loop {
             let line = self.take();
+            crate::failpoint::reach(std::thread::current().name().unwrap_or_default());
             let written = write(&mut out, &line, &mut is_torn);
             let mut queue = self.lock();
             queue.is_writing = false;
@@ -128,6 +144,10 @@ impl Lines {
             }
             queue = self.0.changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

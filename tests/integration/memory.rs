@@ -264,3 +264,53 @@ async fn a_row_that_memory_is_refused_for_ends_the_process_with_what_it_needs() 
     assert!(log.contains(said), "log:\n{log}");
     assert!(log.contains("fix: raise the limit on the memory of the process"), "log:\n{log}");
 }
+
+/// What a row takes at the peak, in its own size, by `docs/memory.md` and by the error.
+fn documented_times() -> u64 {
+    let manual = include_str!("../../docs/memory.md");
+    let (before, _) = manual.split_once(" times its size").expect("the manual says it");
+    let word = before.split_whitespace().last().expect("a word");
+    let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight"];
+    let times = words.iter().position(|known| *known == word).expect("a number");
+    u64::try_from(times).expect("few")
+}
+
+/// `ROWCAST_TEST_MEMORY_ROW_MB` sets the size of the row: the figures of the manual are of 200 MB.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_row_takes_what_the_manual_says_and_no_more() {
+    let kafka = kafka_or_skip!();
+    let megabytes = crate::support::number("ROWCAST_TEST_MEMORY_ROW_MB").unwrap_or(40);
+    let config = format!(
+        "[kafka.properties]\n\"message.max.bytes\" = {0}\n\
+         [topics.settings]\n\"max.message.bytes\" = \"{0}\"\n",
+        megabytes * 3_000_000 + 1_000_000
+    );
+    // Each as large as text: a bytea is two digits a byte there.
+    for (kind, value) in [("text", "note"), ("bytea", "decode(note, 'hex')")] {
+        let database = TestDatabase::create().await;
+        let client = database.client().await;
+        let table = format!(
+            "CREATE TABLE rides (id int PRIMARY KEY, note {kind});
+             ALTER TABLE rides ALTER note SET STORAGE EXTERNAL"
+        );
+        client.batch_execute(&table).await.expect("make a table");
+        let (url, brokers) = (&database.unix_url, kafka.brokers());
+        let mut bridge = Bridge::start_ready(&unique("row"), url, &brokers, &config, PATIENCE);
+        client.batch_execute("INSERT INTO rides VALUES (0, '00')").await.expect("write");
+        acknowledged(&bridge, 1).await;
+        let before = peak_kb(&bridge);
+        let insert = format!(
+            "INSERT INTO rides SELECT 1, {value} FROM (
+                 SELECT string_agg(repeat(md5(n::text), 32), '') AS note
+                 FROM generate_series(1, {}) n) of",
+            megabytes * 1024
+        );
+        client.batch_execute(&insert).await.expect("write a large row");
+        acknowledged(&bridge, 2).await;
+        let (peak, size) = (peak_kb(&bridge), megabytes * 1024);
+        println!("{kind}: a row of {size} kB as text: from {before} kB to {peak} kB");
+        let bound = documented_times() * size;
+        assert!(peak - before <= bound, "{kind}: {} kB, above {bound} kB", peak - before);
+        assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+    }
+}

@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use super::super::lookup::stopped;
 use crate::error::Error;
+use crate::failpoint;
 use crate::postgres::copy::{CopyChunk, CopySession};
 use crate::postgres::{self, ConnInfo, ConnectOptions, search_path};
 use crate::snapshot::plan;
@@ -97,7 +98,7 @@ fn wait<T>(
 ) -> Result<Option<T>, Error> {
     runtime.block_on(async {
         tokio::select! {
-            answered = answer => Ok(Some(answered?)),
+            answered = failpoint::within("snapshot-0", answer) => Ok(Some(answered?)),
             () = stopped(stop) => Ok(None),
         }
     })

@@ -6,13 +6,14 @@
 //! together and end together.
 
 use std::collections::BTreeMap;
-use std::io::{PipeReader, Write as _, pipe};
-use std::net::{TcpListener, TcpStream};
+use std::io::{PipeReader, pipe};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use super::panics::ask_for_status;
 use super::{create_table, metric, readyz, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, private_kafka_or_skip};
@@ -37,11 +38,12 @@ const DRAIN: u64 = 2;
 const LONG_DRAIN: u64 = 8;
 
 /// A table that is read for a minute.
-const SLOW: &str = "[tables.\"public.slow\"]\nsnapshot_where = \"pg_sleep(60) IS NOT NULL\"\n";
+pub(super) const SLOW: &str =
+    "[tables.\"public.slow\"]\nsnapshot_where = \"pg_sleep(60) IS NOT NULL\"\n";
 
 /// What happens to a bridge. It is told to end then, unless that is what ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
+pub(super) enum Fault {
     Sigterm,
     Panic,
     Stderr,
@@ -66,9 +68,9 @@ impl Fault {
 
 /// How a cell ends.
 #[derive(Debug, Clone, Copy)]
-struct Ending {
-    code: i32,
-    within: Duration,
+pub(super) struct Ending {
+    pub(super) code: i32,
+    pub(super) within: Duration,
 }
 
 /// A database behind a line that can be cut off, and brokers.
@@ -94,7 +96,7 @@ struct Held {
 }
 
 /// What the manual says of every cell.
-fn documented() -> BTreeMap<(&'static str, Fault), Ending> {
+pub(super) fn documented() -> BTreeMap<(&'static str, Fault), Ending> {
     let manual = include_str!("../../../docs/faults.md");
     let heads: Vec<&str> = Fault::ALL.iter().map(|fault| fault.column()).collect();
     let head = format!("| state | {} |", heads.join(" | "));
@@ -208,14 +210,6 @@ impl Scene {
     }
 }
 
-/// Has a thread panic that answers a request. The answer does not come.
-fn ask_for_panic(bridge: &Bridge) -> TcpStream {
-    let address = ("127.0.0.1", bridge.admin_port());
-    let mut stream = TcpStream::connect(address).expect("the bridge listens");
-    stream.write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("it reads");
-    stream
-}
-
 /// Records wait, and are not taken.
 async fn until_waiting(held: &Held) {
     write(&held.client, 101..=200).await;
@@ -269,7 +263,7 @@ async fn all_end(
     for Held { state, fault, bridge, stderr, .. } in &mut held {
         drop(stderr.take());
         match (*fault, *state) {
-            (Fault::Panic, _) => unanswered.push(ask_for_panic(bridge)),
+            (Fault::Panic, _) => unanswered.push(ask_for_status(bridge)),
             // Told already.
             (Fault::Stderr | Fault::Kafka | Fault::Postgres, "draining") => {}
             _ => bridge.ask_to_end(),

@@ -129,7 +129,6 @@ impl Coordinator {
 
     /// Goes on until it is dropped.
     pub(in crate::bridge) async fn run(mut self) {
-        crate::failpoint::reach("coordinator");
         loop {
             while let Ok(outcome) = self.outcomes.try_recv() {
                 self.heard(outcome);
