@@ -38,8 +38,7 @@ const DRAIN: u64 = 2;
 const LONG_DRAIN: u64 = 8;
 
 /// A table that is read for a minute.
-pub(super) const SLOW: &str =
-    "[tables.\"public.slow\"]\nsnapshot_where = \"pg_sleep(60) IS NOT NULL\"\n";
+const SLOW: &str = "[tables.\"public.slow\"]\nsnapshot_where = \"pg_sleep(60) IS NOT NULL\"\n";
 
 /// What happens to a bridge. It is told to end then, unless that is what ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
