@@ -1,7 +1,7 @@
 -- Which tables were put into a publication one by one, with which columns (null for all), which entry of
 -- the publication has a row filter (row_filters.sql says which one), and at which columns does that look?
 -- Of one for all tables, which may have entries for what it leaves out, none. Read without locks.
--- (PostgreSQL 15 and later)
+-- All of them, or the one with this OID ($2). (PostgreSQL 15 and later)
 SELECT n.nspname::text,
        c.relname::text,
        CASE WHEN r.prattrs IS NOT NULL THEN
@@ -24,5 +24,5 @@ FROM pg_catalog.pg_publication p
 JOIN pg_catalog.pg_publication_rel r ON r.prpubid = p.oid
 JOIN pg_catalog.pg_class c ON c.oid = r.prrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE p.pubname = $1 AND NOT p.puballtables
+WHERE p.pubname = $1 AND ($2::oid IS NULL OR c.oid = $2) AND NOT p.puballtables
 ORDER BY 1, 2

@@ -2,7 +2,8 @@
 -- its root; none of the system's, none that write no WAL. One row for each table that holds rows of
 -- it (itself, or a partition at the end of the tree), and one for a partitioned table itself, with
 -- all that Postgres looks at when a published row is updated or deleted there. Read without locks:
--- an ALTER TABLE of the application neither waits for this nor holds it up.
+-- an ALTER TABLE of the application neither waits for this nor holds it up. All of them, or the one with
+-- this OID ($1).
 WITH RECURSIVE member (root, oid, relkind) AS (
     SELECT c.oid, c.oid, c.relkind
     FROM pg_catalog.pg_class c
@@ -12,6 +13,7 @@ WITH RECURSIVE member (root, oid, relkind) AS (
       AND c.relpersistence = 'p'
       AND n.nspname <> 'information_schema'
       AND n.nspname NOT LIKE 'pg\_%'
+      AND ($1::oid IS NULL OR c.oid = $1)
     UNION ALL
     SELECT m.root, c.oid, c.relkind
     FROM member m

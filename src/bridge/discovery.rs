@@ -14,18 +14,21 @@
 //! - **Those whose topic another one has** stay out (`topics`), and one that was left out for it and has
 //!   a topic now is read again, as a new one is.
 //!
-//! All on a connection of its own, which waits for no lock longer than moments. A table that is refused,
+//! All on connections of their own, which wait for no lock longer than moments. A table that is refused,
 //! by the server or for its filter or key, holds up no other. Partitions that come are
 //! looked for elsewhere (`partitions`). Without `postgres.manage`, or in a publication that the role may
 //! not alter, nothing is put in, and what should be done is logged.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod seen;
+
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use self::seen::Seen;
 use super::Bridge;
 use super::publishing::{self, Look};
 use super::renames::Released;
@@ -36,8 +39,7 @@ use crate::backoff::Repeats;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error::Error;
-use crate::postgres::filters::{Asked, Filters, Probes};
-use crate::postgres::keys::KeyFaults;
+use crate::postgres::filters::Asked;
 use crate::postgres::publication::{
     self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
 };
@@ -51,168 +53,148 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Time between two looks for tables that lost their identity, at least.
 const URGENT: Duration = Duration::from_secs(1);
 
+/// Time between two looks for new tables, at least.
+const LEAST: Duration = Duration::from_millis(50);
+
 /// How much longer the time between two looks is than a look takes.
 const SHARE: u32 = 50;
 
 /// A table's lock is waited for longer after so many tries.
 const SHORT_TRIES: u32 = 3;
 
-/// What was asked for, or tried, and is not to be again.
-#[derive(Debug, Default)]
-struct Seen {
-    asked: BTreeSet<TableName>,
-    /// Tables that were left out and are to be read again, by OID.
-    settled: BTreeSet<u32>,
-    /// Tables whose lock somebody had, with the tries so far.
-    locked: BTreeMap<TableName, u32>,
-    /// Tables whose configured key can't be; a start refuses those that it sees.
-    without_key: BTreeSet<TableName>,
-    /// What else was logged of keys. None before the first look: the start logged it.
-    key_notes: Option<BTreeSet<String>>,
-    /// Tables whose filters can't be, with why.
-    without_filter: BTreeSet<(TableName, String)>,
-    /// Tables that only their owners may publish.
-    not_owned: BTreeSet<TableName>,
-    /// What row filters mean, as of the last full look.
-    probes: Probes,
-    /// How long the last look for lost identities had the server work.
+/// Both kinds of looks have it; who alters the publications holds it for one look.
+type Shared = tokio::sync::Mutex<Seen>;
+
+/// What a look is for.
+#[derive(Clone, Copy)]
+enum Depth<'a> {
+    /// To take out of the publications what must not be in them any more.
+    Urgent,
+    /// New tables, too: those of these that are not captured yet.
+    Full { new: &'a [TableName] },
+}
+
+/// What became of a look.
+struct Looked {
+    /// What the server said where it refused to alter a publication for a table.
+    failed: Option<postgres::Error>,
+    /// Tables of which more is to be captured.
+    gains: Vec<TableName>,
+    /// How long it had the server work, without what new tables took.
     took: Duration,
 }
 
-impl Seen {
-    /// Logs which tables can't be keyed as configured, each once until it can be.
-    fn note_keys(&mut self, keys: &KeyFaults) {
-        for (table, fault) in &keys.refused {
-            if !self.without_key.contains(table) {
-                tracing::error!(
-                    %table,
-                    cause = fault.cause,
-                    fix = fault.fix,
-                    "the configured key can't be: a new table is left out until it can"
-                );
-            }
-        }
-        self.without_key = keys.refused.keys().cloned().collect();
-        let notes: BTreeSet<String> = keys.notes.iter().cloned().collect();
-        let before = self.key_notes.replace(notes.clone()).unwrap_or_else(|| notes.clone());
-        for note in notes.difference(&before) {
-            tracing::warn!("{note}");
-        }
-    }
-
-    /// Logs which tables only their owners may publish, each once until it is published.
-    fn note_not_owned(&mut self, plan: &Plan, names: Names<'_>) {
-        let not_owned: BTreeMap<&TableName, &str> =
-            plan.main.not_owned.iter().map(|(table, owner)| (table, owner.as_str())).collect();
-        self.not_owned.retain(|table| not_owned.contains_key(table));
-        let by_table = plan.by_table();
-        for (table, owner) in not_owned {
-            if let Some(own) = by_table.get(table)
-                && self.not_owned.insert(table.clone())
-            {
-                let fix = format!("as a DBA: {}", own.script(names));
-                tracing::warn!(%table, owner, fix, "left out: only its owner may publish it");
-            }
-        }
-    }
-
-    /// Logs which tables can't be filtered as configured, each once until it can be.
-    fn note_filters(&mut self, filters: &Filters) {
-        let mut faults = BTreeSet::new();
-        for (table, fault) in &filters.shortfalls {
-            let entry = (table.clone(), fault.cause.clone());
-            if !self.without_filter.contains(&entry) {
-                tracing::error!(
-                    %table,
-                    cause = fault.cause,
-                    fix = fault.fix,
-                    "the configured filter can't be: until it can, a new table is left out, and what \
-                     is published of any other stays as it is"
-                );
-            }
-            faults.insert(entry);
-        }
-        self.without_filter = faults;
-    }
-}
-
 impl Bridge {
-    /// Looks again and again.
+    /// Looks again and again. What protects the application's statements waits for nothing that the
+    /// rest waits for: neither for Kafka nor for what a look for new tables asks.
     pub(super) async fn discover(&self) -> Infallible {
+        let seen = tokio::sync::Mutex::new(Seen::default());
+        let (never, _) = tokio::join!(self.protect(&seen), self.look_for_new(&seen));
+        never
+    }
+
+    /// Looks for tables that lost their identity, or that are not to be published any more.
+    async fn protect(&self, seen: &Shared) -> Infallible {
         let mut status = self.status.subscribe();
-        let (mut connected, mut seen) = (None, Seen::default());
-        let (mut full_at, mut repeats) = (Instant::now(), Repeats::new());
+        let (mut connected, mut repeats) = (None, Repeats::new());
+        let mut took = Duration::ZERO;
         loop {
             let guards = || self.guards.load(Ordering::Acquire);
             let looks = |status: &Status| looks_in(status.state, guards());
-            let state = status.wait_for(looks).await.ok().map(|status| status.state);
-            let Some(state) = state else { std::future::pending().await };
-            let began = Instant::now();
-            let is_full = state == State::Streaming && began >= full_at;
-            let look = self.look_for_tables(&mut connected, &mut seen, is_full);
+            if status.wait_for(looks).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let look = async {
+                let client = self.connected(&mut connected).await?;
+                let look = self.look_at_publications(client, seen, Depth::Urgent).await?;
+                took = look.took;
+                look.failed.map_or(Ok(()), |error| Err(error.into()))
+            };
             match tokio::time::timeout(ANSWER, look).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     connected = None;
-                    if let Some(folded) = repeats.again(Instant::now()) {
-                        tracing::warn!(error = error.told(), folded, "looking for new tables");
-                    }
+                    tell_repeated(&error, "looking for tables without an identity", &mut repeats);
+                }
+                Err(_) => connected = None,
+            }
+            let wait = URGENT.max(took.saturating_mul(SHARE));
+            tokio::time::sleep(wait.min(self.settings.discover_interval)).await;
+        }
+    }
+
+    /// Looks for new tables and new names, while rows are streamed.
+    async fn look_for_new(&self, seen: &Shared) -> Infallible {
+        let mut status = self.status.subscribe();
+        let (mut connected, mut repeats) = (None, Repeats::new());
+        loop {
+            if status.wait_for(|status| status.state == State::Streaming).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let began = Instant::now();
+            let look = async {
+                let client = self.connected(&mut connected).await?;
+                self.look_for_tables(client, seen).await
+            };
+            match tokio::time::timeout(ANSWER, look).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    connected = None;
+                    tell_repeated(&error, "looking for new tables", &mut repeats);
                 }
                 Err(_) => connected = None,
             }
             let interval = self.settings.discover_interval;
-            if is_full {
-                full_at = began + interval;
-            }
-            let wait = URGENT.max(seen.took.saturating_mul(SHARE)).min(interval);
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(interval.saturating_sub(began.elapsed()).max(LEAST)).await;
         }
     }
 
-    async fn look_for_tables(
-        &self,
-        connected: &mut Option<Client>,
-        seen: &mut Seen,
-        is_full: bool,
-    ) -> Result<(), Error> {
-        let settings = &self.settings;
+    /// The connection of before, or another in its place.
+    async fn connected<'a>(&self, connected: &'a mut Option<Client>) -> Result<&'a Client, Error> {
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let client = client::connect(&self.conninfo, &connect_options(settings)).await?;
+                let options = connect_options(&self.settings);
+                let client = client::connect(&self.conninfo, &options).await?;
                 limit_locks(&client).await?;
                 client
             }
         };
-        let client = connected.insert(client);
-        // The application waits for this; what comes after it may wait for Kafka.
-        let began = Instant::now();
-        let mut failed = self.look_at_publications(client, seen, false).await?;
-        seen.took = began.elapsed();
-        if is_full {
-            let mut released = self.look_at_renames(client).await?;
-            failed = self.look_at_publications(client, seen, true).await?;
-            // One whose topic another table has stays out: it is read once it has one.
-            let refused = self.left_out.oids(LeftOutReason::Topic);
-            released.retain(|oid, _| !refused.contains(oid));
-            self.read_again(&released).await?;
-        }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+        Ok(connected.insert(client))
     }
 
-    /// Returns what the server said where it refused to alter a publication for a table; the other
-    /// tables do not wait for that.
+    async fn look_for_tables(&self, client: &Client, seen: &Shared) -> Result<(), Error> {
+        let mut released = self.look_at_renames(client).await?;
+        let first = self.look_at_publications(client, seen, Depth::Urgent).await?;
+        // The brokers are asked while nothing waits for this look.
+        if !(first.gains.is_empty() && self.left_out.oids(LeftOutReason::Topic).is_empty()) {
+            self.ask_for_topics().await;
+        }
+        let depth = Depth::Full { new: &first.gains };
+        let look = self.look_at_publications(client, seen, depth).await?;
+        // One whose topic another table has stays out: it is read once it has one.
+        let refused = self.left_out.oids(LeftOutReason::Topic);
+        released.retain(|oid, _| !refused.contains(oid));
+        self.read_again(&released).await?;
+        look.failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Looks at the publications and at the tables that they could have, and alters what is to be
+    /// altered at once. What the server refuses of one table holds up no other. Does not ask Kafka.
     async fn look_at_publications(
         &self,
         client: &Client,
-        seen: &mut Seen,
-        is_full: bool,
-    ) -> Result<Option<postgres::Error>, postgres::Error> {
+        seen: &Shared,
+        depth: Depth<'_>,
+    ) -> Result<Looked, postgres::Error> {
         // A start plans and alters the same publications.
-        let _altering = self.altering.lock().await;
+        let mut altering = self.altering.lock().await;
+        let began = Instant::now();
+        let seen = &mut *seen.lock().await;
         let settings = &self.settings_of_published();
         // Before the look: what was done by then is in the publication that it sees.
         let snapshots = self.control.shown();
+        let is_full = matches!(depth, Depth::Full { .. });
         seen.probes.ask(if is_full { Asked::Unlocked } else { Asked::Nothing });
         let is_named = self.second.is_named();
         let mut look = publishing::look(client, settings, is_named, &mut seen.probes).await?;
@@ -226,8 +208,9 @@ impl Bridge {
             self.note_signal_table(signal_table::look(client, settings, &look).await?);
             self.settle_topics(client, &mut look, seen).await?;
         }
+        let gains = look.plan.gains();
         if !publishing::may_alter(settings, &look.survey) {
-            return Ok(None);
+            return Ok(Looked { failed: None, gains, took: began.elapsed() });
         }
         let Look { plan, filters, .. } = look;
         // By its name of now, a table may not be one to publish any more.
@@ -240,11 +223,11 @@ impl Bridge {
         for table in plan.urgent().into_iter().chain(surplus) {
             let Some(change) = by_table.get(&table) else { continue };
             let what = "publication altered, as the table was";
+            *altering = altering.wrapping_add(1);
             let applied = self.apply_to(client, seen, (&table, what), change).await;
             failed = failed.or(applied.err());
         }
         // One that was dropped and made again is new, and so is one that was lost and is back.
-        let gains = plan.gains();
         seen.asked.retain(|table| gains.contains(table) || filters.keeps_out(table));
         let is_tried = |table: &TableName| {
             [&plan.main, &plan.inserts].iter().any(|change| {
@@ -253,10 +236,12 @@ impl Bridge {
             })
         };
         seen.locked.retain(|table, _| gains.contains(table) || is_tried(table));
-        if is_full {
-            failed = failed.or(self.take_in(client, seen, &plan, &snapshots).await);
+        // The application waits for this; what comes after it may take longer.
+        let took = began.elapsed();
+        if let Depth::Full { new } = depth {
+            failed = failed.or(self.take_in(client, seen, (&plan, new), &snapshots).await);
         }
-        Ok(failed)
+        Ok(Looked { failed, gains, took })
     }
 
     /// Tables of which more is captured from now on. Returns what the server refused of one of them.
@@ -264,11 +249,13 @@ impl Bridge {
         &self,
         client: &Client,
         seen: &mut Seen,
-        plan: &Plan,
+        (plan, known): (&Plan, &[TableName]),
         snapshots: &[SnapshotStatus],
     ) -> Option<postgres::Error> {
         let mut failed = None;
         let mut new = plan.gains();
+        // Of one that came since, the brokers were not asked yet.
+        new.retain(|table| known.contains(table));
         seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
         new.retain(|table| is_to_be_asked(snapshots, table, seen.asked.contains(table)));
@@ -386,6 +373,13 @@ impl Bridge {
             self.control.ask(Command::Take(request));
         }
         Ok(())
+    }
+}
+
+/// Logs an error that may come with each look, not each time.
+fn tell_repeated(error: &Error, what: &str, repeats: &mut Repeats) {
+    if let Some(folded) = repeats.again(Instant::now()) {
+        tracing::warn!(error = error.told(), folded, "{what}");
     }
 }
 

@@ -102,8 +102,9 @@ pub struct Bridge {
     second: Arc<Second>,
     /// Whether this process has settled the publications, so that they are looked after in each state.
     guards: Arc<AtomicBool>,
-    /// Held by who plans what is to be published and alters it.
-    altering: Arc<tokio::sync::Mutex<()>>,
+    /// Held by who plans what is to be published and alters it; how often that was done. Nobody who holds
+    /// it waits for Kafka, or long for a lock.
+    altering: Arc<tokio::sync::Mutex<u64>>,
     /// Held by the producer that takes the transactional id over.
     taking_over: Arc<tokio::sync::Mutex<()>>,
     /// What was logged of the signal table.

@@ -73,8 +73,19 @@ pub(super) async fn look(
     is_named: bool,
     probes: &mut Probes,
 ) -> Result<Look, postgres::Error> {
+    look_at(client, settings, is_named, probes, None).await
+}
+
+/// The same at the table with this OID alone, if one is given.
+async fn look_at(
+    client: &Client,
+    settings: &Resolved,
+    is_named: bool,
+    probes: &mut Probes,
+    oid: Option<u32>,
+) -> Result<Look, postgres::Error> {
     let version = client::server_version(client).await?;
-    let survey = publication::survey(client, Names::of(settings), version).await?;
+    let survey = publication::survey_of(client, Names::of(settings), version, oid).await?;
     let mut look = plan(client, settings, survey, is_named, (false, probes)).await?;
     let (keys, filters) = (&look.keys, &look.filters);
     look.plan.keep_out(|table| keys.refused.contains_key(table) || filters.keeps_out(table));
@@ -125,7 +136,7 @@ async fn altered(
     is_named: bool,
     oid: u32,
 ) -> Result<Option<Plan>, postgres::Error> {
-    // One table's name, since all of very many tables may be described at once.
+    // One table alone, since all of very many tables may be described at once.
     let Some(table) = publication::name(client, oid).await? else { return Ok(None) };
     if !settings.manage || settings.tables.columns(&table.schema, &table.name).is_none() {
         return Ok(None);
@@ -133,7 +144,8 @@ async fn altered(
     // Who publishes changes waits for this: no table is locked for it, and its rows stay filtered as
     // they are.
     let mut probes = Probes::new(Asked::Nothing);
-    let Look { mut plan, .. } = look(client, settings, is_named, &mut probes).await?;
+    let look = look_at(client, settings, is_named, &mut probes, Some(oid)).await?;
+    let mut plan = look.plan;
     for change in [&mut plan.main, &mut plan.inserts] {
         change.add.clear();
         change.remove.clear();
@@ -397,7 +409,7 @@ impl<'a> Scripts<'a> {
 }
 
 /// Tables that are logged one by one.
-const TOLD: usize = 10;
+pub(super) const TOLD: usize = 10;
 
 const INSERT_ONLY: &str = "insert-only: with its updates and deletes published, Postgres would refuse \
                            these to the application";

@@ -99,6 +99,7 @@ pub(super) async fn prepare(
     let settings = &named.settings_of_published(&bridge.settings);
     let names = Names::of(settings);
     let altering = bridge.altering.lock().await;
+    let planned_at = *altering;
     let survey = publication::survey(&client, names, version).await?;
     let slot = slot::state(&client, &settings.slot, info.database()).await?;
     let slot = bridge.with_lost_wal(slot);
@@ -159,6 +160,8 @@ pub(super) async fn prepare(
     bridge.tell_of_refused_ddl(&look);
     named.tell();
     bridge.note_signal_table(signals);
+    // What follows waits for Kafka, and what the application needs to be altered does not.
+    drop(altering);
     // Durable before anything of the tables is published under these settings.
     bridge.settle_names(named).await?;
     if forgetful::is_forgetful(version) && !bridge.has_streamed() {
@@ -200,6 +203,10 @@ pub(super) async fn prepare(
     } else {
         Vec::new()
     };
+    let altering = bridge.altering.lock().await;
+    if *altering != planned_at {
+        return Err(postgres::Error::Altered { table: names.main.to_owned() }.into());
+    }
     publishing::publish(&client, settings, &look.survey, &look.plan).await?;
     let exists = exists || (settings.manage && look.plan.inserts.create);
     if exists && look.survey.inserts.is_none() {

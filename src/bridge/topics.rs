@@ -115,7 +115,7 @@ impl Bridge {
     }
 
     /// Keeps tables without a topic out of what is to be added, and returns those of which rows are to
-    /// be read again, as they have a topic now.
+    /// be read again, as they have a topic now. What the brokers have was asked for before.
     pub(super) async fn look_at_topics(
         &self,
         client: &Client,
@@ -127,9 +127,6 @@ impl Bridge {
             return Ok(Vec::new());
         }
         let before: BTreeSet<u32> = self.left_out.oids(LeftOutReason::Topic).into_iter().collect();
-        if !(plan.gains().is_empty() && before.is_empty()) {
-            self.ask_for_topics().await;
-        }
         let view = View { settings, version: *version, present: survey.present(), plan };
         let assignment = self.assign_topics(client, view, &before).await?;
         assignment.keep_out(plan);
@@ -168,7 +165,7 @@ impl Bridge {
 
     /// What the brokers have may have changed. Without an answer, what was known holds: a topic that
     /// can't be created is found when it is.
-    async fn ask_for_topics(&self) {
+    pub(super) async fn ask_for_topics(&self) {
         let asked = async {
             let config = fresh_client_config(&self.settings).await?;
             Ok::<_, Error>(crate::kafka::topic_names(&config).await?)

@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
-use self::probe::Probed;
+use self::probe::{Probed, Refused};
 use super::Error;
 use super::preflight::Shortfall;
 use super::publication::{
@@ -344,7 +344,15 @@ impl Settling<'_> {
         let probed = match meaning {
             None => return Ok(Rows::Unknown),
             Some(Ok(probed)) => probed,
-            Some(Err(reason)) => {
+            Some(Err(Refused::Rights(reason))) => {
+                return refuse(
+                    format!("the server can't be asked what {key} means on {table}: {reason}"),
+                    "grant the role what the message names: GRANT TEMPORARY ON DATABASE, or GRANT \
+                     SELECT ON the table"
+                        .to_owned(),
+                );
+            }
+            Some(Err(Refused::Condition(reason))) => {
                 return refuse(
                     format!("the server does not take {key} as a condition on {table}: {reason}"),
                     format!("correct {key}"),

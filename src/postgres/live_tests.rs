@@ -277,3 +277,23 @@ async fn a_host_that_is_down_gives_way_to_the_next() {
     let error = connect(&text("target_session_attrs=standby")).await.expect_err("no standby");
     assert!(error.to_string().contains("not a standby") && error.is_transient(), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_one_table_reads_no_other() {
+    use super::publication::{Names, survey, survey_of};
+    let server = Server::start(TRUST, &[], &[]);
+    server.sql("CREATE TABLE a (id int PRIMARY KEY); CREATE TABLE b (id int PRIMARY KEY)");
+    server.sql("CREATE PUBLICATION p FOR TABLE a, b");
+    let client =
+        client::connect(&server.local(), &ConnectOptions::default()).await.expect("connects");
+    let version = client::server_version(&client).await.expect("a version");
+    let names = Names { main: "p", inserts: "p_inserts" };
+    let all = survey(&client, names, version).await.expect("a survey");
+    let main = all.main.expect("a publication");
+    assert_eq!((all.candidates.len(), main.tables.len()), (2, 2));
+    let b = &all.candidates[1];
+    let one = survey_of(&client, names, version, Some(b.oid)).await.expect("a survey");
+    assert!(one.candidates.iter().eq([b]), "{:?}", one.candidates);
+    let main = one.main.expect("a publication");
+    assert!(main.tables.keys().eq([&b.table]), "{main:?}");
+}

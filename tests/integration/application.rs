@@ -91,6 +91,48 @@ const STATEMENTS: &[(&str, Option<&[&str]>)] = &[
         None,
     ),
     ("ALTER TABLE loose SET LOGGED; UPDATE loose SET n = 4", None),
+    ("CREATE TABLE elder (id int, code int); ALTER TABLE rides INHERIT elder", None),
+    ("UPDATE elder SET code = code + 100; INSERT INTO elder VALUES (50, 50)", None),
+    ("DELETE FROM elder WHERE id = 50; ALTER TABLE rides NO INHERIT elder", None),
+    (
+        "CREATE TABLE hurried (id int PRIMARY KEY DEFERRABLE, n int); INSERT INTO hurried VALUES (1, 1);
+         UPDATE hurried SET n = 2; DELETE FROM hurried",
+        None,
+    ),
+    ("TRUNCATE days_1; INSERT INTO days VALUES (7, 1, 0); UPDATE days SET n = 6", None),
+    ("ALTER TABLE days RENAME TO weeks; UPDATE weeks SET n = 7", None),
+    ("ALTER TABLE weeks RENAME TO days; UPDATE days SET n = 8", None),
+    ("ALTER TABLE days_1 SET SCHEMA attic; UPDATE days SET n = 9", None),
+    ("UPDATE attic.days_1 SET n = 10; ALTER TABLE attic.days_1 SET SCHEMA public", None),
+    ("ALTER TABLE days DETACH PARTITION days_3 CONCURRENTLY", None),
+    ("DELETE FROM days_3", None),
+    ("ALTER TABLE days ATTACH PARTITION days_3 FOR VALUES IN (3); DROP TABLE days_3", None),
+    // What waits for every transaction that has begun, and what gives up soon.
+    ("CREATE INDEX CONCURRENTLY rides_m ON rides (m)", None),
+    ("REINDEX INDEX CONCURRENTLY rides_m", None),
+    ("SET lock_timeout = '1s'", None),
+    ("ALTER TABLE rides ADD COLUMN extra int; UPDATE rides SET extra = 1", None),
+    ("ALTER TABLE rides RENAME COLUMN extra TO spare; UPDATE rides SET spare = 2", None),
+    ("ALTER TABLE rides DROP COLUMN spare; DROP INDEX rides_m", None),
+    ("VACUUM FULL rides", None),
+    ("CLUSTER rides USING rides_pkey", None),
+    ("RESET lock_timeout", None),
+    (
+        "DO $$ BEGIN
+             EXECUTE 'CREATE ROLE app_' || current_database();
+             CREATE TABLE owned (id int PRIMARY KEY); INSERT INTO owned VALUES (1);
+             EXECUTE 'ALTER TABLE owned OWNER TO app_' || current_database();
+         END $$",
+        None,
+    ),
+    ("UPDATE owned SET id = 2", None),
+    (
+        "DO $$ BEGIN
+             EXECUTE 'DROP OWNED BY app_' || current_database();
+             EXECUTE 'DROP ROLE app_' || current_database();
+         END $$",
+        None,
+    ),
     ("DROP TABLE days CASCADE; DROP TABLE bare; DROP SCHEMA shop CASCADE", None),
     ("UPDATE no_such_table SET n = 1", None),
 ];
@@ -130,10 +172,12 @@ async fn compared(server: &PostgresServer, settings: &str) {
     alone.batch_execute(SETUP).await.expect("set up");
     let config = format!("[postgres]\ndiscover_interval = \"1s\"\n{settings}");
     let topics = ["rides", "trips", "log", "late", "nothing", "parent", "child", "grown", "fresh"];
+    let later = ["elder", "hurried", "weeks", "owned"];
     let partitions = ["days", "days_1", "days_2", "days_2a", "days_3", "bare", "bare_1", "bare_2"];
-    let topics = topics.iter().chain(&partitions).map(|table| format!("public.{table}"));
+    let topics =
+        topics.iter().chain(&later).chain(&partitions).map(|table| format!("public.{table}"));
     let topics: Vec<String> =
-        topics.chain(["attic.trips", "shop.orders"].map(str::to_owned)).collect();
+        topics.chain(["attic.trips", "attic.days_1", "shop.orders"].map(str::to_owned)).collect();
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
     let scenario = Scenario::start(server, &config, SETUP, &topics).await;
     run_both(&alone, &scenario, STATEMENTS).await;

@@ -222,6 +222,14 @@ async fn what_is_logged_for_a_dba_is_enough_where_a_role_has_few_rights() {
         .await;
         scenario.sql(&fix).await;
         assert_eq!(held(&scenario, "").await, ["late", "mine", "theirs"]);
+        // Of many, the first are named, and how many more there are.
+        let create = (0..14).map(|n| format!("CREATE TABLE more_{n} (id int PRIMARY KEY);"));
+        scenario.sql(&create.collect::<String>()).await;
+        let log = eventually(PATIENCE, "them to be counted", async || {
+            Some(scenario.log()).filter(|log| log.contains("more=4"))
+        })
+        .await;
+        assert_eq!(log.matches("only its owner may publish it").count(), 12, "log:\n{log}");
     })
     .await;
 }

@@ -349,3 +349,69 @@ async fn a_filter_that_does_not_fit_or_a_locked_table_holds_up_no_other() {
     let log = scenario.log();
     assert_eq!(log.matches("as a condition on").count(), 1, "log:\n{log}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_for_whole_schemas_is_said_to_harm_only_what_it_publishes() {
+    for_oldest_and_newest(async |server| {
+        if server.major() < 15 {
+            return;
+        }
+        let setup = "CREATE SCHEMA shop; CREATE TABLE log (n int); CREATE TABLE shop.log (n int);
+            INSERT INTO log VALUES (1); INSERT INTO shop.log VALUES (1)";
+        let mut scenario = Scenario::prepare(server, QUICK, setup, &["shop.log"]).await;
+        scenario.make_slot_and_publication("log").await;
+        let name = scenario.slot();
+        scenario.sql(&format!("ALTER PUBLICATION {name} SET TABLES IN SCHEMA shop")).await;
+        scenario.run();
+        let refused = eventually(PATIENCE, "it to be shown", async || {
+            let refused = limits(&scenario, "refused");
+            (!refused.is_empty()).then_some(refused)
+        })
+        .await;
+        let tables: Vec<&Value> = refused.iter().map(|limited| &limited["table"]).collect();
+        assert_eq!(tables, ["shop.log"]);
+        scenario.sql("UPDATE log SET n = 2").await;
+        let update = scenario.client.batch_execute("UPDATE shop.log SET n = 2").await;
+        assert!(update.is_err(), "that is what it is said of");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_says_nothing_of_a_filter_does_not_refuse_it() {
+    let config = format!("{QUICK}\n[tables.\"public.rides\"]\nwhere = \"id > 0\"\n");
+    let setup = "CREATE TABLE rides (id int PRIMARY KEY); CREATE TABLE a (id int PRIMARY KEY);
+        CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql
+            AS $$ BEGIN RAISE 'no table today'; END $$";
+    let server = PostgresServer::shared();
+    let topics = ["public.rides", "public.a"];
+    let mut scenario = Scenario::prepare(server, &config, setup, &topics).await;
+    // A start that meets a lock does not wait for it without a word.
+    let mut other = scenario.connect().await;
+    let holder = other.transaction().await.expect("begin");
+    holder.batch_execute("LOCK TABLE rides IN ACCESS EXCLUSIVE MODE").await.expect("lock");
+    scenario.launch();
+    eventually(PATIENCE, "the lock to be named", async || {
+        scenario.log().contains("lock timeout").then_some(())
+    })
+    .await;
+    holder.rollback().await.expect("end");
+    scenario.until_ready();
+
+    scenario
+        .sql(
+            "CREATE EVENT TRIGGER refuse ON ddl_command_start WHEN TAG IN ('CREATE TABLE')
+                 EXECUTE FUNCTION refuse()",
+        )
+        .await;
+    let says = "did not say what the row filter means";
+    eventually(PATIENCE, "it to be said", async || scenario.log().contains(says).then_some(()))
+        .await;
+    // Looks go on, and what is published stays as it is.
+    until_moved(&scenario, "a", &["a"]).await;
+    scenario.sql("INSERT INTO rides VALUES (0), (1)").await;
+    assert_eq!(operations(&scenario, "public.rides").await, ["c"]);
+    let log = scenario.log();
+    assert_eq!(log.matches(says).count(), 1, "log:\n{log}");
+    assert!(!log.contains("as a condition on"), "log:\n{log}");
+}

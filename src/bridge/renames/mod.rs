@@ -40,7 +40,7 @@ use crate::lsn::Lsn;
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::TableName;
 use crate::postgres::{self, lineage};
-use crate::snapshot::{Command, Request, SnapshotStatus};
+use crate::snapshot::{Command, Request, SnapshotState, SnapshotStatus};
 
 /// What is known of tables, over all sessions.
 #[derive(Debug, Default)]
@@ -158,6 +158,8 @@ impl Bridge {
                 known.judged.remove(oid);
                 known.asked.remove(oid);
             }
+            // What was asked for before may be read before it is released.
+            known.asked.retain(|oid, _| !looked.held.contains_key(oid));
             known.held.clone_from(&looked.held);
         }
         for (former, name) in &looked.renamed {
@@ -188,6 +190,12 @@ impl Bridge {
         known.asked.extend(oids.into_iter().map(|oid| (oid, id.to_owned())));
     }
 
+    /// Whether a request is for rows of tables that were left out: what is being read of them already
+    /// may be of before.
+    pub(super) fn is_for_missing(&self, id: &str) -> bool {
+        self.known().asked.values().any(|asked| asked == id)
+    }
+
     /// Requests the rows of tables that are behind. The stream must be running.
     ///
     /// # Errors
@@ -200,12 +208,11 @@ impl Bridge {
         {
             let mut known = self.known();
             for (oid, identity) in released {
-                let asked = known.asked.get(oid);
-                let is_noted = |of: &SnapshotStatus| asked.is_some_and(|id| of.id == *id);
-                match asked {
-                    Some(_) if noted.iter().any(is_noted) => done.push(*oid),
-                    Some(_) => {}
-                    None => {
+                match known.asked.get(oid).map(|id| became_of(&noted, id)) {
+                    Some(Became::Durable) => done.push(*oid),
+                    Some(Became::Nothing) => {}
+                    // Dropped: what was read instead may be of before.
+                    Some(Became::Dropped) | None => {
                         known.asked.insert(*oid, request.id.clone());
                         let root = identity.root.as_ref();
                         names.insert(root.map_or_else(
@@ -284,6 +291,33 @@ impl Bridge {
         };
         self.left_out.put_all(held.into_iter().map(left_out));
     }
+}
+
+/// What became of a request for rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Became {
+    /// It is in a checkpoint: its rows are read, come what may.
+    Durable,
+    /// It was dropped, since the same was under way.
+    Dropped,
+    /// Nothing yet, or it was refused: only a restart requests the rows again.
+    Nothing,
+}
+
+fn became_of(noted: &[SnapshotStatus], id: &str) -> Became {
+    use SnapshotState::{Failed, Stopped};
+    let mut states = noted.iter().filter(|of| of.id == id).map(|of| of.state).peekable();
+    let is_there = states.peek().is_some();
+    let mut became = if is_there { Became::Dropped } else { Became::Nothing };
+    for state in states {
+        match state {
+            Stopped => {}
+            Failed if became == Became::Dropped => became = Became::Nothing,
+            Failed => {}
+            _ => return Became::Durable,
+        }
+    }
+    became
 }
 
 /// The tables whose rows are to be read again, by OID.

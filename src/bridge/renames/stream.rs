@@ -136,6 +136,9 @@ impl Guard {
                 if is_behind {
                     tracing::info!(table, "left out: by its name it is not to be published");
                 }
+                if is_behind {
+                    self.bridge.known().asked.remove(&relation.oid);
+                }
                 if let Some(before) = before.filter(|before| is_behind && !before.is_behind) {
                     self.note(Remembered { is_behind, ..before }).await;
                 }
@@ -232,7 +235,11 @@ impl Guard {
         if let Some(before) = before.filter(|before| !before.is_behind) {
             self.note(Remembered { is_behind: true, ..before }).await;
         }
-        self.bridge.known().held.insert(oid, held);
+        let mut known = self.bridge.known();
+        // What was asked for before may be read before it is released.
+        known.asked.remove(&oid);
+        known.held.insert(oid, held);
+        drop(known);
         self.bridge.show_held();
     }
 

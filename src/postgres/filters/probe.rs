@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use crate::postgres::publication::{Candidate, PATIENCE, TableName, lock_is_taken};
+use crate::postgres::publication::{Candidate, LONG_PATIENCE, PATIENCE, TableName, lock_is_taken};
 use crate::postgres::{Error, search_path};
 
 const PROBE: &str = include_str!("../../../sql/row_filter_probe.sql");
@@ -24,18 +24,28 @@ pub(super) struct Probed {
     pub(super) columns: Vec<String>,
 }
 
-/// The same, or the server's own words where it refuses the condition.
-type Meaning = Result<Probed, String>;
+/// Why a condition can't be, in the server's own words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// It is none of this table.
+    Condition(String),
+    /// The role may not have the server asked.
+    Rights(String),
+}
+
+/// The same, or why it can't be had.
+type Meaning = Result<Probed, Refused>;
 
 /// Which tables' conditions the server is asked about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Asked {
-    /// All of them; a table that somebody has locked is an error.
+    /// All of them; one about which the server gives no answer is an error, as one that somebody has
+    /// locked.
     #[default]
     All,
-    /// All of them; of a table that somebody has locked nothing is known.
+    /// All of them; of one about which the server gives no answer nothing is known.
     Unlocked,
-    /// Those of these tables; one that somebody has locked is an error.
+    /// Those of these tables; one about which the server gives no answer is an error.
     Of(Vec<TableName>),
     /// None: of those that were not asked about before, nothing is known.
     Nothing,
@@ -47,6 +57,8 @@ pub struct Probes {
     asked: Asked,
     /// By the table's OID.
     known: BTreeMap<u32, Known>,
+    /// What was logged of tables about which the server gave no answer.
+    unanswered: BTreeMap<u32, String>,
 }
 
 #[derive(Debug)]
@@ -90,54 +102,114 @@ impl Probes {
             let same = known.filter(|k| k.condition == condition && k.columns == columns);
             return Ok(same.map(|known| known.meaning.clone()));
         }
-        let patience = (self.asked == Asked::Unlocked).then_some(PATIENCE);
+        let is_look = self.asked == Asked::Unlocked;
+        let patience = if is_look { PATIENCE } else { LONG_PATIENCE };
         let meaning = match probe(client, &candidate.table, condition, patience).await {
             Ok(meaning) => meaning,
-            Err(error) if self.asked == Asked::Unlocked && lock_is_taken(&error) => {
+            // Without a code it is the connection that failed.
+            Err(error) if is_look && error.sqlstate().is_some() => {
+                self.note_unanswered(candidate, &error);
                 return Ok(None);
             }
             Err(error) => return Err(error),
         };
+        self.unanswered.remove(&candidate.oid);
         let (condition, columns) = (condition.to_owned(), columns.to_vec());
         let known = Known { condition, columns, meaning: meaning.clone() };
         self.known.insert(candidate.oid, known);
         Ok(Some(meaning))
     }
+
+    /// Logs that the server gave no answer about a table, once for each reason. A lock passes.
+    fn note_unanswered(&mut self, candidate: &Candidate, error: &Error) {
+        let Error::Sql { source, .. } = error else { return };
+        let Some(answer) = source.as_db_error() else { return };
+        let told = answer.message().to_owned();
+        if lock_is_taken(error) || self.unanswered.get(&candidate.oid) == Some(&told) {
+            return;
+        }
+        tracing::warn!(
+            table = %candidate.table,
+            error = told,
+            "the server did not say what the row filter means: what is published of the table stays \
+             as it is, and it is asked again"
+        );
+        self.unanswered.insert(candidate.oid, told);
+    }
+}
+
+/// Whether an answer to the constraint is about its condition, and so the same each time: syntax, names
+/// and types (42), what no constraint may have (0A), constants that are no values of their type (22), and
+/// one that is too deep (54). Anything else (a lock, memory, a cancelled query, an event trigger of the
+/// application) says nothing of it.
+fn is_about_condition(sqlstate: &str) -> bool {
+    ["42", "0A", "22", "54"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 /// Asks the server what it makes of a condition on a table; its own words where it refuses it. A lock
-/// that somebody has is waited for no longer than `patience`, or as long as it takes.
+/// that somebody has is waited for no longer than `patience`.
 async fn probe(
     client: &Client,
     table: &TableName,
     condition: &str,
-    patience: Option<Duration>,
+    patience: Duration,
 ) -> Result<Meaning, Error> {
-    let limit = patience.map_or_else(String::new, |patience| {
-        format!("SET LOCAL lock_timeout = {}; ", patience.as_millis())
-    });
-    // The line break ends a comment that the condition may end with.
-    let statements = format!(
-        "BEGIN; {limit}CREATE TEMPORARY TABLE rowcast_probe (LIKE {}); {}; \
-         ALTER TABLE pg_temp.rowcast_probe ADD CONSTRAINT rowcast_probe CHECK ({condition}\n); {}",
+    let copied = format!(
+        "BEGIN; SET LOCAL lock_timeout = {}; CREATE TEMPORARY TABLE rowcast_probe (LIKE {}); {}",
+        patience.as_millis(),
         table.sql(),
         search_path::OWN,
+    );
+    // The line break ends a comment that the condition may end with.
+    let constrained = format!(
+        "ALTER TABLE pg_temp.rowcast_probe ADD CONSTRAINT rowcast_probe CHECK ({condition}\n); {}",
         search_path::SAFE
     );
     let failed = |source| Error::Sql { doing: "ask what a row filter means", source };
-    let made = client.batch_execute(&statements).await.map_err(failed);
-    let row = match made {
-        Ok(()) => client.query_one(PROBE, &[]).await.map(Ok).map_err(failed),
-        // Whoever has the lock gives it back: that says nothing of the condition.
-        Err(error) if lock_is_taken(&error) => Err(error),
-        Err(Error::Sql { source, doing }) => match source.as_db_error() {
-            Some(refusal) => Ok(Err(refusal.message().to_owned())),
-            None => Err(Error::Sql { source, doing }),
+    let answer = match client.batch_execute(&copied).await.map_err(failed) {
+        Ok(()) => match client.batch_execute(&constrained).await.map_err(failed) {
+            Ok(()) => client.query_one(PROBE, &[]).await.map(Ok).map_err(failed),
+            Err(error) => refused(error, is_about_condition, Refused::Condition),
         },
-        Err(error) => Err(error),
+        // Of a table that was dropped meanwhile this is no refusal.
+        Err(error) => refused(error, |code| code == "42501", Refused::Rights),
     };
     let undone = client.batch_execute("ROLLBACK").await;
-    let row = row?;
+    let row = answer?;
     undone.map_err(failed)?;
     Ok(row.map(|row| Probed { condition: row.get(0), columns: row.get(1) }))
+}
+
+/// The server's words if its answer is a refusal by its code; else the error.
+fn refused<T>(
+    error: Error,
+    is_refusal: impl Fn(&str) -> bool,
+    kind: fn(String) -> Refused,
+) -> Result<Result<T, Refused>, Error> {
+    let Error::Sql { source, .. } = &error else { return Err(error) };
+    match source.as_db_error() {
+        Some(answer) if is_refusal(answer.code().code()) => {
+            Ok(Err(kind(answer.message().to_owned())))
+        }
+        _ => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_about_the_condition_refuses_it() {
+        // undefined_column, feature_not_supported, invalid_text_representation, statement_too_complex
+        for code in
+            ["42703", "42601", "42883", "42804", "42501", "0A000", "22P02", "22012", "54001"]
+        {
+            assert!(is_about_condition(code), "{code}");
+        }
+        // lock_not_available, query_canceled, admin_shutdown, out_of_memory, raise_exception, internal
+        for code in ["55P03", "40P01", "57014", "57P01", "53200", "P0001", "XX000", "25006", ""] {
+            assert!(!is_about_condition(code), "{code}");
+        }
+    }
 }

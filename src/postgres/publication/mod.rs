@@ -157,9 +157,23 @@ pub struct Publication {
     pub tables: BTreeMap<TableName, Published>,
     /// The columns that its row filters look at.
     pub conditions: BTreeMap<TableName, Vec<String>>,
+    /// The tables that the stream names, of one that does not name tables one by one.
+    pub covers: Option<BTreeSet<TableName>>,
     /// Tables that have row filters which could not be read, as somebody has locked the table: what is
     /// published of them stays as it is.
     pub unread: BTreeSet<TableName>,
+}
+
+impl Publication {
+    /// What of a table it publishes, if anything: of one for whole schemas it may be some partitions,
+    /// and one for all tables may leave some out (PostgreSQL 19).
+    fn covered(&self, candidate: &Candidate) -> Option<Candidate> {
+        let mut candidate = candidate.clone();
+        if let Some(covers) = self.covers.as_ref().filter(|of| !of.contains(&candidate.table)) {
+            candidate.leaves.retain(|leaf| covers.contains(&leaf.table));
+        }
+        (!candidate.leaves.is_empty()).then_some(candidate)
+    }
 }
 
 /// The publications, and the tables that they could have.
@@ -202,8 +216,13 @@ impl Survey {
 /// # Errors
 /// When the query fails.
 pub async fn candidates(client: &Client) -> Result<Vec<Candidate>, Error> {
+    candidates_of(client, None).await
+}
+
+/// The same of the table with this OID alone, if one is given.
+async fn candidates_of(client: &Client, oid: Option<u32>) -> Result<Vec<Candidate>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the tables", source };
-    let rows = client.query(TABLES, &[]).await.map_err(failed)?;
+    let rows = client.query(TABLES, &[&oid]).await.map_err(failed)?;
     let mut candidates: Vec<Candidate> = Vec::new();
     for row in &rows {
         let oid = row.get(0);
@@ -268,7 +287,7 @@ pub async fn find(
     name: &str,
     server_version: u32,
 ) -> Result<Option<Publication>, Error> {
-    match find_unread(client, name, server_version).await? {
+    match find_unread(client, name, server_version, None).await? {
         Some(unread) => unread.read(client).await.map(Some),
         None => Ok(None),
     }
@@ -300,6 +319,7 @@ async fn find_unread(
     client: &Client,
     name: &str,
     server_version: u32,
+    oid: Option<u32>,
 ) -> Result<Option<Unread>, Error> {
     let failed = |source| Error::Sql { doing: "ask for the publication", source };
     let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(failed)? else {
@@ -312,7 +332,7 @@ async fn find_unread(
     };
     let query =
         if server_version >= FILTERS_SINCE { PUBLICATION_TABLES } else { PUBLICATION_TABLES_14 };
-    let tables = client.query(query, &[&name]).await.map_err(failed)?;
+    let tables = client.query(query, &[&name, &oid]).await.map_err(failed)?;
     let named = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
     let table = |row: &tokio_postgres::Row| {
         (named(row), Published { columns: row.get(2), condition: None })
@@ -332,6 +352,7 @@ async fn find_unread(
         generated: row.get(8),
         tables: tables.iter().map(table).collect(),
         conditions: tables.iter().filter_map(condition).collect(),
+        covers: None,
         unread: BTreeSet::new(),
     };
     Ok(Some(Unread { publication, filtered: tables.iter().filter_map(filtered).collect() }))
@@ -347,12 +368,29 @@ pub async fn survey(
     names: Names<'_>,
     server_version: u32,
 ) -> Result<Survey, Error> {
+    survey_of(client, names, server_version, None).await
+}
+
+/// The same of the table with this OID alone, if one is given: the publications as if they had no other.
+///
+/// # Errors
+/// As [`survey`].
+pub async fn survey_of(
+    client: &Client,
+    names: Names<'_>,
+    server_version: u32,
+    oid: Option<u32>,
+) -> Result<Survey, Error> {
     let failed = |source| Error::Sql { doing: "look at the publication", source };
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     client.batch_execute(begin).await.map_err(failed)?;
-    let main = find_unread(client, names.main, server_version).await?;
-    let inserts = find_unread(client, names.inserts, server_version).await?;
-    let candidates = candidates(client).await?;
+    let mut main = find_unread(client, names.main, server_version, oid).await?;
+    let inserts = find_unread(client, names.inserts, server_version, oid).await?;
+    let candidates = candidates_of(client, oid).await?;
+    if let Some(whole) = main.as_mut().filter(|of| oid.is_none() && !of.publication.is_by_table) {
+        let covered = streamed::in_effect(client, [names.main; 2], server_version).await?;
+        whole.publication.covers = Some(covered.into_iter().map(|of| of.table).collect());
+    }
     let may_create = client.query_one(MAY_CREATE, &[]).await.map_err(failed)?.get(0);
     client.batch_execute("COMMIT").await.map_err(failed)?;
     let read = async |found: Option<Unread>| match found {

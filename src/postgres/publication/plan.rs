@@ -353,9 +353,10 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
     let mut plan = Plan::default();
     let captured = candidates.iter().filter(|candidate| wanted.has(&candidate.table));
     let harm = |candidate: &Candidate| harm(candidate, present.main?, wanted.server_version);
-    if present.main.is_some_and(|publication| !publication.is_by_table) {
+    if let Some(whole) = present.main.filter(|publication| !publication.is_by_table) {
         // It is not ours to change.
-        plan.harmed = captured.filter_map(harm).collect();
+        let covered = captured.filter_map(|candidate| whole.covered(candidate));
+        plan.harmed = covered.filter_map(|candidate| harm(&candidate)).collect();
         return plan;
     }
     plan.main.options(present.main, wanted.operations(&Operation::ALL), wanted.via_root);

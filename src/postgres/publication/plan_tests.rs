@@ -40,6 +40,7 @@ fn publication(tables: &[&str]) -> Publication {
         via_root: true,
         generated: false,
         conditions: BTreeMap::new(),
+        covers: None,
         unread: BTreeSet::new(),
         tables: tables.iter().map(|text| (name(text), Published::default())).collect(),
     }
@@ -436,4 +437,32 @@ fn the_table_of_signals_is_published_though_nobody_captures_it() {
     let planned = plan(&[keyless("ops.signals")], &wanted, Present::default());
     assert_eq!(planned.inserts.add.len(), 1);
     assert!(planned.insert_only.is_empty());
+}
+
+#[test]
+fn a_publication_that_is_not_by_table_harms_only_what_it_covers() {
+    let captured = filter(&["*.*"]);
+    let mut tree = keyless("public.days");
+    let part = |text: &str| keyless(text).leaves.remove(0);
+    tree.leaves = vec![part("shop.days_1"), part("public.days_2")];
+    let all = [keyless("public.log"), tree];
+    for (covers, harmed) in [
+        // One for all tables that leaves these out; one for a schema with a partition in it.
+        (&[][..], &[][..]),
+        (&["public.log"], &[("public.log", "it has no replica identity")]),
+        (&["shop.days_1"], &[("public.days", "partition shop.days_1: it has no replica identity")]),
+        (
+            &["public.days"],
+            &[("public.days", "partition shop.days_1: it has no replica identity (and 1 more)")],
+        ),
+    ] {
+        let covers = Some(covers.iter().map(|&text| name(text)).collect());
+        let whole = Publication { is_by_table: false, covers, ..publication(&[]) };
+        let present = Present { main: Some(&whole), inserts: None };
+        let planned = plan(&all, &wanted_of(&captured), present);
+        let found: Vec<(String, &str)> =
+            planned.harmed.iter().map(|of| (of.table.to_string(), of.cause.as_str())).collect();
+        let found: Vec<(&str, &str)> = found.iter().map(|(t, c)| (t.as_str(), *c)).collect();
+        assert_eq!(found, harmed);
+    }
 }

@@ -1,5 +1,7 @@
 //! Brokers that are not there, that lost a topic, or that let nobody in.
 
+use std::time::Duration;
+
 use super::{all_arrive, create_table, ends_with, metric, readyz, start_again, stop, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, private_kafka_or_skip};
@@ -197,5 +199,39 @@ async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant()
     kafka.allow(&[&["--add"], &rights[..], &on_topic[..]].concat());
     start_again(&mut bridge);
     all_arrive(&kafka.brokers(), &name, &client).await;
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_lose_their_identities_while_kafka_is_away_are_updated_again_within_moments() {
+    let kafka = private_kafka_or_skip!();
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    for table in ["a", "b", "c"] {
+        let create =
+            format!("CREATE TABLE {table} (id int PRIMARY KEY); INSERT INTO {table} VALUES (1)");
+        client.batch_execute(&create).await.expect("make a table");
+    }
+    let (name, brokers) = (unique("away"), kafka.brokers());
+    let config = "[postgres]\ndiscover_interval = \"1s\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    write(&client, 1..=10).await;
+    all_arrive(&brokers, &name, &client).await;
+    kafka.freeze();
+    // The next look for new tables notes its name in Kafka, and waits for that.
+    client.batch_execute("CREATE TABLE newer (id int PRIMARY KEY)").await.expect("make a table");
+    for table in ["a", "b", "c"] {
+        let lose = format!("ALTER TABLE {table} DROP CONSTRAINT {table}_pkey");
+        client.batch_execute(&lose).await.expect("lose the identity");
+        let update = format!("UPDATE {table} SET id = id + 1");
+        eventually(Duration::from_secs(12), &update, async || {
+            client.batch_execute(&update).await.ok()
+        })
+        .await;
+    }
+    kafka.thaw();
+    write(&client, 11..=20).await;
+    all_arrive(&brokers, &name, &client).await;
     stop(&mut bridge);
 }

@@ -202,11 +202,12 @@ impl Coordinator {
             return Ok((admitted, read_anew));
         }
         let left_out = self.left_out.oids(LeftOutReason::Topic);
+        let is_for_missing = self.bridge.is_for_missing(&request.id);
         let client = self.source.client().await?;
         for table in tables {
             let Some(oid) = streamed::oid(client, table).await? else { continue };
             admitted.push(oid);
-            if left_out.contains(&oid) {
+            if is_for_missing || left_out.contains(&oid) {
                 read_anew.push(table.clone());
             }
         }
