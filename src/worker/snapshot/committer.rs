@@ -144,6 +144,7 @@ where
 
     /// Until all readers have ended.
     fn beside(&mut self, tables: &[Table]) -> Result<(), Halt> {
+        failpoint::reach("snapshot");
         while !self.desk.await_readers(LOOK) {
             failpoint::reach("snapshot");
             self.stopped()?;
