@@ -83,6 +83,13 @@ struct Scene {
     mute: TcpListener,
 }
 
+/// Exactly-once, with checkpoints of its own: who dies leaves a Kafka transaction open, and others whose
+/// checkpoints are in that topic wait at their start until the brokers give up on it.
+pub(super) fn once() -> String {
+    let topic = unique("checkpoints");
+    format!("delivery = \"exactly-once\"\n[topics]\ncheckpoints = \"{topic}\"\n")
+}
+
 /// A bridge in a state, with what keeps it there.
 struct Held {
     state: &'static str,
@@ -177,11 +184,11 @@ impl Scene {
     async fn hold_all(&self, fault: Fault) -> Vec<Held> {
         let kafka = self.brokers.as_str();
         let mute = self.mute.local_addr().expect("an address").to_string();
-        let once = "delivery = \"exactly-once\"\n";
+        let once = once();
         let slow = "CREATE TABLE slow (id int PRIMARY KEY); INSERT INTO slow VALUES (1)";
         let (streaming, once, preflight, backoff, snapshot, draining) = tokio::join!(
             self.hold(("streaming", fault, "streaming"), kafka, ("", "")),
-            self.hold(("streaming, exactly-once", fault, "streaming"), kafka, (once, "")),
+            self.hold(("streaming, exactly-once", fault, "streaming"), kafka, (&once, "")),
             self.hold(("preflight", fault, "preflight"), &mute, ("", "")),
             self.hold(("backoff", fault, "backoff"), "127.0.0.1:1", ("", "")),
             self.hold(("first snapshot", fault, "snapshot"), kafka, (SLOW, slow)),

@@ -12,7 +12,7 @@ use std::time::Instant;
 use tempfile::NamedTempFile;
 use tokio_postgres::Client;
 
-use super::ending::{Fault, documented};
+use super::ending::{Fault, documented, once};
 use super::{create_table, metric, readyz, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::kafka_or_skip;
@@ -175,8 +175,8 @@ async fn streaming(server: &PostgresServer, brokers: &str) {
     let client = database.client().await;
     Scene { state: "streaming", brokers, config: "", database, client, armed }.all_panic().await;
 
-    let once = "delivery = \"exactly-once\"\n";
-    let mut scene = Scene::new(server, "streaming, exactly-once", (brokers, once)).await;
+    let once = once();
+    let mut scene = Scene::new(server, "streaming, exactly-once", (brokers, &once)).await;
     scene.start_all(&["worker", "kafka-poll", "log"]);
     scene.all_stream().await;
     scene.all_panic().await;
