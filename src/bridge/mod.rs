@@ -327,7 +327,8 @@ impl Bridge {
         refused_since: &mut Option<Instant>,
     ) -> bool {
         let settings = &self.settings;
-        let is_read_anew = settings.password.is_some() || !settings.property_sources.is_empty();
+        let is_read_anew =
+            self.conninfo.rereads_password() || !settings.property_sources.is_empty();
         // At the first login it is a wrong password.
         let has_logged_in = streaming_since.is_some() || self.has_streamed();
         if !error.is_refused_login() || !is_read_anew || !has_logged_in {

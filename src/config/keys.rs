@@ -214,6 +214,7 @@ pub(super) const KEYS: &[Key] = &[
     key("", "tables", Kind::Tables),
     key("snapshot", "mode", Kind::OneOf(SNAPSHOT_MODES)),
     key("snapshot", "connections", Kind::Integer { min: 1, max: 64, or: None }),
+    key("snapshot", "condition_timeout", duration(100, 86_400)),
     key("watchdog", "source_stalled_after", duration(100, 86_400)),
     key("watchdog", "kafka_stalled_after", duration(100, 86_400)),
     key("watchdog", "server_silent_after", duration(100, 86_400)),

@@ -1,6 +1,7 @@
 //! `[snapshot]`: whether and how the rows are read that were there before the stream.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +18,11 @@ pub struct Snapshot {
     /// How many connections read a first snapshot side by side. Default: the number of processors,
     /// at most 4.
     pub connections: Option<NonZeroUsize>,
+    /// Longest that the server may work on some pages of a table without a key where somebody asked
+    /// for a snapshot with a condition: the stream of all tables waits for them. The snapshot then
+    /// fails.
+    #[serde(with = "humantime_serde")]
+    pub condition_timeout: Duration,
 }
 
 /// When the rows of the tables are read.
@@ -38,7 +44,11 @@ pub enum SnapshotMode {
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { mode: SnapshotMode::Initial, connections: None }
+        Self {
+            mode: SnapshotMode::Initial,
+            connections: None,
+            condition_timeout: Duration::from_secs(10),
+        }
     }
 }
 

@@ -80,6 +80,13 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it does not wait for what is being read.
+    const fn interrupts(&self) -> bool {
+        matches!(self, Self::Pause { .. } | Self::Stop { .. } | Self::StopTables { .. })
+    }
+}
+
 /// What may become of a snapshot that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
@@ -223,6 +230,17 @@ impl Control {
             let came = self.asked.notified();
             if let Some(command) = self.lock().asked.pop_front() {
                 return command;
+            }
+            came.await;
+        }
+    }
+
+    /// Completes once a pause or a stop waits: what is being read is not to hold it up.
+    pub async fn interrupted(&self) {
+        loop {
+            let came = self.asked.notified();
+            if self.lock().asked.iter().any(Command::interrupts) {
+                return;
             }
             came.await;
         }

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use self::passfile::PassFileSource;
 use self::settings::Settings;
 use crate::config::{Secret, SecretError, SecretSource};
 
@@ -30,7 +31,9 @@ pub struct ConnInfo {
     user: String,
     database: String,
     password: Option<Secret>,
-    /// Where that is read from at every connection.
+    /// Where the hosts' passwords are looked up at every connection, if nothing else has one.
+    password_file: Option<PassFileSource>,
+    /// Where the password is read from at every connection.
     password_source: Option<SecretSource>,
     /// How far TLS is wanted. Unix sockets never use it.
     pub ssl_mode: SslMode,
@@ -241,6 +244,14 @@ impl ConnInfo {
         self.password_source = Some(source);
     }
 
+    /// Whether the password is read again at every connection, and so may be another one by then.
+    #[must_use]
+    pub fn rereads_password(&self) -> bool {
+        let is_in_file =
+            self.password_file.is_some() && self.hosts.iter().any(|host| host.password.is_some());
+        self.password_source.is_some() || is_in_file
+    }
+
     /// The same with the password as it is now.
     ///
     /// # Errors
@@ -249,6 +260,14 @@ impl ConnInfo {
         let mut fresh = self.clone();
         if let Some(source) = &self.password_source {
             fresh.password = Some(source.read().await?);
+        } else if let (None, Some(file)) = (&fresh.password, self.password_file.clone()) {
+            let mut hosts = fresh.hosts.clone();
+            let looked_up = tokio::task::spawn_blocking(move || {
+                file.refresh(&mut hosts);
+                hosts
+            });
+            // It can't panic; if the runtime ends, what is known is as good as anything.
+            fresh.hosts = looked_up.await.unwrap_or(fresh.hosts);
         }
         Ok(fresh)
     }

@@ -1,7 +1,8 @@
 //! Passwords kept in a file, as `psql` and `pg_dump` read them.
 //!
 //! A line is `host:port:database:user:password`; `*` matches anything and a backslash escapes.
-//! A file that others may read is left alone, as libpq does, because a password in it is none.
+//! A file that others may read is left alone, as libpq does, because a password in it is none. As libpq
+//! does too, it is read at every connection: whoever changes a password changes the file.
 //!
 //! Format: <https://www.postgresql.org/docs/current/libpq-pgpass.html>
 
@@ -9,47 +10,120 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::ConnInfoError;
+use super::settings::is_default_directory;
+use super::{Address, ConnInfoError, Host};
 use crate::config::Secret;
 
+/// Where the entries are, and what is looked up in them.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct PassFileSource {
+    pub(super) path: PathBuf,
+    /// Whether somebody named it.
+    pub(super) asked_for: bool,
+    pub(super) database: String,
+    pub(super) user: String,
+    /// Whether the first reading was of no use: then that was logged.
+    is_reported: bool,
+}
+
+impl PassFileSource {
+    pub(super) const fn new(
+        path: PathBuf,
+        asked_for: bool,
+        database: String,
+        user: String,
+    ) -> Self {
+        Self { path, asked_for, database, user, is_reported: false }
+    }
+
+    /// Looks the hosts' passwords up for the first time.
+    pub(super) fn fill(&mut self, hosts: &mut [Host]) -> Result<(), ConnInfoError> {
+        match PassFile::read(&self.path) {
+            Ok(file) => self.look_up(&file, hosts),
+            Err(Unusable::Absent(source) | Unusable::Unreadable(source)) if self.asked_for => {
+                return Err(ConnInfoError::PassFile { path: self.path.clone(), source });
+            }
+            Err(unusable) => {
+                unusable.report(&self.path);
+                self.is_reported = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks them up again, for a connection. Where the file is of no use any more, what it said last
+    /// stays: somebody may be writing it at this moment.
+    pub(super) fn refresh(&self, hosts: &mut [Host]) {
+        match PassFile::read(&self.path) {
+            Ok(file) => self.look_up(&file, hosts),
+            Err(_) if self.is_reported => {}
+            Err(unusable) => unusable.report(&self.path),
+        }
+    }
+
+    fn look_up(&self, file: &PassFile, hosts: &mut [Host]) {
+        for host in hosts {
+            // In a password file, "localhost" stands for the socket in the default directory too.
+            let name = match &host.address {
+                Address::Unix(path) if is_default_directory(path) => "localhost".to_owned(),
+                Address::Unix(path) => path.display().to_string(),
+                Address::Name(name) | Address::Ip(_, Some(name)) => name.clone(),
+                Address::Ip(ip, None) => ip.to_string(),
+            };
+            let port = host.port.to_string();
+            host.password = file.password([&name, &port, &self.database, &self.user]);
+        }
+    }
+}
+
+/// Why a file has no passwords for us.
+#[derive(Debug)]
+enum Unusable {
+    Absent(std::io::Error),
+    Unreadable(std::io::Error),
+    /// Others may read it.
+    Open,
+}
+
+impl Unusable {
+    /// One that nobody named is no reason not to connect: libpq goes on without it too.
+    fn report(&self, path: &Path) {
+        let path = path.display();
+        match self {
+            // Most users have none.
+            Self::Absent(_) => {}
+            Self::Unreadable(error) => {
+                tracing::warn!(%path, %error, "the password file can't be read");
+            }
+            Self::Open => tracing::warn!(
+                %path,
+                fix = "chmod 0600 the file",
+                "the password file is ignored, as others may read it"
+            ),
+        }
+    }
+}
+
 /// The entries of one password file.
-pub(super) struct PassFile(Vec<[String; 5]>);
+struct PassFile(Vec<[String; 5]>);
 
 impl PassFile {
-    /// Reads `path`. A file that is absent or can't be read holds no entries, unless it was asked for
-    /// by name.
-    pub(super) fn read(path: &Path, asked_for: bool) -> Result<Self, ConnInfoError> {
-        let failed = |source| ConnInfoError::PassFile { path: PathBuf::from(path), source };
+    /// Reads it. What is no file holds no entries.
+    fn read(path: &Path) -> Result<Self, Unusable> {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == ErrorKind::NotFound && !asked_for => {
-                return Ok(Self(Vec::new()));
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Err(Unusable::Absent(error));
             }
-            Err(error) if asked_for => return Err(failed(error)),
-            Err(error) => return Ok(Self::unreadable(path, &error)),
+            Err(error) => return Err(Unusable::Unreadable(error)),
         };
         if !metadata.is_file() {
             return Ok(Self(Vec::new()));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
-            tracing::warn!(
-                path = %path.display(),
-                fix = "chmod 0600 the file",
-                "the password file is ignored, as others may read it"
-            );
-            return Ok(Self(Vec::new()));
+            return Err(Unusable::Open);
         }
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Self::parse(&text)),
-            Err(error) if asked_for => Err(failed(error)),
-            Err(error) => Ok(Self::unreadable(path, &error)),
-        }
-    }
-
-    /// One that nobody named is no reason not to connect: libpq goes on without it too.
-    fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        tracing::warn!(path = %path.display(), error = %error, "the password file can't be read");
-        Self(Vec::new())
+        std::fs::read_to_string(path).map(|text| Self::parse(&text)).map_err(Unusable::Unreadable)
     }
 
     fn parse(text: &str) -> Self {
@@ -58,7 +132,7 @@ impl PassFile {
     }
 
     /// The password of the first line that matches.
-    pub(super) fn password(&self, wanted: [&str; 4]) -> Option<Secret> {
+    fn password(&self, wanted: [&str; 4]) -> Option<Secret> {
         let matches = |line: &&[String; 5]| {
             line.iter().zip(wanted).all(|(pattern, value)| pattern == "*" || pattern == value)
         };
@@ -96,30 +170,62 @@ mod tests {
         assert!(PassFile::parse("h:1:d:u:p").password(["h", "1", "d", "w"]).is_none());
     }
 
+    fn filled(path: &Path, asked_for: bool) -> Result<(PassFileSource, Vec<Host>), ConnInfoError> {
+        let (database, user) = ("d".to_owned(), "u".to_owned());
+        let mut source = PassFileSource::new(path.to_owned(), asked_for, database, user);
+        let address = Address::Name("h".to_owned());
+        let mut hosts = vec![Host { address, port: 1, password: None }];
+        source.fill(&mut hosts)?;
+        Ok((source, hosts))
+    }
+
+    fn put(path: &Path, text: &[u8], mode: u32) {
+        std::fs::write(path, text).expect("write");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("chmod");
+    }
+
+    fn password(hosts: &[Host]) -> Option<&str> {
+        hosts[0].password.as_ref().map(Secret::expose)
+    }
+
     #[test]
     fn a_file_that_cant_be_read_is_an_error_only_where_it_was_named() {
         let folder = tempfile::tempdir().expect("a folder");
         // Root reads any file; below a file there is nothing for anybody. Nor is this text.
         let file = folder.path().join("file");
-        std::fs::write(&file, [0xff]).expect("write");
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("chmod");
-        for path in [file.join("below"), file] {
-            assert!(PassFile::read(&path, true).is_err(), "{path:?}");
-            let unnamed = PassFile::read(&path, false).expect("libpq goes on without it");
-            assert!(unnamed.password(["", "", "", ""]).is_none());
+        put(&file, &[0xff], 0o600);
+        for path in [file.join("below"), folder.path().join("absent"), file] {
+            assert!(filled(&path, true).is_err(), "{path:?}");
+            let (_, hosts) = filled(&path, false).expect("libpq goes on without it");
+            assert_eq!(password(&hosts), None);
         }
     }
 
     #[test]
     fn a_file_that_others_may_read_is_left_alone() {
         let file = tempfile::NamedTempFile::new().expect("temp file");
-        std::fs::write(file.path(), "*:*:*:*:secret").expect("write");
-        let read = |mode| {
-            let permissions = std::fs::Permissions::from_mode(mode);
-            std::fs::set_permissions(file.path(), permissions).expect("chmod");
-            PassFile::read(file.path(), true).expect("readable").password(["", "", "", ""])
-        };
-        assert!(read(0o644).is_none());
-        assert!(read(0o600).is_some());
+        put(file.path(), b"*:*:*:*:secret", 0o644);
+        assert_eq!(password(&filled(file.path(), true).expect("readable").1), None);
+        put(file.path(), b"*:*:*:*:secret", 0o600);
+        assert_eq!(password(&filled(file.path(), true).expect("readable").1), Some("secret"));
+    }
+
+    #[test]
+    fn what_a_file_says_later_counts_and_one_that_is_being_written_takes_nothing_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("file");
+        // One that there is not yet may come.
+        let (source, mut hosts) = filled(&path, false).expect("nobody named it");
+        for (text, mode, expected) in [
+            (&b"h:1:d:u:first"[..], 0o600, Some("first")),
+            (b"h:1:d:u:second", 0o600, Some("second")),
+            (b"h:1:d:u:third", 0o644, Some("second")),
+            (&[0xff], 0o600, Some("second")),
+            (b"other:1:d:u:third", 0o600, None),
+        ] {
+            put(&path, text, mode);
+            source.refresh(&mut hosts);
+            assert_eq!(password(&hosts), expected);
+        }
     }
 }

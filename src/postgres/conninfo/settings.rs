@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::parse::Pairs;
-use super::passfile::PassFile;
+use super::passfile::PassFileSource;
 use super::{
     Address, ChannelBinding, ClientCertificate, ConnInfo, ConnInfoError, Host, Keepalive, SslMode,
     SslRoots, TargetSessionAttrs,
@@ -122,9 +122,10 @@ impl Settings {
         let database = self.take("dbname").unwrap_or_else(|| user.clone());
         let mut hosts = self.hosts()?;
         let password = self.take("password").map(Secret::from);
-        if password.is_none() {
-            self.passwords_from_file(&mut hosts, &database, &user, home.as_deref())?;
-        }
+        let password_file = match password {
+            Some(_) => None,
+            None => self.passwords_from_file(&mut hosts, (&database, &user), home.as_deref())?,
+        };
         let ssl_mode = self.ssl_mode()?;
         let ssl_roots = self.ssl_roots(ssl_mode, home.as_deref())?;
         let client_certificate = self.client_certificate(home.as_deref())?;
@@ -134,6 +135,7 @@ impl Settings {
             user,
             database,
             password,
+            password_file,
             password_source: None,
             ssl_mode,
             ssl_roots,
@@ -283,27 +285,18 @@ impl Settings {
     fn passwords_from_file(
         &mut self,
         hosts: &mut [Host],
-        database: &str,
-        user: &str,
+        (database, user): (&str, &str),
         home: Option<&Path>,
-    ) -> Result<(), ConnInfoError> {
+    ) -> Result<Option<PassFileSource>, ConnInfoError> {
         let named = self.take("passfile").map(PathBuf::from);
         let asked_for = named.is_some();
         let Some(path) = named.or_else(|| home.map(|home| home.join(".pgpass"))) else {
-            return Ok(());
+            return Ok(None);
         };
-        let file = PassFile::read(&path, asked_for)?;
-        for host in hosts {
-            // In a password file, "localhost" stands for the socket in the default directory too.
-            let name = match &host.address {
-                Address::Unix(path) if is_default_directory(path) => "localhost".to_owned(),
-                Address::Unix(path) => path.display().to_string(),
-                Address::Name(name) | Address::Ip(_, Some(name)) => name.clone(),
-                Address::Ip(ip, None) => ip.to_string(),
-            };
-            host.password = file.password([&name, &host.port.to_string(), database, user]);
-        }
-        Ok(())
+        let (database, user) = (database.to_owned(), user.to_owned());
+        let mut source = PassFileSource::new(path, asked_for, database, user);
+        source.fill(hosts)?;
+        Ok(Some(source))
     }
 
     fn ssl_mode(&self) -> Result<SslMode, ConnInfoError> {
@@ -409,7 +402,7 @@ fn wrong(key: &'static str, value: &Value, expected: &'static str) -> ConnInfoEr
     ConnInfoError::Value { key, origin, value: text.clone(), expected }
 }
 
-fn is_default_directory(path: &Path) -> bool {
+pub(super) fn is_default_directory(path: &Path) -> bool {
     SOCKET_DIRECTORIES.iter().any(|directory| Path::new(directory) == path)
 }
 

@@ -162,20 +162,56 @@ fn write_on(url: String, from: i32, stop: &Arc<AtomicBool>) -> tokio::task::Join
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_of_a_file_that_nobody_named_is_of_no_use_and_no_reason_to_end() {
+    let database = TestDatabase::create().await;
+    create_table(&database.client().await).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    // Root reads any file, but no text that is none.
+    let file = folder.path().join(".pgpass");
+    std::fs::write(&file, [0xff]).expect("write");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("chmod");
+    let key = folder.path().join("key");
+    std::fs::write(&key, "no key, and not used on a socket").expect("write");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).expect("chmod");
+    let home = folder.path().display().to_string();
+    let (name, brokers) = (unique("pgpass"), Brokers::any());
+    let join = if database.unix_url.contains('?') { '&' } else { '?' };
+    let key = key.display();
+    let url = format!("{}{join}sslmode=disable&sslcert={key}&sslkey={key}", database.unix_url);
+    let with_home = (None, &[("HOME", home.as_str())][..]);
+    let mut bridge = Bridge::start_telling(&name, &url, &brokers.bootstrap(), "", with_home);
+    bridge.wait_until_ready(PATIENCE).expect("it goes on without it");
+    let log = bridge.log();
+    assert!(log.contains("the password file can't be read"), "{log}");
+    let warned = format!("every user can read {key}, which sslkey names; run: chmod o-r {key}");
+    assert!(log.contains(&warned), "{log}");
+    assert!(bridge.terminate(PATIENCE).success(), "{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_password_changes_under_load_in_a_file_or_by_a_command_and_no_row_is_lost() {
     let kafka = kafka_or_skip!();
     let (server, client) = guarded_server().await;
     let folder = tempfile::tempdir().expect("a folder");
     let secret: PathBuf = folder.path().join("password");
-    put_secret(&secret, "pw-first\n");
+    let put = |password: &str| {
+        put_secret(&secret, &format!("{password}\n"));
+        put_secret(&folder.path().join(".pgpass"), &format!("*:*:*:rotating:{password}\n"));
+    };
+    put("pw-first");
     let url = format!("postgres://rotating@127.0.0.1:{}/rotated?sslmode=disable", server.port());
     let file = format!("[postgres]\npassword_file = {secret:?}\n");
     let command = format!("[postgres]\npassword_command = [\"cat\", {secret:?}]\n");
     let (name, brokers) = (unique("rotated"), kafka.brokers());
-    let mut bridge = Bridge::start_ready(&name, &url, &brokers, &file, PATIENCE);
+    let home = folder.path().display().to_string();
+    let with_home = (None, &[("HOME", home.as_str())][..]);
+    let mut bridge = Bridge::start_telling(&name, &url, &brokers, &file, with_home);
+    bridge.wait_until_ready(PATIENCE).expect("it streams");
     let pid = bridge.pid();
     let mut from = 1;
-    for (password, config) in [("pw-second", None), ("pw-third", Some(&command))] {
+    // The last is found in ~/.pgpass, which nobody named.
+    let (command, none) = (Some(command.as_str()), Some(""));
+    for (password, config) in [("pw-second", None), ("pw-third", command), ("pw-fourth", none)] {
         if let Some(config) = config {
             bridge.configure(config);
             let sessions = bridge.log().matches("streaming slot=").count();
@@ -201,7 +237,7 @@ async fn a_password_changes_under_load_in_a_file_or_by_a_command_and_no_row_is_l
             (bridge.log().matches("28P01").count() > refused).then_some(())
         })
         .await;
-        put_secret(&secret, password);
+        put(password);
         eventually(PATIENCE, "rows to flow with the new one", async || {
             (bridge.log().matches("streaming slot=").count() > sessions).then_some(())
         })

@@ -2,6 +2,7 @@
 //! Each test plays the attacker.
 
 mod conditions;
+mod endless;
 mod paths;
 mod signal_rows;
 mod signal_table;

@@ -67,7 +67,7 @@ impl Scene {
         .await
     }
 
-    fn post(&self, body: &Value) -> (u16, Value) {
+    pub(super) fn post(&self, body: &Value) -> (u16, Value) {
         self.bridge.ask("POST", "/snapshots", "", body).expect("an answer in JSON")
     }
 

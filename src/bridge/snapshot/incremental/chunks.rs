@@ -1,10 +1,12 @@
 //! One chunk: read between two watermarks, and handed over.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use postgres_protocol::escape::escape_identifier;
 
 use super::Coordinator;
+use super::interrupt::Interrupt;
 use super::requests::what_is_missing;
 use super::source::Reader;
 use super::task::{Failure, Pending};
@@ -176,10 +178,11 @@ impl Coordinator {
     ) -> Result<Read, Failure> {
         let Some(keyset) = &table.keyset else { return Ok(Read::Altered) };
         let session = &mut reader.session;
+        let mut interrupt = Interrupt::by_commands(Arc::clone(&self.control));
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
         let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", keyset.from);
-        session.query(&lock).await?;
+        interrupt.wait(session.query(&lock)).await?;
 
         let key = keyset.key.iter().map(|column| column.name.clone()).collect();
         let limit_bytes = usize::try_from(bounds.bytes).unwrap_or(usize::MAX);
@@ -196,7 +199,7 @@ impl Coordinator {
         let found = match &bounds.last {
             Some(_) => None,
             None => {
-                let rows = session.query(&keyset.last()).await?;
+                let rows = interrupt.wait(session.query(&keyset.last())).await?;
                 let Some(row) = rows.into_iter().next() else {
                     session.query("ROLLBACK").await?;
                     return Ok(Read::Chunk { chunk, last: None, is_last: true });
@@ -206,9 +209,9 @@ impl Coordinator {
         };
         let last = found.as_ref().or(bounds.last.as_ref()).ok_or_else(malformed)?;
         let sql = keyset.chunk(bounds.after.as_deref(), last, bounds.rows);
-        let mut copy = session.copy_out(&sql).await?;
+        let mut copy = interrupt.wait(session.copy_out(&sql)).await?;
         let mut is_cut = false;
-        while let Some(rows) = copy.next().await? {
+        while let Some(rows) = interrupt.wait(copy.next()).await? {
             for line in rows.rows() {
                 // What is beyond is read again; the next chunk has fewer rows.
                 is_cut |= chunk.rows() > 0 && chunk.len_bytes() + line.len() as u64 > bounds.bytes;

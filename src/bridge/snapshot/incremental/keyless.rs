@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Coordinator;
 use super::chunks::become_reader;
 use super::exported::{self, Exported};
+use super::interrupt::Interrupt;
 use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
 use crate::checkpoint::{LeafProgress, PageProgress, TableProgress, TableSnapshot};
@@ -33,7 +34,7 @@ use crate::snapshot::missing::shown_rows;
 use crate::snapshot::plan::{self, Leaf, Scope};
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::table::Table;
-use crate::snapshot::{DonePages, Edit, Order, PageRange, Visibility};
+use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
 use crate::worker::now_us;
 
 /// Chunks that may wait for the worker.
@@ -90,6 +91,8 @@ impl Coordinator {
         let has_condition = files.condition.is_some();
         let role = self.settings.snapshot_role.clone().filter(|_| is_asked);
         let role = role.as_deref();
+        let limit = is_asked.then_some(self.settings.snapshot.condition_timeout);
+        let mut interrupt = Interrupt::after(Arc::clone(&self.control), limit);
         let reading = Reading {
             table,
             leaf: next.leaf,
@@ -100,7 +103,14 @@ impl Coordinator {
             bring: &bring,
         };
         // Without a sender the stream goes on, whatever came of it.
-        let read = reading.read(reader, &mut self.source).await?;
+        let read = match reading.read(reader, &mut self.source, &mut interrupt).await {
+            Err(failure @ Failure::Never(_)) => {
+                // The snapshot ends here, so what was published of it need not come again.
+                let _ = bring.send(Brought::End { edits: Vec::new(), is_durable: false }).await;
+                return Err(failure);
+            }
+            read => read?,
+        };
         let read = match read {
             Read::Altered => {
                 if let Some(task) = self.tasks.get_mut(at) {
@@ -295,7 +305,12 @@ enum Read {
 
 impl Reading<'_> {
     /// The reader is given back when all went well.
-    async fn read(&self, mut reader: Reader, source: &mut Source) -> Result<Read, Failure> {
+    async fn read(
+        &self,
+        mut reader: Reader,
+        source: &mut Source,
+        interrupt: &mut Interrupt,
+    ) -> Result<Read, Failure> {
         let session = &mut reader.session;
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         session.query(LOCK).await?;
@@ -316,28 +331,34 @@ impl Reading<'_> {
             session.query(search_path::OWN).await?;
             become_reader(session, self.role).await?;
         }
-        let mut copy = session.copy_out(&self.sql).await?;
-        while let Some(rows) = copy.next().await? {
+        let mut copy = interrupt.wait(session.copy_out(&self.sql)).await?;
+        while let Some(rows) = interrupt.wait(copy.next()).await? {
             for line in rows.rows() {
                 chunk.push(line);
                 read = read.plus(Amount { rows: 1, bytes: line.len() as u64, pages: 0 });
                 if chunk.len_bytes() >= self.chunk_bytes {
                     let another = Box::new(chunk.another(now_us()));
                     let full = std::mem::replace(&mut chunk, another);
-                    if self.bring.send(Brought::Rows(full)).await.is_err() {
+                    if !self.takes(full, interrupt).await? {
                         return Ok(Read::Refused);
                     }
                 }
             }
         }
         // Without rows too: it is looked at whether it should have some.
-        if self.bring.send(Brought::Rows(chunk)).await.is_err() {
+        if !self.takes(chunk, interrupt).await? {
             return Ok(Read::Refused);
         }
         // Whatever a condition has set is undone.
         session.query("ROLLBACK").await?;
         source.give_back(reader);
         Ok(Read::All(read))
+    }
+
+    /// Hands rows to the worker, which may wait for Kafka. Returns whether it takes any more.
+    async fn takes(&self, rows: Box<Chunk>, interrupt: &Interrupt) -> Result<bool, Failure> {
+        let brought = async { Ok::<_, Error>(self.bring.send(Brought::Rows(rows)).await.is_ok()) };
+        interrupt.race(brought).await
     }
 }
 

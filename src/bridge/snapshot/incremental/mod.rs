@@ -27,6 +27,7 @@
 
 mod chunks;
 mod exported;
+mod interrupt;
 mod keyless;
 mod requests;
 mod source;

@@ -70,6 +70,8 @@ pub(super) enum Failure {
     Gone(String),
     /// There is no such table any more.
     Dropped,
+    /// A command came, which goes first.
+    Interrupted,
 }
 
 impl From<TableError> for Failure {
@@ -182,6 +184,9 @@ impl Task {
         // It may be another one by now.
         self.forget();
         match failure {
+            Failure::Interrupted => {
+                tracing::debug!(table, "a command goes before what was being read")
+            }
             Failure::Waits(note) => self.try_later(note),
             Failure::Never(reason) => {
                 self.ending = Some((SnapshotState::Failed, Some(reason)));
