@@ -67,6 +67,9 @@ pub struct Host {
     password: Option<Secret>,
 }
 
+/// Where libpq builds look for the server's socket: Debian's and Red Hat's place, then upstream's.
+const SOCKET_DIRECTORIES: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
+
 /// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {

@@ -10,8 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use super::settings::is_default_directory;
-use super::{Address, ConnInfoError, Host};
+use super::{Address, ConnInfoError, Host, SOCKET_DIRECTORIES};
 use crate::config::Secret;
 
 /// Where the entries are, and what is looked up in them.
@@ -65,7 +64,11 @@ impl PassFileSource {
         for host in hosts {
             // In a password file, "localhost" stands for the socket in the default directory too.
             let name = match &host.address {
-                Address::Unix(path) if is_default_directory(path) => "localhost".to_owned(),
+                Address::Unix(path)
+                    if SOCKET_DIRECTORIES.iter().any(|of| path == Path::new(of)) =>
+                {
+                    "localhost".to_owned()
+                }
                 Address::Unix(path) => path.display().to_string(),
                 Address::Name(name) | Address::Ip(_, Some(name)) => name.clone(),
                 Address::Ip(ip, None) => ip.to_string(),

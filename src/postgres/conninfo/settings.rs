@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::parse::Pairs;
 use super::passfile::PassFileSource;
 use super::{
-    Address, ChannelBinding, ClientCertificate, ConnInfo, ConnInfoError, Host, Keepalive, SslMode,
-    SslRoots, TargetSessionAttrs,
+    Address, ChannelBinding, ClientCertificate, ConnInfo, ConnInfoError, Host, Keepalive,
+    SOCKET_DIRECTORIES, SslMode, SslRoots, TargetSessionAttrs,
 };
 use crate::config::Secret;
 use crate::config::secret::MASK;
@@ -61,9 +61,6 @@ const UNSUPPORTED: [(&str, &str, &str); 10] = [
     ("load_balance_hosts", "PGLOADBALANCEHOSTS", "leave it out; hosts are tried in order"),
     ("krbsrvname", "PGKRBSRVNAME", "leave it out; Kerberos is not supported"),
 ];
-
-/// Where libpq builds look for the server's socket: Debian's and Red Hat's place, then upstream's.
-const SOCKET_DIRECTORIES: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
 
 struct Value {
     text: String,
@@ -400,10 +397,6 @@ const SSL_MODES: [(&str, SslMode); 6] = [
 fn wrong(key: &'static str, value: &Value, expected: &'static str) -> ConnInfoError {
     let Value { text, origin } = value;
     ConnInfoError::Value { key, origin, value: text.clone(), expected }
-}
-
-pub(super) fn is_default_directory(path: &Path) -> bool {
-    SOCKET_DIRECTORIES.iter().any(|directory| Path::new(directory) == path)
 }
 
 /// libpq asks the user database; in a container the user is often not in it, but in `USER`.
