@@ -13,6 +13,7 @@ use crate::support::bridge::{Bridge, admin_page};
 use crate::support::consume::{at_least, consume};
 use crate::support::kafka::Brokers;
 use crate::support::postgres::TestDatabase;
+use crate::support::process::free_port;
 use crate::support::{PATIENCE, eventually, unique};
 
 /// What `docs/memory.md` gives the process.
@@ -101,6 +102,35 @@ async fn half_requests_use_up_neither_descriptors_nor_memory_and_end() {
     })
     .await;
     assert_within(&bridge, MEMORY_MB, "half requests");
+    assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_an_address_that_others_reach_a_bridge_without_a_token_serves_health_and_metrics_alone()
+{
+    let database = TestDatabase::create().await;
+    let client = database.client().await;
+    client.batch_execute("CREATE TABLE rides (id int PRIMARY KEY)").await.expect("make a table");
+    let (name, brokers, port) = (unique("public"), Brokers::any(), free_port());
+    let address = format!("0.0.0.0:{port}");
+    let env = [("ROWCAST_ADMIN__LISTEN", address.as_str())];
+    let (url, servers) = (&database.unix_url, brokers.bootstrap());
+    let mut bridge = Bridge::start_telling(&name, url, &servers, "", (None, &env));
+    eventually(PATIENCE, "it to be ready", async || {
+        admin_page(port, "/readyz").filter(|(code, _)| *code == 200)
+    })
+    .await;
+    for (path, wanted) in [
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/metrics", 200),
+        ("/status", 403),
+        ("/snapshots", 403),
+    ] {
+        let (code, answer) = admin_page(port, path).expect("it answers");
+        assert_eq!(code, wanted, "{path}: {answer}");
+        assert!(code == 200 || !answer.contains("rides"), "{path}: {answer}");
+    }
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
 

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::signals::{Scene, peak_mb, scene_with};
+use super::signals::{MEMORY_MB, Scene, scene_with};
+use crate::memory::assert_within;
 use crate::support::bridge::TRUSTING;
 use crate::support::consume::{at_least, consume};
 use crate::support::kafka::kafka_or_skip;
@@ -168,8 +169,7 @@ async fn whoever_may_insert_gives_signals_and_nothing_beyond_them() {
         let lines = log.matches("a row of the signal table is no signal").count();
         assert!((1..30).contains(&lines), "{lines} lines: {log}");
         assert!(!log.contains("hunter2"), "{log}");
-        let peak = peak_mb(scene.bridge.pid().expect("it runs"));
-        assert!(peak < 200, "{peak} MB");
+        assert_within(&scene.bridge, MEMORY_MB, "rows that are no signals");
 
         let right = r#"{"tables": ["public.rides"]}"#;
         client.execute(insert, &[&"right", &"snapshot", &right]).await.expect("insert");

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
+use crate::memory::assert_within;
 use crate::support::bridge::{Bridge, TOKEN, TRUSTING, signal};
 use crate::support::consume::{at_least, consume};
 use crate::support::kafka::Brokers;
@@ -103,12 +104,8 @@ fn attacks(victim: &str) -> Vec<String> {
     ]
 }
 
-/// The peak of the memory of a process, in megabytes.
-pub(super) fn peak_mb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("read it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    line.split_whitespace().next().and_then(|kb| kb.parse::<u64>().ok()).expect("a number") / 1024
-}
+/// `memory`, where nothing else is set.
+pub(super) const MEMORY_MB: u64 = 64;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_of_somebody_who_may_only_connect_does_nothing() {
@@ -139,8 +136,7 @@ async fn a_message_of_somebody_who_may_only_connect_does_nothing() {
         let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
         let left = scene.client.query_one(slots, &[&victim]).await.expect("ask");
         assert_eq!(left.get::<_, i64>(0), 1, "the slot is still there");
-        let peak = peak_mb(scene.bridge.pid().expect("it runs"));
-        assert!(peak < 200, "{peak} MB");
+        assert_within(&scene.bridge, MEMORY_MB, "messages of a stranger");
         // Rows go on to come.
         scene.client.execute("INSERT INTO rides VALUES (101, 1)", &[]).await.expect("insert");
         let topic = format!("{}.public.rides", scene.name);
@@ -195,8 +191,7 @@ async fn over_http_a_condition_needs_the_token_and_requests_are_bounded() {
         let answer = scene.bridge.ask("POST", "/snapshots", "", &body);
         assert!(answer.is_none_or(|(code, _)| code == 413 || code == 400));
     }
-    let peak = peak_mb(scene.bridge.pid().expect("it runs"));
-    assert!(peak < 200, "{peak} MB");
+    assert_within(&scene.bridge, MEMORY_MB, "requests of 140,000 names");
     assert_eq!(scene.post(&json!({"tables": ["public.rides"]})).0, 202, "without one as before");
 }
 
@@ -222,8 +217,7 @@ async fn a_flood_of_small_requests_is_bounded_and_what_waits_is_noted_together()
     assert!(codes.len() > SENDERS * EACH / 2, "{} answers", codes.len());
     assert!(taken > 0, "{codes:?}");
     assert_eq!(scene.bridge.get("/livez").map(|(code, _)| code), Some(200));
-    let peak = peak_mb(scene.bridge.pid().expect("it runs"));
-    assert!(peak < 200, "{peak} MB");
+    assert_within(&scene.bridge, MEMORY_MB, "a flood of requests");
     lock.batch_execute("COMMIT").await.expect("let it go");
     // Each that was accepted comes to its end, for they do not wait for a checkpoint each.
     let count = |text: &str| scene.bridge.log().matches(text).count();
