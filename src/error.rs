@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::lsn::Lsn;
 use crate::{
     admin, allocation, change, checkpoint, config, encode, kafka, pgoutput, postgres, route,
-    snapshot,
+    snapshot, state,
 };
 
 /// Who has to act.
@@ -297,8 +297,8 @@ impl Error {
 
     /// The failure as the status page shows it.
     #[must_use]
-    pub fn failure(&self) -> admin::Failure {
-        admin::Failure { error: self.told(), fix: self.fix() }
+    pub fn failure(&self) -> state::Failure {
+        state::Failure { error: self.told(), fix: self.fix() }
     }
 }
 

@@ -1,20 +1,28 @@
 //! Change data capture from Postgres to Kafka: row changes as keyed events, one topic a table.
 //!
-//! # The line a row follows
+//! # The way of a row
 //!
 //! ```text
-//! postgres::stream -> pgoutput::decode -> change::assemble -> encode -> route -> kafka::producer
-//!    WAL chunk (bytes)    Message<'_>        Change<'_>       Records   topic      librdkafka
-//!         ^                                                                            |
-//!         |  watch<Lsn>: one number is all that ever flows back                        v
-//!         +----------------------- checkpoint::Ledger <-------- ack(Ticket) ---- kafka::delivery
+//!                               once per relation: catalog, topic, encoder plan
+//!                                                   |
+//! postgres::stream -> pgoutput::decode -> change::assemble -> pipeline::publish -> pipeline::send
+//!    WAL chunk          Message<'_>         Change<'_>       route, encode: Records       |
+//!       ^                                                                          kafka::producer
+//!       |                                                                          librdkafka
+//!       |  confirmed LSN                                           delivery reports       |
+//!       |  (a watch)                                                                      v
+//!       +---- checkpoint::Ledger <--- ack <--- checkpoint record <--- pipeline::commit <-- checkpoint::Ledger
 //! ```
 //!
 //! The reader ([`postgres::stream`]) owns the socket on a thread of its own and answers the server
-//! on time whatever Kafka does. The [`worker`] runs everything from the frame to the producer as
-//! plain calls on another. Between them stands one channel, bounded in bytes. librdkafka's threads
-//! compress and send; a delivery thread brings acknowledgements back to the [`checkpoint`]. The
-//! [`bridge`] joins all this and decides, by [`error`], whether a failure is tried again.
+//! on time whatever Kafka does. The worker (`worker`) runs everything from the frame to the producer
+//! as plain calls on another. One channel connects them, bounded in bytes. librdkafka's threads
+//! compress and send. Two laps lead back: acknowledgements of rows reach the ledger of
+//! [`checkpoint`]; then a checkpoint is written through the same producer, and only its
+//! acknowledgement moves the LSN that Postgres is told. The [`bridge`] connects all this and decides,
+//! by [`error`], whether a failure is tried again.
+//!
+//! A row of a snapshot is a change like any other: [`snapshot`] reads it, and `pipeline` publishes it.
 //!
 //! # What is promised
 //!
@@ -31,8 +39,9 @@
 //! |---|---|
 //! | 0, settings and numbers | [`lsn`], [`backoff`], [`metrics`], [`config`] |
 //! | 1, pure | [`pgoutput`] ← [`types`] ← [`change`] ← [`encode`], [`route`]; [`checkpoint`] |
-//! | 2, servers | [`postgres`], [`kafka`] ← [`snapshot`] ← [`admin`], [`generate`], [`tail`] |
-//! | 3, wiring | [`error`], [`telemetry`], [`worker`], [`bridge`], [`demo`], [`cli`] |
+//! | 2, servers | [`postgres`], [`kafka`] ← [`snapshot`] ← [`state`] ← [`admin`], [`generate`], [`tail`] |
+//! | 3, the way of a change | [`error`], [`telemetry`] ← `pipeline` ← `snapshot::initial`, `snapshot::incremental` ← `worker` |
+//! | 4, wiring | [`bridge`], [`demo`], [`cli`] |
 //!
 //! Imports only go down; `tests/layers.rs` holds that.
 //!
@@ -40,8 +49,8 @@
 //!
 //! - `types` stands below `change`, and codecs are compiled in the encoder's plan of a relation
 //!   instead of in the relation: which codec fits depends on the type profile, a matter of output.
-//! - The stages between reader and producer are joined in [`worker`], a module of its own, so that
-//!   [`bridge`] keeps only what talks to servers; the worker is then testable without any.
+//! - The stream's loop is a module of its own (`worker`), so that [`bridge`] keeps only what talks to
+//!   servers; the worker is then testable without any.
 //! - `postgres::replication` holds the commands and [`postgres::stream`] the stream, because they
 //!   share nothing but the connection.
 //! - Acknowledgements reach the tracker through [`checkpoint::Ledger`] in batches: one lock per
@@ -85,10 +94,12 @@ pub mod kafka;
 pub mod lsn;
 pub mod metrics;
 pub mod pgoutput;
+mod pipeline;
 pub mod postgres;
 pub mod route;
 pub mod snapshot;
+pub mod state;
 pub mod tail;
 pub mod telemetry;
 pub mod types;
-pub mod worker;
+mod worker;

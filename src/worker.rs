@@ -6,171 +6,28 @@
 //!
 //! Not here: what becomes of a change (`publish`), sockets, and what happens after an error.
 
-mod checkpoints;
-mod commit;
-mod dropped;
-mod hold;
-mod left_out;
-mod out;
-mod oversize;
-mod publish;
-mod report;
-mod signals;
-pub mod snapshot;
-mod window;
-
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub use self::checkpoints::{Checkpointing, HEADER_SPLIT, Mode};
-use self::dropped::Described;
-pub use self::dropped::Dropped;
-use self::out::Out;
-pub use self::oversize::Oversize;
-pub use self::publish::{Policy, left_out};
-use self::publish::{Prepared, Publisher};
-use self::window::{Heard, News, Windows};
-use crate::allocation;
-use crate::change::{
-    Assembler, Change, KeyChoice, Position, Relation, RelationFacts, Reselected, Row, Step,
-    Transaction,
-};
+use crate::change::{Assembler, Change, KeyChoice, Position, Step, Transaction};
 use crate::checkpoint::Ledger;
 use crate::encode::Encoder;
 use crate::error::Error;
-use crate::failpoint;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pgoutput::{self, Message, RelationBody};
+use crate::pipeline::dropped::Described;
+use crate::pipeline::publish::{Prepared, Publisher};
+use crate::pipeline::send::Out;
+use crate::pipeline::{Checkpointing, Ended, Halt, Lookup, Policy, Stage, Stop};
 use crate::postgres::{Chunk, ChunkReceiver, Frame, Received};
-use crate::route::{Router, TopicPlan};
-
-/// How long to wait for room before looking whether to stop.
-const ROOM: Duration = Duration::from_millis(50);
-
-/// Tells the worker to end, from another thread.
-#[derive(Debug, Default)]
-pub struct Stop(AtomicU8);
-
-impl Stop {
-    const AT_COMMIT: u8 = 1;
-    const NOW: u8 = 2;
-
-    /// End between two transactions.
-    pub fn at_commit(&self) {
-        self.0.fetch_max(Self::AT_COMMIT, Ordering::AcqRel);
-    }
-
-    /// End at the next look, in the middle of whatever it is.
-    pub fn now(&self) {
-        self.0.store(Self::NOW, Ordering::Release);
-    }
-
-    /// Whether to end now.
-    #[must_use]
-    pub fn is_now(&self) -> bool {
-        self.0.load(Ordering::Acquire) == Self::NOW
-    }
-
-    fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Acquire) != 0
-    }
-}
-
-/// What the stream alone does not tell, asked once per relation version.
-pub trait Lookup {
-    /// What the catalog knows of a relation that is described in a transaction which commits at
-    /// `commit_lsn`, if that is known.
-    ///
-    /// # Errors
-    /// When the catalog can't be asked.
-    fn relation_facts(
-        &mut self,
-        oid: u32,
-        column_types: &[u32],
-        commit_lsn: Option<Lsn>,
-    ) -> Result<RelationFacts, Error>;
-
-    /// The present values of some columns of a row; none where the row can't be found.
-    ///
-    /// # Errors
-    /// When the table can't be read.
-    fn reselect(
-        &mut self,
-        relation: &Relation,
-        row: &Row<'_>,
-        columns: &[usize],
-    ) -> Result<Option<Reselected>, Error>;
-
-    /// The OID of a table of which nothing is to be published any more, now that this one is
-    /// described so: itself, or the table that it is a partition of.
-    ///
-    /// # Errors
-    /// When the catalog can't be asked.
-    fn withheld(&mut self, relation: &Relation) -> Result<Option<u32>, Error>;
-
-    /// Makes sure that a topic exists.
-    ///
-    /// # Errors
-    /// When it can't be made.
-    fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error>;
-
-    /// Makes sure that many topics exist, for which [`ensure_topic`](Self::ensure_topic) is asked
-    /// afterwards: so that this need not go to the brokers for each.
-    ///
-    /// # Errors
-    /// When one of them can't be created.
-    fn ensure_topics(&mut self, _topics: &[TopicPlan]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Which of these tables the catalog does not have.
-    ///
-    /// # Errors
-    /// When the catalog can't be asked.
-    fn dropped(&mut self, _tables: &[u32]) -> Result<Dropped, Error> {
-        Ok(Dropped::default())
-    }
-
-    /// Nothing of these tables comes any more, and these topics are no table's now.
-    fn forget(&mut self, _tables: &[u32], _topics: &[Arc<str>]) {}
-}
-
-/// What became of a topic that is to exist.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ensured {
-    /// It exists.
-    Exists {
-        /// The largest record that it takes, in bytes, where that is known.
-        limit: Option<usize>,
-    },
-    /// Not known, since the worker is to stop. Nothing may be sent to it.
-    Stopped,
-}
-
-impl Ensured {
-    /// The largest record that the topic takes, where that is known.
-    fn limit(self) -> Result<Option<usize>, Halt> {
-        match self {
-            Self::Exists { limit } => Ok(limit),
-            Self::Stopped => Err(Halt::Stopped),
-        }
-    }
-}
-
-/// Why the worker ended without an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// It was told to.
-    Stopped,
-    /// The reader will send no more.
-    SourceClosed,
-}
+use crate::route::Router;
+use crate::snapshot::incremental::apply::{Heard, News, Windows};
+use crate::snapshot::{Control, Exchange, Signals};
+use crate::{allocation, failpoint};
 
 /// Turns chunks into records.
-pub struct Worker<S, L> {
+pub(crate) struct Worker<S, L> {
     assembler: Assembler,
     publisher: Publisher<L>,
     out: Out<S>,
@@ -178,44 +35,11 @@ pub struct Worker<S, L> {
     described: Described,
 }
 
-/// Why a message was not carried through.
-enum Halt {
-    Stopped,
-    Failed(Error),
-}
-
-impl<E: Into<Error>> From<E> for Halt {
-    fn from(error: E) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-/// Writes one checkpoint, the one that [`Checkpointing`] starts with, and waits until it is durable.
-/// Returns whether it is: not when told to stop before. Nothing else may be under way. Blocks.
-///
-/// # Errors
-/// When it can't be written.
-pub fn write_checkpoint<S: Sink>(
-    sink: Arc<S>,
-    ledger: Arc<Ledger>,
-    metrics: Arc<Metrics>,
-    stop: Arc<Stop>,
-    checkpointing: Checkpointing,
-) -> Result<bool, Error> {
-    // An intent may come behind much that was sent, and takes it back.
-    let progress = checkpointing.start.progress;
-    match Out::new(sink, ledger, metrics, stop, checkpointing).settle_at(progress) {
-        Ok(()) => Ok(true),
-        Err(Halt::Stopped) => Ok(false),
-        Err(Halt::Failed(error)) => Err(error),
-    }
-}
-
 impl<S: Sink, L: Lookup> Worker<S, L> {
     /// Joins the stages. `last_commit_lsn` is where the last transaction before the stream ended;
     /// none when nothing was streamed before.
     #[expect(clippy::too_many_arguments, reason = "the one place where all stages meet")]
-    pub fn new(
+    pub(crate) fn new(
         sink: Arc<S>,
         lookup: L,
         router: Router,
@@ -236,11 +60,25 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
     }
 
+    /// Takes snapshots next to the stream, as they are ordered here.
+    #[must_use]
+    pub(crate) fn with_snapshots(
+        mut self,
+        exchange: Arc<Exchange>,
+        control: Arc<Control>,
+        signals: Signals,
+    ) -> Self {
+        let stands = self.out.checkpoints.told.start.snapshots.as_ref().clone();
+        self.publisher.go_on_without(stands.left_out.iter().map(|table| table.oid));
+        self.windows = Some(Windows::new(exchange, control, signals, stands));
+        self
+    }
+
     /// Carries chunks until the reader closes the channel or the worker is told to stop. Blocks.
     ///
     /// # Errors
     /// The first failure; nothing after it was sent.
-    pub fn run(mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Error> {
+    pub(crate) fn run(mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Error> {
         let ended = self.carry_all(chunks);
         // What can't be brought to its end comes again.
         if let Err(Halt::Failed(error)) = self.out.finish(self.assembler.is_in_transaction()) {
@@ -336,7 +174,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         };
         match assembler.apply(message, lsn)? {
             Step::Change(change) => match Heard::of(&change) {
-                Some(heard) => self.hear(&heard)?,
+                Some(heard) => {
+                    let relations = &assembler.relations;
+                    let mut stage = Stage { relations, publisher, out };
+                    let heard = windows.as_mut().map(|of| of.hear(&heard, &mut stage));
+                    if let Some(oid) = heard.transpose()?.flatten() {
+                        self.known(oid)?;
+                    }
+                }
                 None => publish(&change, out)?,
             },
             Step::Truncated(changes) => {
@@ -472,11 +317,5 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     }
 }
 
-/// Our clock, in microseconds since 1970.
-pub(crate) fn now_us() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -30,10 +30,14 @@ const ORDER: &[&[&str]] = &[
     // Sockets, files, clocks.
     &["postgres", "kafka"],
     &["snapshot"],
+    &["state"],
     &["admin", "generate", "tail"],
-    // Wiring.
     &["error", "telemetry"],
+    // The way of a change to Kafka, and what brings changes.
+    &["pipeline"],
+    &["snapshot::initial", "snapshot::incremental"],
     &["worker"],
+    // Wiring.
     &["bridge"],
     &["demo"],
     &["cli"],
@@ -191,9 +195,12 @@ fn files_that_import_each_other_in_a_circle_are_found() {
 const BLOCKING: &[(&str, &str)] = &[
     ("src/bridge/lookup.rs", "asked by the worker and by readers of a snapshot, on their threads"),
     ("src/bridge/renames/stream.rs", "asked by the worker, on its thread"),
-    ("src/bridge/snapshot/pages.rs", "a reader's own runtime, which runs only while it waits"),
     ("src/cli/mod.rs", "the main thread, on which nothing else runs"),
     ("src/postgres/stream.rs", "the thread of the reader of the stream"),
+    (
+        "src/snapshot/initial/connection.rs",
+        "a reader's own runtime, which runs only while it waits",
+    ),
 ];
 
 #[test]

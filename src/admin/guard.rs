@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State as Extract};
-use axum::http::{HeaderMap, Uri, Version, header, uri::Authority};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use sha2::{Digest, Sha256};

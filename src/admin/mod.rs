@@ -13,10 +13,8 @@
 //! `guard` decides who is answered, `server` holds the connections within their bounds.
 
 mod guard;
-mod left_out;
 mod server;
 mod snapshots;
-mod status;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,14 +30,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 pub use self::guard::Guard;
-pub use self::left_out::{LeftOut, LeftOutList, LeftOutReason};
 pub use self::server::MAX_CONNECTIONS;
 pub use self::snapshots::{Accepted, Desk, Judge, Judged, List, Listed, Refusal};
-pub use self::status::{Failure, LimitedTable, Limits, SlotRoom, SlotWal, Stall, State, Status};
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::postgres::login_notices;
 use crate::snapshot::progress::Book;
+use crate::state::{LeftOutList, State, Status};
 
 /// The endpoint can't be served.
 #[derive(Debug, thiserror::Error)]

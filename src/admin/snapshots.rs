@@ -27,8 +27,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
+use super::Observed;
 use super::guard::brings;
-use super::{Observed, State};
 use crate::checkpoint::SnapshotReason;
 use crate::config::Secret;
 use crate::config::condition::ConditionError;
@@ -36,6 +36,7 @@ use crate::snapshot::progress::Report;
 use crate::snapshot::{
     Action, Asked, Command, Control, Full, Request, SignalError, SnapshotState, SnapshotStatus,
 };
+use crate::state::State;
 
 /// Gives the tables that a request stands for, or why it can't be: asks the server.
 pub type Judge = Arc<dyn Fn(Asked) -> Judged + Send + Sync>;
@@ -284,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn while_nothing_streams_nothing_is_taken_and_the_reason_is_told() {
-        let status = tokio::sync::watch::Sender::new(super::super::Status::default());
+        let status = tokio::sync::watch::Sender::new(crate::state::Status::default());
         let metrics = Arc::<crate::metrics::Metrics>::default();
         let progress = Arc::new(crate::snapshot::progress::Book::new(Arc::clone(&metrics)));
         let observed =

@@ -29,23 +29,21 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use self::seen::Seen;
-use super::Bridge;
-use super::publishing::{self, Look};
 use super::renames::Released;
-use super::setup::connect_options;
-use super::signal_table;
-use crate::admin::{LeftOutReason, State, Status};
+use super::{Bridge, signal_table};
 use crate::backoff::Repeats;
 use crate::checkpoint::SnapshotReason;
 use crate::config::{SnapshotMode, TablePattern};
 use crate::error::Error;
 use crate::postgres::filters::Asked;
+use crate::postgres::publication::manage::{self, Look};
 use crate::postgres::publication::{
     self, LONG_PATIENCE, Names, PATIENCE, Plan, TableName, lock_is_taken,
 };
-use crate::postgres::{self, client};
+use crate::postgres::{self, ConnectOptions, client};
 use crate::route::Named;
 use crate::snapshot::{Command, Request, SnapshotState, SnapshotStatus};
+use crate::state::{LeftOutReason, State, Status};
 
 /// Longest wait for one look.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -154,7 +152,7 @@ impl Bridge {
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let options = connect_options(&self.settings);
+                let options = ConnectOptions::of(&self.settings);
                 let client = client::connect(&self.conninfo, &options).await?;
                 limit_locks(&client).await?;
                 client
@@ -197,7 +195,7 @@ impl Bridge {
         let is_full = matches!(depth, Depth::Full { .. });
         seen.probes.ask(if is_full { Asked::Unlocked } else { Asked::Nothing });
         let is_named = self.second.is_named();
-        let mut look = publishing::look(client, settings, is_named, &mut seen.probes).await?;
+        let mut look = manage::look(client, settings, is_named, &mut seen.probes).await?;
         if !self.second.is_named() && look.survey.inserts.is_some() {
             self.note_second(client).await?;
         }
@@ -209,7 +207,7 @@ impl Bridge {
             self.settle_topics(client, &mut look, seen).await?;
         }
         let gains = look.plan.gains();
-        if !publishing::may_alter(settings, &look.survey) {
+        if !manage::may_alter(settings, &look.survey) {
             return Ok(Looked { failed: None, gains, took: began.elapsed() });
         }
         let Look { plan, filters, .. } = look;
@@ -272,7 +270,7 @@ impl Bridge {
         if new.is_empty() {
             return failed;
         }
-        let tables = publishing::list(&new);
+        let tables = manage::list(&new);
         if self.settings.snapshot.mode == SnapshotMode::Never {
             for table in &new {
                 let Some(change) = by_table.get(table) else { continue };
@@ -309,7 +307,7 @@ impl Bridge {
         match publication::apply(client, names, change, patience).await {
             Ok(()) => {
                 seen.locked.remove(table);
-                publishing::tell_altered(names, change, what);
+                manage::tell_altered(names, change, what);
                 Ok(())
             }
             Err(error) if lock_is_taken(&error) => {
@@ -358,7 +356,7 @@ impl Bridge {
         if new.is_empty() {
             return Ok(());
         }
-        let tables = publishing::list(&new);
+        let tables = manage::list(&new);
         if self.settings.snapshot.mode == SnapshotMode::Never {
             tracing::info!(tables, "these tables have topics again: their changes are published");
             let tables = new.iter().map(|table| table.oid).collect();

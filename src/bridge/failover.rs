@@ -4,10 +4,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use super::{Bridge, setup};
-use crate::admin::State;
+use super::Bridge;
 use crate::error;
+use crate::postgres::ConnectOptions;
 use crate::postgres::failover::{self, Kept};
+use crate::state::State;
 
 /// Time between two looks while all is well.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -27,11 +28,11 @@ impl Bridge {
         let mut status = self.status.subscribe();
         let (mut logged, mut last) = (Kept::Yes, Kept::Yes);
         loop {
-            let flows = |status: &crate::admin::Status| status.state == State::Streaming;
+            let flows = |status: &crate::state::Status| status.state == State::Streaming;
             if status.wait_for(flows).await.is_err() {
                 return std::future::pending().await;
             }
-            let (slot, options) = (&self.settings.slot, setup::connect_options(&self.settings));
+            let (slot, options) = (&self.settings.slot, ConnectOptions::of(&self.settings));
             let look = failover::kept(&self.conninfo, &options, slot);
             let seen = match tokio::time::timeout(ANSWER, look).await {
                 Ok(Ok(seen)) => seen,

@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::topics::Assignment;
-use super::{Bridge, fresh_client_config, setup};
+use super::{Bridge, fresh_client_config};
 use crate::change::KeyChoice;
 use crate::checkpoint::{Checkpoint, Ledger};
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::kafka::{Checkpoints, Producer, rehearse};
 use crate::postgres::publication::{Published, TableName};
 use crate::postgres::slot::{self, SlotState};
-use crate::postgres::{self, Catalog};
+use crate::postgres::{self, Catalog, ConnectOptions};
 use crate::snapshot::relation::Description;
 
 /// Longest wait for a slot to be dropped again, with all that goes before.
@@ -64,8 +64,7 @@ impl Bridge {
             &assignment.plans(),
         )
         .await?;
-        let mut catalog =
-            Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;
+        let mut catalog = Catalog::connect(&self.conninfo, &ConnectOptions::of(settings)).await?;
         let source = SourceIdentity::default();
         let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
         let mut encoder = encoder.with_rules(ValueRules::new(settings));
@@ -128,7 +127,7 @@ impl Bridge {
     /// Returns whether there was a slot.
     async fn drop_created_slot(&self) -> Result<bool, Error> {
         let settings = &self.settings;
-        let options = setup::connect_options(settings);
+        let options = ConnectOptions::of(settings);
         let client = postgres::client::connect(&self.conninfo, &options).await?;
         match slot::state(&client, &settings.slot, self.conninfo.database()).await? {
             SlotState::Idle { .. } => {}

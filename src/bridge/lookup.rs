@@ -11,21 +11,20 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::ahead::{Ahead, Published};
-use super::publishing;
 use super::renames::Guard;
 use super::second::Second;
-use crate::admin::Status;
 use crate::backoff::{Backoff, Repeats};
 use crate::change::{Relation, RelationFacts, Reselected, Row};
 use crate::config::Resolved;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::kafka::{self, Topics};
 use crate::lsn::Lsn;
-use crate::postgres::publication::Names;
+use crate::pipeline::{Dropped, Ensured, Lookup, Stop};
+use crate::postgres::publication::{Names, manage};
 use crate::postgres::{self, Catalog};
 use crate::route::{Router, TopicPlan};
 use crate::snapshot::Visibility;
-use crate::worker::{Dropped, Ensured, Lookup, Stop};
+use crate::state::Status;
 
 const DROPPED: &str = include_str!("../../sql/dropped_tables.sql");
 
@@ -119,7 +118,10 @@ impl Lookup for ServerLookup {
         if !described.insert(oid) {
             let follow = async {
                 let client = catalog.client().await?;
-                publishing::follow(client, settings, second.is_named(), oid).await;
+                if let Err(error) = manage::follow(client, settings, second.is_named(), oid).await {
+                    let error = error::told(&error);
+                    tracing::warn!(error, "the publication can't be kept up to date");
+                }
                 Ok::<(), Error>(())
             };
             wait(runtime, stop, follow).transpose()?;
@@ -284,14 +286,7 @@ fn wait<T>(runtime: &Handle, stop: &Stop, answer: impl Future<Output = T>) -> Op
     runtime.block_on(async {
         tokio::select! {
             answer = answer => Some(answer),
-            () = stopped(stop) => None,
+            () = stop.stopped() => None,
         }
     })
-}
-
-/// Completes once told to stop.
-pub(super) async fn stopped(stop: &Stop) {
-    while !stop.is_now() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -8,34 +8,35 @@
 //!   Standby                   another reads from the slot: waiting until it is free
 //! ```
 //!
-//! Beside all of that run the guard of the slot (`guard`) and the looks at tables (`discovery`). With another configuration (`reload`) a
-//! session drains as at the end, and the next begins with it.
+//! In each state the slot is guarded (`slot_guard`) and tables are looked at (`discovery`). With another
+//! configuration (`reload`) a session drains as at the end, and the next begins with it.
 //!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
 
 mod ahead;
 mod batches;
-mod desk;
 mod discovery;
+mod drain;
 mod failover;
 mod first_start;
-mod guard;
-mod line;
+mod initial_snapshot;
+mod limits;
 mod lookup;
+mod outlet;
 mod partitions;
-mod publishing;
 mod recurring;
 mod reload;
 mod renames;
+mod resume_point;
 mod second;
 mod session;
 mod setup;
 mod signal_table;
 mod slot_creation;
-mod snapshot;
+mod slot_guard;
+mod snapshot_requests;
 mod standby;
-mod start;
 mod teardown;
 mod topics;
 mod watchdog;
@@ -53,18 +54,18 @@ pub use self::reload::Reload;
 use self::reload::{Configured, Run};
 use self::second::Second;
 pub use self::teardown::{Outcome, Scope, Step, Teardown, teardown};
-use crate::admin::{LeftOutList, Observed, State, Status};
+use crate::admin::Observed;
 use crate::backoff::Backoff;
 use crate::config::resolved::world_readable;
 use crate::config::{Config, Resolved, Warning};
 use crate::error::{Error, Severity};
-use crate::failpoint;
-use crate::kafka;
 use crate::metrics::Metrics;
+use crate::pipeline::Stop;
 use crate::postgres::{self, ConnInfo, Walsender};
 use crate::snapshot::Control;
 use crate::snapshot::progress::Book;
-use crate::worker::Stop;
+use crate::state::{LeftOutList, State, Status};
+use crate::{failpoint, kafka};
 
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -242,7 +243,7 @@ impl Bridge {
             }
         };
         stop.send_replace(true);
-        if tokio::time::timeout(guard::SESSION_END, sessions).await.is_err() {
+        if tokio::time::timeout(slot_guard::SESSION_END, sessions).await.is_err() {
             tracing::warn!("the session does not end; the slot is dropped all the same");
         }
         Err(self.give_up_slot(overrun).await)

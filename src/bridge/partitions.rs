@@ -20,14 +20,13 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use super::Bridge;
-use super::setup::connect_options;
 use crate::backoff::Repeats;
 use crate::checkpoint::Snapshots;
 use crate::config::{Operation, Resolved, SnapshotMode, exactly};
 use crate::error;
 use crate::postgres::partitions::{self, Partition, Partitions};
 use crate::postgres::publication::{self, TableName};
-use crate::postgres::{self, client};
+use crate::postgres::{self, ConnectOptions, client};
 use crate::snapshot::{Command, Control, Request};
 
 /// Longest wait for one look.
@@ -94,7 +93,7 @@ impl Watch {
         let settings = &bridge.settings;
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => client::connect(&bridge.conninfo, &connect_options(settings)).await?,
+            None => client::connect(&bridge.conninfo, &ConnectOptions::of(settings)).await?,
         };
         let client = connected.insert(client);
         let names = publication::Names::of(settings).both();

@@ -10,8 +10,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::postgres;
-use crate::snapshot;
+use crate::{postgres, snapshot};
 
 /// Failures in a row after which it is none that passes.
 const TIMES: u32 = 3;

@@ -14,10 +14,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Bridge;
-use crate::admin::State;
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres;
+use crate::state::State;
 
 /// Time between two looks at what is confirmed.
 const POLL: Duration = Duration::from_millis(250);

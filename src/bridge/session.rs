@@ -21,32 +21,33 @@ use std::time::{Duration, Instant};
 use tokio::sync::{oneshot, watch};
 
 use super::ahead::Ahead;
-use super::line::{Beside, Cause, Line, Publishing};
-use super::lookup::{ServerLookup, SharedTopics, TopicMaker};
+use super::drain::{Beside, Cause, Line, Publishing};
+use super::initial_snapshot::First;
+use super::lookup::{ServerLookup, TopicMaker};
+use super::outlet::Outlet;
 use super::renames::Guard;
 use super::setup::Start;
-use super::snapshot::{Coordinator, First};
-use super::{Bridge, StopOnDrop, partitions, setup, start, told};
-use crate::admin::State;
+use super::{Bridge, StopOnDrop, partitions, resume_point, setup, told};
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
-use crate::config::{Delivery, OnGap, Resolved, SnapshotMode, exactly};
-use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
+use crate::config::{Delivery, OnGap, SnapshotMode, exactly};
 use crate::error::Error;
-use crate::failpoint;
 use crate::kafka::{
     self, Checkpoints, Found, Producer, Topics, checkpoint_topic, compresses, record_limit,
     transaction_timeout,
 };
 use crate::lsn::Lsn;
-use crate::metrics;
+use crate::pipeline::{Checkpointing, Ended, Mode, Oversize, Policy, Stop};
 use crate::postgres::{
-    Catalog, ChunkReceiver, ReplicationClient, StreamOptions, StreamPhase, Walsender,
-    chunk_channel, spawn_reader,
+    Catalog, ChunkReceiver, ConnectOptions, ReplicationClient, StreamOptions, StreamPhase,
+    Walsender, chunk_channel, spawn_reader,
 };
-use crate::route::Router;
+use crate::snapshot::incremental::coordinator::{Coordinator, Shared};
+use crate::snapshot::incremental::source::Source;
+use crate::snapshot::initial::Parts;
 use crate::snapshot::{Command, Exchange, Request, Signals};
-use crate::worker::snapshot::Parts;
-use crate::worker::{self, Checkpointing, Ended, Mode, Oversize, Policy, Stop, Worker};
+use crate::state::State;
+use crate::worker::Worker;
+use crate::{failpoint, metrics, pipeline};
 
 /// Longest wait for the brokers to take the transactional id over, or a first record.
 const INIT: Duration = Duration::from_secs(30);
@@ -61,38 +62,6 @@ struct Opened {
     first: Option<First>,
     /// Whether no session of this process came so far.
     is_first_stream: bool,
-}
-
-/// What all publishers of a session have in common.
-#[derive(Clone)]
-pub(super) struct Outlet {
-    settings: Resolved,
-    database: String,
-    run_id: String,
-    policy: Policy,
-    router: Router,
-    pub(super) topics: SharedTopics,
-    pub(super) guard: Arc<Guard>,
-}
-
-impl Outlet {
-    /// What a publisher is made of.
-    pub(super) fn parts<L>(&self, lookup: L) -> Parts<L> {
-        let settings = &self.settings;
-        let source = SourceIdentity {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            name: settings.prefix.clone(),
-            database: self.database.clone(),
-            run_id: self.run_id.clone(),
-        };
-        let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
-        Parts {
-            lookup,
-            router: self.router.clone(),
-            encoder: encoder.with_rules(ValueRules::new(settings)),
-            policy: self.policy.clone(),
-        }
-    }
 }
 
 impl Bridge {
@@ -168,7 +137,20 @@ impl Bridge {
         );
         let worker = spawn_worker(worker, received)?;
         let (heard, confirmed) = ((exchange, outcomes), line.ledger.subscribe());
-        let coordinator = Coordinator::new(self, heard, confirmed, &start.checkpoint.snapshots);
+        let coordinator = Coordinator::new(
+            self.settings.clone(),
+            Source::new(&self.conninfo, ConnectOptions::of(&self.settings)),
+            Shared {
+                published: Box::new(self.clone()),
+                control: Arc::clone(&self.control),
+                book: Arc::clone(&self.progress),
+                metrics: Arc::clone(&self.metrics),
+                left_out: Arc::clone(&self.left_out),
+            },
+            heard,
+            confirmed,
+            &start.checkpoint.snapshots,
+        );
         let all_read = coordinator.all_read();
         // Takes snapshots beside the stream, for as long as that runs.
         line.beside =
@@ -227,8 +209,7 @@ impl Bridge {
             }
         });
         let stop = Arc::new(Stop::default());
-        let mut catalog =
-            Catalog::connect(&self.conninfo, &setup::connect_options(settings)).await?;
+        let mut catalog = Catalog::connect(&self.conninfo, &ConnectOptions::of(settings)).await?;
         let first = match start.export.take() {
             Some(export) => Some(self.plan_first(export, &mut catalog, &mut start, &stop).await?),
             None => None,
@@ -282,9 +263,9 @@ impl Bridge {
         checkpoints: Checkpoints,
     ) -> Result<Found, Error> {
         let settings = &self.settings;
-        let options = setup::connect_options(settings);
+        let options = ConnectOptions::of(settings);
         let own = async |found: &Checkpoint| {
-            start::ensure_own(settings, &self.conninfo, &options, found).await
+            resume_point::ensure_own(settings, &self.conninfo, &options, found).await
         };
         if settings.delivery == Delivery::ExactlyOnce {
             let glanced = checkpoints.clone();
@@ -341,7 +322,7 @@ impl Bridge {
         let _stop = StopOnDrop::new(&stop);
         let mut failure = producer.failure();
         let written = tokio::task::spawn_blocking(move || {
-            worker::write_checkpoint(sink, ledger, metrics, stop, checkpointing)
+            pipeline::write_checkpoint(sink, ledger, metrics, stop, checkpointing)
         });
         tokio::select! {
             written = written => {
@@ -397,7 +378,7 @@ impl Bridge {
     + Send
     + 'static {
         let conninfo = self.conninfo.clone();
-        let options = setup::connect_options(&self.settings);
+        let options = ConnectOptions::of(&self.settings);
         let slot = self.settings.slot.clone();
         let mut publications = vec![self.settings.publication.clone()];
         if self.second.is_named() {

@@ -6,20 +6,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 
-use super::publishing::{self, Look};
 use super::topics::{Assignment, View};
-use super::{Bridge, signal_table, start};
-use crate::admin::LeftOutReason;
+use super::{Bridge, resume_point, signal_table};
 use crate::checkpoint::Checkpoint;
 use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres::filters::{Asked, Probes};
 use crate::postgres::preflight::{self, Intent, Shortfall};
+use crate::postgres::publication::manage::{self, Look};
 use crate::postgres::publication::streamed::in_effect;
 use crate::postgres::publication::{
     self, Candidate, Names, PublicationChange, Published, TableName, forgetful,
@@ -28,15 +26,13 @@ use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot, client};
 use crate::route::{Named, Router};
 use crate::snapshot::{Plan, Scope, plan};
+use crate::state::LeftOutReason;
 
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
 
 /// The first version that decodes on a standby.
 const STANDBY_SINCE: u32 = 160_000;
-
-/// Longest wait for the answer to a replication command, where `watchdog` sets none.
-const ANSWER: Duration = Duration::from_secs(60);
 
 /// Where a stream starts.
 pub(super) struct Start {
@@ -90,7 +86,7 @@ pub(super) async fn prepare(
     announce: impl AsyncFnOnce(Checkpoint) -> Result<(), Error>,
 ) -> Result<Start, Error> {
     let Bridge { conninfo: info, .. } = bridge;
-    let client = client::connect(info, &connect_options(&bridge.settings)).await?;
+    let client = client::connect(info, &ConnectOptions::of(&bridge.settings)).await?;
     let version = client::server_version(&client).await?;
     let (manage, has_streamed) = (bridge.settings.manage, bridge.has_streamed());
     refuse_standby(&client, version, manage, has_streamed).await?;
@@ -108,8 +104,7 @@ pub(super) async fn prepare(
     let goes_on = checkpoint.is_some_and(|before| !before.is_intent());
     // Where rows are published already, no lock of the application holds a start up.
     let mut probes = Probes::new(if goes_on { Asked::Unlocked } else { Asked::All });
-    let mut look =
-        publishing::plan(&client, settings, survey, is_named, (true, &mut probes)).await?;
+    let mut look = manage::plan(&client, settings, survey, is_named, (true, &mut probes)).await?;
     look.plan.keep_out(|table| look.filters.unknown.contains(table));
     // What is published of a locked table may stay as it is, but not under another filter than before.
     let present = look.survey.present();
@@ -123,7 +118,7 @@ pub(super) async fn prepare(
         leave_out_unkeyed(&client, settings, &mut look).await?;
     }
     bridge.show_limits(&look);
-    if !publishing::may_alter(settings, &look.survey) {
+    if !manage::may_alter(settings, &look.survey) {
         // That is a warning, and no reason not to start.
         let urgent = look.plan.urgent();
         look.plan.main.remove.retain(|table| !urgent.contains(table));
@@ -172,14 +167,14 @@ pub(super) async fn prepare(
              read too; install its newest minor release"
         );
     }
-    let options = connect_options(settings);
+    let options = ConnectOptions::of(settings);
     let existing = Arc::clone(&bridge.known_topics().existing);
     let is_stranded = checkpoint.is_none()
         && !bridge.has_streamed()
         && !assignment.has_any(&existing)
         && slot::was_read(&client, &settings.slot).await?;
     let mut course =
-        start::course(settings, info, &options, &slot, checkpoint, is_stranded).await?;
+        resume_point::course(settings, info, &options, &slot, checkpoint, is_stranded).await?;
     if course.takes_snapshot && !is_first {
         let shortfalls = check_reading(&client, settings, &look, &assignment).await?;
         if !shortfalls.is_empty() {
@@ -207,7 +202,7 @@ pub(super) async fn prepare(
     if *altering != planned_at {
         return Err(postgres::Error::Altered { table: names.main.to_owned() }.into());
     }
-    publishing::publish(&client, settings, &look.survey, &look.plan).await?;
+    manage::publish(&client, settings, &look.survey, &look.plan).await?;
     let exists = exists || (settings.manage && look.plan.inserts.create);
     if exists && look.survey.inserts.is_none() {
         bridge.second.exists_since(client::wal_end(&client).await?);
@@ -314,7 +309,7 @@ impl Bridge {
         let filtered = tables(|part| part.condition.is_some());
         if !listed.is_empty() {
             tracing::info!(
-                tables = publishing::list(&listed),
+                tables = manage::list(&listed),
                 fix =
                     "postgres.column_lists = \"none\", with which rowcast alone leaves columns out",
                 "the publication lists the columns of these tables: Postgres refuses DROP COLUMN and \
@@ -323,7 +318,7 @@ impl Bridge {
         }
         if !filtered.is_empty() {
             tracing::info!(
-                tables = publishing::list(&filtered),
+                tables = manage::list(&filtered),
                 "the publication filters the rows of these tables: Postgres refuses DROP COLUMN and \
                  ALTER COLUMN ... TYPE of a column that the condition looks at"
             );
@@ -422,7 +417,7 @@ async fn create_slot(
         tracing::warn!("postgres.failover needs PostgreSQL 17; the slot is made without");
     }
     let mut client =
-        ReplicationClient::connect(&bridge.conninfo, &connect_options(settings)).await?;
+        ReplicationClient::connect(&bridge.conninfo, &ConnectOptions::of(settings)).await?;
     let options = SlotOptions {
         temporary: false,
         failover: settings.failover,
@@ -439,14 +434,4 @@ async fn create_slot(
         Export { name, keeper: client, plan, server_version }
     });
     Ok((created.consistent_point, export))
-}
-
-/// How every connection of a bridge is made.
-pub(super) fn connect_options(settings: &Resolved) -> ConnectOptions {
-    ConnectOptions {
-        connect_timeout: settings.connect_timeout,
-        application_name: format!("rowcast {}", settings.name),
-        status_interval: settings.status_interval,
-        answer_timeout: settings.watchdog.server_silent_after.unwrap_or(ANSWER),
-    }
 }

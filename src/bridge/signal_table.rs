@@ -10,10 +10,10 @@ use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
 use super::Bridge;
-use super::publishing::{self, Look};
 use crate::config::{Operation, Resolved, SignalTable, toml_text};
 use crate::postgres;
 use crate::postgres::preflight::{self, Shortfall};
+use crate::postgres::publication::manage::{self, Look};
 use crate::postgres::publication::{Names, TableName, streamed};
 use crate::postgres::signal_table::{self, SignalFacts};
 use crate::snapshot::signal_row::{COLUMNS, Places};
@@ -87,7 +87,7 @@ async fn create(
 ) -> Result<String, postgres::Error> {
     let (schema, sql) = (escape_identifier(&table.schema), table.sql());
     let publish = match &look.survey.main {
-        _ if publishing::may_alter(settings, &look.survey) => {
+        _ if manage::may_alter(settings, &look.survey) => {
             let role = escape_identifier(&preflight::role(client).await?.name);
             format!("ALTER TABLE {sql} OWNER TO {role};")
         }
@@ -158,7 +158,7 @@ async fn unpublished(
     table: &TableName,
 ) -> Result<Option<Shortfall>, postgres::Error> {
     let names = Names::of(settings);
-    let may_alter = publishing::may_alter(settings, &look.survey);
+    let may_alter = manage::may_alter(settings, &look.survey);
     let (main, inserts) = (&look.plan.main, &look.plan.inserts);
     let mut added = main.add.iter().chain(&inserts.add);
     if may_alter && added.any(|added| added.table == *table) {

@@ -7,10 +7,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::Bridge;
 use super::standby::end_ours;
-use super::{Bridge, setup};
 use crate::error::Error;
-use crate::postgres::{self, Blocker, CreatedSlot, ReplicationClient, SlotOptions};
+use crate::postgres::{self, Blocker, ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions};
 
 /// Time between two lines of the log.
 const TELL: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ impl Bridge {
         name: &str,
         slot: SlotOptions,
     ) -> Result<CreatedSlot, Error> {
-        let options = setup::connect_options(&self.settings);
+        let options = ConnectOptions::of(&self.settings);
         let walsender = client.walsender().await?;
         self.keep_walsender(Some(walsender.clone()));
         self.is_making_slot.store(true, Ordering::Release);
@@ -84,7 +84,7 @@ impl Bridge {
         }
         let Some(walsender) = self.take_walsender() else { return };
         let ending = async {
-            let options = setup::connect_options(&self.settings);
+            let options = ConnectOptions::of(&self.settings);
             let client = postgres::client::connect(&self.conninfo, &options).await?;
             end_ours(&client, &walsender).await;
             Ok::<_, postgres::Error>(())

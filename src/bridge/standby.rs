@@ -16,12 +16,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Bridge, setup, start};
-use crate::admin::State;
+use super::{Bridge, resume_point};
 use crate::error::{self, Error};
 use crate::lsn::Lsn;
 use crate::postgres::slot::{self, SlotState};
-use crate::postgres::{self, Walsender, slot_creation};
+use crate::postgres::{self, ConnectOptions, Walsender, slot_creation};
+use crate::state::State;
 
 /// After this long, a reader that is no copy of this pipeline is called so.
 const FOREIGN: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ impl Bridge {
     /// # Errors
     /// When the server can't be asked.
     pub(super) async fn await_slot(&self) -> Result<(), Error> {
-        let options = setup::connect_options(&self.settings);
+        let options = ConnectOptions::of(&self.settings);
         let client = postgres::client::connect(&self.conninfo, &options).await?;
         let (name, database) = (&self.settings.slot, self.conninfo.database());
         let mut ours = self.take_walsender();
@@ -43,7 +43,9 @@ impl Bridge {
         loop {
             let (pid, is_made) = match slot::state(&client, name, database).await? {
                 SlotState::Active { pid, confirmed } => (pid, confirmed != Lsn::ZERO),
-                SlotState::Absent if self.has_streamed() && !start::heals_gaps(&self.settings) => {
+                SlotState::Absent
+                    if self.has_streamed() && !resume_point::heals_gaps(&self.settings) =>
+                {
                     return Err(postgres::Error::SlotGone { slot: name.clone() }.into());
                 }
                 _ => break,
@@ -89,7 +91,7 @@ impl Bridge {
 impl Bridge {
     /// How copies of this pipeline name themselves to the server.
     fn application_name(&self) -> String {
-        let own = || setup::connect_options(&self.settings).application_name;
+        let own = || ConnectOptions::of(&self.settings).application_name;
         self.conninfo.application_name.clone().unwrap_or_else(own)
     }
 }

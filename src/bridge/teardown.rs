@@ -20,7 +20,6 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
-use super::setup::connect_options;
 use super::{fresh_client_config, settle};
 use crate::checkpoint::{RecordError, Source};
 use crate::config::{Config, Resolved};
@@ -29,7 +28,7 @@ use crate::kafka::{self, Checkpoints};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::Publication;
 use crate::postgres::slot::SlotState;
-use crate::postgres::{self, ConnInfo, ReplicationClient, publication, slot};
+use crate::postgres::{self, ConnInfo, ConnectOptions, ReplicationClient, publication, slot};
 
 /// What a teardown is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,7 +125,7 @@ pub async fn teardown(
     mut report: impl FnMut(Step),
 ) -> Result<(), Error> {
     let (settings, info) = settle(config)?;
-    let client = postgres::client::connect(&info, &connect_options(&settings)).await?;
+    let client = postgres::client::connect(&info, &ConnectOptions::of(&settings)).await?;
     let version = postgres::client::server_version(&client).await?;
     let client_config = fresh_client_config(&settings).await?;
     let checkpoints = Checkpoints::new(&client_config, &settings);
@@ -246,7 +245,7 @@ async fn checkpoint_of(
         let reason = "it was written by a newer rowcast, and does not say of what".to_owned();
         return Ok(Outcome::Left { reason });
     };
-    let options = connect_options(settings);
+    let options = ConnectOptions::of(settings);
     let identity = ReplicationClient::connect(info, &options).await?.identify_system().await?;
     let here = (identity.system_id.as_str(), info.database(), settings.slot.as_str());
     Ok(of_another(&source, here))

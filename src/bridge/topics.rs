@@ -19,17 +19,16 @@ use std::sync::Arc;
 
 use tokio_postgres::Client;
 
-use super::publishing::Look;
 use super::{Bridge, fresh_client_config};
-use crate::admin::{LeftOut, LeftOutReason};
 use crate::checkpoint::LeftOutTable;
 use crate::config::Resolved;
 use crate::error::Error;
-use crate::postgres;
+use crate::postgres::publication::manage::Look;
 use crate::postgres::publication::streamed::{self, InEffect, Streamed};
 use crate::postgres::publication::{Names, Plan, Present, TableName};
 use crate::route::{Existing, Named, Refusal, Router, TopicPlan};
-use crate::worker::left_out;
+use crate::state::{LeftOut, LeftOutReason};
+use crate::{pipeline, postgres};
 
 /// What is known of topics between two looks.
 #[derive(Debug, Default)]
@@ -101,7 +100,7 @@ impl Bridge {
             .collect();
         drop(known);
         let refusals = refused.iter();
-        self.left_out.put_all(refusals.map(|of| (of.table.oid, self::left_out(of))));
+        self.left_out.put_all(refusals.map(|of| (of.table.oid, pipeline::left_out(of))));
         let mut out: BTreeSet<TableName> = BTreeSet::new();
         if !refused.is_empty() {
             let (with, without): (Vec<_>, Vec<_>) =

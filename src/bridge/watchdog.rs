@@ -32,14 +32,15 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use self::outage::Outage;
-use super::{Bridge, fresh_client_config, setup};
-use crate::admin::{Stall, State};
+use super::{Bridge, fresh_client_config};
 use crate::checkpoint::Ledger;
 use crate::config::Watchdog;
 use crate::error::Error;
 use crate::kafka::{self, Producer};
 use crate::lsn::Lsn;
 use crate::postgres;
+use crate::postgres::ConnectOptions;
+use crate::state::{Stall, State};
 
 /// Records wait for this long while no broker can be reached: then it is not one election.
 const CUT_OFF: Duration = Duration::from_secs(2);
@@ -365,7 +366,7 @@ impl Bridge {
     ) -> Option<T> {
         let asked = async {
             if client.as_ref().is_none_or(Client::is_closed) {
-                let options = setup::connect_options(&self.settings);
+                let options = ConnectOptions::of(&self.settings);
                 *client = Some(postgres::client::connect(&self.conninfo, &options).await?);
             }
             let Some(client) = client else { return Ok(None) };

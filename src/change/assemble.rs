@@ -19,16 +19,15 @@
 
 use std::sync::Arc;
 
+use super::relation::Relation;
+use super::relations::Relations;
+use super::row::{OldRow, Row};
+use super::{Change, ChangeOrigin, Data, Position, Transaction};
 use crate::lsn::Lsn;
 use crate::pgoutput::{
     Begin, Commit, LogicalMessage, Message, OldTuple, Origin, ReplicaIdentity, TruncatedRelations,
     Tuple,
 };
-
-use super::relation::Relation;
-use super::relations::Relations;
-use super::row::{OldRow, Row};
-use super::{Change, ChangeOrigin, Data, Position, Transaction};
 
 /// Where in the stream we are.
 #[derive(Debug, Clone, Copy)]

@@ -17,10 +17,9 @@
 //! the key, which would give different rows the same key. Then there is none. Nor is there if a column
 //! of the index may hold nulls, as PostgreSQL 18 allows while its NOT NULL is not validated.
 
-use crate::pgoutput::ReplicaIdentity;
-
 use super::facts::{Generated, RelationFacts};
 use super::relation::{KeySource, Relation};
+use crate::pgoutput::ReplicaIdentity;
 
 /// The places of the key's columns and where it comes from, by the table above without its first
 /// line.

@@ -16,18 +16,17 @@ mod relation;
 mod relations;
 mod row;
 
+use std::sync::Arc;
+
 pub use self::assemble::{AssembleError, Assembler, Step, Truncated};
 pub use self::disagreement::Disagreement;
 pub use self::facts::{ColumnFacts, Generated, RelationFacts};
 pub use self::relation::{Column, KeyChoice, KeySource, Relation, RelationError};
 pub use self::relations::Relations;
 pub use self::row::{OldRow, Reselected, Row};
-pub use crate::types::{TypeFacts, TypeKind};
-
-use std::sync::Arc;
-
 use crate::lsn::Lsn;
 use crate::pgoutput::Tuple;
+pub use crate::types::{TypeFacts, TypeKind};
 
 /// One change, over the bytes of its message.
 #[derive(Debug, Clone, Copy)]

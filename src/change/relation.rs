@@ -12,11 +12,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::pgoutput::ReplicaIdentity;
-use crate::types::TypeFacts;
-
 use super::disagreement::Disagreement;
 use super::facts::Generated;
+use crate::pgoutput::ReplicaIdentity;
+use crate::types::TypeFacts;
 
 /// A table as one Relation message described it.
 #[derive(Debug, Clone, PartialEq)]

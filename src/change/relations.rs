@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::pgoutput::{RelationBody, ReplicaIdentity};
-
 use super::disagreement::Disagreement;
 use super::facts::{Generated, RelationFacts};
 use super::key;
 use super::relation::{Column, KeyChoice, KeySource, Relation, RelationError};
+use crate::pgoutput::{RelationBody, ReplicaIdentity};
 
 /// The tables of the stream, by OID.
 #[derive(Debug, Default)]

@@ -3,9 +3,8 @@
 
 use std::fmt;
 
-use crate::pgoutput::{Datum, OldTuple, Tuple};
-
 use super::relation::Relation;
+use crate::pgoutput::{Datum, OldTuple, Tuple};
 
 /// A row as it is after a change.
 #[derive(Debug, Clone, Copy)]

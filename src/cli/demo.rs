@@ -6,10 +6,10 @@ use super::generate::rate;
 use super::run::told_to_stop;
 use super::tail::{Color, look};
 use super::{CliError, GlobalArgs};
-use crate::admin::State;
 use crate::bridge::Bridge;
 use crate::config::{self, Config, Secret, Table};
 use crate::demo::{self, Endpoints};
+use crate::state::State;
 use crate::telemetry;
 
 /// Start a private Postgres and a broker, and watch taxi rides go through

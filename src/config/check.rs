@@ -14,10 +14,9 @@ use super::fault::Fault;
 use super::keys::{Kind, Rule, nearest};
 use super::operations::Operation;
 use super::pattern::TablePattern;
-use super::rule;
 use super::size::Size;
-use super::toml;
 use super::tree::{Data, Node};
+use super::{rule, toml};
 
 /// The value as the structs read it. Kinds that hold further keys are walked by `walk`.
 pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {

@@ -13,13 +13,11 @@ use std::path::PathBuf;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::Config;
 use super::environment::{self, CONFIG_VARIABLE};
 use super::fault::{Fault, LoadError, Origin, Problem};
-use super::toml;
 use super::tree::Node;
 use super::walk::{Layer, Setting, dotted, walk};
-use super::yaml;
+use super::{Config, toml, yaml};
 
 /// The files that are looked for in the current directory when none is named.
 const USUAL_FILES: [&str; 3] = ["rowcast.toml", "rowcast.yaml", "rowcast.yml"];

@@ -69,7 +69,6 @@ pub use self::log::{Log, LogFormat};
 pub use self::memory::Memory;
 pub use self::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
 pub use self::operations::Operation;
-
 pub use self::pattern::{TableFilter, TablePattern, exactly};
 pub use self::postgres::{ColumnLists, Postgres};
 pub use self::reload::NeedsRestart;

@@ -4,13 +4,11 @@
 
 use figment::value::{Dict, Value};
 
-use super::check;
 use super::columns::ColumnPattern;
 use super::fault::{Fault, Origin, Problem};
-use super::kafka;
 use super::keys::{self, KEYS, Key, Kind, TABLE_KEYS, nearest};
-use super::toml;
 use super::tree::{Data, Entry, Node};
+use super::{check, kafka, toml};
 
 /// One value that passed its check.
 #[derive(Debug, Clone)]

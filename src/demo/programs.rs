@@ -4,10 +4,9 @@
 //! that is looked into.
 
 use std::cmp::Reverse;
-use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 use rustix::process::geteuid;
 

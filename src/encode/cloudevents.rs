@@ -11,12 +11,11 @@
 
 use std::io::Write as _;
 
-use crate::types::write_string;
-
 use super::SourceIdentity;
 use super::digits::{write_micros_and_nanos, write_number};
 use super::envelope::{LogicalMessage, Source, write_message_block};
 use super::transaction::TransactionBlock;
+use crate::types::write_string;
 
 /// The content type that marks a record as a CloudEvent in structured mode.
 /// Binding: <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>

@@ -8,17 +8,16 @@
 
 use std::error::Error as _;
 
-use crate::change::{Change, Data, OldRow};
-use crate::config::{BinaryMode, KeyFormat};
-use crate::pgoutput::{Datum, Tuple};
-use crate::types::{write_bytes, write_string};
-
 use super::digits::write_number;
 use super::error::EncodeError;
 use super::headers::{HEADER_LSN, HEADER_ORDINAL, HEADER_XID, number_header};
 use super::plan::{Plan, close_object};
 use super::records::{Header, Record, Records};
 use super::rules::Ruled;
+use crate::change::{Change, Data, OldRow};
+use crate::config::{BinaryMode, KeyFormat};
+use crate::pgoutput::{Datum, Tuple};
+use crate::types::{write_bytes, write_string};
 
 /// Header with the reason in words.
 pub const HEADER_ERROR: &str = "rowcast.error";

@@ -5,15 +5,14 @@
 
 use std::convert::Infallible;
 
-use crate::change::Change;
-use crate::config::BinaryMode;
-use crate::types::{write_bytes, write_string};
-
 use super::dead_letter::{HEADER_ERROR, KEY_BYTES_MAX, place, place_headers, text_header};
 use super::digits::write_number;
 use super::error::EncodeError;
 use super::records::{Record, Records};
 use super::schema::Head;
+use crate::change::Change;
+use crate::config::BinaryMode;
+use crate::types::{write_bytes, write_string};
 
 /// Writes the record of a message that `error` kept from being published. `head` goes in front of its
 /// key.

@@ -6,14 +6,13 @@
 //! transaction before this one in front of it, which makes the pair ordered across transactions.
 //! Fields: <https://debezium.io/documentation/reference/stable/connectors/postgresql.html>
 
+use super::SourceIdentity;
+use super::digits::{write_micros_and_nanos, write_number};
+use super::transaction::TransactionBlock;
 use crate::change::{Change, ChangeOrigin, Data, SnapshotMarker};
 use crate::config::BinaryMode;
 use crate::lsn::Lsn;
 use crate::types::{write_bytes, write_string};
-
-use super::SourceIdentity;
-use super::digits::{write_micros_and_nanos, write_number};
-use super::transaction::TransactionBlock;
 
 /// What the source block says of one change.
 #[derive(Debug, Clone, Copy)]

@@ -2,9 +2,8 @@
 //!
 //! Names the table and column, never a value.
 
-use crate::types::ValueError;
-
 use super::rules::RuleError;
+use crate::types::ValueError;
 
 /// A change that cannot be published. Names the table and column, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,9 +1,8 @@
 //! The flat value: the row's columns, with the metadata that Debezium's ExtractNewRecordState would
 //! add under `add.fields=op,ts_ms,lsn`.
 
-use crate::change::Change;
-
 use super::digits::write_number;
+use crate::change::Change;
 
 /// Adds the metadata to the object that `out` ends with.
 pub(super) fn append_metadata(change: &Change<'_>, op: u8, now_us: i64, out: &mut Vec<u8>) {

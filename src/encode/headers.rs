@@ -5,14 +5,12 @@
 
 use std::ops::Range;
 
+use super::digits::write_number;
+use super::records::{Header, Records};
+use super::{SourceIdentity, cloudevents};
 use crate::change::{Change, Relation};
 use crate::config::{Format, ValueFormat};
 use crate::types::write_string;
-
-use super::SourceIdentity;
-use super::cloudevents;
-use super::digits::write_number;
-use super::records::{Header, Records};
 
 /// Header of the delete in a key change: the key that follows.
 pub const HEADER_NEW_KEY: &str = "__debezium.newkey";

@@ -4,12 +4,11 @@
 //! it: a key column without a value is an error. So is a null, but where the key is the catalog's
 //! of now and the row may be from before its columns could not be null: it is keyed with its nulls.
 
+use super::error::EncodeError;
+use super::plan::{Plan, close_object};
 use crate::change::{OldRow, Row};
 use crate::config::KeyFormat;
 use crate::pgoutput::Datum;
-
-use super::error::EncodeError;
-use super::plan::{Plan, close_object};
 
 impl Plan {
     pub(super) fn has_key(&self) -> bool {

@@ -55,33 +55,31 @@ mod schema;
 mod transaction;
 mod writer;
 
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use self::cloudevents::CloudEventParts;
 pub use self::dead_letter::{HEADER_ERROR, HEADER_OP, HEADER_TABLE};
+use self::envelope::SourceParts;
 pub use self::error::EncodeError;
+use self::headers::{ContextHeaders, number_header};
 pub use self::headers::{
     HEADER_CONTENT_TYPE, HEADER_CONTEXT_CONNECTOR, HEADER_CONTEXT_NAME, HEADER_CONTEXT_RUN,
     HEADER_CONTEXT_TASK, HEADER_LSN, HEADER_NEW_KEY, HEADER_OLD_KEY, HEADER_ORDINAL,
     HEADER_RESELECTED, HEADER_TRUNCATED, HEADER_UNCHANGED, HEADER_XID,
 };
+use self::plan::{Plan, Shape};
+use self::records::Record;
 pub use self::records::{RecordRef, Records};
 pub use self::rules::{RuleError, ValueRules};
-
-use std::collections::HashMap;
-use std::convert::Infallible;
-use std::sync::Arc;
-
+use self::schema::Heads;
+use self::transaction::{Counts, MESSAGES_AT};
+use self::writer::Writer;
 use crate::change::{Change, Data, Relation, Transaction};
 use crate::config::{Format, UnchangedToast, ValueFormat};
 use crate::lsn::Lsn;
 use crate::types::Forms;
-
-use self::cloudevents::CloudEventParts;
-use self::envelope::SourceParts;
-use self::headers::{ContextHeaders, number_header};
-use self::plan::{Plan, Shape};
-use self::records::Record;
-use self::schema::Heads;
-use self::transaction::{Counts, MESSAGES_AT};
-use self::writer::Writer;
 
 /// What an encoder is told at start.
 #[derive(Debug, Clone)]

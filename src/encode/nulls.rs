@@ -13,12 +13,11 @@
 
 use std::sync::Arc;
 
-use crate::change::{Change, Data, Relation};
-use crate::pgoutput::Datum;
-
 use super::Encoder;
 use super::plan::Plan;
 use super::rules::RuleError;
+use crate::change::{Change, Data, Relation};
+use crate::pgoutput::Datum;
 
 impl Encoder {
     /// Makes the plan again where a row has a null that its schema has no place for.

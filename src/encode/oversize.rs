@@ -7,15 +7,14 @@
 //!
 //! May allocate, and writes the change again some twenty times: a row this large is rare.
 
-use crate::change::{Change, Data, Relation};
-use crate::pgoutput::Datum;
-use crate::types::write_string;
-
 use super::error::EncodeError;
 use super::plan::Plan;
 use super::records::{Header, Records};
 use super::rules::Rule;
 use super::{Encoder, HEADER_TRUNCATED};
+use crate::change::{Change, Data, Relation};
+use crate::pgoutput::Datum;
+use crate::types::write_string;
 
 /// What a record takes on the wire beside keys, values and headers: its own fields and those of the
 /// batch that it is alone in. <https://kafka.apache.org/documentation/#recordbatch>

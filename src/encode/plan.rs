@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::change::{OldRow, Relation, Row};
-use crate::config::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
-use crate::pgoutput::Datum;
-use crate::types::{Codec, Forms, SchemaOf, codec_for, write_string};
-
 use super::error::EncodeError;
 use super::rules::{Rule, Ruled};
 use super::schema::{self, Fill, Head};
 use super::{cloudevents, default, envelope};
+use crate::change::{OldRow, Relation, Row};
+use crate::config::{Format, KeyFormat, TypeProfile, UnchangedToast, ValueFormat};
+use crate::pgoutput::Datum;
+use crate::types::{Codec, Forms, SchemaOf, codec_for, write_string};
 
 /// A relation, ready to be written.
 #[derive(Debug)]

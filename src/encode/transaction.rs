@@ -11,11 +11,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::digits::write_number;
 use crate::change::Transaction;
 use crate::lsn::Lsn;
 use crate::types::write_string;
-
-use super::digits::write_number;
 
 /// What logical messages are counted under. Debezium counts each under a name of its own, which
 /// holds the address of a Java object.

@@ -6,10 +6,6 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use crate::change::{Change, OldRow, Row};
-use crate::config::{BinaryMode, Format, ValueFormat};
-use crate::types::write_string;
-
 use super::cloudevents::CloudEventParts;
 use super::envelope::{self, LogicalMessage, Source, SourceParts};
 use super::error::EncodeError;
@@ -22,6 +18,9 @@ use super::plan::Plan;
 use super::records::{Header, Record, Records};
 use super::schema::Heads;
 use super::transaction::{Counts, MESSAGES_AT, TransactionBlock};
+use crate::change::{Change, OldRow, Row};
+use crate::config::{BinaryMode, Format, ValueFormat};
+use crate::types::write_string;
 
 /// Bytes in a [`Records`] that are a key; none for a table without one.
 type Key = Option<Range<usize>>;

@@ -20,8 +20,8 @@ use rdkafka::message::Message as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::condition::passes;
 use super::error::Error;
+use super::error_table::passes;
 use super::properties::{creation_error, without_producer};
 use crate::checkpoint::{Checkpoint, RecordError, Remembered};
 use crate::config::Resolved;

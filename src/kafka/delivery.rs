@@ -23,8 +23,8 @@ use rdkafka::producer::{DeliveryResult, ProducerContext};
 use tokio::sync::watch;
 
 use super::error::Error;
-use super::flight::Flight;
-use super::room::{self, Room};
+use super::flush_timer::Flight;
+use super::queue_budget::{self, Room};
 use super::trouble;
 use crate::checkpoint::{Ledger, Ticket};
 use crate::failpoint;
@@ -251,7 +251,7 @@ fn is_purged(source: &KafkaError) -> bool {
 fn weight(message: &BorrowedMessage<'_>) -> u64 {
     let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
     let headers = message.headers().map_or(0, |headers| headers.count());
-    room::weight(bytes(message.key()), bytes(message.payload()), headers)
+    queue_budget::weight(bytes(message.key()), bytes(message.payload()), headers)
 }
 
 #[cfg(test)]

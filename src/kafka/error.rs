@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::condition::{self, passes};
+use super::error_table::{self, passes};
 use crate::checkpoint::RecordError;
 
 /// A failure of the sink.
@@ -339,7 +339,7 @@ impl Error {
         {
             return Some(format!("grant the principal Read and Describe on {topic}"));
         }
-        condition::find(code)?.fix.map(|fix| fix.replace("the topic", topic))
+        error_table::find(code)?.fix.map(|fix| fix.replace("the topic", topic))
     }
 }
 

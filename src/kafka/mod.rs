@@ -9,15 +9,15 @@
 
 mod acls;
 mod checkpoints;
-mod condition;
 mod delivery;
 mod error;
-mod flight;
+mod error_table;
+mod flush_timer;
+mod metadata;
 mod producer;
 mod properties;
-mod reach;
+mod queue_budget;
 mod rehearsal;
-mod room;
 mod topics;
 mod transaction;
 mod trouble;
@@ -29,9 +29,9 @@ pub use self::checkpoints::{
     Checkpoints, Found, Notes, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
 };
 pub use self::error::Error;
+pub use self::metadata::{answers, topic_names};
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
 pub use self::properties::{batch_bytes, client_config, compresses, record_limit, set_batch_bytes};
-pub use self::reach::{answers, topic_names};
 pub use self::rehearsal::rehearse;
 pub use self::topics::Topics;
 pub use self::transaction::{Takeover, timeout as transaction_timeout};

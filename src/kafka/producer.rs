@@ -1,6 +1,6 @@
 //! Hands records to librdkafka, each with its ticket.
 //!
-//! librdkafka copies a record into its own queue, in which there is [`room`](super::room) for so
+//! librdkafka copies a record into its own queue, in which there is [`room`](super::queue_budget) for so
 //! many bytes; when that is taken, [`Sink::send`] says so and the worker waits, which in turn stops
 //! the reader and is felt by the server as a full socket. Reports are heard on a thread of this producer's own, because
 //! the worker may be waiting for them.
@@ -21,9 +21,9 @@ use tokio::sync::watch;
 
 use super::delivery::{CHECKPOINT, Delivery, Purged};
 use super::error::Error;
-use super::flight::{LINGER_MS, MOMENT};
+use super::flush_timer::{LINGER_MS, MOMENT};
 use super::properties::creation_error;
-use super::room;
+use super::queue_budget;
 use super::transaction::{Takeover, Transactions};
 use crate::checkpoint::{Ledger, Ticket};
 use crate::failpoint;
@@ -53,7 +53,7 @@ impl Outgoing<'_> {
     /// What it takes while it waits for the brokers.
     fn weight(&self) -> u64 {
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        room::weight(bytes(self.key), bytes(self.value), self.headers.len())
+        queue_budget::weight(bytes(self.key), bytes(self.value), self.headers.len())
     }
 
     /// Bytes of key and value together.

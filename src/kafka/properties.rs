@@ -10,7 +10,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 
 use super::error::Error;
-use super::flight::LINGER_MS;
+use super::flush_timer::LINGER_MS;
 use super::transaction::{self, TIMEOUT_MS};
 use crate::config::kafka::RESERVED;
 use crate::config::secret::MASK;
@@ -18,7 +18,7 @@ use crate::config::{Delivery, Resolved};
 
 /// Defaults that a property of the user's replaces, each with its other name in librdkafka.
 const DEFAULTS: &[(&str, &str, &str)] = &[
-    // No record waits for it: see `flight`. One that the user sets is kept to.
+    // No record waits for it: see `flush_timer`. One that the user sets is kept to.
     ("linger.ms", "queue.buffering.max.ms", LINGER_MS),
     // By itself it would be twice `linger.ms`, and records without a key go to one partition for it.
     ("sticky.partitioning.linger.ms", "sticky.partitioning.linger.ms", "10"),

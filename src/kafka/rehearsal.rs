@@ -16,8 +16,8 @@ use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::error::Error;
+use super::metadata;
 use super::properties::{creation_error, without_producer};
-use super::reach;
 use super::topics::Quiet;
 use crate::route::TopicPlan;
 
@@ -38,7 +38,7 @@ pub async fn rehearse(
     create: bool,
     plans: &[TopicPlan],
 ) -> Result<(), Error> {
-    let existing = reach::topics(config).await?;
+    let existing = metadata::topics(config).await?;
     let mut seen = BTreeSet::new();
     let missing: Vec<&TopicPlan> = plans
         .iter()

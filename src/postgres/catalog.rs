@@ -11,12 +11,11 @@ use postgres_protocol::escape::escape_literal;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::Error;
-use super::client;
 use super::conninfo::ConnInfo;
 use super::defaults::{self, Written};
 use super::session::ConnectOptions;
 use super::startup::TEXT_SETTINGS;
+use super::{Error, client};
 use crate::change::{ColumnFacts, Generated, RelationFacts, TypeFacts, TypeKind};
 
 const INDEXES: &str = include_str!("../../sql/indexes_of_table.sql");

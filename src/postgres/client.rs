@@ -19,14 +19,12 @@ use tokio_postgres::config::{ChannelBinding as SqlChannelBinding, SslMode, SslNe
 use tokio_postgres::tls::{ChannelBinding as Binding, NoTls, TlsConnect, TlsStream};
 use tokio_postgres::{Client, Config};
 
-use super::Error;
 use super::conninfo::{ChannelBinding, ConnInfo, Host, TargetSessionAttrs};
-use super::limits;
-use super::search_path;
+use super::lost_answer::{self, Question};
 use super::session::{self, Attempts, Candidate, ConnectOptions};
-use super::silence::{self, Question};
 use super::socket::{self, Encryption, Socket};
 use super::wire::{LOGIN_BYTES, LONG_LOGIN};
+use super::{Error, limits, search_path};
 use crate::lsn::Lsn;
 
 /// Connects to the first host that will do; the connection ends with its client.
@@ -215,8 +213,8 @@ impl Way {
     async fn watch(self, mut running: Running, question: Arc<Question>, pid: i32) {
         tokio::select! {
             _ = &mut running => {}
-            () = silence::lost(&question, silence::PATIENCE, || self.is_worked_on(pid, AT_WORK)) => {
-                let after = silence::PATIENCE.unanswered.as_millis();
+            () = lost_answer::lost(&question, lost_answer::PATIENCE, || self.is_worked_on(pid, AT_WORK)) => {
+                let after = lost_answer::PATIENCE.unanswered.as_millis();
                 tracing::warn!(
                     host = %self.host,
                     after_ms = u64::try_from(after).unwrap_or(u64::MAX),

@@ -29,9 +29,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Error;
 use super::client::Way;
 use super::conninfo::ConnInfo;
+use super::lost_answer::{self, PATIENCE, Patience, Question};
 use super::server_error::ServerError;
 use super::session::{ConnectOptions, Session};
-use super::silence::{self, PATIENCE, Patience, Question};
 use super::socket::Socket;
 use super::startup::Purpose;
 use super::wire::{self, HEADER_BYTES, WRONG_ANSWER, Wire};
@@ -197,7 +197,7 @@ async fn attended<T>(
     let result = tokio::select! {
         biased;
         result = work => result,
-        () = silence::lost(question, patience, is_worked_on) => {
+        () = lost_answer::lost(question, patience, is_worked_on) => {
             Err(Error::Silent { after: patience.unanswered })
         }
     };

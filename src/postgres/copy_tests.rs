@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-use super::silence::Patience;
+use super::lost_answer::Patience;
 use super::testing::Server;
 use super::wire::Wire;
 use super::*;

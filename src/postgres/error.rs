@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use self::decoding::Meaning;
 pub use self::decoding::Stuck;
-use super::condition::passes;
 use super::frame::FrameError;
 use super::place::Place;
 use super::preflight::Shortfall;
 use super::server_error::ServerError;
+use super::sqlstate::passes;
 use super::tls::TlsError;
 use crate::allocation;
 use crate::config::SecretError;

@@ -19,12 +19,11 @@
 
 mod probe;
 
-pub use self::probe::{Asked, Probes};
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Client;
 
+pub use self::probe::{Asked, Probes};
 use self::probe::{Probed, Refused};
 use super::Error;
 use super::preflight::Shortfall;

@@ -13,7 +13,6 @@
 
 pub mod catalog;
 pub mod client;
-mod condition;
 pub mod conninfo;
 pub mod copy;
 #[cfg(test)]
@@ -27,6 +26,7 @@ pub mod fuzzing;
 pub mod keys;
 pub mod lineage;
 mod login_notices;
+mod lost_answer;
 pub mod partitions;
 pub mod preflight;
 pub mod publication;
@@ -36,6 +36,7 @@ pub mod server_error;
 pub mod signal_table;
 pub mod slot;
 pub mod slot_creation;
+mod sqlstate;
 pub mod stream;
 pub mod tls;
 
@@ -49,7 +50,6 @@ mod place;
 mod reselect;
 mod retention;
 mod session;
-mod silence;
 mod socket;
 mod startup;
 #[cfg(test)]

@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 
-use super::Error;
 use super::conninfo::{ConnInfo, Host, SslMode, TargetSessionAttrs};
-use super::limits;
-use super::search_path;
 use super::socket::{self, Encryption, Socket, encryption_attempts};
 use super::startup::{self, Login, Parameters, Purpose};
-use super::tls;
 use super::wire::{self, Wire};
+use super::{Error, limits, search_path, tls};
+use crate::config::Resolved;
+
+/// Longest wait for the answer to a replication command, where `watchdog` sets none.
+const ANSWER: Duration = Duration::from_secs(60);
 
 /// How to connect.
 #[derive(Clone, Debug)]
@@ -29,6 +30,19 @@ pub struct ConnectOptions {
     pub status_interval: Duration,
     /// Longest wait for the answer to a replication command that the server answers at once.
     pub answer_timeout: Duration,
+}
+
+impl ConnectOptions {
+    /// As the configuration says.
+    #[must_use]
+    pub fn of(settings: &Resolved) -> Self {
+        Self {
+            connect_timeout: settings.connect_timeout,
+            application_name: format!("rowcast {}", settings.name),
+            status_interval: settings.status_interval,
+            answer_timeout: settings.watchdog.server_silent_after.unwrap_or(ANSWER),
+        }
+    }
 }
 
 impl Default for ConnectOptions {

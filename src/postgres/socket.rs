@@ -19,9 +19,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::Error;
 use super::conninfo::{Address, ConnInfo, Host, SslMode};
-use super::tls;
+use super::{Error, tls};
 
 /// Quiet time before the system probes whether the peer is still there. The system's own default
 /// is two hours, long after the server gave up on us.

@@ -17,12 +17,10 @@ use postgres_protocol::authentication::sasl::{self, ScramSha256};
 use postgres_protocol::message::frontend;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::Error;
 use super::conninfo::ChannelBinding;
-use super::login_notices;
-use super::search_path;
 use super::server_error::ServerError;
 use super::wire::{Body, LOGIN_BYTES, Message, Wire};
+use super::{Error, login_notices, search_path};
 use crate::config::Secret;
 
 /// Settings under which text values have one form, whatever the server, the database or the role

@@ -19,53 +19,50 @@
 //! 5. When all rows are acknowledged, the stream is started at the consistent point. Between the
 //!    last row of the snapshot and the first change there is no gap and no overlap.
 //!
-//! # Beside the stream
+//! # While the stream runs
 //!
 //! A table that comes later, a part that is asked for, what a first snapshot that was cut off left:
-//! all these are read in chunks while the stream runs, each between two watermarks in the stream
-//! itself ([`watermark`]). What changes between the two is left out of the chunk ([`window`]), the
-//! rest is published at the second, in the very transaction that moves the checkpoint there. So a
+//! all these are read in chunks while the stream runs (`incremental`), each between two watermarks in
+//! the stream itself (`watermark`). What changes between the two is left out of the chunk (`window`),
+//! the rest is published at the second, in the very transaction that moves the checkpoint there. So a
 //! snapshot goes on after any of its chunks, and no row is published that is older than what came
 //! before it ([`visibility`]).
 //!
-//! `control` is where snapshots are asked for and shown, `schedule` says what is read next and which
-//! row of it comes first and last, `progress` is the book of how far they are, `signal` how requests
-//! read.
+//! `initial` publishes a first snapshot: `schedule` says what is read next and which row of it comes
+//! first and last. `control` is where snapshots are asked for and shown, `progress` is the book of how
+//! far they are, `signal` how requests read.
 //!
-//! Not here: publishing (`worker`), and when a snapshot is taken (`bridge`).
+//! Not here: publishing a row (`pipeline`), and when a snapshot is taken (`bridge`).
 
 pub mod bounds;
-pub mod chunk;
-pub mod chunk_size;
 mod control;
 mod error;
-pub mod exchange;
-pub mod keyset;
-pub mod missing;
+pub(crate) mod incremental;
+pub mod initial;
 pub mod names;
 pub mod pages;
 pub mod plan;
 pub mod progress;
 pub mod relation;
 pub mod row;
-pub mod schedule;
 pub mod signal;
 pub mod signal_row;
 pub mod signals;
 pub mod table;
 pub mod visibility;
-pub mod watermark;
-pub mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::bounds::SignalError;
-pub use self::chunk::Chunk;
-pub use self::chunk_size::ChunkSize;
 pub use self::control::{Action, Command, Control, Full, Request, SnapshotState, SnapshotStatus};
 pub use self::error::Error;
-pub use self::exchange::{Edit, Exchange, Order, Outcome};
+pub use self::incremental::chunk::Chunk;
+pub use self::incremental::chunk_size::ChunkSize;
+pub use self::incremental::orders::{Edit, Exchange, Order, Outcome};
+pub use self::incremental::remaining_rows::shown_rows;
+pub use self::incremental::watermark::Watermark;
+pub use self::incremental::window::{Closed, Spoiled, Window};
 pub use self::names::TableNames;
 pub use self::pages::{DonePages, PageRange};
 pub use self::plan::{Plan, Scope, Skipped};
@@ -74,5 +71,3 @@ pub use self::row::{RowError, RowReader};
 pub use self::signal::{Asked, Signal};
 pub use self::signals::{Admitted, Signals};
 pub use self::visibility::{Mark, RecentXids, Visibility};
-pub use self::watermark::Watermark;
-pub use self::window::{Closed, Spoiled, Window};

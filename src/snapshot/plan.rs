@@ -30,8 +30,7 @@ use tokio_postgres::Client;
 
 use super::pages::{END, PAGE_BYTES, PageRange, RANGE_BYTES};
 use super::relation::Description;
-use crate::config::condition;
-use crate::config::{SignalTable, TableFilter, TableSettings};
+use crate::config::{SignalTable, TableFilter, TableSettings, condition};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::streamed::{self, InEffect};
 use crate::postgres::publication::{self, TableName};

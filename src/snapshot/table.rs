@@ -8,7 +8,7 @@ use std::sync::Arc;
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
-use super::keyset::{KeyColumn, Keyset};
+use super::incremental::keyset::{KeyColumn, Keyset};
 use super::plan::unreadable;
 use super::relation::Description;
 use crate::change::{KeyChoice, Relation};

@@ -19,10 +19,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use self::server::{Entry, KEYS, Server, Stored, Write};
-use super::chunk::Chunk;
+use super::incremental::chunk::Chunk;
+use super::incremental::window::{Spoiled, Window};
 use super::row::{RowError, RowReader};
 use super::visibility::RecentXids;
-use super::window::{Spoiled, Window};
 use crate::change::{Change, Column, Data, Generated, KeySource, OldRow, Position, Relation, Row};
 use crate::lsn::Lsn;
 use crate::pgoutput::{self, Message, ReplicaIdentity, Tuple};

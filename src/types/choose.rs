@@ -5,14 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::config::{DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
-
 use super::array::ArrayCodec;
 use super::hstore::{HstoreCodec, HstoreForm};
 use super::{
     Array, Codec, Forms, Hstore, Replaced, Scratch, SparseVector, TextKind, Ticks, TypeFacts,
     TypeKind,
 };
+use crate::config::{DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
 
 /// Domains over domains, or arrays of domains, deeper than any catalog holds.
 const MAX_TYPE_DEPTH: u32 = 32;

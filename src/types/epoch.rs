@@ -12,12 +12,11 @@
 //! Infinity is a number far outside of what Postgres can hold: what becomes of the sentinels of
 //! Postgres' JDBC driver. Only timestamptz has words for it.
 
-use super::ValueError;
 use super::calendar::{
     Bounded, MICROS_PER_DAY, MICROS_PER_SECOND, days_since_epoch, parse_date, parse_time,
     parse_timestamp, parse_timetz,
 };
-use super::time;
+use super::{ValueError, time};
 
 /// What a time is counted in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,9 @@
 //! The switches of `[format]` that decide how values look, settled once at start.
 
+use super::Placeholder;
 use crate::config::{
     BinaryMode, DecimalMode, Format, HstoreMode, IntervalMode, TimePrecisionMode, TypeProfile,
 };
-
-use super::Placeholder;
 
 /// How values look: what codecs are chosen by, beside the type. Where a mode is none, the form is
 /// that of the profile `readable`.

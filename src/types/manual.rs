@@ -9,9 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::config::{Format, TypeProfile};
-
 use super::{Codec, Forms, Placeholder, SchemaOf, TypeFacts, TypeKind, codec_for};
+use crate::config::{Format, TypeProfile};
 
 const MANUAL: &str = include_str!("../../docs/types.md");
 

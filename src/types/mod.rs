@@ -46,8 +46,6 @@ mod manual;
 
 use std::cell::Cell;
 
-use crate::config::BinaryMode;
-
 use self::array::ArrayCodec;
 pub(crate) use self::bytea::write_bytes;
 pub use self::choose::codec_for;
@@ -59,6 +57,7 @@ pub use self::placeholder::Placeholder;
 pub use self::schema::SchemaOf;
 pub(crate) use self::text::{utf8, write_string};
 use self::vector::SparseVectorCodec;
+use crate::config::BinaryMode;
 
 /// How the values of one column are written.
 #[derive(Debug)]

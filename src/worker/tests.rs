@@ -9,14 +9,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::*;
+use crate::change::{Relation, RelationFacts, Reselected, Row};
 use crate::checkpoint::{Checkpoint, Progress, Source, Ticket};
 use crate::config::{Config, Format, Kafka, OnError};
 use crate::encode::{EncodeOptions, SourceIdentity};
 use crate::kafka::{self, Outgoing, SendError};
+use crate::pipeline::{Dropped, Ensured, Mode, write_checkpoint};
+use crate::route::TopicPlan;
 
 #[path = "../../tests/changes/wire.rs"]
 #[allow(dead_code, reason = "this test needs a few of its messages")]
-pub(super) mod wire;
+pub(crate) mod wire;
 
 /// Takes everything and acknowledges nothing by itself.
 #[derive(Default)]
@@ -45,7 +48,7 @@ impl Sink for Held {
     fn wait_for_room(&self, _: u64, _: Duration) {}
 }
 
-pub(super) struct Willing;
+pub(crate) struct Willing;
 
 impl Lookup for Willing {
     fn relation_facts(

@@ -18,16 +18,15 @@ use tokio_postgres::Client;
 
 use crate::bare::{self, Bare};
 use crate::check::Mode;
-use crate::evidence;
 use crate::load::{self, TABLES};
 use crate::run::is_asked_for;
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaCluster, Roles};
 use crate::support::postgres::{Binaries, PostgresServer, wal_end};
 use crate::support::{PATIENCE, eventually, report_skipped, seed, unique};
-use crate::truth;
 use crate::verdict::Verdict;
 use crate::watch::Watcher;
+use crate::{evidence, truth};
 
 /// Longest time until rows flow again. An election takes the broker's session of 3 s and little more
 /// on an idle machine; this one starts a JVM meanwhile.

@@ -1,8 +1,7 @@
 //! What a run leaves behind when it fails: all logs, and all that Kafka keeps.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 /// The folder for a run, made.
 pub(crate) fn folder(run: &str) -> PathBuf {

@@ -8,8 +8,6 @@ use tokio::task::block_in_place;
 use tokio_postgres::{Client, NoTls};
 
 use crate::check::Mode;
-use crate::evidence;
-use crate::load;
 use crate::schedule::{Fault, Step};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, RelayedPort};
@@ -18,8 +16,8 @@ use crate::support::process::free_port;
 use crate::support::relay::{Line, Relay};
 use crate::support::witness::Witness;
 use crate::support::{PATIENCE, eventually, unique};
-use crate::truth;
 use crate::watch::Watcher;
+use crate::{evidence, load, truth};
 
 /// Longest time until rows flow again after a fault. The broker's recovery, on a busy machine, and
 /// the bridge's longest wait between two tries are in it.

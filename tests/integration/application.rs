@@ -6,8 +6,7 @@
 
 use std::fmt::Write as _;
 
-use tokio_postgres::Client;
-use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 use crate::insert_only::{held, limits, until_insert_only};
 use crate::scenario::Scenario;

@@ -3,11 +3,10 @@
 //! Which versions: the folders in `PG_BIN_DIRS` (separated by colons); without it the newest that
 //! `scripts/fetch-postgres` gives and the newest in `/usr/lib/postgresql`. A test whose promise is
 //! about versions asks for all of them (`for_every_postgres`): those that can be fetched, too.
-use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::{fmt, fs};
 
 use super::run_script;
 

@@ -8,14 +8,13 @@
 //! A process is signalled by its own id, and only while its command line names its own folder: an
 //! id that was reused by a stranger is left alone.
 
-use std::fs;
-use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::bridge::publishing::TOLD;
+use crate::bridge::limits::TOLD;
 use crate::postgres::filters::{Filters, Probes};
 use crate::postgres::keys::KeyFaults;
 use crate::postgres::publication::{Names, Plan, TableName};

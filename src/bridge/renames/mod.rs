@@ -29,7 +29,6 @@ use tokio_postgres::Client;
 
 pub(super) use self::stream::Guard;
 use super::{Bridge, fresh_client_config};
-use crate::admin::{LeftOut, LeftOutReason};
 use crate::checkpoint::{
     Held, Identity, Looked, Moment, Place, Present, Remembered, Rules, SnapshotReason, look,
 };
@@ -40,7 +39,9 @@ use crate::lsn::Lsn;
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::TableName;
 use crate::postgres::{self, lineage};
+use crate::snapshot::incremental::coordinator::Published;
 use crate::snapshot::{Command, Request, SnapshotState, SnapshotStatus};
+use crate::state::{LeftOut, LeftOutReason};
 
 /// What is known of tables, over all sessions.
 #[derive(Debug, Default)]
@@ -70,6 +71,20 @@ pub(super) struct Findings {
     pub(super) shortfalls: Vec<Shortfall>,
     /// What is worth a line in the log.
     notes: Vec<(String, String)>,
+}
+
+impl Published for Bridge {
+    fn settings(&self) -> Resolved {
+        self.settings_of_published()
+    }
+
+    fn names_inserts(&self) -> bool {
+        self.second.is_named()
+    }
+
+    fn is_for_missing(&self, request: &str) -> bool {
+        self.known().asked.values().any(|asked| asked == request)
+    }
 }
 
 impl Bridge {
@@ -188,12 +203,6 @@ impl Bridge {
         let behind = known.remembered.values().filter(|of| of.is_behind);
         let oids: Vec<u32> = behind.filter(is_asked).map(|of| of.oid).collect();
         known.asked.extend(oids.into_iter().map(|oid| (oid, id.to_owned())));
-    }
-
-    /// Whether a request is for rows of tables that were left out: what is being read of them already
-    /// may be of before.
-    pub(super) fn is_for_missing(&self, id: &str) -> bool {
-        self.known().asked.values().any(|asked| asked == id)
     }
 
     /// Requests the rows of tables that are behind. The stream must be running.

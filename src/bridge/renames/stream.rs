@@ -11,16 +11,15 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use super::super::lookup::stopped;
-use super::super::{Bridge, setup};
+use super::super::Bridge;
 use super::rules;
 use crate::backoff::{Backoff, Repeats};
 use crate::change::Relation;
 use crate::checkpoint::{Fate, Held, Identity, Remembered, named_in_stream};
 use crate::error::Error;
 use crate::kafka::Notes;
-use crate::postgres::lineage;
-use crate::worker::Stop;
+use crate::pipeline::Stop;
+use crate::postgres::{ConnectOptions, lineage};
 
 /// Descriptions of a table of which it is kept what was said of them.
 const JUDGED: usize = 16;
@@ -86,7 +85,7 @@ impl Guard {
             tokio::select! {
                 withheld = self.judge(relation, signature) => withheld,
                 // Nobody uses what is said then.
-                () = stopped(&self.stop) => Ok(Some(relation.oid)),
+                () = self.stop.stopped() => Ok(Some(relation.oid)),
             }
         })
     }
@@ -216,7 +215,7 @@ impl Guard {
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let options = setup::connect_options(&self.bridge.settings);
+                let options = ConnectOptions::of(&self.bridge.settings);
                 crate::postgres::client::connect(&self.bridge.conninfo, &options).await?
             }
         };

@@ -24,8 +24,8 @@ use rdkafka::error::KafkaError;
 use self::create::Logs;
 use self::describe::{LARGEST, report_differences};
 use super::error::Error;
+use super::metadata;
 use super::properties::{batch_bytes, creation_error, without_producer};
-use super::reach;
 use crate::config;
 use crate::route::TopicPlan;
 
@@ -279,7 +279,7 @@ impl Topics {
     /// # Errors
     /// When none answers.
     pub async fn reach(&mut self) -> Result<(), Error> {
-        self.known = reach::topics(&self.config).await?;
+        self.known = metadata::topics(&self.config).await?;
         self.listed = true;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{Error, io_cause, is_refused_by_tls};
 use crate::allocation;
-use crate::postgres::{condition, preflight};
+use crate::postgres::{preflight, sqlstate};
 
 impl Error {
     /// What an operator can do about it, where that is known.
@@ -100,5 +100,5 @@ const FIX_CLIENT_CERTIFICATE: &str =
     "check sslcert and sslkey, and that the server's ssl_ca_file holds who signed the certificate";
 
 fn fix_of(sqlstate: &str) -> Option<String> {
-    condition::find(sqlstate)?.fix.map(str::to_owned)
+    sqlstate::find(sqlstate)?.fix.map(str::to_owned)
 }

@@ -1,7 +1,7 @@
 //! What each refusal means where it comes, and whether it heals.
 
 use super::*;
-use crate::postgres::condition;
+use crate::postgres::sqlstate;
 
 fn server(sqlstate: &str, message: &str) -> Error {
     Error::from(ServerError {
@@ -95,7 +95,7 @@ fn without_its_text_no_failure_holds_a_word_of_the_servers() {
         |error| error.in_stream_of("s", Place::default(), 170_005),
         |error| Error::Hosts { attempts: vec![("db:5432".to_owned(), error)] },
     ];
-    let codes = condition::CONDITIONS.iter().map(|condition| format!("{:0<5}", condition.code));
+    let codes = sqlstate::CONDITIONS.iter().map(|condition| format!("{:0<5}", condition.code));
     let others = ["28000", "53300", "53400", "55000", "55006", "42704", "42710", "54000", "58P01"];
     for code in codes.chain(others.map(str::to_owned)).chain(["XX000".to_owned()]) {
         for text in [

@@ -12,16 +12,11 @@
 pub mod forgetful;
 mod identity;
 mod limited;
+pub(crate) mod manage;
 mod parts;
 mod plan;
 mod row_filters;
 pub mod streamed;
-
-pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
-pub use self::limited::Limited;
-pub use self::plan::{
-    Inserts, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity, plan,
-};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -30,6 +25,11 @@ use std::time::Duration;
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Client;
 
+pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
+pub use self::limited::Limited;
+pub use self::plan::{
+    Inserts, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity, plan,
+};
 use super::Error;
 use crate::config::{Operation, Resolved};
 

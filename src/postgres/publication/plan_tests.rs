@@ -1,9 +1,9 @@
 //! What is planned, against a model of what the statements do.
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::postgres::publication::Leaf;
-
-use proptest::prelude::*;
 
 const VERSION: u32 = 180_000;
 const SKIPPED: &[Operation] = &[Operation::Truncate];

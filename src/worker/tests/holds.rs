@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::windows::{COLUMNS, Windowed, insert};
 use super::*;
 use crate::checkpoint::{LeafProgress, PageProgress, SnapshotReason, TableProgress, TableSnapshot};
-use crate::snapshot::exchange::{Brought, Hold};
+use crate::snapshot::incremental::orders::{Brought, Hold};
 use crate::snapshot::{self, Closed, Edit, Order, Spoiled, Visibility};
 
 /// The table, of which so many pages are published, by a snapshot of some point in the stream.

@@ -21,6 +21,7 @@ use crate::checkpoint::{Progress, Ticket};
 use crate::config::{Config, Format};
 use crate::encode::{EncodeOptions, SourceIdentity};
 use crate::kafka::{self, Outgoing, SendError};
+use crate::pipeline::Mode;
 use crate::postgres::frame::{put_keepalive, put_xlog_data};
 use crate::postgres::{ChunkSender, chunk_channel};
 

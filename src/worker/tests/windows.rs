@@ -1,9 +1,10 @@
 //! Windows in the stream: which rows of a chunk are published, and from where on the state holds.
 
+use tokio::sync::mpsc::UnboundedReceiver;
+
 use super::*;
 use crate::checkpoint::{SnapshotReason, Snapshots, TableProgress, TableSnapshot};
 use crate::snapshot::{self, Closed, Control, Edit, Exchange, Order, Outcome, Spoiled, Visibility};
-use tokio::sync::mpsc::UnboundedReceiver;
 
 pub(super) const COLUMNS: [wire::Column<'_>; 2] = [(true, "id", 23), (false, "note", 25)];
 

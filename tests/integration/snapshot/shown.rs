@@ -4,8 +4,7 @@
 use rowcast::postgres::{
     ConnInfo, ConnectOptions, CopySession, ReplicationClient, SlotOptions, SlotSnapshot,
 };
-use rowcast::snapshot::Visibility;
-use rowcast::snapshot::missing::shown_rows;
+use rowcast::snapshot::{Visibility, shown_rows};
 use tokio_postgres::Client;
 
 use crate::support::postgres::{Binaries, PostgresServer};

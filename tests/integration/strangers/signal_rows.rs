@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 
 use super::signals::{MEMORY_MB, Scene, scene_with};
 use crate::memory::assert_within;
-use crate::support::bridge::TRUSTING;
+use crate::support::bridge::{Bridge, TRUSTING};
 use crate::support::consume::{at_least, consume};
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{PostgresServer, TestDatabase, connect, for_oldest_and_newest};
-use crate::support::{PATIENCE, bridge::Bridge, eventually, unique};
+use crate::support::{PATIENCE, eventually, unique};
 
 /// The table, as Debezium's manual creates it.
 pub(super) const TABLE: &str = "CREATE TABLE debezium_signal \

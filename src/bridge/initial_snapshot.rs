@@ -1,0 +1,361 @@
+//! The snapshot with which a pipeline begins: connections that share the slot's own, a plan of what
+//! they read, and the thread on which it is published.
+//!
+//! The stream is opened before the first row is read, and its rows wait: so the slot has a reader,
+//! and no second copy takes it for one that nobody uses.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use super::drain::{Cause, Line, Publishing};
+use super::lookup::RowLookup;
+use super::outlet::Outlet;
+use super::setup::{self, Export, Start};
+use super::{Bridge, StopOnDrop, told};
+use crate::change::KeyChoice;
+use crate::checkpoint::{
+    Checkpoint, LeafProgress, Ledger, LeftOutTable, PageProgress, SnapshotReason, Snapshots,
+    TableProgress, TableSnapshot,
+};
+use crate::config::SnapshotMode;
+use crate::error::Error;
+use crate::kafka::Producer;
+use crate::lsn::Lsn;
+use crate::pipeline;
+use crate::pipeline::{Checkpointing, Ended, Stop};
+use crate::postgres::publication::TableName;
+use crate::postgres::{self, Catalog, ConnInfo, ConnectOptions, slot};
+use crate::route::Router;
+use crate::snapshot::initial::connection::{PageReader, Reading};
+use crate::snapshot::initial::{FirstSnapshot, Leaf, Stamp, Table};
+use crate::snapshot::pages::ranges;
+use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::{Plan, initial, plan};
+use crate::state::State;
+
+/// The name of the request that nobody makes.
+const ID: &str = "first";
+
+/// A first snapshot that is ready to be read.
+pub(super) struct First {
+    tables: Vec<Table>,
+    readers: Vec<PageReader>,
+    stamp: Stamp,
+}
+
+impl Bridge {
+    /// Imports the snapshot on all connections, plans what they read, and lists it in the checkpoint.
+    pub(super) async fn plan_first(
+        &self,
+        export: Export,
+        catalog: &mut Catalog,
+        start: &mut Start,
+        stop: &Arc<Stop>,
+    ) -> Result<First, Error> {
+        let settings = &self.settings;
+        let Export { name, keeper, plan: before, server_version } = export;
+        let at_most = usize::try_from(settings.memory.readers()).unwrap_or(usize::MAX);
+        let connections = settings.snapshot.connections().get().min(at_most);
+        let lock = lock(&before);
+        let (info, options) = (self.conninfo.clone(), ConnectOptions::of(settings));
+        let begin = {
+            let stop = Arc::clone(stop);
+            move || begin(connections, (&info, &options), &name, lock.as_deref(), &stop)
+        };
+        // Who no longer waits for it does not want it either.
+        let guard = StopOnDrop::new(stop);
+        let begun = tokio::task::spawn_blocking(begin).await;
+        guard.done();
+        let thread = "snapshot";
+        let begun =
+            begun.map_err(|error| Error::Thread { thread, reason: error.to_string() })??;
+        // Everyone has the snapshot.
+        drop(keeper);
+        // Without an end that was asked for, there is one.
+        let (readings, shows, time_us) = begun.unwrap_or_default();
+        let client = catalog.client().await?;
+        let failed = |source| postgres::Error::Sql { doing: "ask for a transaction", source };
+        let row =
+            client.query_one("SELECT pg_catalog.txid_current()", &[]).await.map_err(failed)?;
+        let xid = u64::try_from(row.get::<_, i64>(0)).ok();
+        let lsn = start.checkpoint.progress.through_lsn;
+        let stamp = Stamp { lsn, time_us, xid };
+
+        let is_limited = start.captured.is_some();
+        let scope = setup::scope(settings, server_version, is_limited);
+        let mut plan = plan::plan(client, &scope).await?;
+        same_files(&before, &plan)?;
+        for skipped in &plan.skipped {
+            tracing::warn!(table = %skipped.name, reason = skipped.reason, "not read");
+        }
+        self.leave_out(&mut plan, start);
+        let tables = self.tables(catalog, &plan).await?;
+        let listed = tables.iter().map(|table| listed(table, lsn, &shows)).collect();
+        start.checkpoint.snapshots = Arc::new(Snapshots {
+            tables: listed,
+            left_out: start.checkpoint.snapshots.left_out.clone(),
+            is_only: settings.snapshot.mode == SnapshotMode::Only,
+            partitions_seen: Some(shows.clone()),
+            ..Snapshots::default()
+        });
+        tracing::info!(
+            tables = plan.tables.len(),
+            pages = plan.tables.iter().map(plan::Table::pages).sum::<u64>(),
+            connections,
+            consistent_point = %lsn,
+            "first snapshot: the rows that were there before the stream are read"
+        );
+        let planned = Arc::new(plan.tables);
+        let reader = |reading| PageReader { reading, tables: Arc::clone(&planned) };
+        Ok(First { tables, readers: readings.into_iter().map(reader).collect(), stamp })
+    }
+
+    /// Tables without a topic are not read.
+    fn leave_out(&self, plan: &mut Plan, start: &mut Start) {
+        let Start { router, checkpoint, .. } = start;
+        let notes = &mut Arc::make_mut(&mut checkpoint.snapshots).left_out;
+        plan.tables.retain(|table| {
+            let (oid, TableName { schema, name }) = (table.description.oid(), &table.name);
+            let Err(refusal) = router.topic(oid, schema, name) else { return true };
+            self.left_out.put(oid, pipeline::left_out(&refusal));
+            if notes.iter().all(|note| note.oid != oid) {
+                let (schema, table) = (schema.clone(), name.clone());
+                notes.push(LeftOutTable { oid, schema, table });
+            }
+            false
+        });
+    }
+
+    /// The tables of a plan, as their rows are published.
+    async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<Table>, Error> {
+        let router = Router::new(&self.settings, self.conninfo.database());
+        let described = plan.tables.iter().map(|table| &table.description);
+        let wanted: Vec<(u32, Option<&[u32]>)> =
+            described.map(|table| (table.oid(), Some(table.types()))).collect();
+        let mut facts = catalog.relations(&wanted).await?;
+        let mut tables = Vec::new();
+        for table in &plan.tables {
+            let TableName { schema, name } = &table.name;
+            let facts = facts.remove(&table.description.oid()).unwrap_or_default();
+            let choice = KeyChoice { configured: router.key_columns(schema, name) };
+            let relation = table.description.relation(facts, &choice)?;
+            let leaf = |leaf: &plan::Leaf| Leaf {
+                oid: leaf.oid,
+                filenode: leaf.filenode,
+                pages: leaf.pages,
+                ranges: ranges(leaf.pages, leaf.step()).collect(),
+            };
+            let entry = self.progress.begin_table(Planned {
+                snapshot: ID.to_owned(),
+                table: relation.full_name.clone(),
+                size: Amount {
+                    rows: table.rows().unwrap_or_default(),
+                    bytes: 0,
+                    pages: table.pages(),
+                },
+                measure: Measure::Pages,
+                done: Amount::default(),
+            });
+            tables.push(Table { relation, leaves: table.leaves.iter().map(leaf).collect(), entry });
+        }
+        Ok(tables)
+    }
+
+    /// Publishes all rows. Gives the line back with the checkpoint that says so; none when told to
+    /// stop before.
+    pub(super) async fn take_first(
+        &self,
+        mut line: Line,
+        first: First,
+        outlet: &Outlet,
+        checkpointing: Checkpointing,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<Option<(Line, Checkpoint)>, Error> {
+        let First { tables, readers, stamp } = first;
+        self.enter(State::Snapshot);
+        let parts =
+            || outlet.parts(RowLookup(Arc::clone(&outlet.topics), Arc::clone(&outlet.guard)));
+        let snapshot = FirstSnapshot {
+            sink: Arc::clone(&line.producer),
+            ledger: Arc::clone(&line.ledger),
+            metrics: Arc::clone(&self.metrics),
+            book: Arc::clone(&self.progress),
+            stop: Arc::clone(&line.stop),
+            checkpointing,
+            tables,
+            stamp,
+            own: parts(),
+            readers: readers.into_iter().map(|reader| (reader, parts())).collect(),
+        };
+        let mut publishing = spawn(snapshot)?;
+        match self.attend(&mut line, &mut publishing, shutdown).await {
+            Cause::Worker(Ok(Some(checkpoint))) => {
+                tracing::info!("first snapshot finished: every row is published");
+                Ok(Some((line, checkpoint)))
+            }
+            cause => self.drain(&mut line, &mut publishing, cause).await.map(|()| None),
+        }
+    }
+
+    /// Publishes the stream until the rest of a first snapshot is read beside it, which was cut off:
+    /// its rows and the changes since then are the tables. Then the pipeline ends.
+    pub(super) async fn stream_until_read(
+        &self,
+        line: Line,
+        worker: Publishing<Ended>,
+        mut shutdown: watch::Receiver<bool>,
+        mut all_read: watch::Receiver<bool>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        let (producer, ledger) = (Arc::clone(&line.producer), Arc::clone(&line.ledger));
+        let (stop, stopped) = watch::channel(false);
+        let mut streaming = std::pin::pin!(self.stream(line, worker, stopped));
+        let is_over = tokio::select! {
+            ended = &mut streaming => return ended,
+            () = told(&mut shutdown) => false,
+            () = told(&mut all_read) => true,
+        };
+        if is_over {
+            tracing::info!("what was left of the first snapshot is published");
+        }
+        stop.send_replace(true);
+        streaming.await?;
+        if is_over { self.end_pipeline(&producer, &ledger, checkpoint).await } else { Ok(()) }
+    }
+
+    /// Nothing is to be streamed.
+    pub(super) async fn end_with_the_snapshot(
+        &self,
+        mut line: Line,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        self.enter(State::Draining);
+        line.close().await;
+        self.end_pipeline(&line.producer, &line.ledger, checkpoint).await
+    }
+
+    /// The slot goes, and the next start is a first one again.
+    async fn end_pipeline(
+        &self,
+        producer: &Arc<Producer>,
+        ledger: &Arc<Ledger>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), Error> {
+        let intent = Checkpoint::intent(checkpoint.source, checkpoint.generation + 1);
+        self.write_checkpoint(producer, ledger, intent).await?;
+        let options = ConnectOptions::of(&self.settings);
+        let client = postgres::client::connect(&self.conninfo, &options).await?;
+        slot::drop(&client, &self.settings.slot).await?;
+        tracing::info!(slot = self.settings.slot, "nothing is to be streamed: the slot is dropped");
+        Ok(())
+    }
+}
+
+/// What the checkpoint says of a table of which nothing is published.
+fn listed(table: &Table, lsn: Lsn, shows: &str) -> TableSnapshot {
+    let leaf =
+        |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
+    TableSnapshot {
+        partition: None,
+        id: ID.to_owned(),
+        schema: table.relation.schema.clone(),
+        table: table.relation.table.clone(),
+        reason: SnapshotReason::First,
+        condition: None,
+        is_paused: false,
+        progress: TableProgress::Pages(PageProgress {
+            lsn,
+            shows: shows.to_owned(),
+            leaves: table.leaves.iter().map(leaf).collect(),
+        }),
+    }
+}
+
+/// Connections that have imported the snapshot, and what it shows; none when told to stop.
+type Begun = Option<(Vec<Reading>, String, i64)>;
+
+/// Imports the snapshot on so many connections. One of them takes the locks that reading takes, so
+/// that nobody rewrites a table before it is read. Blocks.
+fn begin(
+    connections: usize,
+    (info, options): (&ConnInfo, &ConnectOptions),
+    name: &str,
+    lock: Option<&str>,
+    stop: &Arc<Stop>,
+) -> Result<Begun, Error> {
+    let mut readings = Vec::new();
+    for _ in 0..connections {
+        let Some(reading) = Reading::begin(info, options, name, Arc::clone(stop))? else {
+            return Ok(None);
+        };
+        readings.push(reading);
+    }
+    let Some(first) = readings.first_mut() else { return Ok(None) };
+    if let Some(lock) = lock
+        && first.run(lock).map_err(dropped)?.is_none()
+    {
+        return Ok(None);
+    }
+    let Some(stamp) = first.ask(initial::STAMP)? else { return Ok(None) };
+    let [Some(shows), Some(time_us)] = stamp.as_slice() else { return Err(no_stamp().into()) };
+    let (shows, time_us) = (shows.clone(), time_us.parse().map_err(|_| no_stamp())?);
+    Ok(Some((readings, shows, time_us)))
+}
+
+const fn no_stamp() -> postgres::Error {
+    let what = "the question what a snapshot shows is answered by something else";
+    postgres::Error::Malformed { what }
+}
+
+/// What could not be locked because it is gone is not in the next plan.
+fn dropped(error: Error) -> Error {
+    match error {
+        // undefined_table, invalid_schema_name
+        Error::Postgres(postgres::Error::Server(server))
+            if ["42P01", "3F000"].contains(&server.sqlstate.as_str()) =>
+        {
+            Error::Dropped { server }
+        }
+        error => error,
+    }
+}
+
+/// The statement that locks all files of a plan as reading them does.
+fn lock(plan: &Plan) -> Option<String> {
+    let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
+    let names: Vec<String> = leaves.map(|leaf| format!("ONLY {}", leaf.name.sql())).collect();
+    let names = (!names.is_empty()).then(|| names.join(", "));
+    names.map(|names| format!("LOCK TABLE {names} IN ACCESS SHARE MODE"))
+}
+
+/// A table that was rewritten after the slot was made looks empty to the snapshot, and nothing in the
+/// stream says so.
+fn same_files(before: &Plan, now: &Plan) -> Result<(), Error> {
+    let leaves = |plan: &Plan| -> BTreeMap<u32, (u32, TableName)> {
+        let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
+        leaves.map(|leaf| (leaf.oid, (leaf.filenode, leaf.name.clone()))).collect()
+    };
+    let now = leaves(now);
+    for (oid, (filenode, name)) in leaves(before) {
+        if now.get(&oid).is_some_and(|(now, _)| *now != filenode) {
+            return Err(Error::Rewritten { table: name.to_string() });
+        }
+    }
+    Ok(())
+}
+
+type Taking = FirstSnapshot<Producer, RowLookup, PageReader>;
+
+fn spawn(snapshot: Taking) -> Result<Publishing<Option<Checkpoint>>, Error> {
+    let (sender, receiver) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("snapshot".to_owned())
+        .spawn(move || {
+            // Nobody listens once the bridge is gone.
+            let _ = sender.send(snapshot.run());
+        })
+        .map_err(|error| Error::Thread { thread: "snapshot", reason: error.to_string() })?;
+    Ok(receiver)
+}

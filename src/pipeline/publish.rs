@@ -1,0 +1,474 @@
+//! What becomes of one change: whether it is published, where to, and as which records.
+//!
+//! Apart from the stream, so that rows of a snapshot are published by the same rules: whoever has a
+//! change asks [`Publisher::prepare`] and sends what it gives. Per row nothing is allocated here:
+//! the buffers belong to the encoder and are reused, the topic was found when the relation was
+//! announced.
+//!
+//! Not here: tickets, Kafka transactions, what is published already (`out`, `commit`).
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::oversize::{Limit, fit, refuse_unwritten};
+use super::report::{go_on_without, report, report_replaced};
+use super::{Halt, Lookup, Oversize, Stop, now_us};
+use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
+use crate::checkpoint::LeftOutTable;
+use crate::config::{OnError, Operation, SignalTable, TableFilter, UnchangedToast};
+use crate::encode::{EncodeError, Encoder, Records};
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::route::{Named, Refusal, Router, TopicPlan};
+use crate::state::{LeftOut, LeftOutList, LeftOutReason};
+
+/// What is left out.
+#[derive(Debug, Clone, Default)]
+pub struct Policy {
+    /// Operations to leave out even where the server sends them.
+    pub skipped: Vec<Operation>,
+    /// What to do with a change that can't be published; where nobody said, the stream goes on
+    /// without a logical message, which any role may write, and not without a row.
+    pub on_error: Option<OnError>,
+    /// What to do with a change that is larger than Kafka takes.
+    pub oversize: Oversize,
+    /// The tables to publish, where the publication has others too: one for all tables, or for
+    /// whole schemas.
+    pub captured: Option<TableFilter>,
+    /// The table whose rows are signals, and published only if it says so.
+    pub signals: Option<SignalTable>,
+    /// Where tables are named that can't have their topics.
+    pub left_out: Arc<LeftOutList>,
+}
+
+impl Policy {
+    fn skips(&self, op: Op) -> bool {
+        operation(op).is_some_and(|operation| self.skipped.contains(&operation))
+    }
+
+    const fn goes_on_after(&self, error: &EncodeError, op: Op) -> bool {
+        match (error, self.on_error) {
+            (EncodeError::TooLarge { .. } | EncodeError::MessageTooLarge { .. }, _) => {
+                self.oversize.acts_on(op)
+            }
+            (_, Some(on_error)) => matches!(on_error, OnError::SkipWithDeadLetter),
+            (_, None) => matches!(op, Op::Message),
+        }
+    }
+}
+
+/// Turns changes into records, by the rules of their tables.
+pub(crate) struct Publisher<L> {
+    pub(crate) lookup: L,
+    pub(crate) router: Router,
+    encoder: Encoder,
+    records: Records,
+    pub(crate) policy: Policy,
+    /// Kinds of errors that were logged, by table.
+    told: HashSet<(u32, &'static str)>,
+    topics: HashMap<u32, Destination>,
+    /// Tables of which nothing is published, until they are admitted.
+    left_out: HashSet<u32>,
+    /// Those of them that nobody has noted yet.
+    refused: Vec<LeftOutTable>,
+    message_topic: Option<(Arc<str>, Limit)>,
+    transaction_topic: Option<Arc<str>>,
+    dead_letter_topic: Option<Arc<str>>,
+}
+
+/// Where a table's records go.
+#[derive(Clone)]
+struct Destination {
+    plan: TopicPlan,
+    /// None until the topic is made sure of, with the first record: the server also describes
+    /// partitions whose changes it tells as their root's.
+    limit: Option<Limit>,
+}
+
+/// What became of a table that was described.
+enum Placed<'a> {
+    At(&'a TopicPlan),
+    /// It was known before that nothing of it is published.
+    LeftOut,
+    Refused(Box<Refusal>),
+}
+
+/// The records of one change, and where they go.
+pub(crate) struct Prepared<'a> {
+    pub(crate) topic: &'a str,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) at_ms: i64,
+    /// A partition, where it is not the key's to decide.
+    pub(crate) partition: Option<i32>,
+    pub(crate) records: &'a Records,
+}
+
+impl<L: Lookup> Publisher<L> {
+    pub(crate) fn new(lookup: L, router: Router, encoder: Encoder, policy: Policy) -> Self {
+        Self {
+            lookup,
+            router,
+            encoder,
+            records: Records::default(),
+            policy,
+            told: HashSet::new(),
+            topics: HashMap::new(),
+            left_out: HashSet::new(),
+            refused: Vec::new(),
+            message_topic: None,
+            transaction_topic: None,
+            dead_letter_topic: None,
+        }
+    }
+
+    /// A table is described for the first time, or anew after it changed: finds its topic. `before` is
+    /// what was known of it.
+    pub(crate) fn announce(
+        &mut self,
+        relation: &Arc<Relation>,
+        before: Option<&Relation>,
+    ) -> Result<(), Halt> {
+        let skipped = &self.policy.skipped;
+        let has_old_rows =
+            [Operation::Update, Operation::Delete].iter().any(|old| !skipped.contains(old));
+        match self.place(relation)? {
+            Placed::At(plan) => report(before, relation, plan, has_old_rows),
+            Placed::Refused(refusal) => self.leave_out(&refusal),
+            Placed::LeftOut => {}
+        }
+        if let Some(other) = self.router.shares_with(relation.oid) {
+            let table = relation.full_name.as_str();
+            tracing::info!(table, %other, "two tables have one topic, as it is configured");
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, refusal: &Refusal) {
+        let Named { oid, schema, name } = refusal.table.clone();
+        self.policy.left_out.put(oid, left_out(refusal));
+        self.left_out.insert(oid);
+        self.refused.push(LeftOutTable { oid, schema, table: name });
+    }
+
+    /// Nothing of these tables is published, until they are admitted.
+    pub(crate) fn go_on_without(&mut self, tables: impl Iterator<Item = u32>) {
+        self.left_out.extend(tables);
+    }
+
+    /// The tables that were refused since this was last asked.
+    pub(crate) fn take_refused(&mut self) -> impl Iterator<Item = LeftOutTable> {
+        self.refused.drain(..)
+    }
+
+    /// Nothing of these tables comes any more, unless they are described again.
+    #[cold]
+    pub(crate) fn forget(&mut self, tables: &[u32]) {
+        let mut free = Vec::new();
+        for oid in tables {
+            self.topics.remove(oid);
+            self.left_out.remove(oid);
+            self.policy.left_out.remove(*oid);
+            free.extend(self.router.release(*oid));
+        }
+        self.encoder.forget(tables);
+        if !self.told.is_empty() {
+            let tables: HashSet<&u32> = tables.iter().collect();
+            self.told.retain(|(oid, _)| !tables.contains(oid));
+        }
+        self.lookup.forget(tables, &free);
+    }
+
+    /// How many tables it knows.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// It is known of a table that nobody else has its topic any more.
+    pub(crate) fn admit(&mut self, oid: u32, relation: Option<&Arc<Relation>>) -> Result<(), Halt> {
+        self.left_out.remove(&oid);
+        if self.topics.contains_key(&oid) {
+            return Ok(());
+        }
+        self.router.take_over(oid);
+        match relation {
+            Some(relation) => self.announce(relation, None),
+            // It is announced with its first row.
+            None => Ok(()),
+        }
+    }
+
+    /// The same for many tables and without logging it, and makes sure of the topics.
+    pub(crate) fn settle<'a>(
+        &mut self,
+        relations: impl Iterator<Item = &'a Arc<Relation>> + Clone,
+    ) -> Result<(), Halt> {
+        let mut plans = Vec::new();
+        for relation in relations.clone() {
+            match self.place(relation)? {
+                Placed::At(plan) => plans.push(plan.clone()),
+                Placed::Refused(refusal) => return Err(Halt::Failed(Error::Route(refusal))),
+                Placed::LeftOut => {}
+            }
+        }
+        let Self { lookup, encoder, policy, topics, .. } = self;
+        lookup.ensure_topics(&plans)?;
+        for relation in relations {
+            if let Some(Destination { plan, limit }) = topics.get_mut(&relation.oid) {
+                *limit = Some(make_sure(relation, plan, lookup, encoder, policy)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&mut self, relation: &Arc<Relation>) -> Result<Placed<'_>, Halt> {
+        let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
+        if self.policy.signals.as_ref().is_some_and(|signals| signals.hides(schema, table)) {
+            self.topics.remove(oid);
+            return Ok(Placed::LeftOut);
+        }
+        let captured = self.policy.captured.as_ref();
+        // Without a topic, nothing of it is published.
+        if captured.is_some_and(|tables| !tables.matches(schema, table)) {
+            self.topics.remove(oid);
+            let table = full_name.as_str();
+            tracing::info!(table, "left out: in the publication, but not in postgres.tables");
+            return Ok(Placed::LeftOut);
+        }
+        if self.left_out.contains(oid) {
+            self.topics.remove(oid);
+            return Ok(Placed::LeftOut);
+        }
+        if let Some(withheld) = self.lookup.withheld(relation)? {
+            self.topics.remove(&withheld);
+            if withheld == *oid {
+                return Ok(Placed::LeftOut);
+            }
+        }
+        let plan = match self.router.topic(*oid, schema, table) {
+            Ok(plan) => plan,
+            Err(refusal) => {
+                self.topics.remove(oid);
+                return Ok(Placed::Refused(refusal));
+            }
+        };
+        for former_oid in self.router.take_gone() {
+            // It was dropped or renamed; if it was not, its changes are missing from here on.
+            if self.topics.remove(&former_oid).is_some() {
+                let (table, topic) = (full_name.as_str(), &*plan.name);
+                tracing::warn!(
+                    table,
+                    topic,
+                    former_oid,
+                    "it takes over the topic of another table"
+                );
+            }
+        }
+        self.encoder.announce(relation, &plan.name)?;
+        let place = self.topics.entry(*oid).insert_entry(Destination { plan, limit: None });
+        Ok(Placed::At(&place.into_mut().plan))
+    }
+
+    /// Takes over what another found out of a table.
+    pub(crate) fn learn(&mut self, relation: &Arc<Relation>, from: &Self) -> Result<(), Halt> {
+        if let Some(destination) = from.topics.get(&relation.oid) {
+            self.encoder.announce(relation, &destination.plan.name)?;
+            self.topics.insert(relation.oid, destination.clone());
+        }
+        Ok(())
+    }
+
+    /// The records of a change that stands at `lsn`; none where it is not to be published. A change
+    /// that can't be published is a dead letter or an error, as the policy says.
+    pub(crate) fn prepare(
+        &mut self,
+        change: &Change<'_>,
+        lsn: Lsn,
+        metrics: &Metrics,
+        stop: &Stop,
+    ) -> Result<Option<Prepared<'_>>, Halt> {
+        if self.policy.skips(change.op()) {
+            return Ok(None);
+        }
+        let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
+        let (topic, limit) = match change.relation() {
+            Some(relation) => match topics.get_mut(&relation.oid) {
+                Some(Destination { plan, limit }) => {
+                    let limit = match *limit {
+                        Some(limit) => limit,
+                        None => *limit.insert(make_sure(relation, plan, lookup, encoder, policy)?),
+                    };
+                    (&plan.name, limit)
+                }
+                // The topic of a relation is found before the relation is known to the assembler.
+                None => return Ok(None),
+            },
+            None => {
+                let (topic, limit) = match &mut self.message_topic {
+                    Some(known) => known,
+                    unknown => unknown.insert(message_topic(router, lookup, policy)?),
+                };
+                (&*topic, *limit)
+            }
+        };
+        let read = match encoder.unchanged_toast() {
+            UnchangedToast::Reselect => reselect(change, lookup, stop)?,
+            _ => None,
+        };
+        let change = &read.as_ref().map_or(*change, |read| change.with(read));
+        let now_us = now_us();
+        let at_ms = change.time_us(now_us) / 1000;
+        let encoded = refuse_unwritten(change, limit, metrics);
+        let encoded = encoded.and_then(|()| encoder.encode(change, now_us, records));
+        let encoded = encoded.and_then(|()| match records.above(limit.bytes) {
+            Some(bytes) => fit((change, now_us), bytes, limit, encoder, records, metrics),
+            None => Ok(()),
+        });
+        if let Err(source) = encoded {
+            let goes_on = policy.goes_on_after(&source, change.op());
+            go_on_without(change, lsn, &source, goes_on, told)?;
+            encoder.dead_letter(change, &source, policy.oversize.client_limit, records);
+            metrics.dead_letters.inc();
+            let plan = || router.dead_letter_topic();
+            let topic = topic_once(&mut self.dead_letter_topic, plan, lookup)?;
+            return Ok(Some(Prepared { topic, at_ms, partition: None, records }));
+        }
+        count_unchanged(encoder.unchanged_toast(), records, metrics);
+        if !records.replaced().is_empty() {
+            report_replaced(change, records, metrics);
+        }
+        // A truncate has no key; readers of partition 0 are told for all.
+        let partition = (change.op() == Op::Truncate).then_some(0);
+        Ok(Some(Prepared { topic, at_ms, partition, records }))
+    }
+
+    /// A change that is published already, and so only has its place in the counts of a transaction
+    /// that was cut.
+    pub(crate) fn pass_over(&mut self, change: &Change<'_>, metrics: &Metrics) {
+        let topic = change.relation().map(|relation| self.topics.contains_key(&relation.oid));
+        if self.policy.skips(change.op()) || topic == Some(false) {
+            return;
+        }
+        metrics.covered.inc();
+        if self.encoder.counts_events() {
+            let _ = self.encoder.encode(change, now_us(), &mut self.records);
+        }
+    }
+
+    /// What is to be said of a transaction's begin at `lsn`, if anything.
+    pub(crate) fn begin(&mut self, transaction: &Transaction, lsn: Lsn) {
+        self.encoder.begin(transaction, lsn, &mut self.records);
+    }
+
+    /// What is to be said of a transaction's end at `lsn`, if anything.
+    pub(crate) fn end(&mut self, transaction: &Transaction, lsn: Lsn) {
+        self.encoder.end(transaction, lsn, &mut self.records);
+    }
+
+    /// The record that [`begin`](Self::begin) or [`end`](Self::end) made, if they made one.
+    pub(crate) fn around(
+        &mut self,
+        transaction: &Transaction,
+    ) -> Result<Option<Prepared<'_>>, Halt> {
+        if self.records.is_empty() {
+            return Ok(None);
+        }
+        let plan = || self.router.transaction_topic();
+        let topic = topic_once(&mut self.transaction_topic, plan, &mut self.lookup)?;
+        let at_ms = transaction.commit_time_us / 1000;
+        Ok(Some(Prepared { topic, at_ms, partition: None, records: &self.records }))
+    }
+}
+
+/// What the list of tables that are left out says of one that can't have its topic.
+#[must_use]
+pub(crate) fn left_out(refusal: &Refusal) -> LeftOut {
+    let Named { schema, name, .. } = refusal.table.clone();
+    let (error, fix) = (refusal.to_string(), refusal.fix());
+    LeftOut { schema, table: name, reason: LeftOutReason::Topic, error, fix }
+}
+
+/// Makes sure of a table's topic. Gives how large its records may be.
+fn make_sure(
+    relation: &Relation,
+    plan: &TopicPlan,
+    lookup: &mut impl Lookup,
+    encoder: &Encoder,
+    policy: &Policy,
+) -> Result<Limit, Halt> {
+    let limit = lookup.ensure_topic(plan)?.limit()?;
+    let acts = encoder.may_cut(relation) || policy.oversize.acts_on(Op::Create);
+    Ok(policy.oversize.limit(limit, acts))
+}
+
+/// The same for the topic of logical messages.
+fn message_topic(
+    router: &Router,
+    lookup: &mut impl Lookup,
+    policy: &Policy,
+) -> Result<(Arc<str>, Limit), Halt> {
+    let plan = router.message_topic();
+    let limit = lookup.ensure_topic(&plan)?.limit()?;
+    Ok((plan.name, policy.oversize.limit(limit, policy.oversize.acts_on(Op::Message))))
+}
+
+/// Seldom enough to be added to the metrics at once.
+fn count_unchanged(policy: UnchangedToast, records: &Records, metrics: &Metrics) {
+    let (unchanged, reselected) = (records.unchanged(), records.reselected());
+    if unchanged > 0 {
+        let counter = match policy {
+            UnchangedToast::Omit | UnchangedToast::Fail => &metrics.unchanged_omitted,
+            UnchangedToast::Placeholder => &metrics.unchanged_placeholders,
+            UnchangedToast::Reselect => &metrics.unchanged_not_found,
+        };
+        counter.inc_by(unchanged);
+    }
+    if reselected > 0 {
+        metrics.unchanged_reselected.inc_by(reselected);
+    }
+}
+
+/// Reads back what the stream does not have of a row; none where it has everything, or the row is
+/// not found. Blocks.
+fn reselect(
+    change: &Change<'_>,
+    lookup: &mut impl Lookup,
+    stop: &Stop,
+) -> Result<Option<Reselected>, Halt> {
+    let Data::Update { relation, after, .. } = change.data else { return Ok(None) };
+    let unknown: Vec<usize> = after.unknown(relation).collect();
+    if unknown.is_empty() {
+        return Ok(None);
+    }
+    let read = lookup.reselect(relation, &after, &unknown)?;
+    if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
+}
+
+/// A topic that is not a table's, made sure of on its first record.
+fn topic_once<'a>(
+    known: &'a mut Option<Arc<str>>,
+    plan: impl FnOnce() -> TopicPlan,
+    lookup: &mut impl Lookup,
+) -> Result<&'a Arc<str>, Halt> {
+    match known {
+        Some(topic) => Ok(topic),
+        None => {
+            let plan = plan();
+            lookup.ensure_topic(&plan)?.limit()?;
+            Ok(known.insert(plan.name))
+        }
+    }
+}
+
+/// The operation as the configuration names it, if it is one that can be skipped.
+const fn operation(op: Op) -> Option<Operation> {
+    match op {
+        Op::Create => Some(Operation::Insert),
+        Op::Update => Some(Operation::Update),
+        Op::Delete => Some(Operation::Delete),
+        Op::Truncate => Some(Operation::Truncate),
+        Op::Message => Some(Operation::Message),
+        Op::Read => None,
+    }
+}

@@ -1,0 +1,432 @@
+//! Takes requests for snapshots, reads chunks between watermarks and hands them to the stream's
+//! thread, one table in turn with the others.
+//!
+//! 1. What is asked for is noted first, durably, and only then is a table put into the publication:
+//!    whatever is in the publication without its rows is known to be so.
+//! 2. A table that is put into the publication is read only when every transaction has ended that
+//!    ran before: what such a one writes is not streamed for a table that it found unpublished.
+//! 3. A chunk is a transaction that locks its table against an ALTER, then writes the low watermark,
+//!    then looks. What it saw, and who had committed unseen, goes to the worker with the rows, before
+//!    the high watermark is written.
+//! 4. Its outcome comes back when the stream has brought that. Then the next.
+//!
+//! A table whose rows nothing tells apart is read by pages instead, while the stream waits (`read_pages`).
+//!
+//! A table that fails does not hold the others, nor the stream: it is tried again, later each time,
+//! and ends as failed where trying again can't help. Ends with the session; the next one goes on from
+//! the checkpoint.
+//!
+//! Not here: what a chunk's rows become (`apply`), what is exact about it (`window`).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+use super::source::Source;
+use super::task::{Failure, Task};
+use crate::checkpoint::Snapshots;
+use crate::config::Resolved;
+use crate::error::Error;
+use crate::lsn::Lsn;
+use crate::metrics::Metrics;
+use crate::postgres::publication::{self, TableName};
+use crate::snapshot::progress::Book;
+use crate::snapshot::{
+    Command, Control, Edit, Exchange, Order, Outcome, Request, SnapshotState, SnapshotStatus,
+    TableNames,
+};
+use crate::state::LeftOutList;
+
+/// Windows that are open at a time; each holds a chunk and the keys that changed.
+const WINDOWS: usize = 2;
+
+/// Snapshots that ended and are still shown.
+const SHOWN: usize = 100;
+
+/// What is published at this moment, which changes while tables are read.
+pub(crate) trait Published: Send + Sync {
+    /// The settings, with the rules that hold for tables under the names that they have now.
+    fn settings(&self) -> Resolved;
+
+    /// Whether the stream names the publication for inserts.
+    fn names_inserts(&self) -> bool;
+
+    /// Whether a request is for rows of tables that were left out: what is being read of them already
+    /// may be of before.
+    fn is_for_missing(&self, request: &str) -> bool;
+}
+
+/// What the coordinator shares with the rest of the pipeline.
+pub(crate) struct Shared {
+    pub(crate) published: Box<dyn Published>,
+    pub(crate) control: Arc<Control>,
+    pub(crate) book: Arc<Book>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) left_out: Arc<LeftOutList>,
+}
+
+/// Takes snapshots next to one session's stream.
+pub(crate) struct Coordinator {
+    pub(super) settings: Resolved,
+    pub(super) published: Box<dyn Published>,
+    pub(super) source: Source,
+    pub(super) control: Arc<Control>,
+    pub(super) book: Arc<Book>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) left_out: Arc<LeftOutList>,
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) outcomes: UnboundedReceiver<Outcome>,
+    pub(super) confirmed: watch::Receiver<Lsn>,
+    pub(super) tasks: Vec<Task>,
+    pub(super) ended: VecDeque<SnapshotStatus>,
+    /// Whose turn it was.
+    pub(super) turn: usize,
+    /// Whether there is nothing to read, and all that there was is published or was given up by
+    /// somebody.
+    pub(super) all_read: watch::Sender<bool>,
+}
+
+impl Coordinator {
+    /// `stands` is what the checkpoint says at the start of the session.
+    pub(crate) fn new(
+        settings: Resolved,
+        source: Source,
+        shared: Shared,
+        (exchange, outcomes): (Arc<Exchange>, UnboundedReceiver<Outcome>),
+        confirmed: watch::Receiver<Lsn>,
+        stands: &Snapshots,
+    ) -> Self {
+        let Shared { published, control, book, metrics, left_out } = shared;
+        let mut coordinator = Self {
+            settings,
+            published,
+            source,
+            control,
+            book,
+            metrics,
+            left_out,
+            exchange,
+            outcomes,
+            confirmed,
+            tasks: Vec::new(),
+            ended: VecDeque::new(),
+            turn: 0,
+            all_read: watch::Sender::new(false),
+        };
+        for snapshot in &stands.tables {
+            let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
+            tracing::info!(table = %format_args!("{schema}.{table}"), id, "snapshot taken up again");
+            coordinator.begin(snapshot.clone());
+        }
+        for request in &stands.requests {
+            coordinator.control.ask(Command::Take(request.clone()));
+        }
+        coordinator
+    }
+
+    /// Turns true when nothing is left to be read; never where a table's snapshot has failed.
+    pub(crate) fn all_read(&self) -> watch::Receiver<bool> {
+        self.all_read.subscribe()
+    }
+
+    /// Goes on until it is dropped.
+    pub(crate) async fn run(mut self) {
+        loop {
+            while let Ok(outcome) = self.outcomes.try_recv() {
+                self.heard(outcome);
+            }
+            // Not before: whoever waits for something of one task knows it by its place.
+            self.tasks.retain(|task| !task.is_over);
+            self.show();
+            let is_failed = |status: &SnapshotStatus| status.state == SnapshotState::Failed;
+            if self.tasks.is_empty() && !self.ended.iter().any(is_failed) {
+                self.all_read.send_replace(true);
+            }
+            let next = self.next_task();
+            // A command is obeyed between two chunks.
+            let patience = next.map_or_else(|| self.wait(), |_| Duration::ZERO);
+            tokio::select! {
+                biased;
+                Some(outcome) = self.outcomes.recv(), if next.is_none() => self.heard(outcome),
+                command = self.control.next() => self.obey(command).await,
+                () = tokio::time::sleep(patience) => {
+                    if let Some(at) = next {
+                        self.turn = at + 1;
+                        self.work_on(at).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next table in turn that can be worked on.
+    fn next_task(&self) -> Option<usize> {
+        let open = self.tasks.iter().filter(|task| task.pending.is_some()).count();
+        if open >= WINDOWS {
+            return None;
+        }
+        let now = Instant::now();
+        let count = self.tasks.len();
+        let mut in_turn = (0..count).map(|step| (self.turn + step) % count);
+        in_turn.find(|&at| {
+            self.tasks.get(at).is_some_and(|task| task.is_ready(now)) && !self.waits_for_another(at)
+        })
+    }
+
+    /// Of several snapshots of one table, one is taken at a time.
+    fn waits_for_another(&self, at: usize) -> bool {
+        let Some(task) = self.tasks.get(at) else { return false };
+        if task.ending.is_some() {
+            return false;
+        }
+        let before = self.tasks.iter().take(at);
+        let mut same = before.filter(|other| other.name() == task.name() && !other.is_over);
+        same.any(|other| !other.snapshot.is_paused || other.pending.is_some())
+    }
+
+    /// How long until a table is to be tried again.
+    fn wait(&self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(3600);
+        let now = Instant::now();
+        let due =
+            self.tasks.iter().filter(|task| task.pending.is_none()).filter_map(|t| t.retry_at);
+        due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(LONGEST)
+    }
+
+    async fn work_on(&mut self, at: usize) {
+        let worked = match self.tasks.get(at) {
+            Some(Task { ending: Some(_), .. }) => self.end(at).await,
+            Some(_) => self.advance(at).await,
+            None => Ok(()),
+        };
+        let Err(mut failure) = worked else { return };
+        if let Failure::Again(error) = &failure
+            && error.severity() != crate::error::Severity::Retry
+            && self.is_dropped(at).await
+        {
+            failure = Failure::Dropped;
+        }
+        if let Failure::Again(error) = failure {
+            let has_condition = self.tasks.get(at).is_some_and(|task| {
+                let (schema, table) = task.name();
+                let configured = self.settings.tables.of(schema, table);
+                task.snapshot.condition.is_some()
+                    || configured.is_some_and(|of| of.snapshot_where.is_some())
+            });
+            failure = Failure::Again(if has_condition { error.without_text() } else { error });
+        }
+        if let Failure::Again(error) = &failure
+            && error.severity() == crate::error::Severity::Retry
+        {
+            // Whatever the connection was doing, nothing of it is of use.
+            self.source.close();
+        }
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.failed(failure);
+        }
+    }
+
+    /// Whether there is no such table any more, as far as the server can be asked.
+    async fn is_dropped(&mut self, at: usize) -> bool {
+        let Some(task) = self.tasks.get(at) else { return false };
+        let (schema, name) = task.name();
+        let name = TableName { schema: schema.to_owned(), name: name.to_owned() };
+        let Ok(client) = self.source.client().await else { return false };
+        publication::with_ancestors(client, &name).await.is_ok_and(|names| names.is_empty())
+    }
+
+    /// A watermark came by.
+    fn heard(&mut self, outcome: Outcome) {
+        let is_its = |task: &Task| {
+            task.pending.as_ref().is_some_and(|pending| pending.number == outcome.number)
+        };
+        let Some(at) = self.tasks.iter().position(is_its) else { return };
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        if task.heard(outcome.result, &self.book) {
+            self.over(at, SnapshotState::Done, None);
+        }
+    }
+
+    /// Leaves an order and writes its watermark; gives its number.
+    pub(super) async fn emit(&mut self, order: Order) -> Result<u64, Error> {
+        let watermark = self.exchange.place(order);
+        match self.source.write(&watermark).await {
+            Ok(()) => Ok(watermark.number),
+            // It may have been written all the same, and heard.
+            Err(_) if !self.exchange.withdraw(watermark.number) => Ok(watermark.number),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes the state of snapshots, and waits until that is durable.
+    pub(super) async fn note(&mut self, edits: Vec<Edit>) -> Result<(), Error> {
+        let number = self.emit(Order::Note(edits)).await?;
+        let end_lsn = loop {
+            match self.outcomes.recv().await {
+                Some(outcome) if outcome.number == number => break outcome.end_lsn,
+                Some(outcome) => self.heard(outcome),
+                // The session ends.
+                None => std::future::pending().await,
+            }
+        };
+        if self.confirmed.wait_for(|confirmed| *confirmed >= end_lsn).await.is_err() {
+            std::future::pending().await
+        }
+        Ok(())
+    }
+
+    /// Waits until the table has no window open.
+    pub(super) async fn settle(&mut self, at: usize) {
+        while self.tasks.get(at).is_some_and(|task| task.pending.is_some()) {
+            match self.outcomes.recv().await {
+                Some(outcome) => self.heard(outcome),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Takes the table's snapshot out of the state, and tells that it is over.
+    async fn end(&mut self, at: usize) -> Result<(), Failure> {
+        self.settle(at).await;
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let Some((state, note)) = task.ending.clone().filter(|_| !task.is_over) else {
+            return Ok(());
+        };
+        let edit = Edit::remove(&task.snapshot);
+        self.note(vec![edit]).await.map_err(Failure::Again)?;
+        self.over(at, state, note);
+        Ok(())
+    }
+
+    /// A table's snapshot is over, and the state of snapshots says so.
+    fn over(&mut self, at: usize, state: SnapshotState, note: Option<String>) {
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        task.is_over = true;
+        let status = SnapshotStatus { state, note, ..task.status() };
+        let SnapshotStatus { table, id, rows, note, .. } = &status;
+        match state {
+            SnapshotState::Failed => {
+                self.book.remove(task.book);
+                self.metrics.snapshots_failed.inc();
+                let reason = note.as_deref().unwrap_or_default();
+                tracing::error!(table, id, rows, reason, "snapshot failed");
+            }
+            SnapshotState::Stopped if task.is_dropped => {
+                self.book.remove(task.book);
+                tracing::info!(table, id, rows, "snapshot stopped: the table was dropped");
+            }
+            SnapshotState::Stopped => {
+                self.book.remove(task.book);
+                tracing::warn!(table, id, rows, note, "snapshot stopped");
+            }
+            _ => {
+                self.book.finish(task.book);
+                tracing::info!(table, id, rows, "snapshot done");
+            }
+        }
+        self.ended(status);
+    }
+
+    /// Shows a snapshot that is over, or that does not begin, among the last of them.
+    pub(super) fn ended(&mut self, status: SnapshotStatus) {
+        push_last(&mut self.ended, status);
+    }
+
+    fn show(&self) {
+        let tasks = self.tasks.iter().map(Task::status);
+        self.control.show(self.ended.iter().cloned().chain(tasks).collect());
+    }
+
+    async fn obey(&mut self, command: Command) {
+        // Requests that wait are noted together.
+        let commands = match command {
+            Command::Take(first) => {
+                self.control.more(first).into_iter().map(Command::Take).collect()
+            }
+            command => vec![command],
+        };
+        // The session may end in the midst of it; then the next one obeys.
+        let mut undone = Undone { commands: commands.clone(), control: self.control.clone() };
+        let requests: Vec<Request> = commands
+            .iter()
+            .filter_map(|command| match command {
+                Command::Take(request) => Some(request.clone()),
+                _ => None,
+            })
+            .collect();
+        let Some(command) = commands.first() else { return };
+        let obeyed = match command {
+            Command::Take(_) => self.take(&requests).await,
+            Command::Admit { tables } => self.admit_again(tables).await,
+            Command::Attached { requests, seen } => self.attached(requests, seen).await,
+            Command::Pause { id } => self.pause(id, true).await,
+            Command::Resume { id } => self.pause(id, false).await,
+            Command::Stop { id } => {
+                self.stop(|task| task.snapshot.id == *id);
+                Ok(())
+            }
+            Command::StopTables { tables } => {
+                // They were parsed before; what is no name has no snapshot.
+                let names = TableNames::parse(tables).unwrap_or_default();
+                self.stop(|task| names.matches(&task.snapshot.schema, &task.snapshot.table));
+                Ok(())
+            }
+        };
+        match obeyed {
+            Ok(()) => undone.commands.clear(),
+            Err(error) => {
+                tracing::warn!(error = error.told(), "a command to snapshots waits: trying again");
+                self.source.close();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+impl Coordinator {
+    /// Ends these snapshots where they are.
+    fn stop(&mut self, is_meant: impl Fn(&Task) -> bool) {
+        for task in self.tasks.iter_mut().filter(|task| is_meant(task)) {
+            task.ending.get_or_insert((SnapshotState::Stopped, None));
+            task.retry_at = None;
+        }
+    }
+}
+
+/// Commands that are left for whoever comes next, unless they were carried out.
+struct Undone {
+    commands: Vec<Command>,
+    control: Arc<Control>,
+}
+
+impl Drop for Undone {
+    fn drop(&mut self) {
+        for command in self.commands.drain(..) {
+            self.control.ask(command);
+        }
+    }
+}
+
+/// Appends to a list that holds the last of [`SHOWN`].
+fn push_last<T>(list: &mut VecDeque<T>, item: T) {
+    list.push_back(item);
+    while list.len() > SHOWN {
+        list.pop_front();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_what_ended_is_bounded() {
+        // As many as are refused at once may be there already.
+        let mut list: VecDeque<usize> = (0..SHOWN + 50).collect();
+        push_last(&mut list, 1_000);
+        assert_eq!((list.len(), list.front(), list.back()), (SHOWN, Some(&51), Some(&1_000)));
+    }
+}

@@ -1,0 +1,243 @@
+//! One chunk: read between two watermarks, and handed over.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use postgres_protocol::escape::escape_identifier;
+
+use super::coordinator::Coordinator;
+use super::interrupt::Interrupt;
+use super::requests::what_is_missing;
+use super::source::Reader;
+use super::task::{Failure, Pending};
+use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
+use crate::config::condition;
+use crate::postgres::publication::{Names, TableName, streamed};
+use crate::postgres::{self, CopySession, Error, search_path};
+use crate::snapshot::progress::Amount;
+use crate::snapshot::table::{self, Table, Wanted};
+use crate::snapshot::{Chunk, Edit, Order, RowReader};
+
+/// What came of reading.
+enum Read {
+    Chunk {
+        chunk: Box<Chunk>,
+        /// The end of the snapshot, where it was found just now.
+        last: Option<Vec<String>>,
+        /// Whether there are no rows after it.
+        is_last: bool,
+    },
+    /// The table is another one than it was.
+    Altered,
+}
+
+/// Where to read.
+struct Bounds {
+    after: Option<Vec<String>>,
+    /// None where it is to be found.
+    last: Option<Vec<String>>,
+    rows: u64,
+    bytes: u64,
+    /// Who reads, where somebody asked with a condition.
+    role: Option<String>,
+}
+
+/// Has the rest of the transaction run as the role that reads where somebody asked for a condition.
+pub(crate) async fn become_reader(
+    session: &mut CopySession,
+    role: Option<&str>,
+) -> Result<(), Failure> {
+    let Some(role) = role else { return Ok(()) };
+    let role = escape_identifier(role);
+    match session.query(&format!("SET LOCAL ROLE {role}")).await {
+        Ok(_) => Ok(()),
+        Err(Error::Server(refused)) => Err(Failure::Never(format!(
+            "the role of postgres.url can't become postgres.snapshot_role (SQLSTATE {}); as a DBA: \
+             GRANT {role} TO the role of postgres.url",
+            refused.sqlstate
+        ))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Coordinator {
+    /// Reads the next chunk of a table and hands it over.
+    pub(crate) async fn advance(&mut self, at: usize) -> Result<(), Failure> {
+        self.admit(at).await?;
+        let table = self.look(at).await?;
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        task.table = Some(table.clone());
+        let is_unread = task.snapshot.is_unread();
+        let Some(keyset) = table.keyset.as_ref().filter(|_| !is_unread) else {
+            return self.read_pages(at, &table).await;
+        };
+        self.tell_size(at, &table);
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        if let TableProgress::Pages(_) = &task.snapshot.progress {
+            task.snapshot = what_is_missing(task.snapshot.clone());
+            // It is read under another condition.
+            task.forget();
+            return Ok(());
+        }
+        let columns: Vec<String> = keyset.key.iter().map(|column| column.name.clone()).collect();
+        let progress = match &task.snapshot.progress {
+            TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),
+            TableProgress::Keys(keys) => {
+                if !keys.columns.is_empty() {
+                    tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
+                }
+                let missing = keys.missing.clone();
+                KeyProgress { columns, missing, ..KeyProgress::default() }
+            }
+            TableProgress::Waiting | TableProgress::Pages(_) => {
+                KeyProgress { columns, ..KeyProgress::default() }
+            }
+        };
+        let bounds = Bounds {
+            after: progress.after.clone(),
+            last: progress.last.clone(),
+            rows: task.size.rows(),
+            bytes: task.size.limit_bytes(),
+            role: task.snapshot.condition.as_ref().and(self.settings.snapshot_role.clone()),
+        };
+        let started = Instant::now();
+        let mut reader = self.source.take_reader().await?;
+        let read = self.read(&mut reader, &table, &bounds).await?;
+        self.source.give_back(reader);
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        let Read::Chunk { chunk, last, is_last } = read else {
+            task.forget();
+            return Ok(());
+        };
+        let (rows, bytes) = (chunk.rows(), chunk.len_bytes());
+        task.size.read(rows, bytes, started.elapsed());
+        let after = key_of_last(&chunk, &progress.columns)?.or(progress.after);
+        let progress =
+            TableProgress::Keys(KeyProgress { after, last: last.or(progress.last), ..progress });
+        let edit = if is_last {
+            Edit::remove(&task.snapshot)
+        } else {
+            Edit::Put(TableSnapshot { progress: progress.clone(), ..task.snapshot.clone() })
+        };
+        let oid = table.relation.oid;
+        let number = self.emit(Order::Close { oid, chunk, edits: vec![edit] }).await?;
+        if let Some(task) = self.tasks.get_mut(at) {
+            let read = Amount { rows, bytes, pages: 0 };
+            task.pending = Some(Pending { number, progress, is_last, read });
+        }
+        Ok(())
+    }
+
+    /// The table as it is, if that is not known.
+    async fn look(&mut self, at: usize) -> Result<Table, Failure> {
+        let Some(task) = self.tasks.get(at) else { return Err(Error::Closed.into()) };
+        if let Some(table) = &task.table {
+            return Ok(table.clone());
+        }
+        let TableSnapshot { schema, table: name, condition, progress, partition, .. } =
+            task.snapshot.clone();
+        if let Some(Err(error)) = condition.as_deref().map(condition::check) {
+            return Err(Failure::Never(error.to_string()));
+        }
+        let of_table = self.settings.tables.of(&schema, &name);
+        let configured = of_table.and_then(|table| table.snapshot_where.clone());
+        let missing = match progress {
+            TableProgress::Keys(keys) => keys.missing,
+            TableProgress::Waiting | TableProgress::Pages(_) => None,
+        };
+        let condition = condition.or(configured);
+        let catalog = self.source.catalog().await?;
+        let client = catalog.client().await?;
+        let server_version = postgres::client::server_version(client).await?;
+        let table = TableName { schema: schema.clone(), name: name.clone() };
+        let names = Names::of(&self.settings);
+        let published = streamed::part(client, names, &table, server_version).await?;
+        let Some(published) = published else {
+            return Err(Failure::Gone("it is not in the publication any more".to_owned()));
+        };
+        let wanted = Wanted {
+            schema: &schema,
+            table: &name,
+            published: &published,
+            server_version,
+            key: of_table.and_then(|table| table.key.as_deref()),
+            condition: condition.as_deref(),
+            missing: missing.as_deref(),
+            partition,
+        };
+        Ok(table::look(catalog, &wanted).await?)
+    }
+
+    /// Reads between a low watermark and the next word to the server. The reader is of no use after
+    /// an error.
+    async fn read(
+        &mut self,
+        reader: &mut Reader,
+        table: &Table,
+        bounds: &Bounds,
+    ) -> Result<Read, Failure> {
+        let Some(keyset) = &table.keyset else { return Ok(Read::Altered) };
+        let session = &mut reader.session;
+        let mut interrupt = Interrupt::by_commands(Arc::clone(&self.control));
+        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
+        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", keyset.from);
+        interrupt.wait(session.query(&lock)).await?;
+
+        let key = keyset.key.iter().map(|column| column.name.clone()).collect();
+        let limit_bytes = usize::try_from(bounds.bytes).unwrap_or(usize::MAX);
+        self.emit(Order::Open { oid: table.relation.oid, key, limit_bytes }).await?;
+        let Some(mut chunk) = self.source.look(session, table).await? else {
+            session.query("ROLLBACK").await?;
+            return Ok(Read::Altered);
+        };
+        if table.has_condition {
+            session.query(search_path::OWN).await?;
+            become_reader(session, bounds.role.as_deref()).await?;
+        }
+        let malformed = || postgres::Error::Malformed { what: "a key is none" };
+        let found = match &bounds.last {
+            Some(_) => None,
+            None => {
+                let rows = interrupt.wait(session.query(&keyset.last())).await?;
+                let Some(row) = rows.into_iter().next() else {
+                    session.query("ROLLBACK").await?;
+                    return Ok(Read::Chunk { chunk, last: None, is_last: true });
+                };
+                Some(row.into_iter().collect::<Option<Vec<String>>>().ok_or_else(malformed)?)
+            }
+        };
+        let last = found.as_ref().or(bounds.last.as_ref()).ok_or_else(malformed)?;
+        let sql = keyset.chunk(bounds.after.as_deref(), last, bounds.rows);
+        let mut copy = interrupt.wait(session.copy_out(&sql)).await?;
+        let mut is_cut = false;
+        while let Some(rows) = interrupt.wait(copy.next()).await? {
+            for line in rows.rows() {
+                // What is beyond is read again; the next chunk has fewer rows.
+                is_cut |= chunk.rows() > 0 && chunk.len_bytes() + line.len() as u64 > bounds.bytes;
+                if !is_cut {
+                    chunk.push(line);
+                }
+            }
+        }
+        let is_last = !is_cut && chunk.rows() < bounds.rows;
+        // Whatever a condition has set is undone.
+        session.query("ROLLBACK").await?;
+        Ok(Read::Chunk { chunk, last: found, is_last })
+    }
+}
+
+/// The key of the last row, as text.
+fn key_of_last(chunk: &Chunk, key: &[String]) -> Result<Option<Vec<String>>, Failure> {
+    let Some(line) = chunk.last() else { return Ok(None) };
+    let mut reader = RowReader::default();
+    let relation = chunk.relation.as_ref();
+    let row = reader.read(line, relation).map_err(crate::error::Error::from)?;
+    let text = |name: &String| match row.tuple().datum(relation.place(name)?)? {
+        crate::pgoutput::Datum::Text(text) => String::from_utf8(text.to_vec()).ok(),
+        _ => None,
+    };
+    let key = key.iter().map(text).collect::<Option<Vec<String>>>();
+    let unreadable = || Failure::Never("its key is not text in UTF-8".to_owned());
+    key.map(Some).ok_or_else(unreadable)
+}

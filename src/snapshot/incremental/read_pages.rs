@@ -1,0 +1,407 @@
+//! Tables that nothing tells the rows of apart: read by pages, each few of them while the stream stands
+//! still for a moment.
+//!
+//! 1. The snapshot of a temporary slot is taken, and noted with its point in the stream. Of a table
+//!    that came to the publication the stream tells what that snapshot does not show, and nothing
+//!    else; so the stream waits while it is taken. Any other table it has told of all along.
+//! 2. The stream comes to a stop at a watermark. Only then some pages are looked at; the rows in them
+//!    that the snapshot shows, and that are as they were then, are published where the stream stands.
+//!    With them it is noted which pages these were.
+//! 3. So on, page by page.
+//!
+//! What was written since the snapshot is in the stream, whether its row was read or not: an update or
+//! a delete may come of a row that was not, as with a key.
+//!
+//! A first snapshot that was cut off leaves its own snapshot and pages in the note, and this goes on
+//! from there.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::coordinator::Coordinator;
+use super::exported::{self, Exported};
+use super::interrupt::Interrupt;
+use super::orders::{Brought, Hold};
+use super::read_chunk::become_reader;
+use super::remaining_rows::shown_rows;
+use super::source::{Reader, Source};
+use super::task::{Failure, Pending};
+use crate::checkpoint::{LeafProgress, PageProgress, TableProgress, TableSnapshot};
+use crate::config::{TableFilter, exactly};
+use crate::pipeline::now_us;
+use crate::postgres::publication::Names;
+use crate::postgres::{self, Error, search_path};
+use crate::snapshot::plan::{self, Leaf, Scope};
+use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::table::Table;
+use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
+
+/// Chunks that may wait for the worker.
+const CHUNKS: usize = 1;
+
+/// Longest wait for a lock, for the stream waits too.
+const LOCK: &str = "SET LOCAL lock_timeout = '1s'";
+
+impl Coordinator {
+    /// Reads the next pages of a table, and hands them over.
+    pub(crate) async fn read_pages(&mut self, at: usize, table: &Table) -> Result<(), Failure> {
+        let files = self.files(at, table).await?;
+        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        let noted = match &task.snapshot.progress {
+            TableProgress::Pages(pages) => {
+                Visibility::parse(&pages.shows).map(|shows| (pages.clone(), shows))
+            }
+            TableProgress::Waiting | TableProgress::Keys(_) => None,
+        };
+        let Some((progress, shows)) = noted else {
+            return self.begin_pages(at, table, &files).await;
+        };
+        if was_rewritten(&progress, &files.leaves) {
+            tracing::warn!(
+                table = task.full_name(),
+                "it was rewritten, and its rows stand elsewhere: all of them are read anew"
+            );
+            task.snapshot.progress = TableProgress::Waiting;
+            task.forget();
+            return Ok(());
+        }
+        self.tell_pages(at, &files, &progress);
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let snapshot = task.snapshot.clone();
+        let is_asked = snapshot.condition.is_some();
+        let Some(next) = Next::of(&progress, &files.leaves) else {
+            let number = self.emit(Order::Note(vec![Edit::remove(&snapshot)])).await?;
+            let progress = TableProgress::Pages(progress);
+            self.wait_for(at, Pending { number, progress, is_last: true, read: Amount::default() });
+            return Ok(());
+        };
+        let is_last = Next::of(&next.progress, &files.leaves).is_none();
+        let progress = TableProgress::Pages(next.progress);
+        let edit = if is_last {
+            Edit::remove(&snapshot)
+        } else {
+            Edit::Put(TableSnapshot { progress: progress.clone(), ..snapshot })
+        };
+
+        let reader = self.source.take_reader().await?;
+        let (number, bring) = self.hold(table).await?;
+        let sql = files.copy(next.leaf, next.range, Some(&shown_rows(&shows)));
+        let chunk_bytes = self.settings.memory.window_bytes();
+        let has_condition = files.condition.is_some();
+        let role = self.settings.snapshot_role.clone().filter(|_| is_asked);
+        let role = role.as_deref();
+        let limit = is_asked.then_some(self.settings.snapshot.condition_timeout);
+        let mut interrupt = Interrupt::after(Arc::clone(&self.control), limit);
+        let reading = Reading {
+            table,
+            leaf: next.leaf,
+            sql,
+            has_condition,
+            role,
+            chunk_bytes,
+            bring: &bring,
+        };
+        // Without a sender the stream goes on, whatever came of it.
+        let read = match reading.read(reader, &mut self.source, &mut interrupt).await {
+            Err(failure @ Failure::Never(_)) => {
+                // The snapshot ends here, so what was published of it need not come again.
+                let _ = bring.send(Brought::End { edits: Vec::new(), is_durable: false }).await;
+                return Err(failure);
+            }
+            read => read?,
+        };
+        let read = match read {
+            Read::Altered => {
+                if let Some(task) = self.tasks.get_mut(at) {
+                    task.forget();
+                }
+                return Ok(());
+            }
+            // Why, the outcome tells.
+            Read::Refused => Amount::default(),
+            Read::All(read) => {
+                let end = Brought::End { edits: vec![edit], is_durable: false };
+                // If nobody takes it, the session ends.
+                let _ = bring.send(end).await;
+                let pages = next.range.to.min(next.leaf.pages).saturating_sub(next.range.from);
+                Amount { pages: pages.into(), ..read }
+            }
+        };
+        self.wait_for(at, Pending { number, progress, is_last, read });
+        Ok(())
+    }
+
+    /// Takes the snapshot by which the table is read, and notes it.
+    async fn begin_pages(
+        &mut self,
+        at: usize,
+        table: &Table,
+        files: &plan::Table,
+    ) -> Result<(), Failure> {
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let held = match task.snapshot.is_unread() {
+            true => Some(self.hold(table).await?),
+            false => None,
+        };
+        let Exported { point, shows } = exported::take(&mut self.source).await?;
+        let leaf =
+            |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
+        let leaves = files.leaves.iter().map(leaf).collect();
+        let progress = TableProgress::Pages(PageProgress { lsn: point, shows, leaves });
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let edits =
+            vec![Edit::Put(TableSnapshot { progress: progress.clone(), ..task.snapshot.clone() })];
+        match held {
+            Some((number, bring)) => {
+                // What is left out depends on it. If nobody takes it, the session ends.
+                let _ = bring.send(Brought::End { edits, is_durable: true }).await;
+                let read = Amount::default();
+                self.wait_for(at, Pending { number, progress, is_last: false, read });
+            }
+            None => {
+                self.note(edits).await?;
+                if let Some(task) = self.tasks.get_mut(at) {
+                    task.snapshot.progress = progress;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the stream to a stop. It goes on when the sender is dropped.
+    async fn hold(&mut self, table: &Table) -> Result<(u64, mpsc::Sender<Brought>), Failure> {
+        let (entered, has_entered) = oneshot::channel();
+        let (bring, brought) = mpsc::channel(CHUNKS);
+        let hold = Hold { oid: table.relation.oid, entered, brought };
+        let number = self.emit(Order::Hold(hold)).await?;
+        has_entered.await.map_err(|_| Error::Closed)?;
+        Ok((number, bring))
+    }
+
+    fn wait_for(&mut self, at: usize, pending: Pending) {
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.pending = Some(pending);
+        }
+    }
+
+    /// The files of a table, if they are not known.
+    async fn files(&mut self, at: usize, table: &Table) -> Result<Arc<plan::Table>, Failure> {
+        let Some(task) = self.tasks.get(at) else { return Err(Error::Closed.into()) };
+        if let Some(files) = &task.files {
+            return Ok(Arc::clone(files));
+        }
+        let (condition, partition) = (task.snapshot.condition.clone(), task.snapshot.partition);
+        let relation = table.relation.as_ref();
+        let pattern = exactly(&relation.schema, &relation.table);
+        let captured = TableFilter::parse(&[pattern], &[]);
+        let captured = captured.map_err(|fault| Failure::Never(fault.to_string()))?;
+        let client = self.source.client().await?;
+        let scope = Scope {
+            publications: Names::of(&self.settings).both(),
+            server_version: postgres::client::server_version(client).await?,
+            captured: &captured,
+            is_limited: true,
+            settings: &self.settings.tables,
+            signals: None,
+        };
+        let plan = plan::plan(client, &scope).await?;
+        if let Some(shortfall) = plan.shortfalls.first() {
+            return Err(Failure::Never(shortfall.to_string()));
+        }
+        let gone = || Failure::Gone("it is not in the publication any more".to_owned());
+        let mut files = plan.tables.into_iter().next().ok_or_else(gone)?;
+        files.condition = condition.or(files.condition);
+        files.leaves.retain(|leaf| partition.is_none_or(|oid| leaf.oid == oid));
+        let files = Arc::new(files);
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.files = Some(Arc::clone(&files));
+        }
+        Ok(files)
+    }
+
+    /// How large the table is, is told once.
+    fn tell_pages(&mut self, at: usize, files: &plan::Table, progress: &PageProgress) {
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        if std::mem::replace(&mut task.is_sized, true) {
+            return;
+        }
+        let done = files.leaves.iter().map(|leaf| done_of(progress, leaf.oid).count(leaf.pages));
+        task.book = self.book.begin_table(Planned {
+            snapshot: task.snapshot.id.clone(),
+            table: task.full_name(),
+            size: Amount { rows: files.rows().unwrap_or_default(), bytes: 0, pages: files.pages() },
+            measure: Measure::Pages,
+            done: Amount { pages: done.sum(), ..Amount::default() },
+        });
+    }
+}
+
+/// The pages that come next.
+struct Next<'a> {
+    leaf: &'a Leaf,
+    range: PageRange,
+    /// What holds once they are published.
+    progress: PageProgress,
+}
+
+impl<'a> Next<'a> {
+    /// None where all are published.
+    fn of(progress: &PageProgress, leaves: &'a [Leaf]) -> Option<Self> {
+        leaves.iter().find_map(|leaf| {
+            let mut done = done_of(progress, leaf.oid);
+            let range = done.next(leaf.pages, leaf.step())?;
+            done.insert(range);
+            let done = done.as_slice().to_vec();
+            let mut progress = progress.clone();
+            match progress.leaves.iter_mut().find(|noted| noted.oid == leaf.oid) {
+                Some(noted) => noted.done = done,
+                // It was attached since.
+                None => {
+                    let (oid, filenode) = (leaf.oid, leaf.filenode);
+                    progress.leaves.push(LeafProgress { oid, filenode, done });
+                }
+            }
+            Some(Self { leaf, range, progress })
+        })
+    }
+}
+
+fn done_of(progress: &PageProgress, oid: u32) -> DonePages {
+    let noted = progress.leaves.iter().find(|noted| noted.oid == oid);
+    noted.map(|noted| DonePages::from(noted.done.clone())).unwrap_or_default()
+}
+
+/// Whether a file is another one than the snapshot showed: its rows stand elsewhere, and may name
+/// another transaction.
+fn was_rewritten(progress: &PageProgress, leaves: &[Leaf]) -> bool {
+    leaves.iter().any(|leaf| {
+        let mut noted = progress.leaves.iter();
+        noted.any(|noted| noted.oid == leaf.oid && noted.filenode != leaf.filenode)
+    })
+}
+
+/// Pages that are read while the stream waits.
+struct Reading<'a> {
+    table: &'a Table,
+    leaf: &'a Leaf,
+    sql: String,
+    /// Whether somebody's condition is part of it.
+    has_condition: bool,
+    /// Who reads, where somebody asked with a condition.
+    role: Option<&'a str>,
+    chunk_bytes: u64,
+    bring: &'a mpsc::Sender<Brought>,
+}
+
+/// What came of reading.
+enum Read {
+    All(Amount),
+    /// The table is another one than it was.
+    Altered,
+    /// The worker takes no more.
+    Refused,
+}
+
+impl Reading<'_> {
+    /// The reader is given back when all went well.
+    async fn read(
+        &self,
+        mut reader: Reader,
+        source: &mut Source,
+        interrupt: &mut Interrupt,
+    ) -> Result<Read, Failure> {
+        let session = &mut reader.session;
+        session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+        session.query(LOCK).await?;
+        // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
+        let lock = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", self.leaf.name.sql());
+        session.query(&lock).await?;
+        let seen = source.look(session, self.table).await?;
+        let ask = format!("SELECT pg_catalog.pg_relation_filenode({})", self.leaf.oid);
+        let file = session.query(&ask).await?.into_iter().flatten().next().flatten();
+        let is_same = file == Some(self.leaf.filenode.to_string());
+        let Some(mut chunk) = seen.filter(|_| is_same) else {
+            session.query("ROLLBACK").await?;
+            source.give_back(reader);
+            return Ok(Read::Altered);
+        };
+        let mut read = Amount::default();
+        if self.has_condition {
+            session.query(search_path::OWN).await?;
+            become_reader(session, self.role).await?;
+        }
+        let mut copy = interrupt.wait(session.copy_out(&self.sql)).await?;
+        while let Some(rows) = interrupt.wait(copy.next()).await? {
+            for line in rows.rows() {
+                chunk.push(line);
+                read = read.plus(Amount { rows: 1, bytes: line.len() as u64, pages: 0 });
+                if chunk.len_bytes() >= self.chunk_bytes {
+                    let another = Box::new(chunk.another(now_us()));
+                    let full = std::mem::replace(&mut chunk, another);
+                    if !self.takes(full, interrupt).await? {
+                        return Ok(Read::Refused);
+                    }
+                }
+            }
+        }
+        // Without rows too: it is looked at whether it should have some.
+        if !self.takes(chunk, interrupt).await? {
+            return Ok(Read::Refused);
+        }
+        // Whatever a condition has set is undone.
+        session.query("ROLLBACK").await?;
+        source.give_back(reader);
+        Ok(Read::All(read))
+    }
+
+    /// Hands rows to the worker, which may wait for Kafka. Returns whether it takes any more.
+    async fn takes(&self, rows: Box<Chunk>, interrupt: &Interrupt) -> Result<bool, Failure> {
+        let brought = async { Ok::<_, Error>(self.bring.send(Brought::Rows(rows)).await.is_ok()) };
+        interrupt.race(brought).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::publication::TableName;
+
+    fn leaf(oid: u32, filenode: u32, pages: u32) -> Leaf {
+        let name = TableName { schema: "public".to_owned(), name: format!("log_{oid}") };
+        Leaf { oid, name, filenode, pages, rows: None, whole_bytes: None }
+    }
+
+    fn noted(oid: u32, filenode: u32, done: &[(u32, u32)]) -> LeafProgress {
+        LeafProgress { oid, filenode, done: done.to_vec() }
+    }
+
+    #[test]
+    fn every_page_of_every_file_comes_once_and_what_was_published_does_not_come() {
+        let leaves = [leaf(5, 50, 600), leaf(6, 60, 0), leaf(7, 70, 300)];
+        let begun = vec![noted(5, 50, &[(0, 256)]), noted(6, 60, &[]), noted(9, 90, &[])];
+        let mut progress = PageProgress { leaves: begun, ..PageProgress::default() };
+        let mut read = Vec::new();
+        while let Some(next) = Next::of(&progress, &leaves) {
+            read.push((next.leaf.oid, next.range.from, next.range.to));
+            progress = next.progress;
+        }
+        let end = crate::snapshot::pages::END;
+        let expected = [(5, 256, 512), (5, 512, end), (6, 0, end), (7, 0, 256), (7, 256, end)];
+        assert_eq!(read, expected);
+        let all = [(0, end)];
+        // One that is gone stays as it was noted, one that was attached is noted too.
+        let expected = [(5, 50, true), (6, 60, true), (9, 90, false), (7, 70, true)];
+        let expected =
+            expected.map(|(oid, file, is_done)| noted(oid, file, if is_done { &all } else { &[] }));
+        assert_eq!(progress.leaves, expected);
+    }
+
+    #[test]
+    fn a_table_was_rewritten_when_a_file_that_the_snapshot_showed_is_another() {
+        let begun = vec![noted(5, 50, &[(0, 256)]), noted(6, 60, &[])];
+        let progress = PageProgress { leaves: begun, ..PageProgress::default() };
+        assert!(!was_rewritten(&progress, &[leaf(5, 50, 600), leaf(6, 60, 1), leaf(7, 70, 1)]));
+        assert!(was_rewritten(&progress, &[leaf(5, 50, 600), leaf(6, 61, 1)]));
+    }
+}

@@ -1,0 +1,483 @@
+//! From a request to tables that can be read: which tables it means, the note of them, the
+//! publication.
+
+use tokio_postgres::Client;
+
+use super::coordinator::Coordinator;
+use super::remaining_rows::missing_rows;
+use super::task::{Failure, Task};
+use crate::checkpoint::{
+    KeyProgress, LeftOutTable, PageProgress, SnapshotReason, TableProgress, TableSnapshot,
+};
+use crate::config::{Resolved, TableFilter, TablePattern};
+use crate::error::Error;
+use crate::postgres;
+use crate::postgres::publication::{self, Names, TableName, forgetful, manage, streamed};
+use crate::snapshot::progress::{Amount, Measure, Planned};
+use crate::snapshot::{
+    Asked, Command, Edit, Request, SignalError, SnapshotState, SnapshotStatus, TableNames, plan,
+    table,
+};
+use crate::state::LeftOutReason;
+
+/// The most bytes that snapshots somebody asked for have in a checkpoint together.
+const MAX_ASKED_BYTES: usize = 256 * 1024;
+
+/// Tables that are named in one log line.
+const NAMED: usize = 5;
+
+const LEAVES: &str = include_str!("../../../sql/leaves.sql");
+const OLDEST_WRITER: &str = include_str!("../../../sql/oldest_writer.sql");
+
+impl Coordinator {
+    /// A snapshot of one table begins, or goes on.
+    pub(crate) fn begin(&mut self, snapshot: TableSnapshot) {
+        let book = self.book.begin_table(Planned {
+            snapshot: snapshot.id.clone(),
+            table: format!("{}.{}", snapshot.schema, snapshot.table),
+            size: Amount::default(),
+            measure: Measure::Rows,
+            done: Amount::default(),
+        });
+        let chunk_bytes = self.settings.memory.window_bytes();
+        self.tasks.push(Task::new(snapshot, book, chunk_bytes));
+    }
+
+    /// How large the table is, by the server, is told once it was looked at.
+    pub(crate) fn tell_size(&mut self, at: usize, table: &table::Table) {
+        let Some(task) = self.tasks.get_mut(at) else { return };
+        if std::mem::replace(&mut task.is_sized, true) {
+            return;
+        }
+        let size = Amount { rows: table.rows_estimated, bytes: 0, pages: table.pages };
+        task.book = self.book.begin_table(Planned {
+            snapshot: task.snapshot.id.clone(),
+            table: task.full_name(),
+            size,
+            measure: Measure::Rows,
+            done: Amount::default(),
+        });
+    }
+
+    /// Notes the tables of requests, all in one checkpoint.
+    pub(crate) async fn take(&mut self, requests: &[Request]) -> Result<(), Error> {
+        let mut edits = Vec::new();
+        let mut new: Vec<TableSnapshot> = Vec::new();
+        let mut answers = Vec::new();
+        let (mut left_out, mut all_admitted) = (Vec::new(), Vec::new());
+        for request in requests {
+            edits.push(Edit::Answer(request.clone()));
+            match self.tables_of(request).await? {
+                Err(reason) => {
+                    let (tables, id) = (told_tables(request), &request.id);
+                    tracing::error!(tables, id, reason, "snapshot refused");
+                    answers.push((request, SnapshotState::Failed, reason));
+                }
+                Ok(tables) => {
+                    let (tables, refused) = self.with_topics(request, tables).await?;
+                    left_out.extend(refused.into_iter().map(Edit::LeaveOut));
+                    let (admitted, read_anew) = self.admitted(request, &tables).await?;
+                    all_admitted.extend(admitted);
+                    let known = (&*new, &*read_anew);
+                    let snapshots = self.new_snapshots(request, tables, known).await?;
+                    if snapshots.is_empty() {
+                        tracing::info!(
+                            tables = told_tables(request),
+                            "a snapshot is under way already"
+                        );
+                        let note = "it is under way already".to_owned();
+                        answers.push((request, SnapshotState::Stopped, note));
+                    } else if !self.has_room(request, &snapshots, &new) {
+                        let reason = "too many snapshots are under way: ask again when some of \
+                                      them are done, or name fewer tables"
+                            .to_owned();
+                        let (tables, id) = (told_tables(request), &request.id);
+                        tracing::error!(tables, id, reason, "snapshot refused");
+                        answers.push((request, SnapshotState::Failed, reason));
+                    } else {
+                        new.extend(snapshots);
+                    }
+                }
+            }
+        }
+        let mut all: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
+        // Another request may be for one of these by its own name.
+        all.extend(left_out);
+        all.extend(all_admitted.iter().map(|&oid| Edit::Admit { oid }));
+        all.extend(edits);
+        self.note(all).await?;
+        for oid in all_admitted {
+            self.left_out.remove(oid);
+        }
+        for (request, state, note) in answers {
+            self.answer(request, state, note);
+        }
+        for snapshot in new {
+            let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
+            tracing::info!(
+                table = format!("{schema}.{table}"),
+                id,
+                reason = snapshot.reason.word(),
+                "snapshot begins, beside the stream"
+            );
+            self.begin(snapshot);
+        }
+        Ok(())
+    }
+
+    /// The snapshots of a request's tables, without those that are under way already.
+    async fn new_snapshots(
+        &mut self,
+        request: &Request,
+        tables: Vec<TableName>,
+        (taken, read_anew): (&[TableSnapshot], &[TableName]),
+    ) -> Result<Vec<TableSnapshot>, Error> {
+        // Where partitions are tables of their own, it is one.
+        let partition = request.partition.filter(|_| self.settings.via_root);
+        let is_known = |table: &TableName| {
+            let name = (table.schema.as_str(), table.name.as_str());
+            let under_way = self.tasks.iter().filter(|task| !task.is_over);
+            let mut snapshots = under_way.map(|task| &task.snapshot).chain(taken);
+            !read_anew.contains(table)
+                && snapshots.any(|snapshot| {
+                    (snapshot.schema.as_str(), snapshot.table.as_str()) == name
+                        && snapshot.partition == partition
+                        && (snapshot.id == request.id
+                        // What comes anyway need not come twice, unless somebody asks for it.
+                        || (request.reason != SnapshotReason::Asked
+                            && snapshot.condition.is_none()))
+                })
+        };
+        let tables: Vec<TableName> = tables.into_iter().filter(|table| !is_known(table)).collect();
+        let mut new = Vec::new();
+        for TableName { schema, name } in tables {
+            // Of a table without a key no change is published before its rows are.
+            // That of which only a partition is new is published already.
+            let is_keyless = request.reason == SnapshotReason::Added
+                && request.partition.is_none()
+                && !table::has_key(self.source.client().await?, &schema, &name).await?;
+            new.push(TableSnapshot {
+                partition,
+                id: request.id.clone(),
+                schema,
+                table: name,
+                reason: request.reason,
+                condition: request.condition.clone(),
+                is_paused: false,
+                progress: match is_keyless {
+                    true => TableProgress::Pages(PageProgress::default()),
+                    false => TableProgress::Waiting,
+                },
+            });
+        }
+        Ok(new)
+    }
+
+    /// Whether what is requested still fits into the checkpoint, next to what is under way.
+    fn has_room(
+        &self,
+        request: &Request,
+        snapshots: &[TableSnapshot],
+        new: &[TableSnapshot],
+    ) -> bool {
+        let under_way = self.tasks.iter().filter(|task| !task.is_over).map(|task| &task.snapshot);
+        let asked = under_way
+            .chain(snapshots)
+            .chain(new)
+            .filter(|snapshot| snapshot.reason == SnapshotReason::Asked);
+        request.reason != SnapshotReason::Asked
+            || asked.map(TableSnapshot::bytes).sum::<usize>() <= MAX_ASKED_BYTES
+    }
+
+    /// The tables that come to those that are published, by OID: from here on each has its topic. And
+    /// those of them of which changes were left out, so that whatever is read of them is not enough.
+    async fn admitted(
+        &mut self,
+        request: &Request,
+        tables: &[TableName],
+    ) -> Result<(Vec<u32>, Vec<TableName>), Error> {
+        let (mut admitted, mut read_anew) = (Vec::new(), Vec::new());
+        if request.reason != SnapshotReason::Added || request.partition.is_some() {
+            return Ok((admitted, read_anew));
+        }
+        let left_out = self.left_out.oids(LeftOutReason::Topic);
+        let is_for_missing = self.published.is_for_missing(&request.id);
+        let client = self.source.client().await?;
+        for table in tables {
+            let Some(oid) = streamed::oid(client, table).await? else { continue };
+            admitted.push(oid);
+            if is_for_missing || left_out.contains(&oid) {
+                read_anew.push(table.clone());
+            }
+        }
+        Ok((admitted, read_anew))
+    }
+
+    /// Those that are not left out for want of a topic, and partitions that are: all rows of one are
+    /// read once it has one. Whoever asks for a table by its own name knows that it has one now.
+    async fn with_topics(
+        &mut self,
+        request: &Request,
+        tables: Vec<TableName>,
+    ) -> Result<(Vec<TableName>, Vec<LeftOutTable>), Error> {
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        let left_out = self.left_out.oids(LeftOutReason::Topic);
+        if left_out.is_empty() || request.reason != SnapshotReason::Added {
+            return Ok((tables, refused));
+        }
+        let client = self.source.client().await?;
+        for table in tables {
+            let exactly = TablePattern::exact(&table.schema, &table.name);
+            let is_named = request.partition.is_none() && request.tables.contains(&exactly);
+            match streamed::oid(client, &table).await? {
+                Some(oid) if left_out.contains(&oid) && !is_named => {
+                    let TableName { schema, name: table } = table;
+                    refused.push(LeftOutTable { oid, schema, table });
+                }
+                _ => kept.push(table),
+            }
+        }
+        Ok((kept, refused))
+    }
+
+    /// Changes of tables that were left out are published from here on.
+    pub(crate) async fn admit_again(&mut self, tables: &[u32]) -> Result<(), Error> {
+        self.note(tables.iter().map(|&oid| Edit::Admit { oid }).collect()).await?;
+        for &oid in tables {
+            self.left_out.remove(oid);
+        }
+        Ok(())
+    }
+
+    /// Notes requests for partitions and the look that found them, as one, and takes them.
+    pub(crate) async fn attached(&mut self, requests: &[Request], seen: &str) -> Result<(), Error> {
+        let mut edits: Vec<Edit> = requests.iter().cloned().map(Edit::Ask).collect();
+        edits.push(Edit::SawPartitions(seen.to_owned()));
+        self.note(edits).await?;
+        for request in requests {
+            self.control.ask(Command::Take(request.clone()));
+        }
+        Ok(())
+    }
+
+    /// The tables that a request means; why there are none, where there are none.
+    async fn tables_of(
+        &mut self,
+        request: &Request,
+    ) -> Result<Result<Vec<TableName>, String>, Error> {
+        // Those of our own are as many as there are tables, and name each exactly.
+        let names = match request.reason {
+            SnapshotReason::Asked => {
+                Asked { tables: request.tables.clone(), condition: request.condition.clone() }
+                    .check()
+                    .map(Requested::Asked)
+            }
+            _ => TableFilter::parse(&request.tables, &[])
+                .map(Requested::Own)
+                .map_err(SignalError::from),
+        };
+        let names = match names {
+            Ok(names) => names,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        // Not those that are held back.
+        let Resolved { captured, via_root, .. } = self.published.settings();
+        let client = self.source.client().await?;
+        let candidates = publication::candidates(client).await?;
+        let matching: Vec<TableName> = candidates
+            .into_iter()
+            .map(|candidate| candidate.table)
+            .filter(|table| names.matches(&table.schema, &table.name))
+            .collect();
+        if matching.is_empty() && request.reason == SnapshotReason::Added {
+            // A partition that the stream names and that was left out.
+            let leaves = streamed::possible(client, false).await?.into_iter();
+            let leaves = leaves.map(|leaf| leaf.table);
+            let leaves: Vec<TableName> =
+                leaves.filter(|leaf| names.matches(&leaf.schema, &leaf.name)).collect();
+            if !leaves.is_empty() {
+                return Ok(Ok(leaves));
+            }
+        }
+        if matching.is_empty() {
+            return Ok(Err("no such table; views, foreign tables and single partitions have no \
+                           snapshots of their own"
+                .to_owned()));
+        }
+        let (tables, others): (Vec<_>, Vec<_>) =
+            matching.into_iter().partition(|table| captured.matches(&table.schema, &table.name));
+        if tables.is_empty() {
+            let mut names: Vec<String> = others.iter().map(ToString::to_string).collect();
+            names.truncate(NAMED);
+            return Ok(Err(format!("{}: not among postgres.tables", names.join(", "))));
+        }
+        // Nothing of these is published, so their rows are not either.
+        let is_out = |table: &TableName| self.left_out.find(&table.schema, &table.name);
+        let (tables, out) = match request.reason {
+            SnapshotReason::Asked => tables.into_iter().partition(|table| is_out(table).is_none()),
+            _ => (tables, Vec::<TableName>::new()),
+        };
+        if let (true, Some(out)) = (tables.is_empty(), out.first().and_then(is_out)) {
+            return Ok(Err(format!("{}; fix: {}", out.error, out.fix)));
+        }
+        if let (Some(condition), Some(table)) = (&request.condition, tables.first())
+            && let Some(refused) = plan::refusal(client, table, condition).await?
+        {
+            return Ok(Err(refused.without_text()));
+        }
+        if via_root {
+            return Ok(Ok(tables));
+        }
+        if let Some(partition) = request.partition {
+            let name = publication::name(client, partition).await?;
+            return Ok(Ok(name.into_iter().collect()));
+        }
+        // The stream tells of partitions, so they are read one by one.
+        let mut leaves = Vec::new();
+        for table in tables {
+            leaves.extend(leaves_of(client, table).await?);
+        }
+        Ok(Ok(leaves))
+    }
+
+    /// Shows a request of which nothing begins.
+    fn answer(&mut self, request: &Request, state: SnapshotState, note: String) {
+        self.ended(SnapshotStatus {
+            id: request.id.clone(),
+            table: told_tables(request),
+            reason: request.reason,
+            condition: request.condition.clone(),
+            state,
+            rows: 0,
+            rows_estimated: None,
+            note: Some(note),
+        });
+    }
+
+    /// Lets the tables of a request wait, or goes on with them; durable.
+    pub(crate) async fn pause(&mut self, id: &str, is_paused: bool) -> Result<(), Error> {
+        let mut edits = Vec::new();
+        for at in 0..self.tasks.len() {
+            if self.tasks.get(at).is_some_and(|task| task.snapshot.id == id) {
+                // What its window publishes must stand before this does.
+                self.settle(at).await;
+            }
+            if let Some(task) = self.tasks.get_mut(at)
+                && task.snapshot.id == id
+                && task.snapshot.is_paused != is_paused
+                && !task.is_over
+            {
+                edits.push(Edit::Put(TableSnapshot { is_paused, ..task.snapshot.clone() }));
+            }
+        }
+        if edits.is_empty() {
+            return Ok(());
+        }
+        self.note(edits).await?;
+        for task in self.tasks.iter_mut().filter(|task| task.snapshot.id == id) {
+            task.snapshot.is_paused = is_paused;
+            task.retry_at = None;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that the table is in the publication, and that all is streamed that is written to
+    /// it.
+    pub(crate) async fn admit(&mut self, at: usize) -> Result<(), Failure> {
+        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let name =
+            TableName { schema: task.snapshot.schema.clone(), name: task.snapshot.table.clone() };
+        let (mut is_published, mut waits_for) = (task.is_published, task.waits_for);
+        // One that was put in by a session before this one, which ended before it was read.
+        let mut is_new = task.snapshot.reason == SnapshotReason::Added
+            && !matches!(task.snapshot.progress, TableProgress::Keys(_));
+        let client = self.source.client().await?;
+        if !is_published {
+            let (is_named, settings) = (self.published.names_inserts(), self.published.settings());
+            is_new |= manage::publish_table(client, &settings, is_named, &name).await?;
+            is_published = true;
+            if is_new {
+                waits_for = Some(next_xid(client).await?);
+            }
+        }
+        let task = self.tasks.get_mut(at);
+        if let Some(task) = task {
+            (task.is_published, task.waits_for) = (is_published, waits_for);
+        }
+        let Some(xid) = waits_for else { return Ok(()) };
+        let client = self.source.client().await?;
+        let failed = |source| postgres::Error::Sql { doing: "ask who writes", source };
+        let xid = i64::try_from(xid).unwrap_or(i64::MAX);
+        let row = client.query_one(OLDEST_WRITER, &[&xid]).await.map_err(failed)?;
+        if !row.get::<_, bool>(0) {
+            let oldest = row.get::<_, Option<&str>>(1).unwrap_or("hidden from this role");
+            return Err(Failure::Waits(format!(
+                "for a transaction that began before the table was published: {oldest}"
+            )));
+        }
+        if self.settings.manage {
+            let version = postgres::client::server_version(client).await?;
+            forgetful::remind(client, Names::of(&self.settings), &name, version).await?;
+        }
+        if let Some(task) = self.tasks.get_mut(at) {
+            task.waits_for = None;
+        }
+        Ok(())
+    }
+}
+
+/// What is left of a table whose pages were read in part goes on by keys. Which rows that are is no
+/// condition that anybody asked for, so it is kept apart from that, for as long as the snapshot lasts.
+pub(crate) fn what_is_missing(snapshot: TableSnapshot) -> TableSnapshot {
+    let TableProgress::Pages(pages) = &snapshot.progress else { return snapshot };
+    let progress = match missing_rows(pages) {
+        None => TableProgress::Waiting,
+        missing => TableProgress::Keys(KeyProgress { missing, ..KeyProgress::default() }),
+    };
+    TableSnapshot { progress, ..snapshot }
+}
+
+/// The first transaction that has not begun.
+async fn next_xid(client: &Client) -> Result<u64, postgres::Error> {
+    const NEXT: &str = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
+    let failed = |source| postgres::Error::Sql { doing: "ask for the next transaction", source };
+    let row = client.query_one(NEXT, &[]).await.map_err(failed)?;
+    let malformed = postgres::Error::Malformed { what: "a transaction ID is no number" };
+    row.get::<_, &str>(0).parse().map_err(|_| malformed)
+}
+
+/// The names of a request for a log line, the first of them.
+fn told_tables(request: &Request) -> String {
+    let mut names: Vec<String> = request.tables.iter().take(NAMED).cloned().collect();
+    if request.tables.len() > NAMED {
+        names.push(format!("{} more", request.tables.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// The tables that a request names.
+enum Requested {
+    /// By somebody.
+    Asked(TableNames),
+    /// By ourselves.
+    Own(TableFilter),
+}
+
+impl Requested {
+    fn matches(&self, schema: &str, table: &str) -> bool {
+        match self {
+            Self::Asked(names) => names.matches(schema, table),
+            Self::Own(filter) => filter.matches(schema, table),
+        }
+    }
+}
+
+async fn leaves_of(client: &Client, table: TableName) -> Result<Vec<TableName>, postgres::Error> {
+    let failed = |source| postgres::Error::Sql { doing: "ask for partitions", source };
+    let rows = client.query(LEAVES, &[&table.schema, &table.name]).await.map_err(failed)?;
+    Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
+}
+
+#[cfg(test)]
+#[path = "requests_tests.rs"]
+mod tests;

@@ -1,0 +1,211 @@
+//! What the bridge says of itself, in the same words everywhere.
+//!
+//! ```text
+//! Preflight -> Snapshot -> Streaming -> Draining -> Stopped
+//!  ^  ^           |            |
+//!  |  +- Backoff <-------------+
+//!  v
+//! Standby
+//! ```
+
+mod left_out;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::left_out::{LeftOut, LeftOutList, LeftOutReason};
+use crate::lsn::Lsn;
+use crate::snapshot::progress::Report;
+
+/// What the bridge is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Reaching the servers, and checking and making what is needed on them.
+    #[default]
+    Preflight,
+    /// Another reads from the slot: waiting until it is free.
+    Standby,
+    /// The rows that were there before are read.
+    Snapshot,
+    /// Rows flow.
+    Streaming,
+    /// Something failed that may heal: waiting before the next try.
+    Backoff,
+    /// Told to stop: waiting for the brokers to acknowledge what is in flight.
+    Draining,
+    /// Ended.
+    Stopped,
+}
+
+impl State {
+    /// The word for logs and pages.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Standby => "standby",
+            Self::Snapshot => "snapshot",
+            Self::Streaming => "streaming",
+            Self::Backoff => "backoff",
+            Self::Draining => "draining",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A stage of the line that makes no progress while there is something to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stall {
+    /// `source` or `kafka`.
+    pub stage: String,
+    /// What stands still, since when, and what waits.
+    pub reason: String,
+}
+
+/// The last failure, and what mends it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What failed, and why.
+    pub error: String,
+    /// What an operator can do, where that is known.
+    pub fix: Option<String>,
+}
+
+/// What the slot holds back of the server's WAL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotWal {
+    /// Bytes of WAL since the position that it needs.
+    pub retained_bytes: u64,
+    /// The server's word for it: `reserved`, `extended`, `unreserved` or `lost`.
+    pub status: String,
+    /// How much more it may hold, by each bound that is known.
+    pub room: Vec<SlotRoom>,
+}
+
+/// How much more WAL may be held before something happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRoom {
+    /// `max_slot_wal_keep_size`: the server gives the slot up. `disk`: the disk is full.
+    /// `slot_wal_limit`: rowcast drops the slot.
+    pub bound: String,
+    /// Bytes left.
+    pub bytes: u64,
+    /// Seconds left at the rate of the last minute; none where it does not grow.
+    pub seconds_left: Option<u64>,
+}
+
+/// A table of which not all that is asked for is captured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitedTable {
+    /// Schema and name.
+    pub table: String,
+    /// Why Postgres would refuse, or refuses, to update or delete its rows.
+    pub cause: String,
+    /// What changes that.
+    pub fix: String,
+}
+
+/// The tables of which not all that is asked for is captured.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Only inserts are captured, so that the application can update and delete.
+    pub insert_only: Vec<LimitedTable>,
+    /// Nothing is captured, for the same reason.
+    pub left_out: Vec<LimitedTable>,
+    /// All is captured, and Postgres refuses updates or deletes: the publication is not rowcast's to
+    /// alter.
+    pub refused: Vec<LimitedTable>,
+}
+
+/// What `/status` answers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The pipeline's name.
+    pub name: String,
+    /// What the bridge is doing.
+    pub state: State,
+    /// The database that is read.
+    pub database: String,
+    /// The replication slot.
+    pub slot: String,
+    /// The publication.
+    pub publication: String,
+    /// The last position received.
+    pub received_lsn: Lsn,
+    /// The position up to which Postgres may discard WAL.
+    pub confirmed_lsn: Lsn,
+    /// What the slot holds back; none before the first look, and without a slot.
+    pub slot_wal: Option<SlotWal>,
+    /// Records handed to the producer and not acknowledged.
+    pub records_in_flight: u64,
+    /// Row changes decoded since the start.
+    pub changes: u64,
+    /// Records acknowledged since the start.
+    pub records_acked: u64,
+    /// How far snapshots are; none before the first since the start.
+    pub snapshot: Option<Report>,
+    /// The tables that are captured and of which nothing is published, each with the reason.
+    #[serde(default)]
+    pub left_out: Vec<LeftOut>,
+    /// Tables of which not all that is asked for is captured.
+    #[serde(default)]
+    pub limits: Limits,
+    /// What is waited for in this state, where that is known.
+    pub reason: Option<String>,
+    /// What stands still although rows should flow.
+    pub stalled: Option<Stall>,
+    /// What servers warned of at our logins, each text once: a password that expires in days.
+    #[serde(default)]
+    pub login_warnings: Vec<String>,
+    /// The failure that led to the present backoff or end.
+    pub failure: Option<Failure>,
+}
+
+impl Status {
+    /// Whether rows flow.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Streaming && self.stalled.is_none()
+    }
+
+    /// The state's word and, where it is not ready, the reason.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let stalled = self.stalled.as_ref().map(|stall| format!("stalled, {}", stall.reason));
+        let failure = || match self.state {
+            State::Backoff | State::Stopped => self.failure.as_ref().map(|why| why.error.clone()),
+            _ => None,
+        };
+        let word = self.state.word();
+        match stalled.or_else(|| self.reason.clone()).or_else(failure) {
+            Some(reason) => format!("{word}: {reason}"),
+            None => word.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ready_says_why() {
+        let status = |state| Status { state, ..Status::default() };
+        assert!(status(State::Streaming).is_ready());
+        assert_eq!(status(State::Streaming).line(), "streaming");
+
+        let reason = Some("the slot \"s\" is read by server process 7".to_owned());
+        let standby = Status { reason, ..status(State::Standby) };
+        assert!(!standby.is_ready());
+        assert_eq!(standby.line(), "standby: the slot \"s\" is read by server process 7");
+
+        let stall = Stall { stage: "kafka".to_owned(), reason: "nothing is taken".to_owned() };
+        let stalled = Status { stalled: Some(stall), ..status(State::Streaming) };
+        assert!(!stalled.is_ready());
+        assert_eq!(stalled.line(), "streaming: stalled, nothing is taken");
+
+        let failure = Some(Failure { error: "no broker".to_owned(), fix: None });
+        let backoff = Status { failure, ..status(State::Backoff) };
+        assert_eq!(backoff.line(), "backoff: no broker");
+    }
+}
