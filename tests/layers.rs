@@ -9,6 +9,8 @@
 
 #[path = "layers/imports.rs"]
 mod imports;
+#[path = "layers/links.rs"]
+mod links;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -219,4 +221,24 @@ fn a_thread_waits_for_a_future_only_where_it_is_said_why_it_may() {
     }
     let allowed: BTreeSet<String> = BLOCKING.iter().map(|(file, _)| (*file).to_owned()).collect();
     assert_eq!(waiting, allowed, "each that waits is listed with its thread, and no other");
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let docs = fs::read_dir(root.join("docs"))
+        .expect("read docs")
+        .map(|entry| entry.expect("read an entry").path());
+    let pages = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|page| root.join(page));
+    let mut links = 0;
+    for page in docs.chain(pages).filter(|page| page.extension().is_some_and(|ext| ext == "md")) {
+        let text = fs::read_to_string(&page).expect("read a page");
+        links += text.matches("](").count();
+        assert_eq!(links::broken(&page, &text), [""; 0].map(PathBuf::from), "{}", page.display());
+    }
+    assert!(links > 50, "the pages were found");
+    assert_eq!(
+        links::broken(&root.join("x.md"), "[a](nowhere.md#part) [b](README.md)"),
+        [root.join("nowhere.md")]
+    );
 }
