@@ -17,7 +17,7 @@ use crate::{
 pub enum Severity {
     /// Nobody: the same may work when tried again.
     Retry,
-    /// An operator: trying again changes nothing until something is mended.
+    /// An operator: trying again changes nothing until something is fixed.
     Operator,
     /// Us: the program met what it should never meet.
     Bug,

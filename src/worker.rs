@@ -74,7 +74,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         self
     }
 
-    /// Carries chunks until the reader closes the channel or the worker is told to stop. Blocks.
+    /// Carries chunks until the reader closes the channel or the worker is asked to stop. Blocks.
     ///
     /// # Errors
     /// The first failure; nothing after it was sent.
@@ -262,7 +262,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
     }
 
-    /// A table is described for the first time, or anew after it changed.
+    /// A table is described for the first time, or again after it changed.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
         let Self { assembler, publisher, out, windows, .. } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();

@@ -60,7 +60,7 @@ fn number<N: std::str::FromStr>(text: &str) -> N {
     text.parse().unwrap_or_else(|_| panic!("{text} is not a number"))
 }
 
-/// Reads the published tables by ranges of their pages, and hands on what comes. Gives how many rows
+/// Reads the published tables by ranges of their pages, and hands on what comes. Returns how many rows
 /// that were.
 fn copy(url: &str, connections: usize, take: impl Fn(CopyChunk) + Sync) -> u64 {
     let info = ConnInfo::parse(url, &|_| None).expect("a URL");

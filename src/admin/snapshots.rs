@@ -65,7 +65,7 @@ pub struct Refusal {
     pub code: u16,
     /// The cause.
     pub error: String,
-    /// What mends it.
+    /// What fixes it.
     pub fix: Option<String>,
 }
 

@@ -202,7 +202,7 @@ async fn panicked(beside: &mut Option<Beside>) -> Error {
     std::future::pending().await
 }
 
-/// Waits for the worker, which was told to end, unless it has ended already.
+/// Waits for the worker, which was asked to end, unless it has ended already.
 async fn join_worker<T>(worker: &mut Publishing<T>) {
     if !worker.is_terminated()
         && let Err(error) = worker_result(worker.await)

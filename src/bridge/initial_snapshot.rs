@@ -163,7 +163,7 @@ impl Bridge {
         Ok(tables)
     }
 
-    /// Publishes all rows. Gives the line back with the checkpoint that says so; none when told to
+    /// Publishes all rows. Returns the connection with the checkpoint that says so; none when told to
     /// stop before.
     pub(super) async fn take_first(
         &self,
@@ -199,7 +199,7 @@ impl Bridge {
         }
     }
 
-    /// Publishes the stream until the rest of a first snapshot is read beside it, which was cut off:
+    /// Publishes the stream until the rest of a first snapshot is read while it runs, which was cut off:
     /// its rows and the changes since then are the tables. Then the pipeline ends.
     pub(super) async fn stream_until_read(
         &self,
@@ -273,7 +273,7 @@ fn listed(table: &Table, lsn: Lsn, shows: &str) -> TableSnapshot {
     }
 }
 
-/// Connections that have imported the snapshot, and what it shows; none when told to stop.
+/// Connections that have imported the snapshot, and what it shows; none when asked to stop.
 type Begun = Option<(Vec<Reading>, String, i64)>;
 
 /// Imports the snapshot on so many connections. One of them takes the locks that reading takes, so

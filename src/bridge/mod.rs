@@ -201,7 +201,7 @@ impl Bridge {
     /// published again by the next run.
     ///
     /// # Errors
-    /// A failure that trying again does not mend.
+    /// A failure that trying again does not fix.
     pub async fn run(&self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         // It holds a clone of this, which is large.
         let run = Box::pin(self.run_reloading(shutdown));

@@ -3,7 +3,7 @@
 //! | what happened | what follows |
 //! |---|---|
 //! | `CREATE TABLE ... PARTITION OF` | nothing: all its rows come through the stream |
-//! | `ATTACH` of a table, with all below it | its rows are read beside the stream, as `r` |
+//! | `ATTACH` of a table, with all below it | its rows are read while the stream runs, as `r` |
 //! | `ATTACH` of a table that `exclude_tables` matches | a warning; its rows are not read |
 //! | `DETACH`, `DROP` of a partition | a warning: the topic keeps its rows |
 //! | `TRUNCATE` of a partition | the same; where partitions have topics of their own, a `t` there |

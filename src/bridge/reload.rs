@@ -24,7 +24,7 @@ pub(super) struct Configured {
 /// How a run with one configuration ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
-    /// The bridge was told to stop, and did.
+    /// The bridge was asked to stop, and did.
     Stopped,
     /// There is another configuration.
     Reconfigured,
@@ -91,7 +91,7 @@ impl Bridge {
 /// What was not acknowledged when the session ended comes again with the next one.
 ///
 /// # Errors
-/// A failure that a new session does not mend.
+/// A failure that a new session does not fix.
 pub(super) fn session_ended(ended: Result<(), Error>) -> Result<(), Error> {
     match ended {
         Err(error) if error.severity() == Severity::Retry => {

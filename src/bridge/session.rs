@@ -65,7 +65,7 @@ struct Opened {
 }
 
 impl Bridge {
-    /// Runs one session; `Ok` when it was told to stop, or has nothing more to do.
+    /// Runs one session; `Ok` when it was asked to stop, or has nothing more to do.
     pub(super) async fn session(
         &self,
         mut shutdown: watch::Receiver<bool>,
@@ -152,7 +152,7 @@ impl Bridge {
             &start.checkpoint.snapshots,
         );
         let all_read = coordinator.all_read();
-        // Takes snapshots beside the stream, for as long as that runs.
+        // Takes snapshots for as long as the stream runs.
         line.beside =
             Some(Beside(tokio::spawn(failpoint::within("coordinator", coordinator.run()))));
         let partitions = partitions::Watch::new(self, &start.checkpoint.snapshots);
@@ -389,7 +389,7 @@ impl Bridge {
             let client = ReplicationClient::connect(&conninfo, &options).await?;
             let stream_options = StreamOptions { publications, messages: true, silent_after };
             let stream = client.start_replication(&slot, start, &stream_options).await?;
-            // The session may have been told to stop meanwhile.
+            // The session may have been asked to stop meanwhile.
             let _ = opened.send(stream.walsender().cloned());
             Ok(stream)
         }

@@ -18,7 +18,7 @@ const TELL: Duration = Duration::from_secs(10);
 /// A wait that is shorter is not worth a word.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Longest wait for the end of a walsender, when the bridge is told to stop.
+/// Longest wait for the end of a walsender, when the bridge is asked to stop.
 const END: Duration = Duration::from_secs(3);
 
 impl Bridge {

@@ -241,7 +241,7 @@ pub enum SnapshotMarker {
     LastInTable,
     /// The last of all.
     Last,
-    /// One of a snapshot that is taken beside the stream.
+    /// One of a snapshot that is taken while the stream runs.
     Incremental,
 }
 

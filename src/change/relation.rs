@@ -37,7 +37,7 @@ pub struct Relation {
     pub key: Vec<usize>,
     /// Where the key comes from.
     pub key_source: KeySource,
-    /// Places of the columns that tell a row from every other: the key, unless the configuration
+    /// Places of the columns that distinguish a row from every other: the key, unless the configuration
     /// chose another. Empty where there are none.
     pub row_key: Vec<usize>,
     /// The columns' types, as far as the catalog knew them.

@@ -1,4 +1,4 @@
-//! The tracker, shared between the thread that issues tickets and the one that hears of deliveries.
+//! The tracker, shared between the thread that issues tickets and the one that receives delivery reports.
 //!
 //! The confirmed LSN leaves here on a `watch`: one number, which the source connection reports to
 //! Postgres. It is published under the tracker's lock, so that it can't be seen to go back. It

@@ -21,7 +21,7 @@
 //!    the same on every replay.
 //!
 //! [`Tracker`] is the pure core that holds them, [`Ledger`] shares it between the thread that
-//! issues tickets and the thread that hears of deliveries. [`Checkpoint`] is the record, [`decide`]
+//! issues tickets and the thread that receives delivery reports. [`Checkpoint`] is the record, [`decide`]
 //! what a start makes of it. Not here: sockets, Kafka types, retries; clocks are handed in.
 //!
 //! Protocol: <https://www.postgresql.org/docs/current/protocol-replication.html>

@@ -20,7 +20,7 @@ pub const VERSION: u32 = 1;
 pub struct Checkpoint {
     /// Where the changes come from.
     pub source: Source,
-    /// Counts the times that the stream began anew instead of going on. Of two checkpoints the one
+    /// Counts the times that the stream began again instead of going on. Of two checkpoints the one
     /// with the higher generation is newer, then the one that is further.
     pub generation: u64,
     /// Up to here everything is published.

@@ -25,7 +25,7 @@ pub struct Snapshots {
     /// Whether the pipeline ends once there are none: it began with `snapshot.mode = "only"`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_only: bool,
-    /// The transactions that a look at the partitions of tables saw, as `pg_current_snapshot()` tells
+    /// The transactions that a look at the partitions of tables saw, as `pg_current_snapshot()` returns
     /// it: rows of partitions that any of them attached are read, or asked for here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partitions_seen: Option<String>,
@@ -180,7 +180,7 @@ pub enum TableProgress {
 pub struct PageProgress {
     /// The point of the stream that the exported snapshot shows.
     pub lsn: Lsn,
-    /// The transactions that the exported snapshot shows, as `pg_current_snapshot()` tells it.
+    /// The transactions that the exported snapshot shows, as `pg_current_snapshot()` returns it.
     pub shows: String,
     /// The table itself, or its partitions, as they were when it was taken.
     pub leaves: Vec<LeafProgress>,

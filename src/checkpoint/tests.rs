@@ -201,7 +201,7 @@ impl World {
         }
     }
 
-    /// One thing that happens beside the stream; whether the bridge lives on.
+    /// One thing that happens while the stream runs; whether the bridge lives on.
     fn act(&mut self, life: &mut Life) -> bool {
         match self.random.random_range(0..12) {
             0..5 => self.acknowledge(life),

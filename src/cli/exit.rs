@@ -113,7 +113,7 @@ pub enum CliError {
         code: u16,
         /// The cause.
         error: String,
-        /// What mends it.
+        /// What fixes it.
         fix: Option<String>,
     },
     /// A snapshot that was followed ended without all of its rows.
@@ -199,7 +199,7 @@ impl CliError {
     }
 }
 
-/// The failure, and below it what mends it.
+/// The failure, and below it what fixes it.
 fn told(error: &Error) -> String {
     let told = error.told();
     match error.fix() {

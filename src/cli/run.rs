@@ -16,7 +16,7 @@ use crate::telemetry;
 /// Longest time to end, behind `kafka.drain_timeout`, in any state.
 const OVERTIME: Duration = Duration::from_secs(15);
 
-/// Run the bridge: publish every row change to Kafka until told to stop
+/// Run the bridge: publish every row change to Kafka until asked to stop
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The publication and the replication slot are made on the first run. SIGTERM and SIGINT end it after \
@@ -68,7 +68,7 @@ impl RunArgs {
     }
 }
 
-/// Has the bridge take on its configuration anew, from all of its sources, at each SIGHUP.
+/// Has the bridge take on its configuration again, from all of its sources, at each SIGHUP.
 async fn reload_on(
     mut hangups: Signal,
     bridge: Bridge,
@@ -100,7 +100,7 @@ async fn serve_admin(bridge: &Bridge) -> Result<Option<AbortOnDrop>, CliError> {
     Ok(Some(AbortOnDrop(task)))
 }
 
-/// Ends the process some time after it was told to stop, though it should have ended by itself: a
+/// Ends the process some time after it was asked to stop, though it should have ended by itself: a
 /// thread that nothing ends must not keep a supervisor waiting.
 async fn end_in_any_case(mut stop: watch::Receiver<bool>, bridge: Bridge) {
     if stop.wait_for(|told| *told).await.is_err() {

@@ -15,7 +15,7 @@ use crate::snapshot::{Asked, SnapshotState};
 const LOOK: Duration = Duration::from_millis(250);
 const LINE: Duration = Duration::from_secs(2);
 
-/// Have a running bridge publish the rows of tables, beside the stream of their changes
+/// Have a running bridge publish the rows of tables, next to the stream of their changes
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["tables", "list", "pause", "resume", "stop"])))]
 #[command(after_help = "\
@@ -100,7 +100,7 @@ async fn follow(bridge: &Bridge, id: &str) -> Result<(), CliError> {
         }
         if ended {
             let is_done = |listed: &Listed| listed.status.state == SnapshotState::Done;
-            // Forgotten by a bridge that was started anew is not done.
+            // Forgotten by a bridge that was started again is not done.
             return match own.iter().find(|listed| !is_done(listed)) {
                 None if !own.is_empty() => Ok(()),
                 unfinished => Err(CliError::SnapshotUnfinished {

@@ -22,6 +22,6 @@ pub enum OnGap {
     Stop,
     /// Say which, and go on without them.
     Accept,
-    /// Say which, and begin anew: read all rows, then stream.
+    /// Say which, and begin again: read all rows, then stream.
     Snapshot,
 }

@@ -1,7 +1,7 @@
 //! What is wrong with a setting, and where it was set.
 //!
 //! A [`LoadError`] holds every problem that was found, not only the first, so that one start tells
-//! all that must be mended. No variant carries a value that may be a secret.
+//! all that must be fixed. No variant carries a value that may be a secret.
 
 use std::fmt;
 use std::path::PathBuf;

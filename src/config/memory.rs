@@ -5,7 +5,7 @@
 //!  3/8  queue       records that wait for the brokers' acknowledgement
 //!  3/8  requests    copies of these records in batches that are under way, whatever the brokers'
 //!                   number: no more than is queued can be under way
-//!  1/16 windows     of snapshots beside the stream: rows that were read, and keys that changed
+//!  1/16 windows     of snapshots while the stream runs: rows that were read, and keys that changed
 //!                   meanwhile, of two tables at a time
 //!  1/16 readers     of a first snapshot: rows that were received and wait to be published
 //!  rest             the row that is being written, and what the allocator keeps for itself
@@ -52,14 +52,14 @@ impl Memory {
         self.total / 8 * 3
     }
 
-    /// Rows that were read beside the stream and wait to be published; the same again for the keys
+    /// Rows that were read while the stream runs and wait to be published; the same again for the keys
     /// that change meanwhile. Two tables at a time have both.
     #[must_use]
     pub const fn window_bytes(self) -> u64 {
         self.total / 64
     }
 
-    /// How many connections may read a first snapshot side by side.
+    /// How many connections may read a first snapshot concurrently.
     #[must_use]
     pub const fn readers(self) -> u64 {
         let readers = self.total / 16 / READER_BYTES;

@@ -35,7 +35,7 @@ pub struct Postgres {
     /// `op = "t"` and no key. Without logical messages, rowcast still hears its own and signals.
     pub skipped_operations: Vec<Operation>,
     /// Time between two looks for tables that `tables` matches and that are not published yet. Such a
-    /// table is published, and its rows are read beside the stream, see [snapshots](snapshots.md).
+    /// table is published, and its rows are read while the stream runs, see [snapshots](snapshots.md).
     /// Without `manage` nothing is looked for.
     #[serde(with = "humantime_serde")]
     pub discover_interval: Duration,
@@ -59,7 +59,7 @@ pub struct Postgres {
     /// ignored with a log line before).
     pub failover: bool,
     /// The most WAL that the slot may hold back. Above it the slot is dropped, so that a bridge that
-    /// does not get on never fills the database's disk; rowcast then ends with exit code 65, and the
+    /// makes no progress never fills the database's disk; rowcast then ends with exit code 65, and the
     /// changes that the slot held are not published. Default: no limit.
     pub slot_wal_limit: Option<Size>,
     /// What to do when changes were never published and can't be read any more (the slot was dropped

@@ -1,6 +1,6 @@
 //! What a running bridge can take on of a changed configuration, and what holds until a restart.
 //!
-//! A session makes nearly everything anew (connections, producer, encoder, topics), so nearly every
+//! A session makes nearly everything again (connections, producer, encoder, topics), so nearly every
 //! key can change between two of them. What can't is what the process is known by, or what it set
 //! up once: those keys keep their values, and are told.
 

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Snapshot {
     /// When the rows of the tables are read, each published as an event with `op = "r"`. `initial`:
-    /// when the pipeline begins. `always`: at every start, after the first beside the stream.
+    /// when the pipeline begins. `always`: at every start, after the first while the stream runs.
     /// `never`. `only`: rowcast reads, drops its slot and ends; started again, it does the same.
     /// `when-needed`: as `initial`, and when changes are missing that can't be read any more. A slot
     /// that is adopted is streamed from, and no rows are read. See [snapshots](snapshots.md).
     pub mode: SnapshotMode,
-    /// How many connections read a first snapshot side by side. Default: the number of processors,
+    /// How many connections read a first snapshot concurrently. Default: the number of processors,
     /// at most 4.
     pub connections: Option<NonZeroUsize>,
     /// Longest that the server may work on some pages of a table without a key where somebody asked
@@ -55,7 +55,7 @@ impl Default for Snapshot {
 impl Snapshot {
     const CONNECTIONS_MAX: usize = 4;
 
-    /// How many connections read side by side.
+    /// How many connections read concurrently.
     #[must_use]
     pub fn connections(&self) -> NonZeroUsize {
         self.connections.unwrap_or_else(|| {

@@ -124,7 +124,7 @@ pub struct Hidden {
 }
 
 impl Hidden {
-    /// What mends it.
+    /// What fixes it.
     #[must_use]
     pub fn fix(&self) -> String {
         let open = match self.key {

@@ -110,7 +110,7 @@ pub struct Endpoints {
     pub stop: watch::Receiver<bool>,
 }
 
-/// A bridge at work; it ends when it is told to stop, or fails.
+/// A bridge at work; it ends when it is asked to stop, or fails.
 pub type BridgeTask =
     Pin<Box<dyn Future<Output = Result<(), Box<dyn Error + Send + Sync>>> + Send>>;
 

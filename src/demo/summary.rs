@@ -13,7 +13,7 @@ use crate::generate::Progress;
 use crate::tail::Event;
 use crate::tail::envelope::Source;
 
-/// Longest latency that is told apart, in microseconds: an hour.
+/// Longest latency that is distinguished, in microseconds: an hour.
 const MAX_LATENCY_US: u64 = 3_600_000_000;
 
 /// What of an envelope is needed; the rows are skipped unread.

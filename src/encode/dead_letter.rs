@@ -1,4 +1,4 @@
-//! The record of a change that can't be published: all that is known of it, for somebody to mend.
+//! The record of a change that can't be published: all that is known of it, for somebody to fix.
 //!
 //! Its value is one JSON object, whatever the format of events is; its key is the change's, where
 //! that can be written. Values stand in it as the server sent them: as text, or in base64 where that

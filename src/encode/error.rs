@@ -105,7 +105,7 @@ pub enum EncodeError {
 }
 
 impl EncodeError {
-    /// The kind of error, one word for all that are mended alike; none where it is not a matter of
+    /// The kind of error, one word for all that are fixed alike; none where it is not a matter of
     /// single rows.
     #[must_use]
     pub const fn reason(&self) -> Option<&'static str> {

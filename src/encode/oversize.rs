@@ -16,7 +16,7 @@ use crate::change::{Change, Data, Relation};
 use crate::pgoutput::Datum;
 use crate::types::write_string;
 
-/// What a record takes on the wire beside keys, values and headers: its own fields and those of the
+/// What a record takes on the wire in addition to keys, values and headers: its own fields and those of the
 /// batch that it is alone in. <https://kafka.apache.org/documentation/#recordbatch>
 const RECORD_BYTES: usize = 36 + 61;
 

@@ -1,4 +1,4 @@
-//! What can go wrong between here and the broker, and what mends it.
+//! What can go wrong between here and the broker, and what fixes it.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ pub enum Error {
         /// The time waited.
         after: std::time::Duration,
     },
-    /// The producer can't go on and must be made anew.
+    /// The producer can't go on and must be made again.
     #[error("the producer failed: {code}: {reason}")]
     Fatal {
         /// The client's code.
@@ -181,7 +181,7 @@ pub enum Error {
         /// What is wrong with it.
         source: RecordError,
     },
-    /// The thread that hears of deliveries could not be started.
+    /// The thread that receives delivery reports could not be started.
     #[error("starting the delivery thread: {source}")]
     Thread {
         /// The system's answer.

@@ -1,9 +1,9 @@
-//! Which of the brokers' refusals heal, and what mends the others: the one table of Kafka's errors.
+//! Which of the brokers' refusals heal, and what fixes the others: the one table of Kafka's errors.
 //!
 //! The client retries by itself whatever the protocol calls retriable, without end, because a record
 //! that was given up would be a hole in the stream; what comes up here is what it could not get
 //! over. A code that is not in the table is tried again too, with a new producer: Kafka adds codes,
-//! and a session that is made anew loses nothing.
+//! and a session that is made again loses nothing.
 //!
 //! `docs/faults.md` has the same codes in the same words; a test holds the two together.
 //!
@@ -44,7 +44,7 @@ const FIX_COMPRESSION: &str = "set compression.type in kafka.properties to one t
                                are older";
 const FIX_VERSION: &str = "use brokers of Kafka 2.1 or later";
 
-/// Every error that is told apart.
+/// Every error that is distinguished.
 pub(super) const CONDITIONS: &[Condition] = &[
     heals(Code::BrokerTransportFailure, FIX_BROKERS),
     heals(Code::AllBrokersDown, FIX_BROKERS),
@@ -116,7 +116,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
     stays(Code::Fenced, "another copy has taken over with the same name: stop one of the two"),
 ];
 
-/// The condition of a code, where it is told apart.
+/// The condition of a code, where it is distinguished.
 pub(super) fn find(code: Code) -> Option<&'static Condition> {
     CONDITIONS.iter().find(|condition| condition.code == code)
 }

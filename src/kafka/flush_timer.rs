@@ -216,7 +216,7 @@ impl Rhythm {
         }
     }
 
-    /// A flight of what is queued begins. Gives the time that it has. Among many it is a moment: the
+    /// A flight of what is queued begins. Returns the time that it has. Among many it is a moment: the
     /// client's thread spins for it where batches are under way, and is woken by the next full one in
     /// any case. Few have until they land; and the longer, the more were sent in vain, as on a busy
     /// machine that thread may not get to look in a moment.

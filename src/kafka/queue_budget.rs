@@ -10,7 +10,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that the client takes for a record beside its key and value: the message itself, its list of
+/// Bytes that the client takes for a record in addition to its key and value: the message itself, its list of
 /// headers, what the allocator adds to each, and our ticket.
 ///
 /// Measured with librdkafka 2.12 on x86-64 and glibc, in bytes beside key and value, and as weighed

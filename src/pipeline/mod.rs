@@ -193,7 +193,7 @@ impl<E: Into<Error>> From<E> for Halt {
 }
 
 /// Writes one checkpoint, the one that [`Checkpointing`] starts with, and waits until it is durable.
-/// Returns whether it is: not when told to stop before. Nothing else may be under way. Blocks.
+/// Returns whether it is: not when asked to stop before. Nothing else may be under way. Blocks.
 ///
 /// # Errors
 /// When it can't be written.

@@ -76,7 +76,7 @@ pub(crate) fn refuse_unwritten(
     Err(EncodeError::MessageTooLarge { bytes, limit, bound })
 }
 
-/// Makes the records of a change fit, if its table allows that. Gives the reason why they can't be
+/// Makes the records of a change fit, if its table allows that. Returns the reason why they can't be
 /// sent where it does not.
 #[cold]
 pub(crate) fn fit(

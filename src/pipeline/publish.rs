@@ -122,7 +122,7 @@ impl<L: Lookup> Publisher<L> {
         }
     }
 
-    /// A table is described for the first time, or anew after it changed: finds its topic. `before` is
+    /// A table is described for the first time, or again after it changed: finds its topic. `before` is
     /// what was known of it.
     pub(crate) fn announce(
         &mut self,
@@ -389,7 +389,7 @@ pub(crate) fn left_out(refusal: &Refusal) -> LeftOut {
     LeftOut { schema, table: name, reason: LeftOutReason::Topic, error, fix }
 }
 
-/// Makes sure of a table's topic. Gives how large its records may be.
+/// Makes sure of a table's topic. Returns how large its records may be.
 fn make_sure(
     relation: &Relation,
     plan: &TopicPlan,

@@ -1,7 +1,7 @@
 //! The worker's way out: each record gets its ticket here, and waits for room where there is none.
 //!
 //! Counts are kept between chunks and given to the metrics once a chunk. Not here: what is sent.
-//! Several threads may send side by side, each by a [`Lane`] of its own.
+//! Several threads may send concurrently, each by a [`Lane`] of its own.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ pub(crate) struct Lane<'a, S> {
 }
 
 impl<S: Sink> Lane<'_, S> {
-    /// Sends one of the records that were prepared. Gives the bytes of its key and value.
+    /// Sends one of the records that were prepared. Returns the bytes of its key and value.
     pub(crate) fn send(
         &self,
         prepared: &Prepared<'_>,

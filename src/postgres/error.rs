@@ -1,4 +1,4 @@
-//! What can go wrong with Postgres, told apart as far as someone must act differently.
+//! What can go wrong with Postgres, distinguished as far as someone must act differently.
 //!
 //! The bridge retries what [`Error::is_transient`] says passes by itself; all else stops it and
 //! [`Error::fix`] goes to the operator.
@@ -268,7 +268,7 @@ impl From<ServerError> for Error {
 }
 
 impl Error {
-    /// A login by the SQL library that failed, told apart as those of our own are.
+    /// A login by the SQL library that failed, distinguished as those of our own are.
     ///
     /// The library has no codes for what it refuses itself, so that is told from what it lacked.
     #[must_use]

@@ -143,7 +143,7 @@ impl std::fmt::Display for Holder {
 /// Ends a walsender, if that very process still runs. It takes as long as the process needs to
 /// notice.
 ///
-/// Returns whether it was told to end.
+/// Returns whether it was asked to end.
 ///
 /// # Errors
 /// When the role may not end it, or the query fails.

@@ -141,9 +141,9 @@ impl ReplicationClient {
 
 /// Ends the server process `pid` if it makes the slot for a process like this one that is gone: under
 /// the same role and application name, and nobody has the lock. Should one be taken for gone that only
-/// lost a connection, it begins anew.
+/// lost a connection, it begins again.
 ///
-/// Returns whether it was told to end.
+/// Returns whether it was asked to end.
 ///
 /// # Errors
 /// When the query fails.

@@ -1,8 +1,8 @@
-//! Which of the server's refusals heal, and what mends the others: the one table of SQLSTATEs.
+//! Which of the server's refusals heal, and what fixes the others: the one table of SQLSTATEs.
 //!
 //! A code that is not here is found by its class, its first two characters; one whose class is not
 //! here either needs someone. What a code means in answer to a command about a slot, or in the
-//! stream, is told apart before ([`Error::about_slot`](super::Error), `in_stream_of`); the table
+//! stream, is distinguished before ([`Error::about_slot`](super::Error), `in_stream_of`); the table
 //! says what holds wherever else it comes.
 //!
 //! `docs/faults.md` has the same codes in the same words; a test holds the two together.
@@ -35,7 +35,7 @@ const FIX_CORRUPTED: &str = "the server's own data is damaged: see its log, and 
 
 const FIX_DISK: Option<&str> = Some("check the server's disk and its log");
 
-/// Every condition that is told apart, in the order of the codes.
+/// Every condition that is distinguished, in the order of the codes.
 pub(crate) const CONDITIONS: &[Condition] = &[
     heals("08", "connection_exception", None),
     stays(

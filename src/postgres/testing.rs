@@ -1,6 +1,6 @@
 //! A private server for the tests of this folder.
 //!
-//! A real server, made anew for each test that needs one: on a free port of 127.0.0.1 and a socket
+//! A real server, made again for each test that needs one: on a free port of 127.0.0.1 and a socket
 //! directory of its own, as another user where the tests run as root (the server refuses root),
 //! ended when dropped. The harness for whole-bridge tests is elsewhere; this one knows only what the
 //! connections need: `pg_hba.conf`, TLS files, settings.

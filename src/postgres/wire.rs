@@ -91,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         sent.await.map_err(|source| Error::Io { doing: "sending to the server", source })
     }
 
-    /// Reads once, into room for at least `room` bytes. Gives the number of bytes that came.
+    /// Reads once, into room for at least `room` bytes. Returns the number of bytes that came.
     pub(crate) async fn fill(&mut self, room: usize) -> Result<usize, Error> {
         let spare = self.received.capacity() - self.received.len();
         if spare < room / 2 || spare == 0 {

@@ -2,7 +2,7 @@
 //!
 //! Two tables with one topic would have one key space: a row of one would replace a row of the
 //! other in a compacted topic. So a table claims its topic, and what was claimed first stays. Tables
-//! are told apart by OID; names are compared as schema and name, never joined: `"a.b"."c"` is not
+//! are distinguished by OID; names are compared as schema and name, never joined: `"a.b"."c"` is not
 //! `"a"."b.c"`.
 //!
 //! | the topic is | outcome |

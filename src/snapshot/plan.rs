@@ -13,7 +13,7 @@
 //! Rows that `tables."...".snapshot_where` leaves out are left out of the snapshot alone.
 //!
 //! Nothing is left out in silence: what matches and can't be read is told, with the reason, and
-//! what the role may not read is a shortfall with the grant that mends it. Row security would hide
+//! what the role may not read is a shortfall with the grant that fixes it. Row security would hide
 //! rows; the session refuses to read where it is active, and that is told here before.
 //!
 //! Pages are read by their place in the file, and rows move when they are updated: a plan holds for
@@ -64,7 +64,7 @@ pub struct Plan {
     pub tables: Vec<Table>,
     /// What is not read, and why.
     pub skipped: Vec<Skipped>,
-    /// What must be mended before anything can be read.
+    /// What must be fixed before anything can be read.
     pub shortfalls: Vec<Shortfall>,
 }
 

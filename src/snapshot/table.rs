@@ -1,4 +1,4 @@
-//! A table as it is to be read beside the stream: as the stream would describe it, and by which key.
+//! A table as it is to be read while the stream runs: as the stream would describe it, and by which key.
 //!
 //! All of it is the catalog's word of one moment. Who reads a chunk asks again what the table is like,
 //! in the very transaction that reads it: `what_is_read`.

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 /// How many transactions of the stream are remembered.
 const REMEMBERED: usize = 1 << 16;
 
-/// What a reader's snapshot shows, as `pg_current_snapshot()` tells it.
+/// What a reader's snapshot shows, as `pg_current_snapshot()` returns it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visibility {
     /// Every transaction before this one has ended.

@@ -62,7 +62,7 @@ pub struct Stall {
     pub reason: String,
 }
 
-/// The last failure, and what mends it.
+/// The last failure, and what fixes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What failed, and why.

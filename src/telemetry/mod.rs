@@ -41,7 +41,7 @@ pub enum TelemetryError {
     Started(#[from] TryInitError),
 }
 
-/// Starts the log for the rest of the process. Gives where bars may be drawn beside it, if a person
+/// Starts the log for the rest of the process. Returns where bars may be drawn beside it, if a person
 /// reads it in a terminal.
 ///
 /// # Errors
@@ -73,7 +73,7 @@ pub fn flush() {
     }
 }
 
-/// Writes lines beside bars.
+/// Writes lines next to bars.
 struct Beside<M> {
     bars: Option<MultiProgress>,
     lines: M,

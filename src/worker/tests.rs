@@ -230,7 +230,7 @@ fn commit_times_that_jump_change_neither_order_nor_what_is_confirmed() {
     }
 }
 
-/// Is told to stop while it waits for a topic.
+/// Is asked to stop while it waits for a topic.
 struct Interrupted;
 
 impl Lookup for Interrupted {

@@ -2,7 +2,7 @@
 //!
 //! `tests/golden/capture.sh` makes the frames of every version, once with values in text and once
 //! in binary; `UPDATE_GOLDEN=1` writes the records again. Positions, times and transaction ids
-//! differ from capture to capture, so they are numbered anew before frames become records: then
+//! differ from capture to capture, so they are numbered again before frames become records: then
 //! all versions have one golden file, and a new capture changes no record.
 
 use std::collections::BTreeSet;

@@ -122,7 +122,7 @@ async fn run(mode: Mode) {
         println!("rows stood still for {stop:?}, a bare producer's for {bare:?}");
         stops.push((stop, bare));
     }
-    // It would not live through what follows now and then, as it begins no session anew.
+    // It would not live through what follows now and then, as it begins no session again.
     block_in_place(|| bare.stop());
     bare_watcher.stop();
     lose(Victim::Silent, &mut kafka, &topics, &watcher, &client).await;
@@ -145,7 +145,7 @@ async fn run(mode: Mode) {
         panic!("seed {seed}: {problems}; kept: {}", folder.display());
     }
     // The bridge itself was not touched, so not even the weaker promise allows a repeat, unless it
-    // began a session anew: what went unanswered may have been written, and librdkafka does not always
+    // began a session again: what went unanswered may have been written, and librdkafka does not always
     // find back to its order.
     let has_failed = bridge.log().contains("trying again");
     assert!(verdict.repeats == 0 || has_failed, "log:\n{}", bridge.log());

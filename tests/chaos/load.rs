@@ -74,7 +74,7 @@ pub(crate) fn start(url: &str, seed: u64) -> Load {
     load
 }
 
-/// Commits one row more, behind all that the load has committed. Gives the end of the WAL before.
+/// Commits one row more, behind all that the load has committed. Returns the end of the WAL before.
 pub(crate) async fn commit_last(client: &Client) -> Lsn {
     let before = wal_end(client).await;
     client.batch_execute("INSERT INTO rides VALUES (-1, 1, 'last')").await.expect("write");

@@ -114,7 +114,7 @@ impl World {
         println!("[{} {:7.2} s] {what}", self.run, self.started.elapsed().as_secs_f64());
     }
 
-    /// Does what the step says, and mends it.
+    /// Does what the step says, and fixes it.
     pub(crate) async fn suffer(&mut self, number: usize, step: &Step) {
         tokio::time::sleep(step.pause).await;
         self.tell(&format!("{number}: {step}"));

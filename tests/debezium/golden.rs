@@ -3,7 +3,7 @@
 //! So the comparison also runs where Debezium cannot be had. Lines are by topic, then in order;
 //! what differs between two runs is taken out ([`Record::forget_run`]), and what is long or said
 //! again is shortened in a way that still tells a difference. `UPDATE_GOLDEN=1` writes the files
-//! anew from a live Debezium.
+//! again from a live Debezium.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ fn file(configuration: &str) -> PathBuf {
     folder.join(format!("{configuration}.jsonl"))
 }
 
-/// Whether the files are to be written anew.
+/// Whether the files are to be written again.
 pub(crate) fn is_update() -> bool {
     std::env::var_os("UPDATE_GOLDEN").is_some()
 }

@@ -1,4 +1,4 @@
-//! A line that breaks as networks break: noticed in time, mended by a new connection, and nothing
+//! A line that breaks as networks break: noticed in time, fixed by a new connection, and nothing
 //! lost; and a line that is slow is left alone.
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
 //! Tables that come while the bridge runs: some are made under the eyes of a pattern, some come with
-//! a configuration that is read anew, some with one that the next start reads.
+//! a configuration that is read again, some with one that the next start reads.
 //!
 //! All are written to before they come, while they are read, and after; those that are made are so
 //! with their rows in one transaction, as a migration does it. Which table comes how, when, and where
@@ -25,7 +25,7 @@ const AT_START: usize = 3;
 enum Way {
     /// A pattern waits for it, and it is made.
     Made,
-    /// It is configured, and the configuration read anew.
+    /// It is configured, and the configuration read again.
     Reloaded,
     /// It is configured, and read after a stop.
     Stopped,

@@ -243,14 +243,14 @@ impl World {
         format!("127.0.0.1:{}", self.bridge().admin_port())
     }
 
-    /// How snapshots beside the stream stand; `None` while nobody answers.
+    /// How far snapshots are that are read while the stream runs; `None` while nobody answers.
     pub(crate) fn snapshots(&mut self) -> Option<Vec<SnapshotStatus>> {
         let (_, list) = self.ask("GET", "/snapshots", &Value::Null)?;
         let list: List = serde_json::from_value(list).expect("a list of snapshots");
         Some(list.snapshots.into_iter().map(|listed| listed.status).collect())
     }
 
-    /// Kills the bridge, and starts it again: while rows are read beside the stream, or soon after,
+    /// Kills the bridge, and starts it again: while a snapshot reads rows, or soon after,
     /// or at any moment of its start.
     pub(crate) async fn kill_beside_the_stream(&mut self, random: &mut StdRng) {
         let patience = Duration::from_secs(if random.random_bool(0.8) { 5 } else { 0 });

@@ -239,7 +239,7 @@ impl Bridge {
         self.process.signal(Signal::CONT);
     }
 
-    /// SIGHUP: it is to read its configuration anew.
+    /// SIGHUP: it is to read its configuration again.
     pub(crate) fn hang_up(&self) {
         self.process.signal(Signal::HUP);
     }

@@ -19,7 +19,7 @@ impl GoOn {
     }
 }
 
-/// Writers that go on until they are told to stop.
+/// Writers that go on until they are asked to stop.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     go_on: GoOn,

@@ -1,4 +1,4 @@
-//! Watches what the slot holds back, so that a bridge that does not get on never stops the database.
+//! Watches what the slot holds back, so that a bridge that makes no progress never stops the database.
 //!
 //! A slot keeps WAL until it was published. While Kafka is away that grows, until the server gives
 //! the slot up or the disk is full. The guard looks every ten seconds, on a connection of its own
@@ -153,7 +153,7 @@ impl Bridge {
         });
     }
 
-    /// Drops the slot. Gives the failure that the bridge ends with.
+    /// Drops the slot. Returns the failure that the bridge ends with.
     pub(super) async fn give_up_slot(&self, overrun: Overrun) -> Error {
         let Overrun { retained_bytes, limit } = overrun;
         let name = &self.settings.slot;

@@ -82,7 +82,7 @@ impl Topics {
         }
     }
 
-    /// Makes sure that the topic exists. Gives the largest batch that it takes, in bytes, where the
+    /// Makes sure that the topic exists. Returns the largest batch that it takes, in bytes, where the
     /// brokers tell that.
     ///
     /// # Errors

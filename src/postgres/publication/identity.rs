@@ -5,7 +5,7 @@
 //!
 //! | it refuses, where | because |
 //! |---|---|
-//! | there is no identity: no index of the kind that `REPLICA IDENTITY` names, or one that is deferrable or not valid | the old row could not be told apart |
+//! | there is no identity: no index of the kind that `REPLICA IDENTITY` names, or one that is deferrable or not valid | the old row could not be distinguished |
 //! | a column list lacks a column of the identity, or there is a list and the identity is FULL | the old row would lack it |
 //! | a row filter looks at a column outside of the identity | the old row could not be judged |
 //! | the identity has generated columns that are not published (PostgreSQL 18 and later) | the old row would lack them |

@@ -223,7 +223,7 @@ impl Windows {
         }
     }
 
-    /// The transaction ends at `end_lsn`. Gives how snapshots stand from here on, if otherwise.
+    /// The transaction ends at `end_lsn`. Returns how snapshots stand from here on, if otherwise.
     pub(crate) fn ended(&mut self, end_lsn: Lsn) -> Option<News> {
         let mut changed = std::mem::take(&mut self.has_news);
         let mut admitted = Vec::new();

@@ -1,4 +1,4 @@
-//! Tables that nothing tells the rows of apart: some pages of them are read while the stream waits, so
+//! Tables that have no key: some pages of them are read while the stream waits, so
 //! that no change can come between.
 //!
 //! ```text

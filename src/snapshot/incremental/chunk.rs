@@ -1,4 +1,4 @@
-//! Rows of one table that were read beside the stream, in the order of a key, until their window
+//! Rows of one table that were read while the stream runs, in the order of a key, until their window
 //! closes.
 //!
 //! They are kept as the lines that the server sent: a row is made of one only when it is published.

@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Exported {
     /// The stream has every transaction that commits from here on, the snapshot all before.
     pub(crate) point: Lsn,
-    /// As `pg_current_snapshot()` tells it.
+    /// As `pg_current_snapshot()` returns it.
     pub(crate) shows: String,
 }
 

@@ -30,7 +30,7 @@ pub enum Order {
     Open {
         /// The table's OID, as the stream names it.
         oid: u32,
-        /// The columns that tell its rows apart.
+        /// The columns that distinguish its rows.
         key: Vec<String>,
         /// How much may be held of what changes, in bytes.
         limit_bytes: usize,

@@ -1,4 +1,4 @@
-//! Tables that nothing tells the rows of apart: read by pages, each few of them while the stream stands
+//! Tables that have no key: read by pages, each few of them while the stream stands
 //! still for a moment.
 //!
 //! 1. The snapshot of a temporary slot is taken, and noted with its point in the stream. Of a table

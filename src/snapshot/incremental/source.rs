@@ -1,4 +1,4 @@
-//! The connections of a snapshot beside the stream: one that reads chunks, one that asks the catalog
+//! The connections of a snapshot while the stream runs: one that reads chunks, one that asks the catalog
 //! and writes watermarks. Both are opened when they are needed, and again after a failure.
 
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl Source {
     }
 
     /// Looks, in a transaction that has taken no snapshot yet, at what it sees, and whether the table
-    /// is as it was. Gives a chunk for the rows that it reads; none where the table is another.
+    /// is as it was. Returns a chunk for the rows that it reads; none where the table is another.
     pub(crate) async fn look(
         &mut self,
         session: &mut CopySession,

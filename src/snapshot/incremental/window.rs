@@ -1,4 +1,4 @@
-//! A window: what the stream brings of a table while rows of it are read beside the stream.
+//! A window: what the stream brings of a table while a snapshot reads rows of it.
 //!
 //! ```text
 //! stream   ... low ......... change of k ......... high ...
@@ -30,7 +30,7 @@ use crate::pgoutput::{Datum, TupleBuffer, TupleFull};
 use crate::snapshot::row::{RowError, RowReader};
 use crate::snapshot::visibility::{Mark, RecentXids};
 
-/// What a key in the map takes beside its bytes, about.
+/// What a key in the map takes in addition to its bytes, about.
 const ENTRY_BYTES: usize = 64;
 
 /// What the stream brought of one table since a low watermark.
@@ -105,7 +105,7 @@ pub struct Closed {
 
 impl Window {
     /// Opens at a low watermark. `relation` is the table as the stream has described it so far, `key`
-    /// names the columns that tell its rows apart, and at most about `limit_bytes` of changed keys
+    /// names the columns that distinguish its rows, and at most about `limit_bytes` of changed keys
     /// are held.
     #[must_use]
     pub fn open(

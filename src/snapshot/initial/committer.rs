@@ -1,6 +1,6 @@
 //! Says which ranges are whole, at most each second, and ends the snapshot.
 //!
-//! Runs beside the readers and sends nothing but checkpoints, and rows that were held back.
+//! Runs next to the readers and sends nothing but checkpoints, and rows that were held back.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

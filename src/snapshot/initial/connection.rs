@@ -26,7 +26,7 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Connects and imports the snapshot; none when told to stop before. Blocks.
+    /// Connects and imports the snapshot; none when asked to stop before. Blocks.
     ///
     /// # Errors
     /// When it can't, or the snapshot is gone.
@@ -49,7 +49,7 @@ impl Reading {
         Ok(connected?.map(|()| reading))
     }
 
-    /// Runs a command; none when told to stop before its end. Blocks.
+    /// Runs a command; none when asked to stop before its end. Blocks.
     pub(crate) fn run(&mut self, sql: &str) -> Result<Option<()>, Error> {
         self.drive(async |session| match session {
             Some(session) => session.query(sql).await.map(drop),
@@ -57,7 +57,7 @@ impl Reading {
         })
     }
 
-    /// Asks for one row; none when told to stop before. Blocks.
+    /// Asks for one row; none when asked to stop before. Blocks.
     pub(crate) fn ask(&mut self, sql: &str) -> Result<Option<Vec<Option<String>>>, Error> {
         self.drive(async |session| match session {
             Some(session) => Ok(session.query(sql).await?.pop().unwrap_or_default()),
@@ -66,7 +66,7 @@ impl Reading {
     }
 
     /// Runs a COPY, and hands out its rows until there are no more or `take` says false; or until
-    /// told to stop. Blocks.
+    /// asked to stop. Blocks.
     fn copy(&mut self, sql: &str, take: &mut dyn FnMut(CopyChunk) -> bool) -> Result<(), Error> {
         let Self { runtime: Some(runtime), session: Some(session), stop } = self else {
             return Ok(());

@@ -30,14 +30,14 @@ pub(crate) struct Inside<'a>(&'a Gate);
 pub(crate) struct Closed<'a>(&'a Gate);
 
 impl Gate {
-    /// Goes in, once the gate is open; none when told to stop before.
+    /// Goes in, once the gate is open; none when asked to stop before.
     pub(crate) fn enter(&self, stop: &Stop) -> Option<Inside<'_>> {
         let mut state = self.wait_while(stop, |state| state.is_closed)?;
         state.inside += 1;
         Some(Inside(self))
     }
 
-    /// Lets nobody in any more, and waits until nobody is inside; none when told to stop before.
+    /// Lets nobody in any more, and waits until nobody is inside; none when asked to stop before.
     pub(crate) fn close(&self, stop: &Stop) -> Option<Closed<'_>> {
         self.lock().is_closed = true;
         // From here on it is opened again whatever happens.

@@ -1,4 +1,4 @@
-//! Publishes the rows that were there before the stream: several readers side by side, each with a
+//! Publishes the rows that were there before the stream: several readers concurrently, each with a
 //! connection, an encoder and its place in the producer's queue.
 //!
 //! ```text
@@ -99,7 +99,7 @@ pub trait Ranges {
     type Chunk: Lines;
 
     /// Reads a range of a table, by the places of both, and hands out its rows, until there are no
-    /// more, the session is told to stop, or `take` says false. Blocks.
+    /// more, the session is asked to stop, or `take` says false. Blocks.
     ///
     /// # Errors
     /// When it can't be read to its end.
@@ -165,7 +165,7 @@ where
     L: Lookup + Send,
     R: Ranges + Send,
 {
-    /// Publishes all rows. Gives the checkpoint that says so and is durable; none when it was told
+    /// Publishes all rows. Returns the checkpoint that says so and is durable; none when it was told
     /// to stop before. Blocks.
     ///
     /// # Errors

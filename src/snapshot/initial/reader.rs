@@ -29,7 +29,7 @@ impl<L: Lookup> Rows<L> {
         Self { publisher, reader: RowReader::default(), stamp, tables }
     }
 
-    /// Publishes the row of one line. Gives the bytes that were sent for it.
+    /// Publishes the row of one line. Returns the bytes that were sent for it.
     pub(crate) fn publish<S: Sink>(
         &mut self,
         desk: &Desk<S>,
@@ -90,7 +90,7 @@ pub(crate) struct Reader<L, R> {
 }
 
 impl<L: Lookup, R: Ranges> Reader<L, R> {
-    /// Reads ranges until none is left, or it is told to stop.
+    /// Reads ranges until none is left, or it is asked to stop.
     pub(crate) fn run<S: Sink>(&mut self, desk: &Desk<S>) -> Result<(), Halt> {
         loop {
             failpoint::reach("snapshot-0");

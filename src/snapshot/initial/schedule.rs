@@ -94,7 +94,7 @@ impl<R> Schedule<R> {
         }
     }
 
-    /// A range was read; all its rows but the one that is held back are published. Gives the rows
+    /// A range was read; all its rows but the one that is held back are published. Returns the rows
     /// that are to be published now, by whoever asks.
     pub fn finish(&mut self, task: Task, held: Option<R>) -> Vec<Release<R>> {
         let mut releases = Vec::new();

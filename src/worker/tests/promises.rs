@@ -245,7 +245,7 @@ impl Line {
         let bytes = Bytes::from(part.concat());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let room = runtime.block_on(chunks.room_for(bytes.len()));
-        // A worker that was told to stop takes no more.
+        // A worker that was asked to stop takes no more.
         room.is_ok_and(|room| chunks.send(bytes, true, room).is_ok())
     }
 

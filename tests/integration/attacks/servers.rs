@@ -147,7 +147,7 @@ fn put_secret(path: &Path, secret: &str) {
     std::fs::rename(&next, path).expect("replace a secret");
 }
 
-/// Writes rows until it is told to stop, and gives the last.
+/// Writes rows until it is asked to stop, and gives the last.
 fn write_on(url: String, from: i32, stop: &Arc<AtomicBool>) -> tokio::task::JoinHandle<i32> {
     let stop = Arc::clone(stop);
     tokio::spawn(async move {

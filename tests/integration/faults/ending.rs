@@ -40,7 +40,7 @@ const LONG_DRAIN: u64 = 8;
 /// A table that is read for a minute.
 const SLOW: &str = "[tables.\"public.slow\"]\nsnapshot_where = \"pg_sleep(60) IS NOT NULL\"\n";
 
-/// What happens to a bridge. It is told to end then, unless that is what ends it.
+/// What happens to a bridge. It is asked to end then, unless that is what ends it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
     Sigterm,

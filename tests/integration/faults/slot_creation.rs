@@ -1,5 +1,5 @@
 //! A slot whose making waits for transactions that run: named while it waits, given up together with
-//! the bridge, and begun anew when the line is dead.
+//! the bridge, and begun again when the line is dead.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn scene() -> (PostgresServer, TestDatabase, Client, Client) {
     (server, database, client, long)
 }
 
-/// Begins a transaction that has written, so that a new slot waits for it. Gives its process.
+/// Begins a transaction that has written, so that a new slot waits for it. Returns its process.
 async fn begin(client: &Client) -> i32 {
     client.batch_execute("BEGIN; INSERT INTO rides VALUES (-4242, 1)").await.expect("write");
     client.query_one("SELECT pg_backend_pid()", &[]).await.expect("ask").get(0)

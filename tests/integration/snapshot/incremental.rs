@@ -1,4 +1,4 @@
-//! Snapshots beside the stream under load: exact in both delivery modes, across `kill -9`.
+//! Snapshots while the stream runs under load: exact in both delivery modes, across `kill -9`.
 //!
 //! What the topics hold, replayed in their order, is held against the tables. Each row carries a
 //! number of its own and one that grows with each write, so no text form has to be known.
@@ -58,7 +58,7 @@ fn config(tables: &str, delivery: &str) -> String {
     )
 }
 
-/// Writes until it is told to stop.
+/// Writes until it is asked to stop.
 fn write(database: &TestDatabase, told: &Arc<AtomicBool>) -> tokio::task::JoinHandle<u64> {
     let (url, told) = (database.unix_url.clone(), Arc::clone(told));
     tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Snapshots beside the stream: any key, a part, commits that nobody sees yet, tables that change
+//! Snapshots while the stream runs: any key, a part, commits that nobody sees yet, tables that change
 //! meanwhile, neighbours.
 
 use std::collections::BTreeMap;

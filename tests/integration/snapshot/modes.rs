@@ -54,7 +54,7 @@ async fn always_reads_at_every_start_and_beside_the_stream_from_the_second_on() 
     assert_eq!(marker, "incremental");
 }
 
-/// The snapshots beside the stream that are listed: table, reason and state.
+/// The snapshots while the stream runs that are listed: table, reason and state.
 fn listed(scenario: &Scenario) -> Vec<[String; 3]> {
     let bridge = scenario.bridge.as_ref().expect("a bridge");
     let (_, page) = bridge.get("/snapshots").expect("it answers");

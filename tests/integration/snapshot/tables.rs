@@ -7,7 +7,7 @@ use crate::scenario::{Event, Scenario, short};
 use crate::support::postgres::{Binaries, PostgresServer, for_each_postgres};
 use crate::support::{PATIENCE, eventually, unique};
 
-/// The events in short, in the order of their text: tables are read side by side.
+/// The events in short, in the order of their text: tables are read concurrently.
 fn sorted(events: &[Event]) -> Value {
     let mut events: Vec<Value> = events.iter().map(Event::short).collect();
     events.sort_by_key(Value::to_string);
