@@ -25,6 +25,7 @@ pub enum Severity {
 
 /// Why a session of the bridge ended.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// The connection string.
     #[error("reading postgres.url: {0}")]

@@ -67,11 +67,11 @@ type Ask = Box<dyn Fn() -> Option<Standing> + Send + Sync>;
 
 /// Who knows how far records are; it knows nothing once the session has ended.
 #[derive(Default)]
-struct Source(Mutex<Option<Ask>>);
+struct StandingSource(Mutex<Option<Ask>>);
 
-impl std::fmt::Debug for Source {
+impl std::fmt::Debug for StandingSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Source")
+        f.write_str("StandingSource")
     }
 }
 
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Source {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    source: Source,
+    source: StandingSource,
     /// Bytes of WAL messages received.
     pub received_bytes: Count,
     /// Transactions received whole.
@@ -166,7 +166,7 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut metrics = Self {
             registry: Registry::with_prefix("rowcast"),
-            source: Source::default(),
+            source: StandingSource::default(),
             received_bytes: Count::default(),
             transactions: Count::default(),
             changes: Count::default(),
@@ -295,6 +295,7 @@ impl Metrics {
         self.snapshot_table_ratio.remove(&label);
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: name and help of each metric")]
     fn register(&mut self) {
         let registry = &mut self.registry;
         for (name, help, counter) in [

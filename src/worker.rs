@@ -9,19 +9,15 @@
 use std::sync::Arc;
 
 use crate::change::{Assembler, Change, KeyChoice, Position, Step, Transaction};
-use crate::checkpoint::Ledger;
-use crate::encode::Encoder;
 use crate::error::Error;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
-use crate::metrics::Metrics;
 use crate::pgoutput::{self, Message, RelationBody};
 use crate::pipeline::dropped::Described;
-use crate::pipeline::publish::{Prepared, Publisher};
+use crate::pipeline::publish::Publisher;
 use crate::pipeline::send::Out;
-use crate::pipeline::{Checkpointing, Ended, Halt, Lookup, Policy, Stage, Stop};
+use crate::pipeline::{Ended, Halt, Lookup, Stage};
 use crate::postgres::{Chunk, ChunkReceiver, Frame, Received};
-use crate::route::Router;
 use crate::snapshot::incremental::apply::{Heard, News, Windows};
 use crate::snapshot::{Control, Exchange, Signals};
 use crate::{allocation, failpoint};
@@ -38,23 +34,11 @@ pub(crate) struct Worker<S, L> {
 impl<S: Sink, L: Lookup> Worker<S, L> {
     /// Joins the stages. `last_commit_lsn` is where the last transaction before the stream ended;
     /// none when nothing was streamed before.
-    #[expect(clippy::too_many_arguments, reason = "the one place where all stages meet")]
-    pub(crate) fn new(
-        sink: Arc<S>,
-        lookup: L,
-        router: Router,
-        encoder: Encoder,
-        policy: Policy,
-        last_commit_lsn: Option<Lsn>,
-        checkpointing: Checkpointing,
-        ledger: Arc<Ledger>,
-        metrics: Arc<Metrics>,
-        stop: Arc<Stop>,
-    ) -> Self {
+    pub(crate) fn new(publisher: Publisher<L>, out: Out<S>, last_commit_lsn: Option<Lsn>) -> Self {
         Self {
             assembler: Assembler::new(last_commit_lsn),
-            publisher: Publisher::new(lookup, router, encoder, policy),
-            out: Out::new(sink, ledger, metrics, stop, checkpointing),
+            publisher,
+            out,
             windows: None,
             described: Described::new(),
         }
@@ -148,66 +132,29 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             return self.relation(&body);
         }
         let Self { assembler, publisher, out, windows, .. } = self;
-        let resumed = out.checkpoints.resumed_from();
-        let mut publish = |change: &Change<'_>, out: &mut Out<S>| -> Result<(), Halt> {
-            if let Some(windows) = windows {
-                windows.see(change);
-                if windows.leaves_out(change) {
-                    return Ok(());
-                }
-            }
-            let is_covered = resumed.covers(change.position);
-            if let Some(windows) = windows.as_mut().filter(|_| !is_covered) {
-                windows.signal_row(change, &out.metrics);
-            }
-            if is_covered {
-                publisher.pass_over(change, &out.metrics);
-                return Ok(());
-            }
-            match publisher.prepare(change, lsn, &out.metrics, &out.stop)? {
-                Some(Prepared { topic, at_ms, partition, records }) => {
-                    out.changes += 1;
-                    out.send_change(change.position, topic, at_ms, partition, records)
-                }
-                None => Ok(()),
-            }
-        };
+        let mut way = Way { publisher, out, windows: windows.as_mut(), lsn };
         match assembler.apply(message, lsn)? {
             Step::Change(change) => match Heard::of(&change) {
                 Some(heard) => {
-                    let relations = &assembler.relations;
-                    let mut stage = Stage { relations, publisher, out };
-                    let heard = windows.as_mut().map(|of| of.hear(&heard, &mut stage));
+                    let Way { publisher, out, windows, .. } = way;
+                    let mut stage = Stage { relations: &assembler.relations, publisher, out };
+                    let heard = windows.map(|of| of.hear(&heard, &mut stage));
                     if let Some(oid) = heard.transpose()?.flatten() {
                         self.known(oid)?;
                     }
                 }
-                None => publish(&change, out)?,
+                None => way.publish(&change)?,
             },
             Step::Truncated(changes) => {
                 for change in changes {
-                    publish(&change, out)?;
+                    way.publish(&change)?;
                 }
             }
-            Step::Begin(transaction) => {
-                out.ledger.begin();
-                if let Some(windows) = windows {
-                    windows.began(transaction.xid);
-                }
-                out.checkpoints.source_began(transaction.commit_lsn);
-                publisher.begin(&transaction, lsn);
-                let position = Position { commit_lsn: transaction.commit_lsn, ordinal: 0 };
-                if !resumed.covers(position) {
-                    self.send_around(&transaction)?;
-                }
-            }
+            Step::Begin(transaction) => way.begin(&transaction)?,
             Step::Commit { transaction, end_lsn, changes } => {
-                publisher.end(&transaction, lsn);
-                let commit_lsn = transaction.commit_lsn;
-                if !resumed.covers_commit(commit_lsn) {
-                    self.send_around(&transaction)?;
-                }
-                self.out.ledger.commit(end_lsn, Position { commit_lsn, ordinal: changes });
+                way.end(&transaction)?;
+                let position = Position { commit_lsn: transaction.commit_lsn, ordinal: changes };
+                self.out.ledger.commit(end_lsn, position);
                 self.source_ended(end_lsn)?;
                 self.passed(end_lsn);
                 self.out.metrics.transactions.inc();
@@ -249,17 +196,6 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             self.publisher.admit(oid, self.assembler.relations.by_oid(oid))?;
         }
         Ok(())
-    }
-
-    /// Sends what the encoder has to say of a transaction's begin or end, if anything. It gets a
-    /// ticket as every record does, so no transaction is confirmed before it.
-    fn send_around(&mut self, transaction: &Transaction) -> Result<(), Halt> {
-        match self.publisher.around(transaction)? {
-            Some(Prepared { topic, at_ms, records, .. }) => {
-                self.out.send_all(topic, at_ms, None, records, None)
-            }
-            None => Ok(()),
-        }
     }
 
     /// A table is described for the first time, or again after it changed.
@@ -313,6 +249,69 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
             self.publisher.forget(&tables);
             self.out.metrics.tables_described.set(self.described.count());
             tracing::debug!(tables = tables.len(), "tables that were dropped are forgotten");
+        }
+    }
+}
+
+/// What a message of the stream goes through, apart from the assembler that read it.
+struct Way<'a, S, L> {
+    publisher: &'a mut Publisher<L>,
+    out: &'a mut Out<S>,
+    windows: Option<&'a mut Windows>,
+    /// The position that the message's frame carries.
+    lsn: Lsn,
+}
+
+impl<S: Sink, L: Lookup> Way<'_, S, L> {
+    fn publish(&mut self, change: &Change<'_>) -> Result<(), Halt> {
+        let Self { publisher, out, windows, lsn } = self;
+        let is_covered = out.checkpoints.resumed_from().covers(change.position);
+        if let Some(windows) = windows {
+            windows.see(change);
+            if windows.leaves_out(change) {
+                return Ok(());
+            }
+            if !is_covered {
+                windows.signal_row(change, &out.metrics);
+            }
+        }
+        if is_covered {
+            publisher.pass_over(change, &out.metrics);
+            return Ok(());
+        }
+        match publisher.prepare(change, *lsn, &out.metrics, &out.stop)? {
+            Some(prepared) => {
+                out.changes += 1;
+                out.send_change(change.position, prepared)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A transaction of the source begins. Its record, if any, gets a ticket as every record does, so
+    /// no transaction is confirmed before it.
+    fn begin(&mut self, transaction: &Transaction) -> Result<(), Halt> {
+        let Self { publisher, out, windows, lsn } = self;
+        out.ledger.begin();
+        if let Some(windows) = windows {
+            windows.began(transaction.xid);
+        }
+        out.checkpoints.source_began(transaction.commit_lsn);
+        let position = Position { commit_lsn: transaction.commit_lsn, ordinal: 0 };
+        let is_covered = out.checkpoints.resumed_from().covers(position);
+        match publisher.begin(transaction, *lsn)? {
+            Some(prepared) if !is_covered => out.send_all(prepared, None),
+            _ => Ok(()),
+        }
+    }
+
+    /// A transaction of the source ends.
+    fn end(&mut self, transaction: &Transaction) -> Result<(), Halt> {
+        let Self { publisher, out, lsn, .. } = self;
+        let is_covered = out.checkpoints.resumed_from().covers_commit(transaction.commit_lsn);
+        match publisher.end(transaction, *lsn)? {
+            Some(prepared) if !is_covered => out.send_all(prepared, None),
+            _ => Ok(()),
         }
     }
 }

@@ -21,7 +21,7 @@ use imports::{Import, imports};
 /// From the bottom up. Modules of one row do not know each other.
 const ORDER: &[&[&str]] = &[
     // Values that everyone may name.
-    &["lsn", "failpoint", "allocation"],
+    &["lsn", "clock", "failpoint", "allocation"],
     &["backoff", "metrics", "config"],
     // Pure: bytes and values in, bytes and values out.
     &["pgoutput"],
@@ -33,7 +33,7 @@ const ORDER: &[&[&str]] = &[
     &["postgres", "kafka"],
     &["snapshot"],
     &["state"],
-    &["admin", "generate", "tail"],
+    &["admin", "tools::generate", "tools::tail"],
     &["error", "telemetry"],
     // The way of a change to Kafka, and what brings changes.
     &["pipeline"],
@@ -41,7 +41,7 @@ const ORDER: &[&[&str]] = &[
     &["worker"],
     // Wiring.
     &["bridge"],
-    &["demo"],
+    &["tools"],
     &["cli"],
 ];
 
@@ -91,20 +91,23 @@ fn module_of(file: &Path) -> String {
     parts.join("::")
 }
 
-/// Circles among the files of one folder; a folder's `mod.rs` may name its files and they it.
-fn circles(files: &[(PathBuf, String)]) -> Vec<String> {
-    let modules: BTreeSet<String> = files.iter().map(|(file, _)| module_of(file)).collect();
+/// Circles among the files of one folder of the crate below `root`; a folder's `mod.rs` may name its
+/// files and they it.
+fn circles(root: &str, files: &[(PathBuf, String)]) -> Vec<String> {
+    let name = |module: &str| format!("crate::{module}");
+    let module = |file: &Path| module_of(file.strip_prefix(root).unwrap_or(file));
+    let modules: BTreeSet<String> = files.iter().map(|(file, _)| name(&module(file))).collect();
     let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (file, text) in files {
-        let module = module_of(file);
-        let Some((folder, _)) = module.rsplit_once("::") else { continue };
-        let from = modules.get(&module).expect("it is one of them");
-        for Import { path, .. } in imports(text, &module) {
+        let from = modules.get(&name(&module(file))).expect("it is one of them");
+        let Some((folder, _)) = from.rsplit_once("::") else { continue };
+        for Import { path, .. } in imports(text, &module(file)) {
+            let path = name(&path);
             let sibling = modules
                 .iter()
                 .filter(|other| other.rsplit_once("::").is_some_and(|(dir, _)| dir == folder))
                 .find(|other| path == **other || path.starts_with(&format!("{other}::")));
-            if let Some(sibling) = sibling.filter(|sibling| **sibling != module) {
+            if let Some(sibling) = sibling.filter(|sibling| *sibling != from) {
                 uses.entry(from).or_default().insert(sibling);
             }
         }
@@ -142,8 +145,33 @@ fn imports_go_down_the_layers() {
     assert!(files.len() > 10, "the sources were found");
     let mut wrong: Vec<String> =
         files.iter().flat_map(|(file, text)| violations(file, text)).collect();
-    wrong.extend(circles(&files));
+    wrong.extend(circles("src", &files));
     assert!(wrong.is_empty(), "imports that break the layers:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn neither_tests_nor_benches_import_each_other_in_a_circle() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for folder in ["benches/peers", "tests/integration", "tests/chaos", "tests/snapshots"] {
+        let mut files = Vec::new();
+        sources(&root.join(folder), &mut files);
+        assert!(files.len() > 3, "the files of {folder} were found");
+        assert_eq!(circles(folder, &files), [""; 0], "{folder}");
+    }
+}
+
+#[test]
+fn no_file_reaches_past_the_folder_above_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for folder in ["src", "tests", "benches"] {
+        sources(&root.join(folder), &mut files);
+    }
+    let reaches = ["super::super::", "pub(in "];
+    let mut wrong = files.iter().filter(|(file, text)| {
+        !file.starts_with("tests/layers") && reaches.iter().any(|reach| text.contains(reach))
+    });
+    assert_eq!(wrong.next().map(|(file, _)| file), None, "a sign of a wrong folder");
 }
 
 #[test]
@@ -187,9 +215,9 @@ fn files_that_import_each_other_in_a_circle_are_found() {
         file("src/kafka/b.rs", "use super::c::{self, C};"),
         file("src/kafka/c.rs", "use std::fmt;"),
     ];
-    assert_eq!(circles(&files), [""; 0]);
+    assert_eq!(circles("src", &files), [""; 0]);
     files[3].1 = "use crate::kafka::a::A;".to_owned();
-    assert_eq!(circles(&files).len(), 3);
+    assert_eq!(circles("src", &files).len(), 3);
 }
 
 /// The files that wait for a future by blocking their thread, and why that thread is no runtime's: one

@@ -24,8 +24,8 @@ use rowcast::snapshot::pages::{self, RANGE_BYTES};
 use rowcast::snapshot::plan::{self, Scope};
 
 use crate::replay;
-use crate::snapshot::PUBLICATION;
 use crate::support::kafka::client_config;
+use crate::trips::PUBLICATION;
 
 /// By this first argument the program knows that it is a contestant.
 pub(crate) const FLAG: &str = "--contestant";

@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use crate::snapshot::{PUBLICATION, TABLE};
 use crate::support::process::{Guarded, free_port};
 use crate::support::{java, run_script};
+use crate::trips::{PUBLICATION, TABLE};
 
 const MEMORY: &[&str] = &["-Xms256M", "-Xmx2G", "-XX:+UseG1GC"];
 

@@ -28,6 +28,7 @@ const LOAD_EVERY: Duration = Duration::from_millis(10);
 const WARM_UP: u64 = 500;
 
 /// Measures both for `seconds` each, and prints the table.
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 pub(crate) async fn run(kafka: &KafkaNode, seconds: u64) {
     let server = PostgresServer::start(Binaries::newest(), &[]);
     let client = connect(&server.unix_url("postgres")).await;

@@ -22,6 +22,7 @@ mod replay;
 mod sample;
 mod snapshot;
 mod tables;
+mod trips;
 
 use support::kafka::KafkaNode;
 

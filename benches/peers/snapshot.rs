@@ -30,13 +30,10 @@ use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, client_config};
 use crate::support::postgres::{Binaries, PostgresServer, connect};
 use crate::support::unique;
+use crate::trips::{PUBLICATION, TABLE};
 
 const SCHEMA: &str = include_str!("workload.sql");
 const LIMIT: Duration = Duration::from_secs(300);
-
-/// The table, and its publication.
-pub(crate) const TABLE: &str = "trips";
-pub(crate) const PUBLICATION: &str = "pub_trips";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contestant {

@@ -25,26 +25,26 @@ const GRACE: Duration = Duration::from_secs(2);
 const CLOSE: Duration = Duration::from_secs(8);
 
 /// A task that ends when this is dropped.
-pub(super) struct Beside(pub(super) JoinHandle<()>);
+pub(super) struct Background(pub(super) JoinHandle<()>);
 
-impl Drop for Beside {
+impl Drop for Background {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 /// What is open while rows flow. Dropped, it has everything end that belongs to it.
-pub(super) struct Line {
+pub(super) struct ActiveSession {
     pub(super) ledger: Arc<Ledger>,
     pub(super) producer: Arc<Producer>,
     pub(super) stop: Arc<Stop>,
     pub(super) phase: watch::Sender<StreamPhase>,
     pub(super) reader: ReaderHandle,
     /// Takes snapshots concurrently with the stream.
-    pub(super) beside: Option<Beside>,
+    pub(super) coordinator: Option<Background>,
 }
 
-impl Drop for Line {
+impl Drop for ActiveSession {
     fn drop(&mut self) {
         // Nobody waits for the worker any more, so it must not wait either.
         self.stop.now();
@@ -69,12 +69,12 @@ impl Bridge {
     /// Waits until the publishing ends, or is to end.
     pub(super) async fn attend<T>(
         &self,
-        line: &mut Line,
+        active: &mut ActiveSession,
         worker: &mut Publishing<T>,
         shutdown: &mut watch::Receiver<bool>,
     ) -> Cause<T> {
-        let mut failure = line.producer.failure();
-        let (ledger, producer) = (Arc::clone(&line.ledger), Arc::clone(&line.producer));
+        let mut failure = active.producer.failure();
+        let (ledger, producer) = (Arc::clone(&active.ledger), Arc::clone(&active.producer));
         let mut watch = std::pin::pin!(self.watch(&ledger, &producer));
         let cause = loop {
             tokio::select! {
@@ -86,8 +86,8 @@ impl Bridge {
                     }
                 }
                 result = &mut *worker => break Cause::Worker(worker_result(result)),
-                result = line.reader.join() => break Cause::Reader(result),
-                error = panicked(&mut line.beside) => break Cause::Concurrent(error),
+                result = active.reader.join() => break Cause::Reader(result),
+                error = panicked(&mut active.coordinator) => break Cause::Concurrent(error),
                 () = told(shutdown) => break Cause::Told,
                 error = &mut watch => break Cause::Concurrent(error),
             }
@@ -99,7 +99,7 @@ impl Bridge {
     /// Brings what is in flight to its end, as far as that can be, and confirms it.
     pub(super) async fn drain<T>(
         &self,
-        line: &mut Line,
+        active: &mut ActiveSession,
         worker: &mut Publishing<T>,
         cause: Cause<T>,
     ) -> Result<(), Error> {
@@ -109,16 +109,16 @@ impl Bridge {
         let error = match cause {
             Cause::Told => {
                 tracing::info!("told to stop: draining");
-                line.finish_transaction(worker, limit / 2).await
+                active.finish_transaction(worker, limit / 2).await
             }
             Cause::Delivery(error) | Cause::Concurrent(error) => {
-                line.stop.now();
+                active.stop.now();
                 Some(error)
             }
             Cause::Worker(result) => result.err(),
             Cause::Reader(result) => {
                 // Without a stream there is no commit to wait for.
-                line.stop.now();
+                active.stop.now();
                 Some(match result {
                     Ok(()) => crate::postgres::Error::Closed.into(),
                     Err(error) => error.into(),
@@ -126,13 +126,13 @@ impl Bridge {
             }
         };
         // The reader drops its end of the channel, and the worker that waits on it ends.
-        line.phase.send_replace(StreamPhase::Draining);
+        active.phase.send_replace(StreamPhase::Draining);
         let left = || limit.saturating_sub(started.elapsed());
         if tokio::time::timeout(left() + GRACE, join_worker(worker)).await.is_err() {
             tracing::error!("the worker does not end; what it has not published comes again");
         }
         let left = left();
-        let producer = Arc::clone(&line.producer);
+        let producer = Arc::clone(&active.producer);
         let flushed = tokio::task::spawn_blocking(move || {
             failpoint::reach("flush");
             let flushed = producer.flush(left);
@@ -140,7 +140,7 @@ impl Bridge {
             flushed
         });
         let flushed = tokio::time::timeout(left + ABORT + GRACE, flushed).await;
-        let standing = line.ledger.standing();
+        let standing = active.ledger.standing();
         if !matches!(flushed, Ok(Ok(true))) {
             tracing::warn!(
                 in_flight = standing.in_flight,
@@ -148,7 +148,7 @@ impl Bridge {
                 "the brokers did not acknowledge everything in time; it will be published again"
             );
         }
-        line.close().await;
+        active.close().await;
         tracing::info!(confirmed = %standing.confirmed, "stream ended");
         // The session's ledger goes with it.
         self.metrics.refresh();
@@ -156,7 +156,7 @@ impl Bridge {
     }
 }
 
-impl Line {
+impl ActiveSession {
     /// Ends the stream.
     pub(super) async fn close(&mut self) {
         self.phase.send_replace(StreamPhase::Finished);
@@ -191,8 +191,8 @@ impl Line {
 }
 
 /// Completes when the task ended in a panic, which nothing else would notice.
-async fn panicked(beside: &mut Option<Beside>) -> Error {
-    if let Some(Beside(task)) = beside
+async fn panicked(coordinator: &mut Option<Background>) -> Error {
+    if let Some(Background(task)) = coordinator
         && !task.is_finished()
         && let Err(ended) = task.await
         && ended.is_panic()

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::sync::{oneshot, watch};
 
-use super::drain::{Cause, Line, Publishing};
+use super::drain::{ActiveSession, Cause, Publishing};
 use super::lookup::RowLookup;
 use super::outlet::Outlet;
 use super::setup::{self, Export, Start};
@@ -29,7 +29,7 @@ use crate::postgres::publication::TableName;
 use crate::postgres::{self, Catalog, ConnInfo, ConnectOptions, slot};
 use crate::route::Router;
 use crate::snapshot::initial::connection::{PageReader, Reading};
-use crate::snapshot::initial::{FirstSnapshot, Leaf, Stamp, Table};
+use crate::snapshot::initial::{FirstSnapshot, FirstTable, Leaf, Stamp};
 use crate::snapshot::pages::ranges;
 use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Plan, initial, plan};
@@ -40,7 +40,7 @@ const ID: &str = "first";
 
 /// A first snapshot that is ready to be read.
 pub(super) struct First {
-    tables: Vec<Table>,
+    tables: Vec<FirstTable>,
     readers: Vec<PageReader>,
     stamp: Stamp,
 }
@@ -102,7 +102,7 @@ impl Bridge {
         });
         tracing::info!(
             tables = plan.tables.len(),
-            pages = plan.tables.iter().map(plan::Table::pages).sum::<u64>(),
+            pages = plan.tables.iter().map(plan::PlannedTable::pages).sum::<u64>(),
             connections,
             consistent_point = %lsn,
             "first snapshot: the rows that were there before the stream are read"
@@ -129,7 +129,7 @@ impl Bridge {
     }
 
     /// The tables of a plan, as their rows are published.
-    async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<Table>, Error> {
+    async fn tables(&self, catalog: &mut Catalog, plan: &Plan) -> Result<Vec<FirstTable>, Error> {
         let router = Router::new(&self.settings, self.conninfo.database());
         let described = plan.tables.iter().map(|table| &table.description);
         let wanted: Vec<(u32, Option<&[u32]>)> =
@@ -158,44 +158,47 @@ impl Bridge {
                 measure: Measure::Pages,
                 done: Amount::default(),
             });
-            tables.push(Table { relation, leaves: table.leaves.iter().map(leaf).collect(), entry });
+            tables.push(FirstTable {
+                relation,
+                leaves: table.leaves.iter().map(leaf).collect(),
+                entry,
+            });
         }
         Ok(tables)
     }
 
-    /// Publishes all rows. Returns the connection with the checkpoint that says so; none when told to
-    /// stop before.
+    /// Publishes all rows. Returns the checkpoint that says so; none when it was asked to stop before.
     pub(super) async fn take_first(
         &self,
-        mut line: Line,
+        active: &mut ActiveSession,
         first: First,
         outlet: &Outlet,
         checkpointing: Checkpointing,
         shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<Option<(Line, Checkpoint)>, Error> {
+    ) -> Result<Option<Checkpoint>, Error> {
         let First { tables, readers, stamp } = first;
         self.enter(State::Snapshot);
-        let parts =
-            || outlet.parts(RowLookup(Arc::clone(&outlet.topics), Arc::clone(&outlet.guard)));
+        let lookup = || RowLookup(Arc::clone(&outlet.topics), Arc::clone(&outlet.guard));
+        let publisher = || outlet.publisher(lookup());
         let snapshot = FirstSnapshot {
-            sink: Arc::clone(&line.producer),
-            ledger: Arc::clone(&line.ledger),
+            sink: Arc::clone(&active.producer),
+            ledger: Arc::clone(&active.ledger),
             metrics: Arc::clone(&self.metrics),
             book: Arc::clone(&self.progress),
-            stop: Arc::clone(&line.stop),
+            stop: Arc::clone(&active.stop),
             checkpointing,
             tables,
             stamp,
-            own: parts(),
-            readers: readers.into_iter().map(|reader| (reader, parts())).collect(),
+            own: publisher(),
+            readers: readers.into_iter().map(|reader| (reader, publisher())).collect(),
         };
         let mut publishing = spawn(snapshot)?;
-        match self.attend(&mut line, &mut publishing, shutdown).await {
+        match self.attend(active, &mut publishing, shutdown).await {
             Cause::Worker(Ok(Some(checkpoint))) => {
                 tracing::info!("first snapshot finished: every row is published");
-                Ok(Some((line, checkpoint)))
+                Ok(Some(checkpoint))
             }
-            cause => self.drain(&mut line, &mut publishing, cause).await.map(|()| None),
+            cause => self.drain(active, &mut publishing, cause).await.map(|()| None),
         }
     }
 
@@ -203,15 +206,15 @@ impl Bridge {
     /// its rows and the changes since then are the tables. Then the pipeline ends.
     pub(super) async fn stream_until_read(
         &self,
-        line: Line,
+        active: ActiveSession,
         worker: Publishing<Ended>,
         mut shutdown: watch::Receiver<bool>,
         mut all_read: watch::Receiver<bool>,
         checkpoint: Checkpoint,
     ) -> Result<(), Error> {
-        let (producer, ledger) = (Arc::clone(&line.producer), Arc::clone(&line.ledger));
+        let (producer, ledger) = (Arc::clone(&active.producer), Arc::clone(&active.ledger));
         let (stop, stopped) = watch::channel(false);
-        let mut streaming = std::pin::pin!(self.stream(line, worker, stopped));
+        let mut streaming = std::pin::pin!(self.stream(active, worker, stopped));
         let is_over = tokio::select! {
             ended = &mut streaming => return ended,
             () = told(&mut shutdown) => false,
@@ -228,12 +231,12 @@ impl Bridge {
     /// Nothing is to be streamed.
     pub(super) async fn end_with_the_snapshot(
         &self,
-        mut line: Line,
+        mut active: ActiveSession,
         checkpoint: Checkpoint,
     ) -> Result<(), Error> {
         self.enter(State::Draining);
-        line.close().await;
-        self.end_pipeline(&line.producer, &line.ledger, checkpoint).await
+        active.close().await;
+        self.end_pipeline(&active.producer, &active.ledger, checkpoint).await
     }
 
     /// The slot goes, and the next start is a first one again.
@@ -254,7 +257,7 @@ impl Bridge {
 }
 
 /// What the checkpoint says of a table of which nothing is published.
-fn listed(table: &Table, lsn: Lsn, shows: &str) -> TableSnapshot {
+fn listed(table: &FirstTable, lsn: Lsn, shows: &str) -> TableSnapshot {
     let leaf =
         |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
     TableSnapshot {

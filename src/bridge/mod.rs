@@ -16,6 +16,7 @@
 
 mod ahead;
 mod batches;
+mod checkpointing;
 mod discovery;
 mod drain;
 mod failover;
@@ -25,6 +26,7 @@ mod limits;
 mod lookup;
 mod outlet;
 mod partitions;
+mod preconditions;
 mod recurring;
 mod reload;
 mod renames;

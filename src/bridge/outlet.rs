@@ -6,9 +6,9 @@ use super::lookup::SharedTopics;
 use super::renames::Guard;
 use crate::config::Resolved;
 use crate::encode::{EncodeOptions, Encoder, SourceIdentity, ValueRules};
-use crate::pipeline::Policy;
+use crate::pipeline::publish::Publisher;
+use crate::pipeline::{Lookup, Policy};
 use crate::route::Router;
-use crate::snapshot::initial::Parts;
 
 /// What all publishers of a session have in common.
 #[derive(Clone)]
@@ -23,8 +23,8 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    /// What a publisher is made of.
-    pub(super) fn parts<L>(&self, lookup: L) -> Parts<L> {
+    /// A publisher that asks `lookup`.
+    pub(super) fn publisher<L: Lookup>(&self, lookup: L) -> Publisher<L> {
         let settings = &self.settings;
         let source = SourceIdentity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -33,11 +33,7 @@ impl Outlet {
             run_id: self.run_id.clone(),
         };
         let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
-        Parts {
-            lookup,
-            router: self.router.clone(),
-            encoder: encoder.with_rules(ValueRules::new(settings)),
-            policy: self.policy.clone(),
-        }
+        let encoder = encoder.with_rules(ValueRules::new(settings));
+        Publisher::new(lookup, self.router.clone(), encoder, self.policy.clone())
     }
 }

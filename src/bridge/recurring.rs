@@ -85,7 +85,7 @@ impl Recurring {
 mod tests {
     use super::*;
     use crate::error::Severity;
-    use crate::postgres::{Place, ServerError};
+    use crate::postgres::{ServerError, StreamPlace};
 
     const TOO_LARGE: &str = "invalid memory alloc request size 1132462083";
 
@@ -95,7 +95,7 @@ mod tests {
             message: message.to_owned(),
             ..ServerError::default()
         };
-        let place = Place { last: at.into(), commit: Some((at + 1).into()) };
+        let place = StreamPlace { last: at.into(), commit: Some((at + 1).into()) };
         Error::Postgres(postgres::Error::from(server).in_stream_of("s", place, 180_000))
     }
 

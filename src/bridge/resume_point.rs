@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use crate::checkpoint::{
-    Checkpoint, Decision, Gap, Progress, Server, SlotFound, Snapshots, Source, decide, other_source,
+    Checkpoint, Decision, Gap, Progress, ServerFound, SlotFound, Snapshots, Source, decide,
+    other_source,
 };
 use crate::config::{OnGap, Resolved, SnapshotMode};
 use crate::error::Error;
@@ -57,20 +58,7 @@ pub(super) async fn course(
     checkpoint: Option<&Checkpoint>,
     is_stranded: bool,
 ) -> Result<Course, Error> {
-    let found = match slot {
-        SlotState::Lost { .. } => SlotFound::Lost,
-        SlotState::Idle { confirmed } if is_stranded => {
-            SlotFound::Stranded { confirmed: *confirmed }
-        }
-        SlotState::Idle { confirmed } => SlotFound::Present { confirmed: *confirmed },
-        // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
-        // would look as if changes were missing.
-        SlotState::Active { pid, .. } => {
-            let (slot, pid) = (settings.slot.clone(), Some(*pid));
-            return Err(postgres::Error::SlotActive { slot, pid, source: None }.into());
-        }
-        SlotState::Absent | SlotState::Foreign { .. } => SlotFound::Absent,
-    };
+    let found = found(settings, slot, is_stranded)?;
     let server = server(settings, info, options, checkpoint).await?;
     let source = server.source.clone();
     let generation = checkpoint.map_or(0, |checkpoint| checkpoint.generation);
@@ -94,14 +82,7 @@ pub(super) async fn course(
     Ok(match decide(found, checkpoint, &server) {
         Decision::FirstStart => from_the_start(settings.snapshot.mode != SnapshotMode::Never),
         Decision::Adopt { confirmed } => {
-            let slot = settings.slot.as_str();
-            tracing::info!(
-                slot,
-                %confirmed,
-                "slot adopted: it has no checkpoint yet, and the stream goes on where it was \
-                 confirmed; what its last reader published since comes again, and the rows that were \
-                 there before are not read"
-            );
+            log_adopted(&settings.slot, confirmed);
             anew(found)
         }
         Decision::Continue { progress, failover_from } => {
@@ -109,19 +90,10 @@ pub(super) async fn course(
                 let now = source.timeline;
                 tracing::info!(timeline, now, "failover: the server has all that was published");
             }
-            let snapshots = checkpoint.map(|before| Arc::clone(&before.snapshots));
-            let mut snapshots = snapshots.unwrap_or_default();
-            match (settings.snapshot.mode, snapshots.is_only) {
-                (SnapshotMode::Only, true) => {
-                    tracing::info!("the snapshot that was cut off goes on beside the stream");
-                }
-                (SnapshotMode::Only, false) => {
-                    tracing::info!("nothing is to be streamed: all rows are read, with a new slot");
-                    return Ok(from_the_start(true));
-                }
-                (_, true) => Arc::make_mut(&mut snapshots).is_only = false,
-                (_, false) => {}
-            }
+            let Some(snapshots) = snapshots_of(checkpoint, settings.snapshot.mode) else {
+                tracing::info!("nothing is to be streamed: all rows are read, with a new slot");
+                return Ok(from_the_start(true));
+            };
             let is_new = checkpoint.is_none_or(|before| before.source != source);
             let (makes_slot, takes_snapshot) = (false, false);
             Course { makes_slot, takes_snapshot, source, generation, progress, snapshots, is_new }
@@ -142,6 +114,53 @@ pub(super) async fn course(
         }
         Decision::Gap(gap) => return Err(refused(because(gap, slot))),
     })
+}
+
+fn log_adopted(slot: &str, confirmed: Lsn) {
+    tracing::info!(
+        slot,
+        %confirmed,
+        "slot adopted: it has no checkpoint yet, and the stream goes on where it was confirmed; what \
+         its last reader published since comes again, and the rows that were there before are not read"
+    );
+}
+
+/// What the decision needs to know of the slot.
+fn found(
+    settings: &Resolved,
+    slot: &SlotState,
+    is_stranded: bool,
+) -> Result<SlotFound, postgres::Error> {
+    Ok(match slot {
+        SlotState::Lost { .. } => SlotFound::Lost,
+        SlotState::Idle { confirmed } if is_stranded => {
+            SlotFound::Stranded { confirmed: *confirmed }
+        }
+        SlotState::Idle { confirmed } => SlotFound::Present { confirmed: *confirmed },
+        // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
+        // would look as if changes were missing.
+        SlotState::Active { pid, .. } => {
+            let (slot, pid) = (settings.slot.clone(), Some(*pid));
+            return Err(postgres::Error::SlotActive { slot, pid, source: None });
+        }
+        SlotState::Absent | SlotState::Foreign { .. } => SlotFound::Absent,
+    })
+}
+
+/// The snapshots that go on while the stream runs; none where `mode` wants nothing but a snapshot,
+/// and the one before is complete.
+fn snapshots_of(checkpoint: Option<&Checkpoint>, mode: SnapshotMode) -> Option<Arc<Snapshots>> {
+    let snapshots = checkpoint.map(|before| Arc::clone(&before.snapshots));
+    let mut snapshots = snapshots.unwrap_or_default();
+    match (mode, snapshots.is_only) {
+        (SnapshotMode::Only, true) => {
+            tracing::info!("the snapshot that was cut off goes on beside the stream");
+        }
+        (SnapshotMode::Only, false) => return None,
+        (_, true) => Arc::make_mut(&mut snapshots).is_only = false,
+        (_, false) => {}
+    }
+    Some(snapshots)
 }
 
 /// Refuses to go on with the checkpoint of another pipeline that happens to have this one's name:
@@ -205,7 +224,7 @@ async fn server(
     info: &ConnInfo,
     options: &ConnectOptions,
     checkpoint: Option<&Checkpoint>,
-) -> Result<Server, postgres::Error> {
+) -> Result<ServerFound, postgres::Error> {
     let mut client = ReplicationClient::connect(info, options).await?;
     let identity = client.identify_system().await?;
     let is_other = checkpoint.is_some_and(|before| before.source.timeline != identity.timeline);
@@ -214,7 +233,7 @@ async fn server(
         timeline if is_other && timeline > 1 => client.timeline_history(timeline).await?,
         _ => Vec::new(),
     };
-    Ok(Server {
+    Ok(ServerFound {
         source: Source {
             system_identifier: identity.system_id,
             timeline: identity.timeline,

@@ -16,45 +16,43 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use rdkafka::ClientConfig;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{oneshot, watch};
 
 use super::ahead::Ahead;
-use super::drain::{Beside, Cause, Line, Publishing};
+use super::drain::{ActiveSession, Background, Cause, Publishing};
 use super::initial_snapshot::First;
 use super::lookup::{ServerLookup, TopicMaker};
 use super::outlet::Outlet;
 use super::renames::Guard;
 use super::setup::Start;
-use super::{Bridge, StopOnDrop, partitions, resume_point, setup, told};
+use super::{Bridge, partitions, setup, told};
 use crate::checkpoint::{Checkpoint, Ledger, SnapshotReason, Standing};
-use crate::config::{Delivery, OnGap, SnapshotMode, exactly};
+use crate::config::{SnapshotMode, exactly};
 use crate::error::Error;
-use crate::kafka::{
-    self, Checkpoints, Found, Producer, Topics, checkpoint_topic, compresses, record_limit,
-    transaction_timeout,
-};
+use crate::kafka::{Checkpoints, Producer, Topics, checkpoint_topic, compresses, record_limit};
 use crate::lsn::Lsn;
-use crate::pipeline::{Checkpointing, Ended, Mode, Oversize, Policy, Stop};
+use crate::pipeline::send::Out;
+use crate::pipeline::{Ended, Oversize, Policy, Stop};
+use crate::postgres::publication::TableName;
 use crate::postgres::{
     Catalog, ChunkReceiver, ConnectOptions, ReplicationClient, StreamOptions, StreamPhase,
     Walsender, chunk_channel, spawn_reader,
 };
+use crate::snapshot::incremental::connections::Connections;
 use crate::snapshot::incremental::coordinator::{Coordinator, Shared};
-use crate::snapshot::incremental::source::Source;
-use crate::snapshot::initial::Parts;
+use crate::snapshot::incremental::orders::Outcome;
 use crate::snapshot::{Command, Exchange, Request, Signals};
 use crate::state::State;
 use crate::worker::Worker;
-use crate::{failpoint, metrics, pipeline};
-
-/// Longest wait for the brokers to take the transactional id over, or a first record.
-const INIT: Duration = Duration::from_secs(30);
+use crate::{failpoint, metrics};
 
 /// A session that is ready to publish.
 struct Opened {
-    line: Line,
+    active: ActiveSession,
     received: ChunkReceiver,
     catalog: Catalog,
     outlet: Outlet,
@@ -80,25 +78,77 @@ impl Bridge {
             }
         };
         *streaming_since = Some(Instant::now());
-        let Opened { mut line, received, catalog, outlet, mut start, first, is_first_stream } =
-            opened;
-        if first.is_none() && is_first_stream && self.settings.snapshot.mode == SnapshotMode::Always
-        {
-            let all = Request::new(vec!["*.*".to_owned()], None, SnapshotReason::First);
-            self.control.ask(Command::Take(all));
+        let Some(opened) = self.first_snapshot(opened, &mut shutdown).await? else {
+            return Ok(());
+        };
+        let Opened { mut active, received, catalog, outlet, start, .. } = opened;
+        let (exchange, outcomes) = Exchange::new(self.settings.slot.clone());
+        let exchange = Arc::new(exchange);
+        let worker = self.worker(&active, catalog, &outlet, &start, &exchange);
+        let worker = spawn_worker(worker, received)?;
+        let coordinator = self.coordinator(&active, &start, (exchange, outcomes));
+        let all_read = coordinator.all_read();
+        // Takes snapshots for as long as the stream runs.
+        active.coordinator =
+            Some(Background(tokio::spawn(failpoint::within("coordinator", coordinator.run()))));
+        let partitions = partitions::Watch::new(self, &start.checkpoint.snapshots);
+        let _watching = Background(tokio::spawn(failpoint::within("partitions", partitions.run())));
+        self.metrics.streaming.set(1);
+        self.enter(State::Streaming);
+        tracing::info!(
+            slot = self.settings.slot,
+            publication = self.settings.publication,
+            from = %active.ledger.standing().confirmed,
+            "streaming"
+        );
+        if start.checkpoint.snapshots.is_only {
+            let checkpoint = start.checkpoint;
+            return self.stream_until_read(active, worker, shutdown, all_read, checkpoint).await;
         }
-        if let Some(first) = first {
-            let checkpointing = self.checkpointing(&start);
-            let taken = self.take_first(line, first, &outlet, checkpointing, &mut shutdown).await?;
-            let Some((left, checkpoint)) = taken else { return Ok(()) };
-            if self.settings.snapshot.mode == SnapshotMode::Only {
-                return self.end_with_the_snapshot(left, checkpoint).await;
+        self.stream(active, worker, shutdown).await
+    }
+
+    /// Reads the rows that come before the stream, if any. Returns what the stream goes on with; none
+    /// where nothing is to be streamed.
+    async fn first_snapshot(
+        &self,
+        mut opened: Opened,
+        shutdown: &mut watch::Receiver<bool>,
+    ) -> Result<Option<Opened>, Error> {
+        let mode = self.settings.snapshot.mode;
+        let Some(first) = opened.first.take() else {
+            if opened.is_first_stream && mode == SnapshotMode::Always {
+                let all = Request::new(vec!["*.*".to_owned()], None, SnapshotReason::First);
+                self.control.ask(Command::Take(all));
             }
-            line = left;
-            start.checkpoint = checkpoint;
-            start.is_new = false;
+            return Ok(Some(opened));
+        };
+        let checkpointing = self.checkpointing(&opened.start);
+        let Opened { active, outlet, .. } = &mut opened;
+        let Some(checkpoint) =
+            self.take_first(active, first, outlet, checkpointing, shutdown).await?
+        else {
+            return Ok(None);
+        };
+        if mode == SnapshotMode::Only {
+            self.end_with_the_snapshot(opened.active, checkpoint).await?;
+            return Ok(None);
         }
-        let lookup = ServerLookup {
+        opened.start.checkpoint = checkpoint;
+        opened.start.is_new = false;
+        Ok(Some(opened))
+    }
+
+    /// What turns the stream into records.
+    fn worker(
+        &self,
+        active: &ActiveSession,
+        catalog: Catalog,
+        outlet: &Outlet,
+        start: &Start,
+        exchange: &Arc<Exchange>,
+    ) -> Worker<Producer, ServerLookup> {
+        let publisher = outlet.publisher(ServerLookup {
             settings: self.settings.clone(),
             second: Arc::clone(&self.second),
             described: HashSet::new(),
@@ -108,38 +158,38 @@ impl Bridge {
             router: outlet.router.clone(),
             topics: Arc::clone(&outlet.topics),
             guard: Arc::clone(&outlet.guard),
-            stop: Arc::clone(&line.stop),
-        };
-        let Parts { lookup, router, encoder, policy } = outlet.parts(lookup);
-        let worker = Worker::new(
-            Arc::clone(&line.producer),
-            lookup,
-            router,
-            encoder,
-            policy,
-            start.last_commit_lsn,
-            self.checkpointing(&start),
-            Arc::clone(&line.ledger),
+            stop: Arc::clone(&active.stop),
+        });
+        let out = Out::new(
+            Arc::clone(&active.producer),
+            Arc::clone(&active.ledger),
             Arc::clone(&self.metrics),
-            Arc::clone(&line.stop),
+            Arc::clone(&active.stop),
+            self.checkpointing(start),
         );
-        let (exchange, outcomes) = Exchange::new(self.settings.slot.clone());
-        let exchange = Arc::new(exchange);
-        let worker = worker.with_snapshots(
-            Arc::clone(&exchange),
+        let signals = Signals {
+            token: self.settings.signal_token.clone(),
+            table: self.settings.signal_table.clone(),
+            conditions: self.settings.signal_conditions,
+            pipeline: self.settings.name.clone(),
+        };
+        Worker::new(publisher, out, start.last_commit_lsn).with_snapshots(
+            Arc::clone(exchange),
             Arc::clone(&self.control),
-            Signals {
-                token: self.settings.signal_token.clone(),
-                table: self.settings.signal_table.clone(),
-                conditions: self.settings.signal_conditions,
-                pipeline: self.settings.name.clone(),
-            },
-        );
-        let worker = spawn_worker(worker, received)?;
-        let (heard, confirmed) = ((exchange, outcomes), line.ledger.subscribe());
-        let coordinator = Coordinator::new(
+            signals,
+        )
+    }
+
+    /// What takes snapshots while the stream runs.
+    fn coordinator(
+        &self,
+        active: &ActiveSession,
+        start: &Start,
+        heard: (Arc<Exchange>, UnboundedReceiver<Outcome>),
+    ) -> Coordinator {
+        Coordinator::new(
             self.settings.clone(),
-            Source::new(&self.conninfo, ConnectOptions::of(&self.settings)),
+            Connections::new(&self.conninfo, ConnectOptions::of(&self.settings)),
             Shared {
                 published: Box::new(self.clone()),
                 control: Arc::clone(&self.control),
@@ -148,28 +198,9 @@ impl Bridge {
                 left_out: Arc::clone(&self.left_out),
             },
             heard,
-            confirmed,
+            active.ledger.subscribe(),
             &start.checkpoint.snapshots,
-        );
-        let all_read = coordinator.all_read();
-        // Takes snapshots for as long as the stream runs.
-        line.beside =
-            Some(Beside(tokio::spawn(failpoint::within("coordinator", coordinator.run()))));
-        let partitions = partitions::Watch::new(self, &start.checkpoint.snapshots);
-        let _watching = Beside(tokio::spawn(failpoint::within("partitions", partitions.run())));
-        self.metrics.streaming.set(1);
-        self.enter(State::Streaming);
-        tracing::info!(
-            slot = self.settings.slot,
-            publication = self.settings.publication,
-            from = %line.ledger.standing().confirmed,
-            "streaming"
-        );
-        if start.checkpoint.snapshots.is_only {
-            let checkpoint = start.checkpoint;
-            return self.stream_until_read(line, worker, shutdown, all_read, checkpoint).await;
-        }
-        self.stream(line, worker, shutdown).await
+        )
     }
 
     async fn open(&self) -> Result<Opened, Error> {
@@ -193,54 +224,16 @@ impl Bridge {
             async |intent: Checkpoint| self.write_checkpoint(&producer, &ledger, intent).await;
         self.remember(found.remembered);
         let mut start = setup::prepare(self, found.checkpoint.as_ref(), announce).await?;
-        if !start.added.is_empty() {
-            let added = start.added.iter();
-            let names = added.map(|table| exactly(&table.schema, &table.name)).collect();
-            let request = Request::new(names, None, SnapshotReason::Added);
-            self.rows_asked(&start.added, &request.id);
-            self.control.ask(Command::Take(request));
-        }
+        self.ask_for_rows(&start.added);
         ledger.start_at(start.checkpoint.progress);
-        self.metrics.follow({
-            let ledger = Arc::downgrade(&ledger);
-            move || {
-                let Standing { in_flight, confirmed, .. } = ledger.upgrade()?.standing();
-                Some(metrics::Standing { in_flight, confirmed })
-            }
-        });
+        self.measure(&ledger);
         let stop = Arc::new(Stop::default());
         let mut catalog = Catalog::connect(&self.conninfo, &ConnectOptions::of(settings)).await?;
         let first = match start.export.take() {
             Some(export) => Some(self.plan_first(export, &mut catalog, &mut start, &stop).await?),
             None => None,
         };
-        let topics = TopicMaker {
-            runtime: tokio::runtime::Handle::current(),
-            topics,
-            seen: Arc::clone(&self.topics_seen),
-            stop: Arc::clone(&stop),
-            status: Arc::clone(&self.status),
-        };
-        let outlet = Outlet {
-            settings: settings.clone(),
-            database: self.conninfo.database().to_owned(),
-            run_id: uuid::Uuid::now_v7().to_string(),
-            policy: Policy {
-                skipped: settings.skipped.clone(),
-                on_error: settings.errors.on_error,
-                oversize: Oversize {
-                    action: settings.errors.on_oversize,
-                    client_limit: record_limit(&client_config),
-                    is_compressed: compresses(&client_config),
-                },
-                captured: start.captured.clone(),
-                signals: settings.signal_table.clone(),
-                left_out: Arc::clone(&self.left_out),
-            },
-            router: start.router.clone(),
-            topics: Arc::new(Mutex::new(topics)),
-            guard: Arc::new(Guard::new(self, &stop)),
-        };
+        let outlet = self.outlet(&start, topics, &client_config, &stop);
         let (chunks, received) = chunk_channel(settings.memory.channel_bytes());
         let phase = watch::Sender::new(StreamPhase::Streaming);
         let (opened, open_result) = oneshot::channel();
@@ -252,120 +245,66 @@ impl Bridge {
             Ok(walsender) => self.set_walsender(walsender),
             Err(_) => reader.join().await?,
         }
-        let line = Line { ledger, producer, stop, phase, reader, beside: None };
-        Ok(Opened { line, received, catalog, outlet, start, first, is_first_stream })
+        let active = ActiveSession { ledger, producer, stop, phase, reader, coordinator: None };
+        Ok(Opened { active, received, catalog, outlet, start, first, is_first_stream })
     }
 
-    /// The last word on what is published.
-    pub(super) async fn read_checkpoint(
-        &self,
-        producer: &Arc<Producer>,
-        checkpoints: Checkpoints,
-    ) -> Result<Found, Error> {
-        let settings = &self.settings;
-        let options = ConnectOptions::of(settings);
-        let own = async |found: &Checkpoint| {
-            resume_point::ensure_own(settings, &self.conninfo, &options, found).await
-        };
-        if settings.delivery == Delivery::ExactlyOnce {
-            let glanced = checkpoints.clone();
-            match blocking(move || glanced.glance()).await {
-                Ok(Some(found)) => own(&found).await?,
-                // It is put aside below.
-                Err(error) if self.puts_aside(&error) => {}
-                glanced => drop(glanced?),
-            }
+    /// Has the rows of tables read that came to the publication at this start.
+    fn ask_for_rows(&self, added: &[TableName]) {
+        if added.is_empty() {
+            return;
         }
-        let takeover = Arc::clone(&self.taking_over).lock_owned().await;
-        let (producer, all) = (Arc::clone(producer), checkpoints.clone());
-        let read = move || {
-            producer.init_transactions(INIT, takeover)?;
-            all.read()
-        };
-        let found = match blocking(read).await {
-            Err(error) if self.puts_aside(&error) => {
-                tracing::warn!(
-                    error = error.told(),
-                    "accepted: it is removed, and the stream goes on where the slot is confirmed; what \
-                     was published since comes again"
-                );
-                checkpoints.remove_unreadable().await?;
-                blocking(move || checkpoints.read()).await?
-            }
-            found => found?,
-        };
-        // Of another cluster or database the decision speaks later; nothing is written before.
-        let other = found.checkpoint.as_ref().filter(|of| of.source.slot != settings.slot);
-        if let Some(other) = other {
-            own(other).await?;
-        }
-        Ok(found)
+        let names = added.iter().map(|table| exactly(&table.schema, &table.name)).collect();
+        let request = Request::new(names, None, SnapshotReason::Added);
+        self.rows_asked(added, &request.id);
+        self.control.ask(Command::Take(request));
     }
 
-    /// Whether it is a checkpoint that can't be read, which nobody needs any more.
-    fn puts_aside(&self, error: &Error) -> bool {
-        let is_unreadable = matches!(error, Error::Kafka(kafka::Error::CheckpointRecord { .. }));
-        is_unreadable && self.settings.on_gap == OnGap::Accept
-    }
-
-    /// Writes a checkpoint before anything else is sent, and waits until it is durable.
-    pub(super) async fn write_checkpoint(
-        &self,
-        producer: &Arc<Producer>,
-        ledger: &Arc<Ledger>,
-        checkpoint: Checkpoint,
-    ) -> Result<(), Error> {
-        let checkpointing = self.checkpointing_from(checkpoint, true);
-        let (sink, ledger) = (Arc::clone(producer), Arc::clone(ledger));
-        let (metrics, stop) = (Arc::clone(&self.metrics), Arc::new(Stop::default()));
-        // Who no longer waits for it does not want it either.
-        let _stop = StopOnDrop::new(&stop);
-        let mut failure = producer.failure();
-        let written = tokio::task::spawn_blocking(move || {
-            pipeline::write_checkpoint(sink, ledger, metrics, stop, checkpointing)
+    /// Has the metrics of what is in flight read from this ledger.
+    fn measure(&self, ledger: &Arc<Ledger>) {
+        let ledger = Arc::downgrade(ledger);
+        self.metrics.follow(move || {
+            let Standing { in_flight, confirmed, .. } = ledger.upgrade()?.standing();
+            Some(metrics::Standing { in_flight, confirmed })
         });
-        tokio::select! {
-            written = written => {
-                let thread = "checkpoint";
-                let failed = |error: tokio::task::JoinError| Error::Thread {
-                    thread,
-                    reason: error.to_string(),
-                };
-                written.map_err(failed)?.map(drop)
-            }
-            Ok(failed) = failure.wait_for(Option::is_some) => {
-                // wait_for returned because there is one.
-                failed.as_ref().map_or(Ok(()), |error| Err(Error::Delivery(Arc::clone(error))))
-            }
-            () = tokio::time::sleep(INIT) => {
-                Err(kafka::Error::CheckpointUnwritten { after: INIT }.into())
-            }
-        }
     }
 
-    /// How the worker is to say how far it is.
-    fn checkpointing(&self, start: &Start) -> Checkpointing {
-        self.checkpointing_from(start.checkpoint.clone(), start.is_new)
-    }
-
-    fn checkpointing_from(&self, start: Checkpoint, is_new: bool) -> Checkpointing {
+    /// What the publishers of this session share.
+    fn outlet(
+        &self,
+        start: &Start,
+        topics: Topics,
+        client_config: &ClientConfig,
+        stop: &Arc<Stop>,
+    ) -> Outlet {
         let settings = &self.settings;
-        let kafka = &settings.kafka;
-        Checkpointing {
-            topic: settings.topics.checkpoints.as_str().into(),
-            pipeline: settings.name.clone(),
-            start,
-            is_new,
-            mode: match settings.delivery {
-                Delivery::AtLeastOnce => Mode::AtLeastOnce,
-                Delivery::ExactlyOnce => Mode::ExactlyOnce {
-                    commit_interval: kafka.commit_interval,
-                    max_transaction_bytes: kafka.max_transaction_bytes,
-                    timeout: transaction_timeout(settings),
-                },
+        let topics = TopicMaker {
+            runtime: tokio::runtime::Handle::current(),
+            topics,
+            seen: Arc::clone(&self.topics_seen),
+            stop: Arc::clone(stop),
+            status: Arc::clone(&self.status),
+        };
+        let policy = Policy {
+            skipped: settings.skipped.clone(),
+            on_error: settings.errors.on_error,
+            oversize: Oversize {
+                action: settings.errors.on_oversize,
+                client_limit: record_limit(client_config),
+                is_compressed: compresses(client_config),
             },
-            idle_limit: settings.status_interval,
-            drain_limit: kafka.drain_timeout / 2,
+            captured: start.captured.clone(),
+            signals: settings.signal_table.clone(),
+            left_out: Arc::clone(&self.left_out),
+        };
+        Outlet {
+            settings: settings.clone(),
+            database: self.conninfo.database().to_owned(),
+            run_id: uuid::Uuid::now_v7().to_string(),
+            policy,
+            router: start.router.clone(),
+            topics: Arc::new(Mutex::new(topics)),
+            guard: Arc::new(Guard::new(self, stop)),
         }
     }
 
@@ -397,27 +336,18 @@ impl Bridge {
 
     pub(super) async fn stream(
         &self,
-        mut line: Line,
+        mut active: ActiveSession,
         mut worker: Publishing<Ended>,
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), Error> {
-        let cause = match self.attend(&mut line, &mut worker, &mut shutdown).await {
+        let cause = match self.attend(&mut active, &mut worker, &mut shutdown).await {
             // Nothing more comes because the reader has ended: it knows why.
-            Cause::Worker(Ok(Ended::SourceClosed)) => Cause::Reader(line.reader.join().await),
+            Cause::Worker(Ok(Ended::SourceClosed)) => Cause::Reader(active.reader.join().await),
             cause => cause,
         };
         self.metrics.streaming.set(0);
-        self.drain(&mut line, &mut worker, cause).await
+        self.drain(&mut active, &mut worker, cause).await
     }
-}
-
-/// Runs what blocks.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
-) -> Result<T, Error> {
-    let thread = "checkpoint";
-    let read = tokio::task::spawn_blocking(read).await;
-    Ok(read.map_err(|error| Error::Thread { thread, reason: error.to_string() })??)
 }
 
 fn spawn_worker(

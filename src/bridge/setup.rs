@@ -1,14 +1,18 @@
-//! Publication and slot, found or made; gives the position where the stream starts.
+//! Finds or creates publication and slot, and returns the position where the stream starts.
 //!
-//! Nothing is made before all that is needed was checked, so a first run with too few rights leaves
-//! nothing half done, and tells everything that is missing at once.
+//! Nothing is created before everything that is needed was checked: a first run with too few rights
+//! leaves nothing half done, and its error names everything that is missing.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tokio_postgres::Client;
 
+use super::preconditions::{
+    check, check_reading, leave_out_unkeyed, refuse, refuse_standby, unusable,
+};
+use super::renames::Findings;
+use super::resume_point::Course;
 use super::topics::{Assignment, View};
 use super::{Bridge, resume_point, signal_table};
 use crate::checkpoint::Checkpoint;
@@ -16,11 +20,9 @@ use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres::filters::{Asked, Probes};
-use crate::postgres::preflight::{self, Intent, Shortfall};
 use crate::postgres::publication::manage::{self, Look};
-use crate::postgres::publication::streamed::in_effect;
 use crate::postgres::publication::{
-    self, Candidate, Names, PublicationChange, Published, TableName, forgetful,
+    self, Names, PublicationChange, Published, TableName, forgetful,
 };
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, ReplicationClient, SlotOptions, SlotSnapshot, client};
@@ -30,9 +32,6 @@ use crate::state::LeftOutReason;
 
 /// The first version that has failover slots.
 const FAILOVER_SINCE: u32 = 170_000;
-
-/// The first version that decodes on a standby.
-const STANDBY_SINCE: u32 = 160_000;
 
 /// Where a stream starts.
 pub(super) struct Start {
@@ -78,176 +77,268 @@ pub(super) fn scope(settings: &Resolved, server_version: u32, is_limited: bool) 
     }
 }
 
-/// Finds or makes what the stream needs, given the checkpoint of the pipeline. `announce` makes a
+/// Finds or creates what the stream needs, given the checkpoint of the pipeline. `announce` makes a
 /// checkpoint durable.
+///
+/// # Errors
+/// What is missing in Postgres, all of it at once; what can't be asked or created.
 pub(super) async fn prepare(
     bridge: &Bridge,
     checkpoint: Option<&Checkpoint>,
     announce: impl AsyncFnOnce(Checkpoint) -> Result<(), Error>,
 ) -> Result<Start, Error> {
-    let Bridge { conninfo: info, .. } = bridge;
-    let client = client::connect(info, &ConnectOptions::of(&bridge.settings)).await?;
+    let client = client::connect(&bridge.conninfo, &ConnectOptions::of(&bridge.settings)).await?;
     let version = client::server_version(&client).await?;
     let (manage, has_streamed) = (bridge.settings.manage, bridge.has_streamed());
     refuse_standby(&client, version, manage, has_streamed).await?;
     let through = checkpoint.map_or(Lsn::ZERO, |before| before.progress.through_lsn);
     let named = bridge.look_at_names(&client, through).await?;
     let settings = &named.settings_of_published(&bridge.settings);
-    let names = Names::of(settings);
+    let setup = Setup { bridge, settings, client: &client, version, checkpoint };
+
     let altering = bridge.altering.lock().await;
     let planned_at = *altering;
-    let survey = publication::survey(&client, names, version).await?;
-    let slot = slot::state(&client, &settings.slot, info.database()).await?;
-    let slot = bridge.with_lost_wal(slot);
-    let exists = survey.inserts.is_some();
-    let is_named = bridge.may_name_second(&client, &slot, checkpoint, exists).await?;
-    let goes_on = checkpoint.is_some_and(|before| !before.is_intent());
-    // Where rows are published already, no lock of the application holds a start up.
-    let mut probes = Probes::new(if goes_on { Asked::Unlocked } else { Asked::All });
-    let mut look = manage::plan(&client, settings, survey, is_named, (true, &mut probes)).await?;
-    look.plan.keep_out(|table| look.filters.unknown.contains(table));
-    // What is published of a locked table may stay as it is, but not under another filter than before.
-    let present = look.survey.present();
-    let is_other = |table: &&TableName| {
-        present.part(table).is_some() && named.keeps_back_otherwise(&bridge.settings, table)
-    };
-    if let Some(table) = look.filters.unknown.iter().find(is_other) {
-        return Err(postgres::Error::Altered { table: table.to_string() }.into());
-    }
-    if goes_on {
-        leave_out_unkeyed(&client, settings, &mut look).await?;
-    }
-    bridge.show_limits(&look);
-    if !manage::may_alter(settings, &look.survey) {
-        // That is a warning, and no reason not to start.
-        let urgent = look.plan.urgent();
-        look.plan.main.remove.retain(|table| !urgent.contains(table));
-        if !look.plan.main.create {
-            look.plan.inserts = PublicationChange::default();
-        }
-    }
-    let noted = checkpoint.into_iter().flat_map(|before| &before.snapshots.left_out);
-    let noted = noted.map(|table| table.oid).chain(bridge.left_out.oids(LeftOutReason::Topic));
-    let view = View { settings, version, present: look.survey.present(), plan: &look.plan };
-    let assignment = bridge.assign_topics(&client, view, &noted.collect()).await?;
-    assignment.keep_out(&mut look.plan);
-
-    let mut signals = signal_table::look(&client, settings, &look).await?;
-    let mut shortfalls = check(&client, settings, &look, &slot).await?;
-    if !bridge.has_streamed() {
-        shortfalls.append(&mut signals.shortfalls);
-    }
-    shortfalls.extend(look.filters.shortfalls.drain(..).map(|(_, shortfall)| shortfall));
-    shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
-    shortfalls.extend(named.shortfalls.iter().cloned());
-    shortfalls.extend(unusable(&settings.slot, &slot));
-    // All of it in one round: a first start reads rows too.
-    let is_first = slot == SlotState::Absent && checkpoint.is_none();
-    if is_first && settings.snapshot.mode != SnapshotMode::Never {
-        shortfalls.extend(check_reading(&client, settings, &look, &assignment).await?);
-    }
-    if !shortfalls.is_empty() {
-        return Err(postgres::Error::Preflight { shortfalls }.into());
-    }
-    for note in look.filters.notes.iter().chain(&look.keys.notes) {
-        tracing::warn!("{note}");
-    }
-    bridge.tell_of_refused_ddl(&look);
-    named.tell();
-    bridge.note_signal_table(signals);
+    let mut found = setup.look(&named).await?;
+    setup.refuse_what_is_missing(&mut found, &named).await?;
     // What follows waits for Kafka, and what the application needs to be altered does not.
     drop(altering);
     // Durable before anything of the tables is published under these settings.
     bridge.settle_names(named).await?;
-    if forgetful::is_forgetful(version) && !bridge.has_streamed() {
-        tracing::warn!(
-            version,
-            "the server is of before May 2025: a table that is put into a publication while a \
-             transaction writes to it may be left out from then on, in silence, unless its rows are \
-             read too; install its newest minor release"
-        );
-    }
-    let options = ConnectOptions::of(settings);
-    let existing = Arc::clone(&bridge.known_topics().existing);
-    let is_stranded = checkpoint.is_none()
-        && !bridge.has_streamed()
-        && !assignment.has_any(&existing)
-        && slot::was_read(&client, &settings.slot).await?;
-    let mut course =
-        resume_point::course(settings, info, &options, &slot, checkpoint, is_stranded).await?;
-    if course.takes_snapshot && !is_first {
-        let shortfalls = check_reading(&client, settings, &look, &assignment).await?;
-        if !shortfalls.is_empty() {
-            return Err(postgres::Error::Preflight { shortfalls }.into());
-        }
-    }
-    if course.makes_slot {
-        bridge.rehearse(&client, version, &assignment, &look.filters.published).await?;
-    }
-    let is_read = settings.snapshot.mode != SnapshotMode::Never;
-    let notes = &mut Arc::make_mut(&mut course.snapshots).left_out;
-    let noted_before = notes.clone();
-    let settled = assignment.settle_notes(notes, &look.plan, is_read);
-    course.is_new |= *notes != noted_before;
-    bridge.list_left_out(&assignment, &settled);
-    // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
-    let goes_on = checkpoint.is_some() && look.survey.main.is_some() && !course.makes_slot;
-    let with_rows = goes_on && settings.manage && is_read;
-    let added = if with_rows {
-        look.plan.put_off_gains(|of| !settings.hides(&of.schema, &of.name))
+
+    let mut course = setup.course(&found).await?;
+    let missing = setup.note_missing_rows(&mut found, &mut course);
+    setup.publish(&found, &course, planned_at).await?;
+    let is_whole = found.look.survey.main.as_ref().is_some_and(|main| !main.is_by_table);
+    let made = if course.makes_slot {
+        setup.create_slot(&course, is_whole, announce).await?
     } else {
-        Vec::new()
+        Made::default()
     };
-    let altering = bridge.altering.lock().await;
-    if *altering != planned_at {
-        return Err(postgres::Error::Altered { table: names.main.to_owned() }.into());
-    }
-    manage::publish(&client, settings, &look.survey, &look.plan).await?;
-    let exists = exists || (settings.manage && look.plan.inserts.create);
-    if exists && look.survey.inserts.is_none() {
-        bridge.second.exists_since(client::wal_end(&client).await?);
-    }
-    let is_whole = look.survey.main.as_ref().is_some_and(|publication| !publication.is_by_table);
-    let captured = is_whole.then(|| bridge.settings.captured.clone());
-    let (mut made_at, mut export) = (None, None);
-    // A slot may be long in coming, and the tables are published already.
-    bridge.second.set_named(exists && (is_named || course.makes_slot));
-    drop(altering);
-    bridge.set_guards(true);
-    if course.makes_slot {
-        let mut planned = None;
-        if course.takes_snapshot {
-            let plan = plan::plan(&client, &scope(settings, version, is_whole)).await?;
-            if !plan.shortfalls.is_empty() {
-                return Err(postgres::Error::Preflight { shortfalls: plan.shortfalls }.into());
-            }
-            planned = Some(plan);
+    let checkpoint = course.checkpoint(made.at);
+    // The slot itself may be at an earlier position; the server leaves out what lies between.
+    let lsn = checkpoint.progress.through_lsn;
+    Ok(Start {
+        lsn,
+        checkpoint,
+        is_new: course.is_new,
+        last_commit_lsn: made.at.is_none().then_some(lsn),
+        captured: is_whole.then(|| bridge.settings.captured.clone()),
+        added: missing,
+        router: found.assignment.router,
+        export: made.export,
+    })
+}
+
+/// A start on one server, step by step. The steps are in the order of [`prepare`].
+struct Setup<'a> {
+    bridge: &'a Bridge,
+    /// Without the tables whose events are held back.
+    settings: &'a Resolved,
+    client: &'a Client,
+    version: u32,
+    checkpoint: Option<&'a Checkpoint>,
+}
+
+/// What a start found, and what it is to change. Nothing is created yet.
+struct Found {
+    slot: SlotState,
+    look: Look,
+    assignment: Assignment,
+    /// Whether the publication for inserts exists, and whether the stream may name it from its start.
+    has_second: bool,
+    names_second: bool,
+    /// Nothing was published by this pipeline so far.
+    is_first: bool,
+}
+
+/// What was created for the stream.
+#[derive(Default)]
+struct Made {
+    at: Option<Lsn>,
+    export: Option<Export>,
+}
+
+impl Setup<'_> {
+    /// Looks at publication, slot and topics, and plans what is to become of them.
+    async fn look(&self, named: &Findings) -> Result<Found, Error> {
+        let Self { bridge, settings, client, version, checkpoint } = *self;
+        let survey = publication::survey(client, Names::of(settings), version).await?;
+        let slot = slot::state(client, &settings.slot, bridge.conninfo.database()).await?;
+        let slot = bridge.with_lost_wal(slot);
+        let has_second = survey.inserts.is_some();
+        let names_second = bridge.may_name_second(client, &slot, checkpoint, has_second).await?;
+        let goes_on = checkpoint.is_some_and(|before| !before.is_intent());
+        // Where rows are published already, no lock of the application holds a start up.
+        let mut probes = Probes::new(if goes_on { Asked::Unlocked } else { Asked::All });
+        let mut look =
+            manage::plan(client, settings, survey, names_second, (true, &mut probes)).await?;
+        look.plan.keep_out(|table| look.filters.unknown.contains(table));
+        self.refuse_other_filter(&look, named)?;
+        if goes_on {
+            leave_out_unkeyed(client, settings, &mut look).await?;
         }
-        let announce = if course.takes_snapshot {
-            announce(Checkpoint::intent(course.source.clone(), course.generation)).await?;
-            None
-        } else {
-            Some(announce)
+        bridge.show_limits(&look);
+        if !manage::may_alter(settings, &look.survey) {
+            // That is a warning, and no reason not to start.
+            let urgent = look.plan.urgent();
+            look.plan.main.remove.retain(|table| !urgent.contains(table));
+            if !look.plan.main.create {
+                look.plan.inserts = PublicationChange::default();
+            }
+        }
+        let noted = checkpoint.into_iter().flat_map(|before| &before.snapshots.left_out);
+        let noted = noted.map(|table| table.oid).chain(bridge.left_out.oids(LeftOutReason::Topic));
+        let view = View { settings, version, present: look.survey.present(), plan: &look.plan };
+        let assignment = bridge.assign_topics(client, view, &noted.collect()).await?;
+        assignment.keep_out(&mut look.plan);
+        let is_first = slot == SlotState::Absent && checkpoint.is_none();
+        Ok(Found { slot, look, assignment, has_second, names_second, is_first })
+    }
+
+    /// What is published of a locked table may stay as it is, but not under another filter than before.
+    fn refuse_other_filter(&self, look: &Look, named: &Findings) -> Result<(), postgres::Error> {
+        let present = look.survey.present();
+        let is_other = |table: &&TableName| {
+            present.part(table).is_some()
+                && named.keeps_back_otherwise(&self.bridge.settings, table)
         };
-        slot::drop(&client, &settings.slot).await?;
+        match look.filters.unknown.iter().find(is_other) {
+            Some(table) => Err(postgres::Error::Altered { table: table.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a start with everything that is missing for it, and logs what is worth a warning.
+    async fn refuse_what_is_missing(
+        &self,
+        found: &mut Found,
+        named: &Findings,
+    ) -> Result<(), Error> {
+        let Self { bridge, settings, client, version, .. } = *self;
+        let Found { slot, look, assignment, is_first, .. } = found;
+        let mut signals = signal_table::look(client, settings, look).await?;
+        let mut shortfalls = check(client, settings, look, slot).await?;
+        if !bridge.has_streamed() {
+            shortfalls.append(&mut signals.shortfalls);
+        }
+        shortfalls.extend(look.filters.shortfalls.drain(..).map(|(_, shortfall)| shortfall));
+        shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
+        shortfalls.extend(named.shortfalls.iter().cloned());
+        shortfalls.extend(unusable(&settings.slot, slot));
+        // All of it in one round: a first start reads rows too.
+        if *is_first && settings.snapshot.mode != SnapshotMode::Never {
+            shortfalls.extend(check_reading(client, settings, look, assignment).await?);
+        }
+        refuse(shortfalls)?;
+        for note in look.filters.notes.iter().chain(&look.keys.notes) {
+            tracing::warn!("{note}");
+        }
+        bridge.tell_of_refused_ddl(look);
+        named.tell();
+        bridge.note_signal_table(signals);
+        if forgetful::is_forgetful(version) && !bridge.has_streamed() {
+            tracing::warn!(
+                version,
+                "the server is of before May 2025: a table that is put into a publication while a \
+                 transaction writes to it may be left out from then on, in silence, unless its rows \
+                 are read too; install its newest minor release"
+            );
+        }
+        Ok(())
+    }
+
+    /// Decides where the stream starts, and tries what a slot that is created would need.
+    async fn course(&self, found: &Found) -> Result<Course, Error> {
+        let Self { bridge, settings, client, version, checkpoint } = *self;
+        let Found { slot, look, assignment, is_first, .. } = found;
+        let existing = Arc::clone(&bridge.known_topics().existing);
+        let is_stranded = checkpoint.is_none()
+            && !bridge.has_streamed()
+            && !assignment.has_any(&existing)
+            && slot::was_read(client, &settings.slot).await?;
+        let (info, options) = (&bridge.conninfo, ConnectOptions::of(settings));
+        let course =
+            resume_point::course(settings, info, &options, slot, checkpoint, is_stranded).await?;
+        if course.takes_snapshot && !is_first {
+            refuse(check_reading(client, settings, look, assignment).await?)?;
+        }
+        if course.makes_slot {
+            bridge.rehearse(client, version, assignment, &look.filters.published).await?;
+        }
+        Ok(course)
+    }
+
+    /// Notes the tables whose rows are to be read next to the stream. Returns these tables.
+    fn note_missing_rows(&self, found: &mut Found, course: &mut Course) -> Vec<TableName> {
+        let Self { bridge, settings, checkpoint, .. } = *self;
+        let Found { look, assignment, .. } = found;
+        let is_read = settings.snapshot.mode != SnapshotMode::Never;
+        let notes = &mut Arc::make_mut(&mut course.snapshots).left_out;
+        let noted_before = notes.clone();
+        let settled = assignment.settle_notes(notes, &look.plan, is_read);
+        course.is_new |= *notes != noted_before;
+        bridge.list_left_out(assignment, &settled);
+        // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
+        let goes_on = checkpoint.is_some() && look.survey.main.is_some() && !course.makes_slot;
+        let mut missing = if goes_on && settings.manage && is_read {
+            look.plan.put_off_gains(|of| !settings.hides(&of.schema, &of.name))
+        } else {
+            Vec::new()
+        };
+        let name = |Named { schema, name, .. }| TableName { schema, name };
+        missing.extend(settled.into_iter().map(name));
+        missing
+    }
+
+    /// Creates or alters the publications, unless another did so since they were looked at.
+    async fn publish(&self, found: &Found, course: &Course, planned_at: u64) -> Result<(), Error> {
+        let Self { bridge, settings, client, .. } = *self;
+        let Found { look, .. } = found;
+        let altering = bridge.altering.lock().await;
+        if *altering != planned_at {
+            let table = Names::of(settings).main.to_owned();
+            return Err(postgres::Error::Altered { table }.into());
+        }
+        manage::publish(client, settings, &look.survey, &look.plan).await?;
+        let has_second = found.has_second || (settings.manage && look.plan.inserts.create);
+        if has_second && look.survey.inserts.is_none() {
+            bridge.second.exists_since(client::wal_end(client).await?);
+        }
+        bridge.second.set_named(has_second && (found.names_second || course.makes_slot));
+        // A slot may be long in coming, and the tables are published already.
+        drop(altering);
+        bridge.set_guards(true);
+        Ok(())
+    }
+
+    /// Creates the slot, and plans the snapshot that is read first, if any.
+    async fn create_slot(
+        &self,
+        course: &Course,
+        is_whole: bool,
+        announce: impl AsyncFnOnce(Checkpoint) -> Result<(), Error>,
+    ) -> Result<Made, Error> {
+        let Self { bridge, settings, client, version, checkpoint } = *self;
+        let (plan, announce) = if course.takes_snapshot {
+            let mut plan = plan::plan(client, &scope(settings, version, is_whole)).await?;
+            refuse(std::mem::take(&mut plan.shortfalls))?;
+            announce(Checkpoint::intent(course.source.clone(), course.generation)).await?;
+            (Some(plan), None)
+        } else {
+            (None, Some(announce))
+        };
+        slot::drop(client, &settings.slot).await?;
         bridge.is_wal_lost.store(false, Ordering::Release);
-        let (lsn, exported) = create_slot(bridge, version, planned).await?;
+        let (lsn, export) = create_slot(bridge, version, plan).await?;
         bridge.slot_created(checkpoint.is_none_or(Checkpoint::is_intent));
-        (made_at, export) = (Some(lsn), exported);
+        let made = Made { at: Some(lsn), export };
         // Without a snapshot the slot is all there is: a start that is killed before its first
         // checkpoint goes on from it.
         if let Some(announce) = announce {
-            announce(course.checkpoint(made_at)).await?;
+            announce(course.checkpoint(made.at)).await?;
         }
+        Ok(made)
     }
-    let checkpoint = course.checkpoint(made_at);
-    // The slot itself may stand before it; the server leaves out what lies between.
-    let lsn = checkpoint.progress.through_lsn;
-    let last_commit_lsn = made_at.is_none().then_some(lsn);
-    let settled = settled.into_iter().map(|Named { schema, name, .. }| TableName { schema, name });
-    let added = added.into_iter().chain(settled).collect();
-    let (is_new, router) = (course.is_new, assignment.router);
-    Ok(Start { lsn, checkpoint, is_new, last_commit_lsn, captured, added, router, export })
 }
 
 impl Bridge {
@@ -281,20 +372,6 @@ impl Bridge {
     }
 }
 
-/// Refuses a standby that can't be decoded on, or where nothing can be created though it is to be.
-async fn refuse_standby(
-    client: &Client,
-    version: u32,
-    manage: bool,
-    has_streamed: bool,
-) -> Result<(), postgres::Error> {
-    let is_too_old = version < STANDBY_SINCE;
-    if (is_too_old || manage) && client::in_recovery(client).await? {
-        return Err(postgres::Error::Standby { is_too_old, has_streamed });
-    }
-    Ok(())
-}
-
 impl Bridge {
     /// Says once which tables' ALTERs Postgres will refuse for the publication, and what changes that.
     pub(super) fn tell_of_refused_ddl(&self, look: &Look) {
@@ -323,86 +400,6 @@ impl Bridge {
                  ALTER COLUMN ... TYPE of a column that the condition looks at"
             );
         }
-    }
-}
-
-/// A table that came while the stream went on and can't be keyed as configured ends no stream: it is
-/// left out until it can be, as at each look, which logs it. One that is published is refused.
-async fn leave_out_unkeyed(
-    client: &Client,
-    settings: &Resolved,
-    look: &mut Look,
-) -> Result<(), postgres::Error> {
-    let Look { survey, keys, plan, version, .. } = look;
-    if keys.refused.is_empty() || survey.main.is_none() {
-        return Ok(());
-    }
-    let streamed = in_effect(client, Names::of(settings).both(), *version).await?;
-    let is_streamed = |table: &TableName| {
-        survey.present().has(table) || streamed.iter().any(|of| of.table == *table)
-    };
-    let mut refused = BTreeMap::new();
-    for (table, fault) in std::mem::take(&mut keys.refused) {
-        // A partition is published with its root.
-        let members = publication::with_ancestors(client, &table).await?;
-        if members.iter().any(is_streamed) {
-            refused.insert(table, fault);
-        } else {
-            plan.keep_out(|other| members.contains(other));
-        }
-    }
-    keys.refused = refused;
-    Ok(())
-}
-
-/// What speaks against a start, of the server and of the role's rights.
-async fn check(
-    client: &Client,
-    settings: &Resolved,
-    look: &Look,
-    slot: &SlotState,
-) -> Result<Vec<Shortfall>, postgres::Error> {
-    let intent = Intent {
-        names: Names::of(settings),
-        present: look.survey.main.as_ref(),
-        plan: &look.plan,
-        new_slot: (*slot == SlotState::Absent).then_some(settings.slot.as_str()),
-        manage: settings.manage,
-    };
-    preflight::check(client, &intent).await
-}
-
-/// What keeps the role from reading the tables whose rows are to come first.
-async fn check_reading(
-    client: &Client,
-    settings: &Resolved,
-    look: &Look,
-    assignment: &Assignment,
-) -> Result<Vec<Shortfall>, postgres::Error> {
-    let wanted = |candidate: &&Candidate| {
-        let TableName { schema, name } = &candidate.table;
-        let mut left_out = look.plan.left_out.iter();
-        settings.captured.matches(schema, name)
-            && !left_out.any(|limited| limited.table == candidate.table)
-            && !assignment.is_out(&candidate.table)
-    };
-    let tables = look.survey.candidates.iter().filter(wanted);
-    let tables: Vec<TableName> = tables.map(|candidate| candidate.table.clone()).collect();
-    preflight::check_reading(client, &tables).await
-}
-
-/// Why a slot of this name is not one to stream from, where it is another's.
-pub(super) fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
-    match state {
-        SlotState::Foreign { plugin, database } => Some(Shortfall {
-            cause: format!(
-                "the slot {name:?} is for the plugin {} in database {}, not for pgoutput here",
-                plugin.as_deref().unwrap_or("(physical)"),
-                database.as_deref().unwrap_or("(none)")
-            ),
-            fix: "set postgres.slot to another name".to_owned(),
-        }),
-        _ => None,
     }
 }
 

@@ -164,7 +164,7 @@ async fn plan(
         let slot = settings.slot.clone();
         return Err(postgres::Error::SlotActive { slot, pid: Some(pid), source: None }.into());
     }
-    shortfalls.extend(super::setup::unusable(&settings.slot, &state));
+    shortfalls.extend(super::preconditions::unusable(&settings.slot, &state));
     let role = postgres::preflight::role(client).await?;
     if state != SlotState::Absent && !role.can_replicate {
         shortfalls.push(postgres::preflight::no_replication(&role.name));

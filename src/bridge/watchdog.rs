@@ -33,7 +33,7 @@ use tokio_postgres::Client;
 
 use self::outage::Outage;
 use super::{Bridge, fresh_client_config};
-use crate::checkpoint::Ledger;
+use crate::checkpoint::{Ledger, Standing};
 use crate::config::Watchdog;
 use crate::error::Error;
 use crate::kafka::{self, Producer};
@@ -247,19 +247,8 @@ impl Bridge {
         let mut asked = None;
         loop {
             tokio::time::sleep(watch.interval()).await;
-            let metrics = &self.metrics;
             let standing = ledger.standing();
-            let sight = Sight {
-                received: Lsn::from(metrics.received_lsn.get()),
-                changes: metrics.changes.get() + metrics.snapshot_rows.get(),
-                bytes: metrics.received_bytes.get(),
-                in_flight: standing.in_flight,
-                is_checkpoint_due: standing.is_checkpoint_due,
-                acked: metrics.records_acked.get() + standing.checkpoints,
-                is_cut_off: producer.is_cut_off(),
-                is_snapshot: self.status.borrow().state == State::Snapshot,
-            };
-            watch.look(Instant::now(), sight);
+            watch.look(Instant::now(), self.sight(standing, producer));
             if watch.wants_wal_end(Instant::now())
                 && let Some(end) = self.wal_end(&mut client).await
                 && watch.set_wal_end(Instant::now(), end)
@@ -301,6 +290,20 @@ impl Bridge {
                     None
                 }
             };
+        }
+    }
+
+    fn sight(&self, standing: Standing, producer: &Producer) -> Sight {
+        let metrics = &self.metrics;
+        Sight {
+            received: Lsn::from(metrics.received_lsn.get()),
+            changes: metrics.changes.get() + metrics.snapshot_rows.get(),
+            bytes: metrics.received_bytes.get(),
+            in_flight: standing.in_flight,
+            is_checkpoint_due: standing.is_checkpoint_due,
+            acked: metrics.records_acked.get() + standing.checkpoints,
+            is_cut_off: producer.is_cut_off(),
+            is_snapshot: self.status.borrow().state == State::Snapshot,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::pgoutput::{
 
 /// Where in the stream we are.
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum TransactionState {
     Idle,
     InTransaction { transaction: Transaction, changes: u64 },
 }
@@ -42,7 +42,7 @@ pub struct Assembler {
     /// The tables of the stream. Every Relation message must be inserted here, with its facts,
     /// before the next message is applied.
     pub relations: Relations,
-    state: State,
+    state: TransactionState,
     last_commit_lsn: Option<Lsn>,
     origin_name: String,
     origin_commit_lsn: Option<Lsn>,
@@ -72,6 +72,7 @@ pub enum Step<'a> {
 
 /// Messages out of order, or rows that do not fit their table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum AssembleError {
     /// A message that only makes sense inside a transaction came outside of one.
     #[error("following the stream at {lsn}: {message} came outside of a transaction")]
@@ -146,7 +147,7 @@ impl Assembler {
     pub fn new(last_commit_lsn: Option<Lsn>) -> Self {
         Self {
             relations: Relations::default(),
-            state: State::Idle,
+            state: TransactionState::Idle,
             last_commit_lsn,
             origin_name: String::new(),
             origin_commit_lsn: None,
@@ -157,8 +158,8 @@ impl Assembler {
     #[must_use]
     pub const fn transaction(&self) -> Option<&Transaction> {
         match &self.state {
-            State::InTransaction { transaction, .. } => Some(transaction),
-            State::Idle => None,
+            TransactionState::InTransaction { transaction, .. } => Some(transaction),
+            TransactionState::Idle => None,
         }
     }
 
@@ -174,7 +175,7 @@ impl Assembler {
     /// Whether a transaction has begun and not yet ended.
     #[must_use]
     pub const fn is_in_transaction(&self) -> bool {
-        matches!(self.state, State::InTransaction { .. })
+        matches!(self.state, TransactionState::InTransaction { .. })
     }
 
     /// Takes the next message of the stream. `wal_start` is the position its frame carries.
@@ -223,7 +224,7 @@ impl Assembler {
     }
 
     fn begin(&mut self, begin: Begin, lsn: Lsn) -> Result<Step<'_>, AssembleError> {
-        if let State::InTransaction { transaction, .. } = self.state {
+        if let TransactionState::InTransaction { transaction, .. } = self.state {
             let open = transaction.xid;
             return Err(AssembleError::BeginInTransaction { xid: begin.xid, open, lsn });
         }
@@ -232,13 +233,13 @@ impl Assembler {
             commit_lsn: begin.final_lsn,
             commit_time_us: begin.commit_time_us,
         };
-        self.state = State::InTransaction { transaction, changes: 0 };
+        self.state = TransactionState::InTransaction { transaction, changes: 0 };
         self.origin_commit_lsn = None;
         Ok(Step::Begin(transaction))
     }
 
     fn commit(&mut self, commit: Commit, lsn: Lsn) -> Result<Step<'_>, AssembleError> {
-        let State::InTransaction { transaction, changes } = self.state else {
+        let TransactionState::InTransaction { transaction, changes } = self.state else {
             return Err(AssembleError::OutsideTransaction { message: "commit", lsn });
         };
         if commit.commit_lsn != transaction.commit_lsn {
@@ -248,7 +249,7 @@ impl Assembler {
                 commit_lsn: commit.commit_lsn,
             });
         }
-        self.state = State::Idle;
+        self.state = TransactionState::Idle;
         self.origin_commit_lsn = None;
         self.last_commit_lsn = Some(commit.end_lsn);
         Ok(Step::Commit { transaction, end_lsn: commit.end_lsn, changes })
@@ -283,16 +284,16 @@ impl Assembler {
         lsn: Lsn,
     ) -> Result<Step<'a>, AssembleError> {
         let place = match self.state {
-            State::Idle if message.transactional => {
+            TransactionState::Idle if message.transactional => {
                 let message = "transactional logical message";
                 return Err(AssembleError::OutsideTransaction { message, lsn });
             }
-            State::Idle => Place {
+            TransactionState::Idle => Located {
                 position: Position { commit_lsn: message.lsn, ordinal: 0 },
                 lsn: message.lsn,
                 transaction: None,
             },
-            State::InTransaction { .. } => {
+            TransactionState::InTransaction { .. } => {
                 let mut place = self.place("logical message", lsn, 1)?;
                 if !message.transactional {
                     place.transaction = None;
@@ -315,14 +316,14 @@ impl Assembler {
         message: &'static str,
         lsn: Lsn,
         count: u64,
-    ) -> Result<Place, AssembleError> {
-        let State::InTransaction { transaction, changes } = &mut self.state else {
+    ) -> Result<Located, AssembleError> {
+        let TransactionState::InTransaction { transaction, changes } = &mut self.state else {
             return Err(AssembleError::OutsideTransaction { message, lsn });
         };
         let position =
             Position { commit_lsn: transaction.commit_lsn, ordinal: changes.saturating_add(1) };
         *changes = changes.saturating_add(count);
-        Ok(Place { position, lsn, transaction: Some(*transaction) })
+        Ok(Located { position, lsn, transaction: Some(*transaction) })
     }
 
     #[inline]
@@ -331,7 +332,7 @@ impl Assembler {
     }
 
     #[inline]
-    fn change<'a>(&'a self, place: Place, data: Data<'a>) -> Change<'a> {
+    fn change<'a>(&'a self, place: Located, data: Data<'a>) -> Change<'a> {
         Change {
             position: place.position,
             lsn: place.lsn,
@@ -347,7 +348,7 @@ impl Assembler {
 
 /// What a change is given by the transaction it stands in.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Located {
     position: Position,
     lsn: Lsn,
     transaction: Option<Transaction>,
@@ -357,7 +358,7 @@ struct Place {
 #[derive(Debug, Clone)]
 pub struct Truncated<'a> {
     assembler: &'a Assembler,
-    place: Place,
+    place: Located,
     oids: TruncatedRelations<'a>,
     given: usize,
 }

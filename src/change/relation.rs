@@ -90,6 +90,7 @@ pub struct KeyChoice<'a> {
 
 /// A table that cannot be captured as configured.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RelationError {
     /// A configured key column is not among the published columns.
     #[error(

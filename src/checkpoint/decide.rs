@@ -44,7 +44,7 @@ pub enum SlotFound {
 
 /// The server that is streamed from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
+pub struct ServerFound {
     /// Which one it is, and the slot's name.
     pub source: Source,
     /// The timelines before its own, each with where it was left.
@@ -85,7 +85,7 @@ pub fn other_source(checkpoint: &Source, server: &Source) -> Option<Gap> {
 
 /// Decides by the table above.
 #[must_use]
-pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server) -> Decision {
+pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &ServerFound) -> Decision {
     let name = || server.source.slot.clone();
     let wal_end = server.wal_end;
     let Some(checkpoint) = checkpoint else {
@@ -134,7 +134,7 @@ pub fn decide(slot: SlotFound, checkpoint: Option<&Checkpoint>, server: &Server)
 /// another.
 fn on_this_server(
     checkpoint: &Checkpoint,
-    server: &Server,
+    server: &ServerFound,
 ) -> Result<(Progress, Option<u32>), Gap> {
     let (source, here) = (&checkpoint.source, &server.source);
     if let Some(gap) = other_source(source, here) {
@@ -193,8 +193,8 @@ mod tests {
         }
     }
 
-    fn server() -> Server {
-        Server { source: source(), history: vec![(1, lsn(500))], wal_end: lsn(2_000) }
+    fn server() -> ServerFound {
+        ServerFound { source: source(), history: vec![(1, lsn(500))], wal_end: lsn(2_000) }
     }
 
     /// All before 1000 is published; the last change of it commits at 990.
@@ -211,7 +211,7 @@ mod tests {
 
     const BEFORE: SlotFound = SlotFound::Present { confirmed: Lsn::ZERO };
 
-    fn gap(slot: SlotFound, checkpoint: &Checkpoint, server: &Server) -> Gap {
+    fn gap(slot: SlotFound, checkpoint: &Checkpoint, server: &ServerFound) -> Gap {
         match decide(slot, Some(checkpoint), server) {
             Decision::Gap(gap) => gap,
             other => panic!("no gap, but {other:?}"),
@@ -356,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_server_that_was_set_back_is_a_gap() {
-        let server = Server { wal_end: lsn(999), ..server() };
+        let server = ServerFound { wal_end: lsn(999), ..server() };
         let (published, wal_end) = (lsn(1_000), lsn(999));
         assert_eq!(gap(BEFORE, &checkpoint(), &server), Gap::ServerBehind { published, wal_end });
     }

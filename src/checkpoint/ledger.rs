@@ -22,12 +22,12 @@ impl Default for Ledger {
 /// Shares a [`Tracker`] and publishes its confirmed LSN.
 #[derive(Debug)]
 pub struct Ledger {
-    state: Mutex<State>,
+    state: Mutex<Inner>,
     confirmed: watch::Sender<Lsn>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Inner {
     tracker: Tracker,
     /// What the checkpoint says that is under way to the broker.
     under_way: Option<Progress>,
@@ -65,7 +65,7 @@ impl Ledger {
         let tracker = Tracker::new(progress);
         Self {
             confirmed: watch::Sender::new(tracker.confirmed()),
-            state: Mutex::new(State {
+            state: Mutex::new(Inner {
                 tracker,
                 under_way: None,
                 is_committing: false,
@@ -176,7 +176,7 @@ impl Ledger {
     /// How things stand now.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let State { tracker, under_way, is_committing, checkpoints } = &*self.lock();
+        let Inner { tracker, under_way, is_committing, checkpoints } = &*self.lock();
         Standing {
             is_checkpoint_due: *is_committing || under_way.is_some(),
             checkpoints: *checkpoints,
@@ -189,7 +189,7 @@ impl Ledger {
         }
     }
 
-    fn confirm_in(&self, state: &mut State, progress: Progress) {
+    fn confirm_in(&self, state: &mut Inner, progress: Progress) {
         state.is_committing = false;
         state.checkpoints += 1;
         state.tracker.confirm(progress);
@@ -201,7 +201,7 @@ impl Ledger {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         // The tracker's methods don't panic halfway through a change, so its state stands.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

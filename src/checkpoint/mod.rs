@@ -40,13 +40,13 @@ mod tracker;
 #[cfg(test)]
 mod tests;
 
-pub use self::decide::{Decision, Server, SlotFound, decide, other_source};
+pub use self::decide::{Decision, ServerFound, SlotFound, decide, other_source};
 pub use self::gap::Gap;
 pub use self::ledger::{Ledger, Standing};
 pub use self::pace::Pace;
 pub use self::progress::Progress;
 pub use self::record::{Checkpoint, RecordError, Source, VERSION};
-pub use self::remembered::{Identity, Place, Remembered, Root};
+pub use self::remembered::{DatabaseId, Identity, Remembered, Root};
 pub use self::renames::{Fate, Held, Looked, Moment, Present, Rules, look, named_in_stream};
 pub use self::snapshots::{
     KeyProgress, LeafProgress, LeftOutTable, PageProgress, SnapshotReason, SnapshotRequest,

@@ -63,6 +63,7 @@ struct VersionOnly {
 
 /// A checkpoint that can't be used.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum RecordError {
     /// It was written by a newer rowcast, which means something by it that we don't know.
     #[error("it has version {found}, and this rowcast reads versions up to {VERSION}")]

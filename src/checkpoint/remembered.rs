@@ -51,7 +51,7 @@ impl Identity {
 
 /// A database of a cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct DatabaseId {
     /// The cluster's own number.
     pub system_identifier: String,
     /// The database.
@@ -65,7 +65,7 @@ pub struct Remembered {
     pub version: u32,
     /// Where it is.
     #[serde(flatten)]
-    pub place: Place,
+    pub place: DatabaseId,
     /// Its OID.
     pub oid: u32,
     /// What it was called.
@@ -102,7 +102,7 @@ impl Remembered {
     /// A table as it is now.
     #[must_use]
     pub fn new(
-        place: Place,
+        place: DatabaseId,
         oid: u32,
         identity: Identity,
         hiding: Hiding,
@@ -191,7 +191,7 @@ mod tests {
         let (schema, table) = ("public".to_owned(), "cards".to_owned());
         let root = Some(Root { oid: 16_400, schema: schema.clone(), table });
         let identity = Identity { schema, table: "cards_1".to_owned(), root };
-        let place = Place {
+        let place = DatabaseId {
             system_identifier: "7448211963417423982".to_owned(),
             database: "taxi".to_owned(),
         };

@@ -15,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::remembered::{Identity, Place, Remembered};
+use super::remembered::{DatabaseId, Identity, Remembered};
 use crate::config::{
     Hiding, Loosened, NamedColumn, TableFilter, TableSettings, exactly, toml_text,
 };
@@ -264,7 +264,7 @@ pub fn look(
     remembered: &BTreeMap<u32, Remembered>,
     present: &[Present],
     rules: &Rules<'_>,
-    place: &Place,
+    place: &DatabaseId,
     moment: Moment,
 ) -> Looked {
     let mut looked = Looked::default();
@@ -273,11 +273,11 @@ pub fn look(
     let mut behind = BTreeSet::new();
     for table in present {
         let before = remembered.get(&table.oid);
-        let columns = before.map(|before| named(before, &table.columns)).unwrap_or_default();
         let fate = rules.fate(&table.identity);
         if fate == Fate::Elsewhere {
             continue;
         }
+        let columns = before.map(|before| named(before, &table.columns)).unwrap_or_default();
         let held = before.and_then(|before| rules.judge(before, &table.identity, &columns));
         if let Some(held) = held.filter(|_| fate == Fate::Captured) {
             // What a partition has is published as its root's.
@@ -290,36 +290,13 @@ pub fn look(
             looked.held.entry(oid).or_insert(held);
             continue;
         }
-        let mut now = Remembered::new(
-            place.clone(),
-            table.oid,
-            table.identity.clone(),
-            rules.hiding(&table.identity),
-            table.columns.clone(),
-        );
-        now.is_behind = before.is_some_and(|before| before.is_behind);
-        if let Some(before) = before {
-            remember_dropped(&mut now, before, moment);
-            now.formers = rules.formers(before);
-            now.formers.remove(&own_name(&now.identity));
-        }
-        let is_own = table.identity.root.is_none();
-        let is_other = before.is_none_or(|before| before.identity != table.identity);
-        if fate == Fate::Captured && is_other && is_own {
-            let had = names.get(&table.identity);
-            if had.is_some_and(|oid| *oid != table.oid) {
-                looked.replaced.insert(table.identity.clone());
-                now.is_behind = true;
+        let mut now = remember(table, before, rules, place, moment);
+        if fate == Fate::Captured {
+            let is_new = looked.note_name(table, before, names.get(&table.identity), rules);
+            now.is_behind |= is_new;
+            if now.is_behind {
+                looked.released.insert(table.oid, table.identity.clone());
             }
-            let former = before.map(|before| before.identity.published(rules.via_root));
-            if let Some((schema, name)) = former {
-                let (new_schema, new_name) = table.identity.published(rules.via_root);
-                let names = (format!("{schema}.{name}"), format!("{new_schema}.{new_name}"));
-                looked.renamed.push(names);
-            }
-        }
-        if fate == Fate::Captured && now.is_behind {
-            looked.released.insert(table.oid, table.identity.clone());
         }
         looked.remember.push(now);
     }
@@ -332,6 +309,59 @@ pub fn look(
         go(&mut looked, gone, rules, &names, moment);
     }
     looked
+}
+
+/// What is remembered of a table from here on.
+fn remember(
+    table: &Present,
+    before: Option<&Remembered>,
+    rules: &Rules<'_>,
+    place: &DatabaseId,
+    moment: Moment,
+) -> Remembered {
+    let mut now = Remembered::new(
+        place.clone(),
+        table.oid,
+        table.identity.clone(),
+        rules.hiding(&table.identity),
+        table.columns.clone(),
+    );
+    if let Some(before) = before {
+        now.is_behind = before.is_behind;
+        remember_dropped(&mut now, before, moment);
+        now.formers = rules.formers(before);
+        now.formers.remove(&own_name(&now.identity));
+    }
+    now
+}
+
+impl Looked {
+    /// Notes that a table has another name than before, or the name of `holder`. Returns whether it
+    /// is another table under a known name.
+    fn note_name(
+        &mut self,
+        table: &Present,
+        before: Option<&Remembered>,
+        holder: Option<&u32>,
+        rules: &Rules<'_>,
+    ) -> bool {
+        let is_own = table.identity.root.is_none();
+        let is_other = before.is_none_or(|before| before.identity != table.identity);
+        if !is_own || !is_other {
+            return false;
+        }
+        if let Some(before) = before {
+            let (schema, name) = before.identity.published(rules.via_root);
+            let (new_schema, new_name) = table.identity.published(rules.via_root);
+            let names = (format!("{schema}.{name}"), format!("{new_schema}.{new_name}"));
+            self.renamed.push(names);
+        }
+        let is_replaced = holder.is_some_and(|oid| *oid != table.oid);
+        if is_replaced {
+            self.replaced.insert(table.identity.clone());
+        }
+        is_replaced
+    }
 }
 
 /// A column that was dropped may be in the stream still, under another name perhaps: what it was called

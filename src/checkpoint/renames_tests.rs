@@ -44,7 +44,7 @@ impl Pipeline {
 
     fn look_at(&mut self, present: &[Present], wal_end: u64, through: u64) -> Looked {
         let moment = Moment { wal_end: Lsn::from(wal_end), through: Lsn::from(through) };
-        let looked = look(&self.remembered, present, &self.rules(), &Place::default(), moment);
+        let looked = look(&self.remembered, present, &self.rules(), &DatabaseId::default(), moment);
         for now in &looked.remember {
             self.remembered.insert(now.oid, now.clone());
         }

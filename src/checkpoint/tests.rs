@@ -141,7 +141,7 @@ impl World {
     }
 
     fn begin(&self) -> Life {
-        let server = Server { source: Self::source(), history: vec![], wal_end: self.wal_end };
+        let server = ServerFound { source: Self::source(), history: vec![], wal_end: self.wal_end };
         let checkpoint = self.checkpoint();
         let slot = SlotFound::Present { confirmed: self.confirmed };
         let resumed = match decide(slot, checkpoint.as_ref(), &server) {

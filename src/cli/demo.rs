@@ -8,9 +8,9 @@ use super::tail::{Color, look};
 use super::{CliError, GlobalArgs};
 use crate::bridge::Bridge;
 use crate::config::{self, Config, Secret, Table};
-use crate::demo::{self, Endpoints};
 use crate::state::State;
 use crate::telemetry;
+use crate::tools::demo::{self, Endpoints};
 
 /// Start a private Postgres and a broker, and watch taxi rides go through
 #[derive(Debug, Args)]

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use thiserror::Error;
 
 use crate::config::{LoadError, ResolveError};
-use crate::demo::DemoError;
 use crate::error::{Error, Severity};
-use crate::generate::GenerateError;
-use crate::tail::TailError;
 use crate::telemetry::TelemetryError;
+use crate::tools::demo::DemoError;
+use crate::tools::generate::GenerateError;
+use crate::tools::tail::TailError;
 
 /// The exit codes, as `rowcast --help` lists them.
 pub(super) const HELP: &str = "\

@@ -9,7 +9,8 @@ use super::{CliError, GlobalArgs};
 use crate::config::{self, Secret};
 use crate::error::Error;
 use crate::postgres::{self, ConnInfo, ConnectOptions};
-use crate::{generate, telemetry};
+use crate::telemetry;
+use crate::tools::generate;
 
 /// Write realistic row changes into a database, to try things with
 #[derive(Debug, Args)]

@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 use super::settings::key_value;
 use super::{CliError, GlobalArgs};
 use crate::config::{self, Secret};
-use crate::{tail, telemetry};
+use crate::telemetry;
+use crate::tools::tail;
 
 /// Print the events of topics, one line each
 #[derive(Debug, Args)]

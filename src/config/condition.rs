@@ -27,6 +27,7 @@ pub const MAX_BYTES: usize = 4096;
 
 /// Why a text is no condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ConditionError {
     /// It says nothing.
     #[error("the condition is empty; leave it out to read all rows")]

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What is promised of delivery.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Delivery {
     /// Nothing is lost; after a crash, some of it comes again.
     #[default]
@@ -16,6 +17,7 @@ pub enum Delivery {
 /// What to do when changes are missing that can't be read any more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OnGap {
     /// Stop, and say which.
     #[default]

@@ -27,6 +27,7 @@ pub struct Errors {
 /// What to do with a change that can't be published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OnError {
     /// Stop: nothing is left out without somebody's word.
     #[default]
@@ -38,6 +39,7 @@ pub enum OnError {
 /// What to do with a change that is larger than Kafka takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum OnOversize {
     /// Stop: nothing is left out without somebody's word.
     #[default]

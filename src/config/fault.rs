@@ -10,6 +10,7 @@ use thiserror::Error;
 
 /// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Origin {
     /// Nowhere: the default applies.
     Default,
@@ -39,6 +40,7 @@ impl fmt::Display for Origin {
 
 /// What is wrong with one setting.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Fault {
     /// No such key.
     #[error("unknown key{}", suggested(suggestion))]

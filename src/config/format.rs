@@ -109,6 +109,7 @@ impl Default for Format {
 /// Shape of a record's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ValueFormat {
     /// Debezium's envelope: `before`, `after`, `source`, `op`, timestamps.
     Debezium,
@@ -124,6 +125,7 @@ pub enum ValueFormat {
 /// Form of column values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum TypeProfile {
     /// For people: decimals and times as text, JSON nested.
     Readable,
@@ -134,6 +136,7 @@ pub enum TypeProfile {
 /// What is done about a large value that an update did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum UnchangedToast {
     /// The column is left out and named in a header.
     Omit,
@@ -148,6 +151,7 @@ pub enum UnchangedToast {
 /// Form of a record's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum KeyFormat {
     /// A JSON object of the key columns.
     Json,

@@ -269,8 +269,8 @@ pub(crate) fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::super::{Config, Table};
     use super::*;
+    use crate::config::{Config, Table};
 
     #[test]
     fn the_table_and_the_structs_have_the_same_keys() {

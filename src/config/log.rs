@@ -21,6 +21,7 @@ impl Default for Log {
 /// Form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LogFormat {
     /// One line of text.
     Text,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Form of `numeric` and `money` (`decimal.handling.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum DecimalMode {
     /// The bytes of the number without its point, in base64.
     Precise,
@@ -19,6 +20,7 @@ pub enum DecimalMode {
 /// Form of `date`, `time` and `timestamp` (`time.precision.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimePrecisionMode {
     /// Days; milliseconds or microseconds, by the column's precision.
     Adaptive,
@@ -37,6 +39,7 @@ pub enum TimePrecisionMode {
 /// Form of `interval` (`interval.handling.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum IntervalMode {
     /// Microseconds, with 30.4375 days a month.
     Numeric,
@@ -47,6 +50,7 @@ pub enum IntervalMode {
 /// Form of `hstore` (`hstore.handling.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum HstoreMode {
     /// JSON in a text.
     Json,
@@ -57,6 +61,7 @@ pub enum HstoreMode {
 /// Form of `bytea` (`binary.handling.mode`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum BinaryMode {
     /// Bytes, which JSON holds in base64.
     Bytes,

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A kind of change. Debezium's letters are read too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Operation {
     /// A new row, `c`.
     Insert,

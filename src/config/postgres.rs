@@ -95,6 +95,7 @@ pub struct Postgres {
 /// Who leaves columns out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ColumnLists {
     /// The publication, where it can, and the bridge in any case.
     #[default]

@@ -67,8 +67,8 @@ fn replace<T: Clone + PartialEq>(new: &mut T, holds: &T) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Size;
     use super::*;
+    use crate::config::Size;
 
     #[test]
     fn what_a_session_makes_anew_changes_and_the_rest_is_named_and_stays() {

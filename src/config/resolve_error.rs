@@ -8,6 +8,7 @@ use super::Fault;
 
 /// Why a configuration that is right in itself can't be run with.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ResolveError {
     /// No broker is named.
     #[error(
@@ -72,6 +73,7 @@ pub enum ResolveError {
 
 /// What is odd but no fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Warning {
     /// A secret's file that every user of the machine can read.
     WorldReadable {

@@ -4,7 +4,7 @@
 //! is nothing left to be looked up or to be found wrong before a server is asked.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -111,33 +111,16 @@ impl Config {
         let mut warnings = Vec::new();
         let password = self.password(&mut warnings)?;
         let property_sources = self.property_sources(&mut warnings)?;
-        let salt = self.format.hash_salt_file.as_deref();
-        let salt = salt
-            .map(|file| read_secret("format.hash_salt_file", file, false, &mut warnings))
-            .transpose()?
+        let mut secret = |key, file: &Option<PathBuf>| {
+            let file = file.as_deref();
+            file.map(|file| read_secret(key, file, false, &mut warnings)).transpose()
+        };
+        let salt = secret("format.hash_salt_file", &self.format.hash_salt_file)?
             .or_else(|| self.format.hash_salt.clone());
-        let admin_token = self.admin.token_file.as_deref();
-        let admin_token = admin_token
-            .map(|file| read_secret("admin.token_file", file, false, &mut warnings))
-            .transpose()?;
-        let signal_token = self.postgres.signal_token_file.as_deref();
-        let signal_token = signal_token
-            .map(|file| read_secret("postgres.signal_token_file", file, false, &mut warnings))
-            .transpose()?;
+        let admin_token = secret("admin.token_file", &self.admin.token_file)?;
+        let signal_token = secret("postgres.signal_token_file", &self.postgres.signal_token_file)?;
         let tables = TableSettings::parse(&self.tables)?;
-        if let (Some(key), None) = (tables.hash_key(), &salt) {
-            return Err(ResolveError::NoSalt { key });
-        }
-        let checkpoints = &self.topics.checkpoints;
-        let is_dead_letter = self.errors.dead_letter_topic.as_ref() == Some(checkpoints);
-        let dead_letter = is_dead_letter.then(|| "errors.dead_letter_topic".to_owned());
-        if let Some(key) = tables.topic_key(checkpoints).or(dead_letter) {
-            return Err(ResolveError::CheckpointTopic { key, topic: checkpoints.clone() });
-        }
-        let operations = &self.postgres.skipped_operations;
-        if self.postgres.signal_table.is_some() && operations.contains(&Operation::Insert) {
-            return Err(ResolveError::NoSignals);
-        }
+        self.refuse_contradictions(&tables, salt.is_some())?;
         let captured = TableFilter::parse(&self.postgres.tables, &self.postgres.exclude_tables)?;
         let (signal_table, captured) =
             SignalTable::settle(self.postgres.signal_table.as_deref(), captured);
@@ -187,6 +170,28 @@ impl Config {
 }
 
 impl Config {
+    /// Refuses settings of which each alone is right.
+    fn refuse_contradictions(
+        &self,
+        tables: &TableSettings,
+        has_salt: bool,
+    ) -> Result<(), ResolveError> {
+        if let Some(key) = tables.hash_key().filter(|_| !has_salt) {
+            return Err(ResolveError::NoSalt { key });
+        }
+        let checkpoints = &self.topics.checkpoints;
+        let is_dead_letter = self.errors.dead_letter_topic.as_ref() == Some(checkpoints);
+        let dead_letter = is_dead_letter.then(|| "errors.dead_letter_topic".to_owned());
+        if let Some(key) = tables.topic_key(checkpoints).or(dead_letter) {
+            return Err(ResolveError::CheckpointTopic { key, topic: checkpoints.clone() });
+        }
+        let operations = &self.postgres.skipped_operations;
+        if self.postgres.signal_table.is_some() && operations.contains(&Operation::Insert) {
+            return Err(ResolveError::NoSignals);
+        }
+        Ok(())
+    }
+
     fn password(&self, warnings: &mut Vec<Warning>) -> Result<Option<SecretSource>, ResolveError> {
         const FILE: &str = "postgres.password_file";
         match (&self.postgres.password_file, &self.postgres.password_command) {
@@ -337,7 +342,7 @@ mod tests {
         let second = identifier(&format!("{long}b"));
         assert_eq!((first.len(), second.len()), (63, 63));
         assert_ne!(first, second);
-        super::super::rule::check(super::super::keys::Rule::Slot, &first).unwrap();
+        crate::config::rule::check(crate::config::keys::Rule::Slot, &first).unwrap();
     }
 
     #[test]

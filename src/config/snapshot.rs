@@ -28,6 +28,7 @@ pub struct Snapshot {
 /// When the rows of the tables are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SnapshotMode {
     /// When the pipeline begins.
     #[default]

@@ -43,6 +43,7 @@ enum From {
 
 /// A secret can't be read.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SecretError {
     /// The file can't be read.
     #[error("cannot read {file}, which {key} names: {source}", file = file.display())]

@@ -35,6 +35,7 @@ pub struct Topics {
 /// What a character that Kafka does not allow in a topic becomes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TopicEscape {
     /// `_`, so that different tables may have one topic.
     Underscore,

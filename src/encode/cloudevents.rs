@@ -13,7 +13,7 @@ use std::io::Write as _;
 
 use super::SourceIdentity;
 use super::digits::{write_micros_and_nanos, write_number};
-use super::envelope::{LogicalMessage, Source, write_message_block};
+use super::envelope::{LogicalMessage, SourceBlock, write_message_block};
 use super::transaction::TransactionBlock;
 use crate::types::write_string;
 
@@ -59,7 +59,7 @@ impl CloudEventParts {
     /// is what [`table_attributes`] made.
     pub(super) fn write(
         &self,
-        source: &Source<'_>,
+        source: &SourceBlock<'_>,
         op: u8,
         table: &[u8],
         transaction: Option<&TransactionBlock>,
@@ -99,7 +99,7 @@ impl CloudEventParts {
     /// The event of a logical message, which is its data.
     pub(super) fn write_message(
         &self,
-        source: &Source<'_>,
+        source: &SourceBlock<'_>,
         transaction: Option<&TransactionBlock>,
         message: &LogicalMessage<'_>,
         out: &mut Vec<u8>,
@@ -116,7 +116,7 @@ impl CloudEventParts {
     }
 
     /// The required attributes and the time, whose closing quote is left out.
-    fn write_context(&self, source: &Source<'_>, out: &mut Vec<u8>) {
+    fn write_context(&self, source: &SourceBlock<'_>, out: &mut Vec<u8>) {
         let write_or_null = |number: Option<u64>, out: &mut Vec<u8>| match number {
             Some(number) => write_number(number, out),
             None => out.extend_from_slice(b"null"),

@@ -16,7 +16,7 @@ use crate::types::{write_bytes, write_string};
 
 /// What the source block says of one change.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct SourceBlock<'a> {
     pub(super) time_us: i64,
     pub(super) snapshot: &'static str,
     last_commit_lsn: Option<Lsn>,
@@ -26,7 +26,7 @@ pub(super) struct Source<'a> {
     pub(super) origin: Option<ChangeOrigin<'a>>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> SourceBlock<'a> {
     pub(super) fn of(change: &Change<'a>, now_us: i64) -> Self {
         let snapshot = match change.data {
             Data::Read { snapshot, .. } => Some(snapshot),
@@ -90,7 +90,7 @@ impl SourceParts {
 
     /// The source block. `table` is what [`table_fields`] made.
     #[inline]
-    pub(super) fn write(&self, source: &Source<'_>, table: &[u8], out: &mut Vec<u8>) {
+    pub(super) fn write(&self, source: &SourceBlock<'_>, table: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(&self.head);
         write_number(source.time_us.div_euclid(1_000), out);
         out.extend_from_slice(b",\"snapshot\":\"");
@@ -154,7 +154,7 @@ pub(super) struct LogicalMessage<'a> {
 /// The value of a logical message, whose fields and order differ from a row's.
 pub(super) fn write_message(
     parts: &SourceParts,
-    source: &Source<'_>,
+    source: &SourceBlock<'_>,
     now_us: i64,
     transaction: Option<&TransactionBlock>,
     message: &LogicalMessage<'_>,

@@ -7,6 +7,7 @@ use crate::types::ValueError;
 
 /// A change that cannot be published. Names the table and column, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum EncodeError {
     /// A value is not the text form of its type.
     #[error("encoding column {column:?} of table {table}")]

@@ -49,13 +49,13 @@ mod key;
 mod nulls;
 mod oversize;
 mod plan;
+mod plans;
 mod records;
 mod rules;
 mod schema;
 mod transaction;
 mod writer;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -70,6 +70,8 @@ pub use self::headers::{
     HEADER_RESELECTED, HEADER_TRUNCATED, HEADER_UNCHANGED, HEADER_XID,
 };
 use self::plan::{Plan, Shape};
+pub use self::plans::PlanId;
+use self::plans::Plans;
 use self::records::Record;
 pub use self::records::{RecordRef, Records};
 pub use self::rules::{RuleError, ValueRules};
@@ -117,7 +119,7 @@ pub struct Encoder {
     context: Option<ContextHeaders>,
     /// Only where transaction metadata is wanted.
     counts: Option<Counts>,
-    plans: HashMap<u32, Plan>,
+    plans: Plans,
     /// Places of the columns left out of the row that is being written.
     unchanged: Vec<usize>,
     /// Events counted before the change that was written last.
@@ -144,7 +146,7 @@ impl Encoder {
             counts: format.transaction_metadata.then(Counts::new),
             forms,
             format: (*format).clone(),
-            plans: HashMap::new(),
+            plans: Plans::default(),
             unchanged: Vec::new(),
             counted: 0,
         }
@@ -163,13 +165,13 @@ impl Encoder {
         self.format.unchanged_toast()
     }
 
-    /// Prepares for the changes of a relation, which go to `topic`. Need not be called, but tells
+    /// Prepares for the changes of a relation, which go to `topic`. Need not be called, but says
     /// before the first change whether the rules fit, and names the schema by the topic.
     ///
     /// # Errors
     ///
     /// [`RuleError`] when the settings of the table do not fit it.
-    pub fn announce(&mut self, relation: &Arc<Relation>, topic: &str) -> Result<(), RuleError> {
+    pub fn announce(&mut self, relation: &Arc<Relation>, topic: &str) -> Result<PlanId, RuleError> {
         self.plan(relation, Some(topic))
     }
 
@@ -177,10 +179,10 @@ impl Encoder {
     /// transaction.
     pub fn forget(&mut self, tables: &[u32]) {
         for oid in tables {
-            self.plans.remove(oid);
+            self.plans.forget(*oid);
         }
         if let Some(counts) = &mut self.counts {
-            counts.keep(self.plans.values().map(|plan| plan.relation.full_name.as_str()));
+            counts.keep(self.plans.iter().map(|plan| plan.relation.full_name.as_str()));
         }
     }
 
@@ -197,33 +199,40 @@ impl Encoder {
         out: &mut Records,
     ) -> Result<(), EncodeError> {
         out.clear();
+        let plan = change.relation().map(|relation| self.plan(relation, None)).transpose();
+        self.encode_as(change, plan.map_err(EncodeError::Rules)?, now_us, out)
+    }
+
+    /// The same, given what [`announce`](Self::announce) returned for the relation of the change, if
+    /// it has one.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    pub fn encode_as(
+        &mut self,
+        change: &Change<'_>,
+        plan: Option<PlanId>,
+        now_us: i64,
+        out: &mut Records,
+    ) -> Result<(), EncodeError> {
+        out.clear();
         self.counted = self.counts.as_ref().map_or(0, Counts::total);
-        let result = self.encode_data(change, now_us, out);
-        self.count_replaced(change, out);
+        let result = self.encode_data(change, plan, now_us, out);
+        if let Some(plan) = plan.and_then(|id| self.plans.get(id)) {
+            count_replaced(plan, out);
+        }
         if result.is_err() {
             out.clear();
-            self.take_back(change);
+            self.take_back(plan);
         }
         result
     }
 
-    /// Notes which columns of the row have characters replaced.
-    #[inline]
-    fn count_replaced(&self, change: &Change<'_>, out: &mut Records) {
-        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
-        let Some(plan) = plan else { return };
-        for &at in &plan.replaceable {
-            let count = plan.columns.get(at).map_or(0, |column| column.codec.take_replaced());
-            if count > 0 {
-                out.replaced.push((at, count));
-            }
-        }
-    }
-
     /// The change that was written last is not to be counted: it is not sent as it is.
-    fn take_back(&mut self, change: &Change<'_>) {
-        let collection = match change.relation() {
-            Some(relation) => self.plans.get(&relation.oid).map(|plan| plan.collection),
+    fn take_back(&mut self, plan: Option<PlanId>) {
+        let collection = match plan {
+            Some(id) => self.plans.get(id).map(|plan| plan.collection),
             None => Some(MESSAGES_AT),
         };
         if let (Some(counts), Some(collection)) = (&mut self.counts, collection) {
@@ -253,8 +262,8 @@ impl Encoder {
             }
             return;
         }
-        let plan = change.relation().and_then(|relation| self.plans.get(&relation.oid));
-        let Some(plan) = plan else { return };
+        let id = change.relation().and_then(|relation| self.plans.id(relation.oid));
+        let Some(plan) = id.and_then(|id| self.plans.get(id)) else { return };
         let is_small = !matches!(error, EncodeError::TooLarge { .. });
         dead_letter::write(plan, change, error, (self.format.key, is_small), out);
         if out.above(limit).is_some() {
@@ -319,12 +328,13 @@ impl Encoder {
     fn encode_data(
         &mut self,
         change: &Change<'_>,
+        plan: Option<PlanId>,
         now_us: i64,
         out: &mut Records,
     ) -> Result<(), EncodeError> {
-        if let Some(relation) = change.relation() {
-            self.plan(relation, None).map_err(EncodeError::Rules)?;
-            self.heed_nulls(change, relation).map_err(EncodeError::Rules)?;
+        if let (Some(relation), Some(id)) = (change.relation(), plan) {
+            self.renew(id, relation).map_err(EncodeError::Rules)?;
+            self.heed_nulls(change, id).map_err(EncodeError::Rules)?;
         }
         self.unchanged.clear();
         let mut writer = Writer {
@@ -339,52 +349,61 @@ impl Encoder {
             now_us,
             out,
         };
-        let plan = |relation: &Arc<Relation>| self.plans.get(&relation.oid);
+        if let Data::Message { prefix, content } = change.data {
+            let prefix = std::str::from_utf8(prefix).map_err(|_| EncodeError::MessagePrefix)?;
+            writer.message(prefix, content);
+            return Ok(());
+        }
+        let Some(plan) = plan.and_then(|id| self.plans.get(id)) else {
+            unreachable!("a change of a table comes with the table's plan");
+        };
         match change.data {
-            Data::Insert { relation, after } => plan(relation).map_or(Ok(()), |plan| {
+            Data::Insert { after, .. } => {
                 let key = writer.key(plan, &after)?;
                 writer.row(plan, b'c', None, &after, key, None)
-            }),
-            Data::Read { relation, row, .. } => plan(relation).map_or(Ok(()), |plan| {
+            }
+            Data::Read { row, .. } => {
                 let key = writer.key(plan, &row)?;
                 writer.row(plan, b'r', None, &row, key, None)
-            }),
-            Data::Update { relation, before, after } => {
-                plan(relation).map_or(Ok(()), |plan| writer.update(plan, before.as_ref(), &after))
             }
-            Data::Delete { relation, before } => plan(relation).map_or(Ok(()), |plan| {
+            Data::Update { before, after, .. } => writer.update(plan, before.as_ref(), &after),
+            Data::Delete { before, .. } => {
                 let key = writer.old_key(plan, &before)?;
                 writer.delete(plan, &before, key, None)
-            }),
-            Data::Truncate { relation } => {
-                plan(relation).map_or(Ok(()), |plan| writer.truncate(plan))
             }
-            Data::Message { prefix, content } => {
-                let prefix = std::str::from_utf8(prefix).map_err(|_| EncodeError::MessagePrefix)?;
-                writer.message(prefix, content);
-                Ok(())
-            }
+            Data::Truncate { .. } => writer.truncate(plan),
+            Data::Message { .. } => Ok(()),
         }
     }
 
-    /// Makes the relation's plan, unless it is there and still holds.
+    /// The relation's plan; compiles it unless the one that is there still holds.
+    fn plan(&mut self, relation: &Arc<Relation>, topic: Option<&str>) -> Result<PlanId, RuleError> {
+        match self.plans.id(relation.oid) {
+            Some(id) if self.plans.get(id).is_some_and(|plan| plan.is_of(relation)) => Ok(id),
+            _ => self.make_plan(relation, topic, &[]),
+        }
+    }
+
+    /// Compiles the plan again where the relation is another by now.
     #[inline]
-    fn plan(&mut self, relation: &Arc<Relation>, topic: Option<&str>) -> Result<(), RuleError> {
-        let known = self.plans.get(&relation.oid);
-        if !known.is_some_and(|plan| Arc::ptr_eq(&plan.relation, relation)) {
-            self.make_plan(relation, topic, &[])?;
+    fn renew(&mut self, id: PlanId, relation: &Arc<Relation>) -> Result<(), RuleError> {
+        match self.plans.get(id) {
+            Some(plan) if plan.is_of(relation) => Ok(()),
+            other => {
+                let topic = other.and_then(|plan| plan.topic.clone());
+                self.make_plan(relation, topic.as_deref(), &[]).map(drop)
+            }
         }
-        Ok(())
     }
 
-    /// Makes the relation's plan. `nullable` are the places of columns in which nulls were met
+    /// Compiles the relation's plan. `nullable` are the places of columns in which nulls were met
     /// although the catalog rules them out.
     fn make_plan(
         &mut self,
         relation: &Arc<Relation>,
         topic: Option<&str>,
         nullable: &[usize],
-    ) -> Result<(), RuleError> {
+    ) -> Result<PlanId, RuleError> {
         let rules = self.rules.of(relation)?;
         let counts = self.counts.as_mut();
         let collection = counts.map_or(0, |counts| counts.place(&relation.full_name));
@@ -392,7 +411,17 @@ impl Encoder {
         let shape = Shape { format, forms, prefix, topic, nullable };
         let mut plan = Plan::new(relation, rules, &shape, collection);
         plan.cuttable = self.rules.cuttable(relation)?;
-        self.plans.insert(relation.oid, plan);
-        Ok(())
+        Ok(self.plans.put(plan))
+    }
+}
+
+/// Notes which columns of the row have characters replaced.
+#[inline]
+fn count_replaced(plan: &Plan, out: &mut Records) {
+    for &at in &plan.replaceable {
+        let count = plan.columns.get(at).map_or(0, |column| column.codec.take_replaced());
+        if count > 0 {
+            out.replaced.push((at, count));
+        }
     }
 }

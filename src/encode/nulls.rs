@@ -13,29 +13,25 @@
 
 use std::sync::Arc;
 
-use super::Encoder;
 use super::plan::Plan;
 use super::rules::RuleError;
-use crate::change::{Change, Data, Relation};
+use super::{Encoder, PlanId};
+use crate::change::{Change, Data};
 use crate::pgoutput::Datum;
 
 impl Encoder {
     /// Makes the plan again where a row has a null that its schema has no place for.
     #[inline]
-    pub(super) fn heed_nulls(
-        &mut self,
-        change: &Change<'_>,
-        relation: &Arc<Relation>,
-    ) -> Result<(), RuleError> {
-        let plan = self.plans.get(&relation.oid).filter(|plan| plan.has_required);
+    pub(super) fn heed_nulls(&mut self, change: &Change<'_>, id: PlanId) -> Result<(), RuleError> {
+        let plan = self.plans.get(id).filter(|plan| plan.has_required);
         let Some(plan) = plan else { return Ok(()) };
         if !nulls(plan, change).any(|_| true) {
             return Ok(());
         }
         let nullable: Vec<usize> =
             plan.nullable.iter().copied().chain(nulls(plan, change)).collect();
-        let topic = plan.topic.clone();
-        self.make_plan(relation, topic.as_deref(), &nullable)
+        let (relation, topic) = (Arc::clone(&plan.relation), plan.topic.clone());
+        self.make_plan(&relation, topic.as_deref(), &nullable).map(drop)
     }
 }
 

@@ -7,11 +7,13 @@
 //!
 //! May allocate, and writes the change again some twenty times: a row this large is rare.
 
+use std::sync::Arc;
+
 use super::error::EncodeError;
 use super::plan::Plan;
 use super::records::{Header, Records};
 use super::rules::Rule;
-use super::{Encoder, HEADER_TRUNCATED};
+use super::{Encoder, HEADER_TRUNCATED, PlanId};
 use crate::change::{Change, Data, Relation};
 use crate::pgoutput::Datum;
 use crate::types::write_string;
@@ -67,8 +69,8 @@ impl Records {
 impl Encoder {
     /// Whether some columns of the table may be cut.
     #[must_use]
-    pub fn may_cut(&self, relation: &Relation) -> bool {
-        self.plans.get(&relation.oid).is_some_and(|plan| !plan.cuttable.is_empty())
+    pub fn may_cut(&self, plan: PlanId) -> bool {
+        self.plans.get(plan).is_some_and(|plan| !plan.cuttable.is_empty())
     }
 
     /// Replaces what is in `out`, the records of `change` that were just written and are too large,
@@ -84,18 +86,20 @@ impl Encoder {
         limit: usize,
         out: &mut Records,
     ) -> Result<bool, EncodeError> {
-        self.take_back(change);
+        let id = change.relation().and_then(|relation| self.plans.id(relation.oid));
+        self.take_back(id);
         out.clear();
-        let Some(relation) = change.relation() else { return Ok(false) };
-        let Some(plan) = self.plans.get(&relation.oid) else { return Ok(false) };
+        let Some(id) = id else { return Ok(false) };
+        let Some(plan) = self.plans.get(id) else { return Ok(false) };
+        let relation = Arc::clone(&plan.relation);
         let places = plan.cuttable.clone();
-        let lengths: Vec<usize> = places.iter().map(|&at| length(change, relation, at)).collect();
+        let lengths: Vec<usize> = places.iter().map(|&at| length(change, &relation, at)).collect();
         let mut fitting = None;
         let (mut low, mut high) = (0, lengths.iter().copied().max().unwrap_or(0));
         while low < high {
             let middle = low + (high - low) / 2;
-            self.encode_cut(change, now_us, &places, middle, out)?;
-            self.take_back(change);
+            self.encode_cut((change, id, now_us), &places, middle, out)?;
+            self.take_back(Some(id));
             if out.above(limit.saturating_sub(MARGIN_BYTES)).is_none() {
                 fitting = Some(middle);
                 low = middle + 1;
@@ -107,34 +111,32 @@ impl Encoder {
             out.clear();
             return Ok(false);
         };
-        self.encode_cut(change, now_us, &places, count, out)?;
+        self.encode_cut((change, id, now_us), &places, count, out)?;
         let is_cut = |&(_, length): &(&usize, &usize)| *length > count;
         let cut = places.iter().zip(&lengths).filter(is_cut).map(|(at, _)| *at);
-        out.mark(HEADER_TRUNCATED, &names(relation, cut));
+        out.mark(HEADER_TRUNCATED, &names(&relation, cut));
         Ok(true)
     }
 
     /// Writes a change with these columns cut to so many characters.
     fn encode_cut(
         &mut self,
-        change: &Change<'_>,
-        now_us: i64,
+        (change, id, now_us): (&Change<'_>, PlanId, i64),
         places: &[usize],
         count: usize,
         out: &mut Records,
     ) -> Result<(), EncodeError> {
-        let Some(relation) = change.relation() else { return Ok(()) };
         let mut before = Vec::with_capacity(places.len());
-        for_columns(self.plans.get_mut(&relation.oid), places, |rule| {
+        for_columns(self.plans.get_mut(id), places, |rule| {
             let cut = match *rule {
                 Rule::Truncate(own) => own.min(count),
                 _ => count,
             };
             before.push(std::mem::replace(rule, Rule::Truncate(cut)));
         });
-        let result = self.encode(change, now_us, out);
+        let result = self.encode_as(change, Some(id), now_us, out);
         let mut before = before.into_iter();
-        for_columns(self.plans.get_mut(&relation.oid), places, |rule| {
+        for_columns(self.plans.get_mut(id), places, |rule| {
             if let Some(own) = before.next() {
                 *rule = own;
             }

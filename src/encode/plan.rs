@@ -57,6 +57,56 @@ pub(super) struct PlannedColumn {
     pub(super) rule: Rule,
 }
 
+impl PlannedColumn {
+    /// The column at a place, and its schema where the format has schemas.
+    fn new(
+        relation: &Relation,
+        at: usize,
+        rule: Rule,
+        shape: &Shape<'_>,
+    ) -> Option<(Self, Option<Vec<u8>>)> {
+        let column = relation.columns.get(at)?;
+        let mut name = vec![b','];
+        write_string(&column.name, &mut name);
+        name.push(b':');
+        let codec = codec_for(column.type_oid, column.typmod, &relation.types, shape.forms);
+        let named = |json: &[u8]| [&name, json].concat();
+        let (mut null, mut unchanged, mut absent) = (named(b"null"), None, None);
+        let (mut required, mut schema) = (false, None);
+        if shape.format.unchanged_toast() == UnchangedToast::Placeholder {
+            let mut placeholder = Vec::new();
+            codec.write_placeholder(shape.forms.placeholder(), &mut placeholder);
+            unchanged = Some(named(&placeholder));
+        }
+        let has_schema = shape.format.value == ValueFormat::DebeziumSchema;
+        if has_schema || shape.format.types == TypeProfile::Debezium {
+            let facts = relation.types.get(&column.type_oid);
+            let default = column
+                .default
+                .as_deref()
+                .and_then(|expression| default::json(&codec, column.type_oid, facts, expression));
+            let is_required = column.not_null || relation.key.contains(&at);
+            let optional = !is_required || shape.nullable.contains(&at);
+            required = has_schema && !optional;
+            let of = SchemaOf { field: Some(&column.name), optional, default: default.as_deref() };
+            let fill = Fill::new(&codec, &of, shape.forms.placeholder());
+            absent = Some(named(&fill.null));
+            if has_schema || unchanged.is_some() {
+                unchanged = Some(named(&fill.unchanged));
+            }
+            if has_schema {
+                null = named(&fill.null);
+                let mut written = Vec::new();
+                codec.write_schema(&of, &mut written);
+                schema = Some(written);
+            }
+        }
+        let in_identity = column.in_identity;
+        let planned = Self { codec, name, null, unchanged, absent, in_identity, required, rule };
+        Some((planned, schema))
+    }
+}
+
 /// What an encoder gives to all its plans.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape<'a> {
@@ -71,6 +121,12 @@ pub(super) struct Shape<'a> {
 }
 
 impl Plan {
+    /// Whether it is of this very description of its table.
+    #[inline]
+    pub(super) fn is_of(&self, relation: &Arc<Relation>) -> bool {
+        Arc::ptr_eq(&self.relation, relation)
+    }
+
     /// `rules` has one rule a column.
     pub(super) fn new(
         relation: &Arc<Relation>,
@@ -101,56 +157,16 @@ impl Plan {
         };
         let has_schema = value == ValueFormat::DebeziumSchema;
         let mut schemas = Vec::new();
-        for ((at, column), rule) in relation.columns.iter().enumerate().zip(rules) {
-            let mut name = vec![b','];
-            write_string(&column.name, &mut name);
-            name.push(b':');
-            let codec = codec_for(column.type_oid, column.typmod, &relation.types, shape.forms);
-            let named = |json: &[u8]| [&name, json].concat();
-            let (mut null, mut unchanged, mut absent) = (named(b"null"), None, None);
-            let mut required = false;
-            if shape.format.unchanged_toast() == UnchangedToast::Placeholder {
-                let mut placeholder = Vec::new();
-                codec.write_placeholder(shape.forms.placeholder(), &mut placeholder);
-                unchanged = Some(named(&placeholder));
-            }
-            if has_schema || shape.format.types == TypeProfile::Debezium {
-                let facts = relation.types.get(&column.type_oid);
-                let default = column.default.as_deref().and_then(|expression| {
-                    default::json(&codec, column.type_oid, facts, expression)
-                });
-                let is_required = column.not_null || relation.key.contains(&at);
-                let optional = !is_required || shape.nullable.contains(&at);
-                required = has_schema && !optional;
-                let of =
-                    SchemaOf { field: Some(&column.name), optional, default: default.as_deref() };
-                let fill = Fill::new(&codec, &of, shape.forms.placeholder());
-                absent = Some(named(&fill.null));
-                if has_schema || unchanged.is_some() {
-                    unchanged = Some(named(&fill.unchanged));
-                }
-                if has_schema {
-                    null = named(&fill.null);
-                    let mut schema = Vec::new();
-                    codec.write_schema(&of, &mut schema);
-                    schemas.push(schema);
-                }
-            }
-            let in_identity = column.in_identity;
-            plan.has_required |= required;
-            if codec.may_replace() {
+        for (at, rule) in (0..relation.columns.len()).zip(rules) {
+            let Some((column, schema)) = PlannedColumn::new(relation, at, rule, shape) else {
+                continue;
+            };
+            plan.has_required |= column.required;
+            if column.codec.may_replace() {
                 plan.replaceable.push(at);
             }
-            plan.columns.push(PlannedColumn {
-                codec,
-                name,
-                null,
-                unchanged,
-                absent,
-                in_identity,
-                required,
-                rule,
-            });
+            plan.columns.push(column);
+            schemas.extend(schema);
         }
         if has_schema {
             plan.add_heads(&schemas, shape);

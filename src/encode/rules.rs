@@ -36,6 +36,7 @@ pub struct ValueRules {
 
 /// Settings that do not fit a table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum RuleError {
     /// A setting that keeps values back does not apply, and nobody may have noticed.
     #[error("publishing table {table}: {hidden}")]

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::ops::Range;
 
 use super::cloudevents::CloudEventParts;
-use super::envelope::{self, LogicalMessage, Source, SourceParts};
+use super::envelope::{self, LogicalMessage, SourceBlock, SourceParts};
 use super::error::EncodeError;
 use super::flat;
 use super::headers::{
@@ -147,7 +147,7 @@ impl<'a, 'c> Writer<'a, 'c> {
 
     pub(super) fn message(&mut self, prefix: &str, content: &[u8]) {
         let transaction = self.count(MESSAGES_AT);
-        let source = Source::of(self.change, self.now_us);
+        let source = SourceBlock::of(self.change, self.now_us);
         let (heads, now_us) = (self.heads, self.now_us);
         let out = &mut self.out.buffer;
         let Ok(()) = heads.message_key.around(out, |out| {
@@ -189,14 +189,14 @@ impl<'a, 'c> Writer<'a, 'c> {
                 plan.value_head.around(out, |out| {
                     plan.write_rows(before, after, unchanged, out)?;
                     out.push(b',');
-                    let source = Source::of(self.change, now_us);
+                    let source = SourceBlock::of(self.change, now_us);
                     self.source.write(&source, &plan.source_table, out);
                     envelope::write_tail(op, now_us, transaction, out);
                     Ok(())
                 })
             }),
             ValueFormat::CloudEvents => self.out.append(|out| {
-                let source = Source::of(self.change, now_us);
+                let source = SourceBlock::of(self.change, now_us);
                 self.cloud.write(&source, op, &plan.source_table, transaction, out);
                 plan.write_rows(before, after, unchanged, out)?;
                 out.extend_from_slice(b"}}");

@@ -12,9 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::producer::{FutureProducer, FutureRecord};
@@ -23,6 +21,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::error::Error;
 use super::error_table::passes;
 use super::properties::{creation_error, without_producer};
+use super::quiet::Quiet;
 use crate::checkpoint::{Checkpoint, RecordError, Remembered};
 use crate::config::Resolved;
 use crate::route::TopicPlan;
@@ -288,7 +287,7 @@ impl Checkpoints {
             // The end is told with an empty answer, which a broker keeps back for this long.
             .set("fetch.wait.max.ms", "10")
             .set("isolation.level", isolation);
-        config.create_with_context(Quiet).map_err(creation_error)
+        config.create_with_context(Quiet::CHECKPOINTS).map_err(creation_error)
     }
 
     /// First and last offset that the consumer can read.
@@ -392,22 +391,6 @@ impl Notes {
         Ok(())
     }
 }
-
-/// A client context that logs as the producer's does. What fails is told by the reading itself; an
-/// end of a partition is no failure.
-struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(error = %error, reason, "kafka checkpoint connection");
-    }
-}
-
-impl ConsumerContext for Quiet {}
 
 /// Whether the client goes on by itself after this.
 fn is_passing(error: &KafkaError) -> bool {

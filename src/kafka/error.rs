@@ -276,6 +276,7 @@ impl Error {
 
     /// What an operator can do about it.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: what helps against each error")]
     pub fn fix(&self) -> Option<String> {
         let code = match self {
             Self::Clash { property, .. } => {

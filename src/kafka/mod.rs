@@ -17,6 +17,7 @@ mod metadata;
 mod producer;
 mod properties;
 mod queue_budget;
+mod quiet;
 mod rehearsal;
 mod topics;
 mod transaction;

@@ -18,7 +18,7 @@ use rdkafka::error::RDKafkaErrorCode as Code;
 use super::error::Error;
 use super::metadata;
 use super::properties::{creation_error, without_producer};
-use super::topics::Quiet;
+use super::quiet::Quiet;
 use crate::route::TopicPlan;
 
 /// Longest wait for one answer of the brokers.
@@ -51,7 +51,7 @@ pub async fn rehearse(
         let names = missing.iter().map(|plan| &*plan.name);
         return Err(Error::TopicMissing { topic: listed(names) });
     }
-    let admin = AdminClient::from_config_and_context(&without_producer(config), Quiet)
+    let admin = AdminClient::from_config_and_context(&without_producer(config), Quiet::ADMIN)
         .map_err(creation_error)?;
     for batch in missing.chunks(BATCH) {
         validate(&admin, batch).await?;

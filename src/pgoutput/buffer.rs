@@ -64,8 +64,8 @@ impl std::fmt::Debug for TupleBuffer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Datum;
     use super::*;
+    use crate::pgoutput::Datum;
 
     #[test]
     fn a_row_reads_back_as_it_was_appended_and_as_no_more_than_fits() {

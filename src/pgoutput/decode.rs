@@ -12,10 +12,8 @@ use super::message::{
     RelationColumns, ReplicaIdentity, Truncate, TruncatedRelations, Tuple, TypeBody,
 };
 use super::reader::Reader;
+use crate::clock::POSTGRES_EPOCH_US;
 use crate::lsn::Lsn;
-
-/// Microseconds from the Unix epoch to the Postgres epoch, 2000-01-01 00:00 UTC.
-const POSTGRES_EPOCH_US: i64 = 946_684_800_000_000;
 
 /// Bits of a Truncate message's options.
 const TRUNCATE_CASCADE: u8 = 1;

@@ -27,6 +27,7 @@ pub use self::message::{
 
 /// Bytes that are not a message this bridge asked for. Offsets count from the message's letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DecodeError {
     /// The frame has no body, not even the letter.
     #[error("reading a pgoutput message: the frame is empty")]

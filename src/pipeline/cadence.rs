@@ -80,7 +80,7 @@ pub enum Mode {
 }
 
 /// How the checkpoints stand.
-pub(crate) struct State {
+pub(crate) struct Cadence {
     pub(crate) told: Checkpointing,
     pub(crate) pace: Pace,
     /// The Kafka transaction that is open.
@@ -105,7 +105,7 @@ pub(crate) struct Open {
     pub(crate) bytes: u64,
 }
 
-impl State {
+impl Cadence {
     pub(crate) fn new(told: Checkpointing) -> Self {
         let now = Instant::now();
         let interval = match told.mode {

@@ -12,10 +12,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::cadence::{Mode, Open, State};
+use super::cadence::{Cadence, Mode, Open};
 use super::send::Out;
 use super::{Halt, ROOM};
 use crate::checkpoint::{Checkpoint, Ledger, Progress};
+use crate::clock::now_us;
 use crate::kafka::{CHECKPOINT_PARTITION, Outgoing, SendError, Sink};
 
 /// How often acknowledgements that are due are looked for.
@@ -225,7 +226,7 @@ impl<S: Sink> Out<S> {
     /// Hands a checkpoint to the producer. Returns whether there was room for it.
     pub(crate) fn offer(&mut self, progress: Progress) -> Result<bool, Halt> {
         let snapshots = self.checkpoints.snapshots_at(progress);
-        let State { told, json, .. } = &mut self.checkpoints;
+        let Cadence { told, json, .. } = &mut self.checkpoints;
         let checkpoint = Checkpoint { progress, snapshots, ..told.start.clone() };
         checkpoint.write(json);
         let record = Outgoing {
@@ -233,7 +234,7 @@ impl<S: Sink> Out<S> {
             key: Some(told.pipeline.as_bytes()),
             value: Some(json),
             headers: &[],
-            timestamp_ms: super::now_us() / 1000,
+            timestamp_ms: now_us() / 1000,
             partition: Some(CHECKPOINT_PARTITION),
         };
         let is_transactional = matches!(told.mode, Mode::ExactlyOnce { .. });

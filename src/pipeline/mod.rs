@@ -27,7 +27,7 @@ pub(crate) mod send;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 pub(crate) use self::cadence::{Checkpointing, Mode};
 pub(crate) use self::dropped::Dropped;
@@ -211,10 +211,4 @@ pub(crate) fn write_checkpoint<S: Sink>(
         Err(Halt::Stopped) => Ok(false),
         Err(Halt::Failed(error)) => Err(error),
     }
-}
-
-/// Our clock, in microseconds since 1970.
-pub(crate) fn now_us() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
 }

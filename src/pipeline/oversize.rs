@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 
 /// What to do with records that are too large, and what the client knows of that.
 #[derive(Debug, Clone, Copy)]
-pub struct Oversize {
+pub(crate) struct Oversize {
     /// What to do where nothing may be cut; where nobody said, see `Oversize::acts_on`.
     pub action: Option<OnOversize>,
     /// The largest record that the client takes, in bytes.

@@ -12,11 +12,12 @@ use std::sync::Arc;
 
 use super::oversize::{Limit, fit, refuse_unwritten};
 use super::report::{go_on_without, report, report_replaced};
-use super::{Halt, Lookup, Oversize, Stop, now_us};
+use super::{Halt, Lookup, Oversize, Stop};
 use crate::change::{Change, Data, Op, Relation, Reselected, Transaction};
 use crate::checkpoint::LeftOutTable;
+use crate::clock::now_us;
 use crate::config::{OnError, Operation, SignalTable, TableFilter, UnchangedToast};
-use crate::encode::{EncodeError, Encoder, Records};
+use crate::encode::{EncodeError, Encoder, PlanId, Records};
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
@@ -25,7 +26,7 @@ use crate::state::{LeftOut, LeftOutList, LeftOutReason};
 
 /// What is left out.
 #[derive(Debug, Clone, Default)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// Operations to leave out even where the server sends them.
     pub skipped: Vec<Operation>,
     /// What to do with a change that can't be published; where nobody said, the stream goes on
@@ -67,7 +68,7 @@ pub(crate) struct Publisher<L> {
     pub(crate) policy: Policy,
     /// Kinds of errors that were logged, by table.
     told: HashSet<(u32, &'static str)>,
-    topics: HashMap<u32, Destination>,
+    tables: HashMap<u32, Destination>,
     /// Tables of which nothing is published, until they are admitted.
     left_out: HashSet<u32>,
     /// Those of them that nobody has noted yet.
@@ -77,10 +78,10 @@ pub(crate) struct Publisher<L> {
     dead_letter_topic: Option<Arc<str>>,
 }
 
-/// Where a table's records go.
-#[derive(Clone)]
+/// All that a row of a table needs: where its records go, and how they are written.
 struct Destination {
-    plan: TopicPlan,
+    topic: TopicPlan,
+    encoded: PlanId,
     /// None until the topic is made sure of, with the first record: the server also describes
     /// partitions whose changes it tells as their root's.
     limit: Option<Limit>,
@@ -95,6 +96,7 @@ enum Placed<'a> {
 }
 
 /// The records of one change, and where they go.
+#[derive(Clone, Copy)]
 pub(crate) struct Prepared<'a> {
     pub(crate) topic: &'a str,
     /// Milliseconds since the Unix epoch.
@@ -113,7 +115,7 @@ impl<L: Lookup> Publisher<L> {
             records: Records::default(),
             policy,
             told: HashSet::new(),
-            topics: HashMap::new(),
+            tables: HashMap::new(),
             left_out: HashSet::new(),
             refused: Vec::new(),
             message_topic: None,
@@ -166,7 +168,7 @@ impl<L: Lookup> Publisher<L> {
     pub(crate) fn forget(&mut self, tables: &[u32]) {
         let mut free = Vec::new();
         for oid in tables {
-            self.topics.remove(oid);
+            self.tables.remove(oid);
             self.left_out.remove(oid);
             self.policy.left_out.remove(*oid);
             free.extend(self.router.release(*oid));
@@ -182,13 +184,13 @@ impl<L: Lookup> Publisher<L> {
     /// How many tables it knows.
     #[cfg(test)]
     pub(crate) fn known(&self) -> usize {
-        self.topics.len()
+        self.tables.len()
     }
 
     /// It is known of a table that nobody else has its topic any more.
     pub(crate) fn admit(&mut self, oid: u32, relation: Option<&Arc<Relation>>) -> Result<(), Halt> {
         self.left_out.remove(&oid);
-        if self.topics.contains_key(&oid) {
+        if self.tables.contains_key(&oid) {
             return Ok(());
         }
         self.router.take_over(oid);
@@ -212,11 +214,11 @@ impl<L: Lookup> Publisher<L> {
                 Placed::LeftOut => {}
             }
         }
-        let Self { lookup, encoder, policy, topics, .. } = self;
+        let Self { lookup, encoder, policy, tables, .. } = self;
         lookup.ensure_topics(&plans)?;
         for relation in relations {
-            if let Some(Destination { plan, limit }) = topics.get_mut(&relation.oid) {
-                *limit = Some(make_sure(relation, plan, lookup, encoder, policy)?);
+            if let Some(table) = tables.get_mut(&relation.oid) {
+                table.make_sure(lookup, encoder, policy)?;
             }
         }
         Ok(())
@@ -225,23 +227,23 @@ impl<L: Lookup> Publisher<L> {
     fn place(&mut self, relation: &Arc<Relation>) -> Result<Placed<'_>, Halt> {
         let Relation { oid, schema, table, full_name, .. } = relation.as_ref();
         if self.policy.signals.as_ref().is_some_and(|signals| signals.hides(schema, table)) {
-            self.topics.remove(oid);
+            self.tables.remove(oid);
             return Ok(Placed::LeftOut);
         }
         let captured = self.policy.captured.as_ref();
         // Without a topic, nothing of it is published.
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {
-            self.topics.remove(oid);
+            self.tables.remove(oid);
             let table = full_name.as_str();
             tracing::info!(table, "left out: in the publication, but not in postgres.tables");
             return Ok(Placed::LeftOut);
         }
         if self.left_out.contains(oid) {
-            self.topics.remove(oid);
+            self.tables.remove(oid);
             return Ok(Placed::LeftOut);
         }
         if let Some(withheld) = self.lookup.withheld(relation)? {
-            self.topics.remove(&withheld);
+            self.tables.remove(&withheld);
             if withheld == *oid {
                 return Ok(Placed::LeftOut);
             }
@@ -249,13 +251,13 @@ impl<L: Lookup> Publisher<L> {
         let plan = match self.router.topic(*oid, schema, table) {
             Ok(plan) => plan,
             Err(refusal) => {
-                self.topics.remove(oid);
+                self.tables.remove(oid);
                 return Ok(Placed::Refused(refusal));
             }
         };
         for former_oid in self.router.take_gone() {
             // It was dropped or renamed; if it was not, its changes are missing from here on.
-            if self.topics.remove(&former_oid).is_some() {
+            if self.tables.remove(&former_oid).is_some() {
                 let (table, topic) = (full_name.as_str(), &*plan.name);
                 tracing::warn!(
                     table,
@@ -265,16 +267,18 @@ impl<L: Lookup> Publisher<L> {
                 );
             }
         }
-        self.encoder.announce(relation, &plan.name)?;
-        let place = self.topics.entry(*oid).insert_entry(Destination { plan, limit: None });
-        Ok(Placed::At(&place.into_mut().plan))
+        let encoded = self.encoder.announce(relation, &plan.name)?;
+        let table = Destination { topic: plan, encoded, limit: None };
+        let place = self.tables.entry(*oid).insert_entry(table);
+        Ok(Placed::At(&place.into_mut().topic))
     }
 
     /// Takes over what another found out of a table.
     pub(crate) fn learn(&mut self, relation: &Arc<Relation>, from: &Self) -> Result<(), Halt> {
-        if let Some(destination) = from.topics.get(&relation.oid) {
-            self.encoder.announce(relation, &destination.plan.name)?;
-            self.topics.insert(relation.oid, destination.clone());
+        if let Some(Destination { topic, limit, .. }) = from.tables.get(&relation.oid) {
+            let encoded = self.encoder.announce(relation, &topic.name)?;
+            let table = Destination { topic: topic.clone(), encoded, limit: *limit };
+            self.tables.insert(relation.oid, table);
         }
         Ok(())
     }
@@ -291,15 +295,15 @@ impl<L: Lookup> Publisher<L> {
         if self.policy.skips(change.op()) {
             return Ok(None);
         }
-        let Self { lookup, router, encoder, records, policy, topics, told, .. } = self;
-        let (topic, limit) = match change.relation() {
-            Some(relation) => match topics.get_mut(&relation.oid) {
-                Some(Destination { plan, limit }) => {
-                    let limit = match *limit {
+        let Self { lookup, router, encoder, records, policy, tables, told, .. } = self;
+        let (topic, limit, plan) = match change.relation() {
+            Some(relation) => match tables.get_mut(&relation.oid) {
+                Some(table) => {
+                    let limit = match table.limit {
                         Some(limit) => limit,
-                        None => *limit.insert(make_sure(relation, plan, lookup, encoder, policy)?),
+                        None => table.make_sure(lookup, encoder, policy)?,
                     };
-                    (&plan.name, limit)
+                    (&table.topic.name, limit, Some(table.encoded))
                 }
                 // The topic of a relation is found before the relation is known to the assembler.
                 None => return Ok(None),
@@ -309,7 +313,7 @@ impl<L: Lookup> Publisher<L> {
                     Some(known) => known,
                     unknown => unknown.insert(message_topic(router, lookup, policy)?),
                 };
-                (&*topic, *limit)
+                (&*topic, *limit, None)
             }
         };
         let read = match encoder.unchanged_toast() {
@@ -320,7 +324,7 @@ impl<L: Lookup> Publisher<L> {
         let now_us = now_us();
         let at_ms = change.time_us(now_us) / 1000;
         let encoded = refuse_unwritten(change, limit, metrics);
-        let encoded = encoded.and_then(|()| encoder.encode(change, now_us, records));
+        let encoded = encoded.and_then(|()| encoder.encode_as(change, plan, now_us, records));
         let encoded = encoded.and_then(|()| match records.above(limit.bytes) {
             Some(bytes) => fit((change, now_us), bytes, limit, encoder, records, metrics),
             None => Ok(()),
@@ -346,31 +350,43 @@ impl<L: Lookup> Publisher<L> {
     /// A change that is published already, and so only has its place in the counts of a transaction
     /// that was cut.
     pub(crate) fn pass_over(&mut self, change: &Change<'_>, metrics: &Metrics) {
-        let topic = change.relation().map(|relation| self.topics.contains_key(&relation.oid));
-        if self.policy.skips(change.op()) || topic == Some(false) {
+        let plan = match change.relation() {
+            Some(relation) => match self.tables.get(&relation.oid) {
+                Some(table) => Some(table.encoded),
+                None => return,
+            },
+            None => None,
+        };
+        if self.policy.skips(change.op()) {
             return;
         }
         metrics.covered.inc();
         if self.encoder.counts_events() {
-            let _ = self.encoder.encode(change, now_us(), &mut self.records);
+            let _ = self.encoder.encode_as(change, plan, now_us(), &mut self.records);
         }
     }
 
-    /// What is to be said of a transaction's begin at `lsn`, if anything.
-    pub(crate) fn begin(&mut self, transaction: &Transaction, lsn: Lsn) {
-        self.encoder.begin(transaction, lsn, &mut self.records);
-    }
-
-    /// What is to be said of a transaction's end at `lsn`, if anything.
-    pub(crate) fn end(&mut self, transaction: &Transaction, lsn: Lsn) {
-        self.encoder.end(transaction, lsn, &mut self.records);
-    }
-
-    /// The record that [`begin`](Self::begin) or [`end`](Self::end) made, if they made one.
-    pub(crate) fn around(
+    /// The record of a transaction's begin at `lsn`, if there is to be one.
+    pub(crate) fn begin(
         &mut self,
         transaction: &Transaction,
+        lsn: Lsn,
     ) -> Result<Option<Prepared<'_>>, Halt> {
+        self.encoder.begin(transaction, lsn, &mut self.records);
+        self.around(transaction)
+    }
+
+    /// The record of a transaction's end at `lsn`, if there is to be one.
+    pub(crate) fn end(
+        &mut self,
+        transaction: &Transaction,
+        lsn: Lsn,
+    ) -> Result<Option<Prepared<'_>>, Halt> {
+        self.encoder.end(transaction, lsn, &mut self.records);
+        self.around(transaction)
+    }
+
+    fn around(&mut self, transaction: &Transaction) -> Result<Option<Prepared<'_>>, Halt> {
         if self.records.is_empty() {
             return Ok(None);
         }
@@ -389,17 +405,18 @@ pub(crate) fn left_out(refusal: &Refusal) -> LeftOut {
     LeftOut { schema, table: name, reason: LeftOutReason::Topic, error, fix }
 }
 
-/// Makes sure of a table's topic. Returns how large its records may be.
-fn make_sure(
-    relation: &Relation,
-    plan: &TopicPlan,
-    lookup: &mut impl Lookup,
-    encoder: &Encoder,
-    policy: &Policy,
-) -> Result<Limit, Halt> {
-    let limit = lookup.ensure_topic(plan)?.limit()?;
-    let acts = encoder.may_cut(relation) || policy.oversize.acts_on(Op::Create);
-    Ok(policy.oversize.limit(limit, acts))
+impl Destination {
+    /// Makes sure that the topic exists. Returns how large its records may be.
+    fn make_sure(
+        &mut self,
+        lookup: &mut impl Lookup,
+        encoder: &Encoder,
+        policy: &Policy,
+    ) -> Result<Limit, Halt> {
+        let limit = lookup.ensure_topic(&self.topic)?.limit()?;
+        let acts = encoder.may_cut(self.encoded) || policy.oversize.acts_on(Op::Create);
+        Ok(*self.limit.insert(policy.oversize.limit(limit, acts)))
+    }
 }
 
 /// The same for the topic of logical messages.

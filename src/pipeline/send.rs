@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::cadence::{Checkpointing, Split, State};
+use super::cadence::{Cadence, Checkpointing, Split};
 use super::publish::Prepared;
 use super::{Halt, ROOM, Stop};
 use crate::change::Position;
 use crate::checkpoint::Ledger;
-use crate::encode::{RecordRef, Records};
+use crate::encode::RecordRef;
 use crate::kafka::{Outgoing, SendError, Sink};
 use crate::metrics::Metrics;
 
@@ -31,7 +31,7 @@ impl<S: Sink> Lane<'_, S> {
     /// Sends one of the records that were prepared. Returns the bytes of its key and value.
     pub(crate) fn send(
         &self,
-        prepared: &Prepared<'_>,
+        prepared: Prepared<'_>,
         record: &RecordRef<'_>,
         split: Option<Split>,
     ) -> Result<u64, Halt> {
@@ -74,7 +74,7 @@ pub(crate) struct Out<S> {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Arc<Stop>,
-    pub(crate) checkpoints: State,
+    pub(crate) checkpoints: Cadence,
     /// Since the last chunk; added to the metrics once a chunk.
     sent: u64,
     sent_bytes: u64,
@@ -89,7 +89,7 @@ impl<S: Sink> Out<S> {
         stop: Arc<Stop>,
         checkpointing: Checkpointing,
     ) -> Self {
-        let checkpoints = State::new(checkpointing);
+        let checkpoints = Cadence::new(checkpointing);
         Self { sink, ledger, metrics, stop, checkpoints, sent: 0, sent_bytes: 0, changes: 0 }
     }
 
@@ -98,13 +98,10 @@ impl<S: Sink> Out<S> {
     pub(crate) fn send_change(
         &mut self,
         position: Position,
-        topic: &str,
-        timestamp_ms: i64,
-        partition: Option<i32>,
-        records: &Records,
+        prepared: Prepared<'_>,
     ) -> Result<(), Halt> {
-        let split = self.checkpoints.split(records);
-        self.send_all(topic, timestamp_ms, partition, records, split)?;
+        let split = self.checkpoints.split(prepared.records);
+        self.send_all(prepared, split)?;
         self.checkpoints.sent_change(position);
         if split == Some(Split::Continues) { self.cut() } else { Ok(()) }
     }
@@ -112,16 +109,12 @@ impl<S: Sink> Out<S> {
     /// Sends all records of one change, or of a transaction's begin or end.
     pub(crate) fn send_all(
         &mut self,
-        topic: &str,
-        timestamp_ms: i64,
-        partition: Option<i32>,
-        records: &Records,
+        prepared: Prepared<'_>,
         split: Option<Split>,
     ) -> Result<(), Halt> {
-        for record in records.iter() {
+        for record in prepared.records.iter() {
             self.open_transaction()?;
-            let prepared = Prepared { topic, at_ms: timestamp_ms, partition, records };
-            let bytes = self.lane().send(&prepared, &record, split)?;
+            let bytes = self.lane().send(prepared, &record, split)?;
             self.sent += 1;
             self.sent_bytes += bytes;
             self.checkpoints.sent_bytes(bytes);

@@ -13,7 +13,7 @@ use std::time::Duration;
 use self::decoding::Meaning;
 pub use self::decoding::Stuck;
 use super::frame::FrameError;
-use super::place::Place;
+use super::place::StreamPlace;
 use super::preflight::Shortfall;
 use super::server_error::ServerError;
 use super::sqlstate::passes;
@@ -306,13 +306,13 @@ impl Error {
             }
             "42704" => Self::SlotMissing { slot, source },
             "42710" => Self::SlotExists { slot, source },
-            _ => Self::decoding(slot, Place::default(), 0, source),
+            _ => Self::decoding(slot, StreamPlace::default(), 0, source),
         }
     }
 
     /// Says of an error that came in the stream of `slot`, behind `place`, what it means.
     #[must_use]
-    pub(crate) fn in_stream_of(self, slot: &str, place: Place, server_version: u32) -> Self {
+    pub(crate) fn in_stream_of(self, slot: &str, place: StreamPlace, server_version: u32) -> Self {
         let Self::Server(source) = self else { return self };
         match source.sqlstate.as_str() {
             // The slot is held by then; what can still be undefined is a publication.
@@ -321,7 +321,12 @@ impl Error {
         }
     }
 
-    fn decoding(slot: String, place: Place, server_version: u32, source: Box<ServerError>) -> Self {
+    fn decoding(
+        slot: String,
+        place: StreamPlace,
+        server_version: u32,
+        source: Box<ServerError>,
+    ) -> Self {
         match decoding::meaning(&source) {
             Meaning::Lost => Self::WalRemoved { slot, source },
             Meaning::Stuck => {
@@ -367,7 +372,7 @@ impl Error {
         match self {
             // There is no decoding that may do better the next time.
             Self::Server(source) if decoding::is_too_large(&source) => {
-                let place = Place::default();
+                let place = StreamPlace::default();
                 Self::Stuck(Box::new(Stuck { slot: None, place, server_version: 0, source }))
             }
             error => error,

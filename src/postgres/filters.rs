@@ -76,7 +76,7 @@ impl Filters {
 
 /// The server's side.
 #[derive(Debug, Clone, Copy)]
-pub struct Server<'a> {
+pub struct ServerFacts<'a> {
     /// Its version, as `server_version_num`.
     pub version: u32,
     /// The publications as they are.
@@ -150,7 +150,7 @@ pub async fn settle(
     client: &Client,
     settings: &Resolved,
     candidates: &[Candidate],
-    server: Server<'_>,
+    server: ServerFacts<'_>,
     probes: &mut Probes,
 ) -> Result<Filters, Error> {
     let mut filters = Filters::default();
@@ -191,7 +191,7 @@ pub async fn settle(
 /// One table's filters, being settled.
 struct Settling<'a> {
     settings: &'a Resolved,
-    server: Server<'a>,
+    server: ServerFacts<'a>,
     is_by_table: bool,
     candidate: &'a Candidate,
     facts: &'a TableFacts,
@@ -310,95 +310,124 @@ impl Settling<'_> {
         columns: &Option<Vec<String>>,
         filters: &mut Filters,
     ) -> Result<Rows, Error> {
-        let table = &self.candidate.table;
-        let key = self.key("where");
-        let mut refuse = |cause: String, fix: String| {
-            filters.shortfalls.push((table.clone(), Shortfall { cause, fix }));
-            Ok(Rows::All)
+        Ok(self.probed(client, condition, probes, columns).await?.unwrap_or_else(|shortfall| {
+            filters.shortfalls.push((self.candidate.table.clone(), shortfall));
+            Rows::All
+        }))
+    }
+
+    /// The same; the reason and its fix where the publication can't have the condition.
+    async fn probed(
+        &self,
+        client: &Client,
+        condition: &str,
+        probes: &mut Probes,
+        columns: &Option<Vec<String>>,
+    ) -> Result<Result<Rows, Shortfall>, Error> {
+        if let Some(shortfall) = self.without_row_filters() {
+            return Ok(Err(shortfall));
+        }
+        let meaning =
+            probes.meaning(client, self.candidate, &self.facts.columns, condition).await?;
+        let (table, key) = (&self.candidate.table, self.key("where"));
+        let probed = match meaning {
+            None => return Ok(Ok(Rows::Unknown)),
+            Some(Ok(probed)) => probed,
+            Some(Err(Refused::Rights(reason))) => {
+                return Ok(Err(Shortfall {
+                    cause: format!(
+                        "the server can't be asked what {key} means on {table}: {reason}"
+                    ),
+                    fix: "grant the role what the message names: GRANT TEMPORARY ON DATABASE, or \
+                          GRANT SELECT ON the table"
+                        .to_owned(),
+                }));
+            }
+            Some(Err(Refused::Condition(reason))) => {
+                return Ok(Err(Shortfall {
+                    cause: format!(
+                        "the server does not take {key} as a condition on {table}: {reason}"
+                    ),
+                    fix: format!("correct {key}"),
+                }));
+            }
         };
+        let refused = self.outside_identity(&probed).or_else(|| self.missing(&probed, columns));
+        Ok(refused.map_or(Ok(Rows::Some(probed)), Err))
+    }
+
+    /// Why this server, or this publication, has no row filters at all.
+    fn without_row_filters(&self) -> Option<Shortfall> {
+        let (table, key) = (&self.candidate.table, self.key("where"));
         if self.server.version < FILTERS_SINCE {
-            return refuse(
-                format!(
+            return Some(Shortfall {
+                cause: format!(
                     "{key} asks for some rows of {table}, which PostgreSQL can publish from version \
                      15 on; this server has version {}",
                     self.server.version / 10_000
                 ),
-                format!("remove {key}, and filter in the consumer; or upgrade the server"),
-            );
+                fix: format!("remove {key}, and filter in the consumer; or upgrade the server"),
+            });
         }
-        if !self.is_by_table {
-            return refuse(
-                format!(
-                    "{key} asks for some rows of {table}, but the publication {:?} is for all \
-                     tables or whole schemas, and takes no row filters",
-                    self.settings.publication
-                ),
-                "let rowcast make a publication of its own (postgres.publication, \
-                 postgres.manage = true), or remove the key"
-                    .to_owned(),
-            );
-        }
-        let meaning =
-            probes.meaning(client, self.candidate, &self.facts.columns, condition).await?;
-        let probed = match meaning {
-            None => return Ok(Rows::Unknown),
-            Some(Ok(probed)) => probed,
-            Some(Err(Refused::Rights(reason))) => {
-                return refuse(
-                    format!("the server can't be asked what {key} means on {table}: {reason}"),
-                    "grant the role what the message names: GRANT TEMPORARY ON DATABASE, or GRANT \
-                     SELECT ON the table"
-                        .to_owned(),
-                );
-            }
-            Some(Err(Refused::Condition(reason))) => {
-                return refuse(
-                    format!("the server does not take {key} as a condition on {table}: {reason}"),
-                    format!("correct {key}"),
-                );
-            }
-        };
-        let mut outside =
-            probed.columns.iter().filter(|column| !self.facts.common_identity.contains(column));
+        (!self.is_by_table).then(|| Shortfall {
+            cause: format!(
+                "{key} asks for some rows of {table}, but the publication {:?} is for all tables or \
+                 whole schemas, and takes no row filters",
+                self.settings.publication
+            ),
+            fix: "let rowcast make a publication of its own (postgres.publication, \
+                  postgres.manage = true), or remove the key"
+                .to_owned(),
+        })
+    }
+
+    /// A condition on a column outside the replica identity would have Postgres refuse statements of
+    /// the application.
+    fn outside_identity(&self, probed: &Probed) -> Option<Shortfall> {
+        let (table, key) = (&self.candidate.table, self.key("where"));
         let is_new = self.server.is_start && !self.server.present.has(table);
-        if is_new
-            && self.needs_identity()
-            && let Some(column) = outside.next()
-        {
-            return refuse(
-                format!(
-                    "{key} looks at the column {column:?}, which is not part of the replica \
-                     identity of {table}: Postgres would refuse every UPDATE and DELETE of its rows"
-                ),
-                format!(
-                    "ALTER TABLE {} REPLICA IDENTITY FULL; (of each partition, too); or a {key} \
-                     without the column",
-                    table.sql()
-                ),
-            );
+        if !is_new || !self.needs_identity() {
+            return None;
         }
-        let main = self.server.present.main;
+        let is_outside = |column: &&String| !self.facts.common_identity.contains(*column);
+        let column = probed.columns.iter().find(is_outside)?;
+        Some(Shortfall {
+            cause: format!(
+                "{key} looks at the column {column:?}, which is not part of the replica identity of \
+                 {table}: Postgres would refuse every UPDATE and DELETE of its rows"
+            ),
+            fix: format!(
+                "ALTER TABLE {} REPLICA IDENTITY FULL; (of each partition, too); or a {key} without \
+                 the column",
+                table.sql()
+            ),
+        })
+    }
+
+    /// A publication that somebody else manages must have the condition already.
+    fn missing(&self, probed: &Probed, columns: &Option<Vec<String>>) -> Option<Shortfall> {
+        let (table, key) = (&self.candidate.table, self.key("where"));
         let present = self.server.present.part(table);
         let is_there = present.is_some_and(|p| p.condition.as_ref() == Some(&probed.condition));
         // Without a publication, preflight asks for all of it.
-        if !self.settings.manage && main.is_some() && !is_there {
-            let published =
-                Published { columns: columns.clone(), condition: Some(probed.condition) };
-            let change = vec![TableChange { table: table.clone(), published }];
-            let change = match present {
-                Some(_) => PublicationChange { alter: change, ..Default::default() },
-                None => PublicationChange { add: change, ..Default::default() },
-            };
-            return refuse(
-                format!(
-                    "{key} asks for some rows of {table}, the publication {:?} does not filter \
-                     them so, and postgres.manage is false",
-                    self.settings.publication
-                ),
-                change.sql(&self.settings.publication).join(";\n") + ";",
-            );
+        if self.settings.manage || self.server.present.main.is_none() || is_there {
+            return None;
         }
-        Ok(Rows::Some(probed))
+        let condition = Some(probed.condition.clone());
+        let published = Published { columns: columns.clone(), condition };
+        let change = vec![TableChange { table: table.clone(), published }];
+        let change = match present {
+            Some(_) => PublicationChange { alter: change, ..Default::default() },
+            None => PublicationChange { add: change, ..Default::default() },
+        };
+        Some(Shortfall {
+            cause: format!(
+                "{key} asks for some rows of {table}, the publication {:?} does not filter them so, \
+                 and postgres.manage is false",
+                self.settings.publication
+            ),
+            fix: change.sql(&self.settings.publication).join(";\n") + ";",
+        })
     }
 }
 

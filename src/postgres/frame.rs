@@ -152,9 +152,6 @@ pub fn put_status_update(confirmed: Lsn, now_us: i64, reply_requested: bool, out
     out.put_u8(reply_requested.into());
 }
 
-/// Microseconds between the Unix epoch and Postgres' own, 2000-01-01 UTC.
-pub const POSTGRES_EPOCH_UNIX_US: i64 = 946_684_800_000_000;
-
 /// Appends one CopyData message with XLogData. For tests and benches, which play the server.
 pub fn put_xlog_data(
     wal_start: Lsn,

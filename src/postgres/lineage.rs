@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Client;
 
 use super::Error;
-use crate::checkpoint::{Identity, Place, Present, Root};
+use crate::checkpoint::{DatabaseId, Identity, Present, Root};
 
 const LINEAGE: &str = include_str!("../../sql/lineage.sql");
 const COLUMNS: &str = include_str!("../../sql/columns_by_number.sql");
@@ -70,7 +70,7 @@ pub async fn with_columns(
 ///
 /// # Errors
 /// When the query fails for another reason.
-pub async fn place(client: &Client, database: &str) -> Result<Place, Error> {
+pub async fn place(client: &Client, database: &str) -> Result<DatabaseId, Error> {
     const QUERY: &str = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()";
     let system_identifier = match client.query_one(QUERY, &[]).await {
         Ok(row) => row.get(0),
@@ -79,5 +79,5 @@ pub async fn place(client: &Client, database: &str) -> Result<Place, Error> {
             return Err(Error::Sql { doing: "ask for the cluster's number", source });
         }
     };
-    Ok(Place { system_identifier, database: database.to_owned() })
+    Ok(DatabaseId { system_identifier, database: database.to_owned() })
 }

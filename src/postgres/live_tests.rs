@@ -158,6 +158,7 @@ async fn errors_of_the_slot_are_told_apart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one server and its settings for all ways")]
 async fn every_way_to_log_in_works_and_a_wrong_password_is_named() {
     let ca_key = rcgen::KeyPair::generate().expect("key");
     let mut ca = rcgen::CertificateParams::new(Vec::new()).expect("name");

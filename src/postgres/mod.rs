@@ -54,7 +54,6 @@ mod socket;
 mod startup;
 #[cfg(test)]
 mod testing;
-mod walsender;
 mod wire;
 
 pub use self::catalog::Catalog;
@@ -64,13 +63,13 @@ pub use self::copy::{CopyChunk, CopyOut, CopyRows, CopySession};
 pub use self::error::{Error, Stuck};
 pub use self::frame::{Chunk, Frame, FrameError, Frames};
 pub use self::login_notices::login_notices;
-pub use self::place::Place;
+pub use self::place::StreamPlace;
 pub use self::replication::{
     CreatedSlot, ReplicationClient, SlotOptions, SlotSnapshot, StreamOptions, SystemIdentity,
 };
 pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;
 pub use self::session::ConnectOptions;
+pub use self::slot::Walsender;
 pub use self::slot_creation::Blocker;
 pub use self::stream::{ReaderHandle, ReplicationStream, StreamPhase, spawn_reader};
-pub use self::walsender::Walsender;

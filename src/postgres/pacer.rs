@@ -37,11 +37,11 @@ const WORTHWHILE_BYTES: usize = 2 * 1024;
 /// Decides on pauses from what each read brought.
 #[derive(Debug)]
 pub(crate) struct Pacer {
-    state: State,
+    state: Pacing,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum State {
+enum Pacing {
     /// Reads follow each other at once; arrivals since `since` are added up.
     Eager { since: Instant, bytes: usize },
     /// There is a pause before each read.
@@ -50,18 +50,18 @@ enum State {
 
 impl Pacer {
     pub(crate) const fn new(now: Instant) -> Self {
-        Self { state: State::Eager { since: now, bytes: 0 } }
+        Self { state: Pacing::Eager { since: now, bytes: 0 } }
     }
 
     /// Whether rows come faster than they can be read one by one.
     pub(crate) fn is_paced(&self) -> bool {
-        self.state == State::Paced
+        self.state == Pacing::Paced
     }
 
     /// Takes note of a read of `bytes`; gives the pause to make before the next one.
     pub(crate) fn after_read(&mut self, now: Instant, bytes: usize) -> Option<Duration> {
         match &mut self.state {
-            State::Eager { since, bytes: sum } => {
+            Pacing::Eager { since, bytes: sum } => {
                 if now.duration_since(*since) > WINDOW {
                     *since = now;
                     *sum = 0;
@@ -70,13 +70,13 @@ impl Pacer {
                 if *sum < BUSY_BYTES {
                     return None;
                 }
-                self.state = State::Paced;
+                self.state = Pacing::Paced;
             }
-            State::Paced if bytes < WORTHWHILE_BYTES => {
-                self.state = State::Eager { since: now, bytes: 0 };
+            Pacing::Paced if bytes < WORTHWHILE_BYTES => {
+                self.state = Pacing::Eager { since: now, bytes: 0 };
                 return None;
             }
-            State::Paced => {}
+            Pacing::Paced => {}
         }
         (bytes < LARGE_READ_BYTES).then_some(PAUSE)
     }

@@ -9,14 +9,14 @@ const DATA_AT: usize = 25;
 
 /// The last that the server sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
+pub struct StreamPlace {
     /// Where in the WAL the last message of pgoutput's comes from; zero before the first.
     pub last: Lsn,
     /// Where the transaction commits that was begun and not ended.
     pub commit: Option<Lsn>,
 }
 
-impl Place {
+impl StreamPlace {
     /// Takes note of the payload of a CopyData message.
     #[inline]
     pub(super) fn see(&mut self, payload: &[u8]) {
@@ -49,20 +49,20 @@ mod tests {
 
     #[test]
     fn the_transaction_that_is_open_is_known_with_its_commit() {
-        let mut place = Place::default();
+        let mut place = StreamPlace::default();
         let begin = [b"B".as_slice(), &77_u64.to_be_bytes(), &[0; 12]].concat();
         place.see(&message(70, &begin));
         place.see(&message(72, b"I..."));
         place.see(b"k12345678123456780");
-        assert_eq!(place, Place { last: Lsn::from(72), commit: Some(Lsn::from(77)) });
+        assert_eq!(place, StreamPlace { last: Lsn::from(72), commit: Some(Lsn::from(77)) });
         place.see(&message(77, b"C..."));
-        assert_eq!(place, Place { last: Lsn::from(77), commit: None });
+        assert_eq!(place, StreamPlace { last: Lsn::from(77), commit: None });
     }
 
     proptest::proptest! {
         #[test]
         fn no_bytes_panic(payload: Vec<u8>) {
-            Place::default().see(&payload);
+            StreamPlace::default().see(&payload);
         }
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::Error;
 use super::conninfo::ConnInfo;
 use super::session::{ConnectOptions, Session};
+use super::slot::Walsender;
 use super::startup::Purpose;
 use super::stream::ReplicationStream;
-use super::walsender::Walsender;
 use super::wire::{self, WRONG_ANSWER, text};
 use crate::lsn::Lsn;
 

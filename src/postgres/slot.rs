@@ -7,7 +7,6 @@
 use tokio_postgres::Client;
 
 use super::Error;
-use super::walsender::Walsender;
 use crate::lsn::Lsn;
 
 const SLOT: &str = include_str!("../../sql/slot.sql");
@@ -17,6 +16,16 @@ const END_WALSENDER: &str = include_str!("../../sql/end_walsender.sql");
 
 /// Our own word for a slot that the server takes for whole, and says that it lacks WAL for.
 pub const SEGMENT_MISSING: &str = "segment_missing";
+
+/// The server process of one connection. The two together name it among all that the server ever
+/// had: ids come again, but not started at the same microsecond.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walsender {
+    /// Its process id.
+    pub pid: i32,
+    /// When it was started, as the server writes it.
+    pub started: String,
+}
 
 /// How a slot stands.
 #[derive(Debug, Clone, PartialEq, Eq)]

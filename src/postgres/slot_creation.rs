@@ -17,7 +17,7 @@ use tokio_postgres::Client;
 use super::conninfo::ConnInfo;
 use super::replication::{CreatedSlot, ReplicationClient, SlotOptions};
 use super::session::ConnectOptions;
-use super::walsender::Walsender;
+use super::slot::Walsender;
 use super::{Error, client};
 
 const QUESTION: &str = include_str!("../../sql/slot_creation.sql");

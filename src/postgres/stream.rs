@@ -14,7 +14,7 @@
 //! What the frames carry is the worker's business; here only their boundaries count, and whether
 //! the server asks for a reply.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use postgres_protocol::message::frontend;
@@ -23,13 +23,14 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::Error;
 use super::chunks::{ChunkSender, ReceiverGone};
-use super::frame::{POSTGRES_EPOCH_UNIX_US, put_status_update};
+use super::frame::put_status_update;
 use super::pacer::Pacer;
-use super::place::Place;
+use super::place::StreamPlace;
 use super::server_error::ServerError;
+use super::slot::Walsender;
 use super::socket::Socket;
-use super::walsender::Walsender;
 use super::wire::{self, HEADER_BYTES, Wire};
+use crate::clock::{self, POSTGRES_EPOCH_US};
 use crate::failpoint;
 use crate::lsn::Lsn;
 
@@ -70,7 +71,7 @@ pub struct ReplicationStream<S = Socket> {
     silence_limit: Duration,
     pacer: Pacer,
     /// What came last, to place an error.
-    place: Place,
+    place: StreamPlace,
     server_version: u32,
     /// How much of what was received is known to be whole CopyData messages.
     whole_bytes: usize,
@@ -111,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             status_interval: status_interval.min(silence / 3).max(Duration::from_millis(10)),
             silence_limit: silence * 2,
             pacer: Pacer::new(now),
-            place: Place::default(),
+            place: StreamPlace::default(),
             server_version: 0,
             whole_bytes: 0,
             reply_due: false,
@@ -379,8 +380,7 @@ fn forward(
 
 /// Our clock as the server counts time.
 fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX) - POSTGRES_EPOCH_UNIX_US
+    clock::now_us() - POSTGRES_EPOCH_US
 }
 
 /// The reader's thread. Awaiting it gives the stream's result.

@@ -58,6 +58,7 @@ impl Named {
 
 /// Why a table does not get its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Conflict {
     /// Another table has it.
     Taken(Named),

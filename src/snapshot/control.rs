@@ -16,7 +16,7 @@ pub use crate::checkpoint::SnapshotRequest as Request;
 /// The desk.
 #[derive(Debug, Default)]
 pub struct Control {
-    state: Mutex<State>,
+    state: Mutex<Inner>,
     asked: Notify,
 }
 
@@ -34,7 +34,7 @@ pub struct Full {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Inner {
     asked: VecDeque<Command>,
     shown: Vec<SnapshotStatus>,
     /// Requests that are not among those shown yet.
@@ -272,7 +272,7 @@ impl Control {
         state.shown.iter().cloned().chain(waiting).collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -61,7 +61,7 @@ pub struct Scope<'a> {
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The tables, the largest first.
-    pub tables: Vec<Table>,
+    pub tables: Vec<PlannedTable>,
     /// What is not read, and why.
     pub skipped: Vec<Skipped>,
     /// What must be fixed before anything can be read.
@@ -70,7 +70,7 @@ pub struct Plan {
 
 /// A table that is read.
 #[derive(Debug, Clone)]
-pub struct Table {
+pub struct PlannedTable {
     /// Its name, under which its rows are published.
     pub name: TableName,
     /// What the stream would say of it.
@@ -127,7 +127,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-impl Table {
+impl PlannedTable {
     /// Pages of all its files.
     #[must_use]
     pub fn pages(&self) -> u64 {
@@ -191,7 +191,7 @@ pub async fn plan(client: &Client, scope: &Scope<'_>) -> Result<Plan, Error> {
             leaves.push(file.leaf.clone());
         }
         let condition = condition(client, scope, &name, &mut plan.shortfalls).await?;
-        plan.tables.push(Table { name, description, row_filter, condition, leaves });
+        plan.tables.push(PlannedTable { name, description, row_filter, condition, leaves });
     }
     // Of the same size, by name, so that a plan is the same every time.
     plan.tables.sort_by(|a, b| b.pages().cmp(&a.pages()).then_with(|| a.name.cmp(&b.name)));

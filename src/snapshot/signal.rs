@@ -273,8 +273,8 @@ fn check_patterns<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), Sig
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::{SnapshotState, SnapshotStatus};
     use super::*;
+    use crate::snapshot::control::{SnapshotState, SnapshotStatus};
 
     fn read(text: &str) -> Signal {
         Signal::read(text.as_bytes(), "given").unwrap_or_else(|error| panic!("{text}: {error}"))

@@ -113,8 +113,8 @@ fn content(id: &str, kind: &str, mut data: Map<String, Value>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::Action;
     use super::*;
+    use crate::snapshot::control::Action;
 
     fn read(values: [&str; 3]) -> Result<Option<Signal>, SignalError> {
         let signals = Signals { pipeline: "taxi".to_owned(), ..Signals::default() };

@@ -15,6 +15,7 @@ use crate::metrics::Metrics;
 /// Why a table is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LeftOutReason {
     /// It can't have its topic.
     Topic,

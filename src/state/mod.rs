@@ -19,6 +19,7 @@ use crate::snapshot::progress::Report;
 /// What the bridge is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum State {
     /// Reaching the servers, and checking and making what is needed on them.
     #[default]

@@ -170,9 +170,9 @@ fn after_bounds(wire: &[u8]) -> Option<&[u8]> {
 mod tests {
     use serde_json::json;
 
-    use super::super::TextKind;
     use super::*;
     use crate::config::BinaryMode;
+    use crate::types::TextKind;
 
     const TEXT: Codec = Codec::Text(TextKind::Plain);
 

@@ -17,6 +17,7 @@ pub struct TypeFacts {
 
 /// The sorts of types that Postgres knows.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum TypeKind {
     /// A type of its own.
     Base,

@@ -72,8 +72,8 @@ fn write_zero(scale: i32, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::TextKind;
     use super::*;
+    use crate::types::TextKind;
 
     #[test]
     fn a_filler_is_json_of_the_columns_form() {

@@ -61,6 +61,7 @@ use crate::config::BinaryMode;
 
 /// How the values of one column are written.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Codec {
     /// bool.
     Bool,
@@ -185,6 +186,7 @@ pub enum Codec {
 
 /// What a text is the form of: values are written the same, schemas differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TextKind {
     /// Text, or a type whose text has no name of its own.
     Plain,

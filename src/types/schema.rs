@@ -46,6 +46,7 @@ impl Codec {
         self.schema().write(of, out);
     }
 
+    #[expect(clippy::too_many_lines, reason = "a table: the schema of each codec")]
     fn schema(&self) -> Schema {
         match self {
             Self::Bool | Self::Bit => plain("boolean"),
@@ -248,9 +249,9 @@ impl Schema {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scratch;
-    use super::super::array::ArrayCodec;
     use super::*;
+    use crate::types::Scratch;
+    use crate::types::array::ArrayCodec;
 
     fn schema(codec: &Codec, of: &SchemaOf<'_>) -> String {
         let mut out = Vec::new();

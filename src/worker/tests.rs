@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use super::*;
 use crate::change::{Relation, RelationFacts, Reselected, Row};
-use crate::checkpoint::{Checkpoint, Progress, Source, Ticket};
+use crate::checkpoint::{Checkpoint, Ledger, Progress, Source, Ticket};
 use crate::config::{Config, Format, Kafka, OnError};
-use crate::encode::{EncodeOptions, SourceIdentity};
+use crate::encode::{EncodeOptions, Encoder, SourceIdentity};
 use crate::kafka::{self, Outgoing, SendError};
-use crate::pipeline::{Dropped, Ensured, Mode, write_checkpoint};
-use crate::route::TopicPlan;
+use crate::pipeline::{Checkpointing, Dropped, Ensured, Mode, Policy, Stop, write_checkpoint};
+use crate::route::{Router, TopicPlan};
 
 #[path = "../../tests/changes/wire.rs"]
 #[allow(dead_code, reason = "this test needs a few of its messages")]
@@ -117,19 +117,13 @@ fn worker_with<L: Lookup>(
     let settings = config.resolve("taxi").unwrap();
     let source = SourceIdentity { name: "nyc".to_owned(), ..SourceIdentity::default() };
     let sink = Arc::new(Held::default());
-    let worker = Worker::new(
-        Arc::clone(&sink),
-        lookup,
-        Router::new(&settings, "taxi"),
-        Encoder::new(&EncodeOptions { format: &settings.format, source }),
-        Policy::default(),
-        None,
-        checkpointing(ledger.standing().delivered, Mode::AtLeastOnce),
-        Arc::clone(ledger),
-        Arc::new(Metrics::default()),
-        Arc::new(Stop::default()),
-    );
-    (worker, sink)
+    let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
+    let router = Router::new(&settings, "taxi");
+    let publisher = Publisher::new(lookup, router, encoder, Policy::default());
+    let checkpointing = checkpointing(ledger.standing().delivered, Mode::AtLeastOnce);
+    let (metrics, stop) = (Arc::default(), Arc::default());
+    let out = Out::new(Arc::clone(&sink), Arc::clone(ledger), metrics, stop, checkpointing);
+    (Worker::new(publisher, out, None), sink)
 }
 
 fn carry(worker: &mut Worker<Held, Willing>, frames: &[Vec<u8>]) {

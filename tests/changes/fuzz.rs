@@ -88,6 +88,7 @@ fn stream_and_two_phase_messages_are_refused_by_name() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 fn mutated_messages_never_panic_and_give_valid_json_or_an_error() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seconds = number("ROWCAST_TEST_FUZZ_SECONDS").unwrap_or(5);

@@ -72,7 +72,7 @@ impl Stream {
             let relation = inserted.map_err(|error| error.to_string())?;
             let topic = format!("nyc.{}", relation.full_name);
             let announced = self.encoder.announce(&relation, &topic);
-            return announced.map_err(|error| error.to_string());
+            return announced.map(drop).map_err(|error| error.to_string());
         }
         let step = self.assembler.apply(message, lsn);
         let changes: Vec<Change<'_>> = match step.map_err(|error| error.to_string())? {

@@ -72,6 +72,7 @@ async fn exactly_once_brokers_of_a_cluster_die_and_rows_flow_on() {
     run(Mode::ExactlyOnce).await;
 }
 
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn run(mode: Mode) {
     if !is_asked_for(mode) {
         return;

@@ -120,6 +120,7 @@ struct Kill {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn after_kill_9_nothing_is_lost_and_only_what_is_in_no_checkpoint_comes_again() {
     let kafka = kafka_or_skip!();
     let database = TestDatabase::create().await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowcast::generate::{self, Options, Progress, Summary, Template};
+use rowcast::tools::generate::{self, Options, Progress, Summary, Template};
 use tokio_postgres::Client;
 
 use crate::support::postgres::for_each_postgres;

@@ -10,6 +10,7 @@ use crate::scenario::{Scenario, short};
 use crate::support::postgres::{PostgresServer, for_each_postgres};
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn each_replica_identity_gives_the_old_rows_it_has() {
     for_each_postgres(async |server| {
         let setup = "CREATE TABLE by_default (id int PRIMARY KEY, code text NOT NULL, n int);

@@ -207,6 +207,7 @@ fn binding(error: &Error) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn a_login_that_cannot_work_is_refused_at_once_with_what_mends_it() {
     let authority = Authority::new();
     let files = Files::new(&authority);

@@ -87,6 +87,7 @@ fn operations(events: &[Event], day: i64) -> Vec<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn the_rows_that_a_partition_brings_are_read_and_those_of_a_new_one_are_not_read_again() {
     for_every_postgres(async |server| {
         let mut scenario = Scenario::start(server, CONFIG, DAYS, &["public.days"]).await;

@@ -8,7 +8,7 @@ use rowcast::config::{Table as Settings, TableFilter, TableSettings};
 use rowcast::pgoutput::{Datum, Message, decode};
 use rowcast::postgres::{ConnInfo, ConnectOptions, CopySession};
 use rowcast::snapshot::pages::{self, PageRange};
-use rowcast::snapshot::plan::{self, Plan, Scope, Table};
+use rowcast::snapshot::plan::{self, Plan, PlannedTable, Scope};
 use rowcast::snapshot::{DonePages, RowReader};
 use tokio_postgres::Client;
 
@@ -112,7 +112,7 @@ async fn session(database: &TestDatabase) -> CopySession {
 }
 
 /// All rows of a table by ranges of `step` pages, as the bytes of their tuples.
-async fn read(session: &mut CopySession, table: &Table, step: u32) -> Vec<Vec<u8>> {
+async fn read(session: &mut CopySession, table: &PlannedTable, step: u32) -> Vec<Vec<u8>> {
     let facts = RelationFacts::default();
     let relation = table.description.relation(facts, &KeyChoice::default()).expect("a relation");
     let mut reader = RowReader::default();
@@ -268,6 +268,7 @@ async fn a_condition_holds_for_the_snapshot_and_one_that_is_wrong_is_told_by_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn what_cannot_be_read_is_told_with_its_reason_and_its_grant() {
     for_each_postgres(async |server| {
         let database = server.database().await;

@@ -112,6 +112,7 @@ async fn make_tables(client: &Client, server: &PostgresServer, prefixes: &[&str]
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn whatever_is_renamed_keeps_its_rule_or_is_left_out_while_it_streams_and_after_a_restart() {
     let brokers = Brokers::any();
     for_oldest_and_newest(async |server| {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use rowcast::tail::{self, Follower, Format, Options, Start};
+use rowcast::tools::tail::{self, Follower, Format, Options, Start};
 use serde_json::{Value, json};
 
 use crate::support::kafka::{KafkaNode, client_config, kafka_or_skip, produce};

@@ -30,7 +30,7 @@ use tokio_postgres::Client;
 pub(super) use self::stream::Guard;
 use super::{Bridge, fresh_client_config};
 use crate::checkpoint::{
-    Held, Identity, Looked, Moment, Place, Present, Remembered, Rules, SnapshotReason, look,
+    DatabaseId, Held, Identity, Looked, Moment, Present, Remembered, Rules, SnapshotReason, look,
 };
 use crate::config::{Resolved, SnapshotMode, TablePattern, nearest_names, unmatched};
 use crate::error::Error;
@@ -46,7 +46,7 @@ use crate::state::{LeftOut, LeftOutReason};
 /// What is known of tables, over all sessions.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    place: Place,
+    place: DatabaseId,
     remembered: BTreeMap<u32, Remembered>,
     /// By OID.
     held: BTreeMap<u32, Held>,
@@ -63,7 +63,7 @@ pub(super) type Shared = Arc<Mutex<Known>>;
 
 /// What a look has found, before it holds.
 pub(super) struct Findings {
-    place: Place,
+    place: DatabaseId,
     looked: Looked,
     /// What was remembered when it was taken.
     before: BTreeMap<u32, Remembered>,
@@ -373,9 +373,9 @@ const fn rules(settings: &Resolved) -> Rules<'_> {
 /// What is remembered of this place, and the OIDs of another: an OID means nothing there.
 fn of_place(
     remembered: BTreeMap<u32, Remembered>,
-    place: &Place,
+    place: &DatabaseId,
 ) -> (BTreeMap<u32, Remembered>, Vec<u32>) {
-    let is_known = |of: &Place| {
+    let is_known = |of: &DatabaseId| {
         let [a, b] = [&of.system_identifier, &place.system_identifier];
         of.database == place.database && (a == b || a.is_empty() || b.is_empty())
     };

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_postgres::Client;
 
-use super::super::Bridge;
 use super::rules;
 use crate::backoff::{Backoff, Repeats};
+use crate::bridge::Bridge;
 use crate::change::Relation;
 use crate::checkpoint::{Fate, Held, Identity, Remembered, named_in_stream};
 use crate::error::Error;
@@ -25,7 +25,7 @@ use crate::postgres::{ConnectOptions, lineage};
 const JUDGED: usize = 16;
 
 /// Judges tables for the publishers of a session.
-pub(in crate::bridge) struct Guard {
+pub(crate) struct Guard {
     bridge: Bridge,
     runtime: Handle,
     stop: Arc<Stop>,
@@ -60,7 +60,7 @@ enum Judgement {
 }
 
 impl Guard {
-    pub(in crate::bridge) fn new(bridge: &Bridge, stop: &Arc<Stop>) -> Self {
+    pub(crate) fn new(bridge: &Bridge, stop: &Arc<Stop>) -> Self {
         Self {
             bridge: bridge.clone(),
             runtime: Handle::current(),
@@ -75,7 +75,7 @@ impl Guard {
     ///
     /// # Errors
     /// When the catalog can't be asked.
-    pub(in crate::bridge) fn withheld(&self, relation: &Relation) -> Result<Option<u32>, Error> {
+    pub(crate) fn withheld(&self, relation: &Relation) -> Result<Option<u32>, Error> {
         let mut signature = vec![relation.schema.clone(), relation.table.clone()];
         signature.extend(relation.columns.iter().map(|column| column.name.clone()));
         if let Some(known) = self.known(relation, &signature) {
@@ -91,7 +91,7 @@ impl Guard {
     }
 
     /// Nothing of these tables comes any more. What is remembered of them goes with a look.
-    pub(in crate::bridge) fn forget(&self, tables: &[u32]) {
+    pub(crate) fn forget(&self, tables: &[u32]) {
         let mut known = self.bridge.known();
         for oid in tables {
             known.judged.remove(oid);

@@ -7,10 +7,11 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::{ANSWER, Quiet};
+use super::ANSWER;
 use crate::backoff::Backoff;
 use crate::kafka::error::Error;
 use crate::kafka::properties::without_producer;
+use crate::kafka::quiet::Quiet;
 use crate::route::TopicPlan;
 
 /// Creates these topics, in one request. One that is there is left as it is: another copy, or another
@@ -67,7 +68,7 @@ impl Logs {
     /// A client of its own; none where it can't be made, and then records can do without.
     pub(super) fn new(config: &ClientConfig) -> Option<Self> {
         let client: Result<BaseConsumer<Quiet>, _> =
-            without_producer(config).create_with_context(Quiet);
+            without_producer(config).create_with_context(Quiet::ADMIN);
         client
             .inspect_err(|error| tracing::debug!(error = %error, "no client for logs"))
             .ok()

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, ResourceSpecifier};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::Quiet;
 use crate::backoff::Backoff;
+use crate::kafka::quiet::Quiet;
 use crate::route::TopicPlan;
 
 /// Longest wait for a description: rows wait for it, and can do without.

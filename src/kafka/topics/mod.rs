@@ -16,16 +16,14 @@ use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, ConfigResource};
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::config::FromClientConfigAndContext;
 
 use self::create::Logs;
 use self::describe::{LARGEST, report_differences};
 use super::error::Error;
 use super::metadata;
 use super::properties::{batch_bytes, creation_error, without_producer};
+use super::quiet::Quiet;
 use crate::config;
 use crate::route::TopicPlan;
 
@@ -289,7 +287,8 @@ impl Topics {
             return Ok(Arc::clone(admin));
         }
         let config = without_producer(&self.config);
-        let admin = AdminClient::from_config_and_context(&config, Quiet).map_err(creation_error)?;
+        let admin =
+            AdminClient::from_config_and_context(&config, Quiet::ADMIN).map_err(creation_error)?;
         Ok(Arc::clone(self.admin.get_or_init(|| Arc::new(admin))))
     }
 }
@@ -312,19 +311,3 @@ fn report_created(plans: &[&TopicPlan], missing: usize) {
         tracing::info!(topic, partitions, settings = ?plan.settings, "topic created");
     }
 }
-
-/// A client context that logs as the producer's does.
-pub(super) struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        // The producer has the same connection trouble and reports it.
-        tracing::debug!(error = %error, reason, "kafka admin connection");
-    }
-}
-
-impl ConsumerContext for Quiet {}

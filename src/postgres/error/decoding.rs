@@ -8,7 +8,7 @@
 
 use super::ServerError;
 use crate::lsn::Lsn;
-use crate::postgres::place::Place;
+use crate::postgres::place::StreamPlace;
 
 /// What a refusal means for the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub struct Stuck {
     /// The slot; none where tables are read.
     pub slot: Option<String>,
     /// How far the stream came.
-    pub place: Place,
+    pub place: StreamPlace,
     /// The server's version; zero where it is not known.
     pub server_version: u32,
     /// As reported.
@@ -129,14 +129,14 @@ impl Stuck {
             return "the server can't read the rows of a table".to_owned();
         };
         match self.place {
-            Place { commit: Some(commit), last } => format!(
+            StreamPlace { commit: Some(commit), last } => format!(
                 "the server can't decode what follows {last} for the slot {slot:?}, in the \
                  transaction that commits at {commit}"
             ),
-            Place { last: Lsn::ZERO, .. } => {
+            StreamPlace { last: Lsn::ZERO, .. } => {
                 format!("the server can't decode the WAL for the slot {slot:?}")
             }
-            Place { last, .. } => {
+            StreamPlace { last, .. } => {
                 format!("the server can't decode what follows {last} for the slot {slot:?}")
             }
         }
@@ -254,7 +254,7 @@ mod tests {
         let too_large = error("XX000", "palloc", "invalid memory alloc request size 1132462083");
         let stuck = |server_version, source: &ServerError| Stuck {
             slot: Some("s".to_owned()),
-            place: Place { last: Lsn::from(7), commit: Some(Lsn::from(9)) },
+            place: StreamPlace { last: Lsn::from(7), commit: Some(Lsn::from(9)) },
             server_version,
             source: Box::new(source.clone()),
         };

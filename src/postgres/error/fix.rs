@@ -7,6 +7,7 @@ use crate::postgres::{preflight, sqlstate};
 impl Error {
     /// What an operator can do about it, where that is known.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: what helps against each error")]
     pub fn fix(&self) -> Option<String> {
         let fix = match self {
             Self::Connect { .. } => {

@@ -25,7 +25,7 @@ fn the_same_condition_means_the_slot_at_start_and_the_publication_later() {
     let error = |text| server("42704", text);
     assert!(matches!(error("x").about_slot("s"), Error::SlotMissing { .. }));
     assert!(matches!(
-        error("x").in_stream_of("s", Place::default(), 0),
+        error("x").in_stream_of("s", StreamPlace::default(), 0),
         Error::PublicationMissing(_)
     ));
 }
@@ -73,12 +73,12 @@ fn what_is_said_of_a_slot_and_a_stream_is_told_by_what_it_means() {
         assert!(!error.is_transient() && error.fix().is_some(), "{error}");
     }
     for sqlstate in ["42704", "42501"] {
-        let error = server(sqlstate, "1").in_stream_of("s", Place::default(), 0);
+        let error = server(sqlstate, "1").in_stream_of("s", StreamPlace::default(), 0);
         assert!(!error.is_transient() && error.fix().is_some(), "{error}");
     }
     for sqlstate in ["57P01", "57P02", "53100", "08006", "55000", "58P01", "58P02", "58030"] {
         assert!(
-            server(sqlstate, "1").in_stream_of("s", Place::default(), 0).is_transient(),
+            server(sqlstate, "1").in_stream_of("s", StreamPlace::default(), 0).is_transient(),
             "{sqlstate}"
         );
     }
@@ -92,7 +92,7 @@ fn without_its_text_no_failure_holds_a_word_of_the_servers() {
         Error::in_copy,
         |error| error.about_slot("s"),
         |error| error.about_slot("s").into_stuck(),
-        |error| error.in_stream_of("s", Place::default(), 170_005),
+        |error| error.in_stream_of("s", StreamPlace::default(), 170_005),
         |error| Error::Hosts { attempts: vec![("db:5432".to_owned(), error)] },
     ];
     let codes = sqlstate::CONDITIONS.iter().map(|condition| format!("{:0<5}", condition.code));

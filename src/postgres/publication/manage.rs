@@ -4,7 +4,7 @@
 use tokio_postgres::Client;
 
 use crate::config::Resolved;
-use crate::postgres::filters::{self, Asked, Filters, Probes, Server};
+use crate::postgres::filters::{self, Asked, Filters, Probes, ServerFacts};
 use crate::postgres::keys::{self, KeyFaults};
 use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::{
@@ -43,7 +43,7 @@ pub(crate) async fn plan(
         survey.candidates.iter_mut().for_each(|candidate| candidate.is_owned = true);
         Inserts::Used
     };
-    let server = Server { version, present: survey.present(), is_start };
+    let server = ServerFacts { version, present: survey.present(), is_start };
     let filters = filters::settle(client, settings, &survey.candidates, server, probes).await?;
     let tables = survey.candidates.iter().map(|candidate| &candidate.table);
     let keys = keys::check(client, settings, survey.main.as_ref(), tables, version).await?;

@@ -352,11 +352,12 @@ impl<'a> Present<'a> {
 pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>) -> Plan {
     let mut plan = Plan::default();
     let captured = candidates.iter().filter(|candidate| wanted.has(&candidate.table));
-    let harm = |candidate: &Candidate| harm(candidate, present.main?, wanted.server_version);
     if let Some(whole) = present.main.filter(|publication| !publication.is_by_table) {
         // It is not ours to change.
         let covered = captured.filter_map(|candidate| whole.covered(candidate));
-        plan.harmed = covered.filter_map(|candidate| harm(&candidate)).collect();
+        plan.harmed = covered
+            .filter_map(|candidate| harm(&candidate, whole, wanted.server_version))
+            .collect();
         return plan;
     }
     plan.main.options(present.main, wanted.operations(&Operation::ALL), wanted.via_root);
@@ -364,13 +365,43 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
         let operations = wanted.operations(&[Operation::Insert, Operation::Truncate]);
         plan.inserts.options(present.inserts, operations, wanted.via_root);
     }
-    let (mut in_main, mut in_inserts) = (BTreeSet::new(), BTreeSet::new());
+    let mut placing = Placing {
+        wanted,
+        present,
+        plan: &mut plan,
+        in_main: BTreeSet::new(),
+        in_inserts: BTreeSet::new(),
+    };
     for candidate in captured {
+        placing.place(candidate);
+    }
+    let Placing { in_main, in_inserts, .. } = placing;
+    plan.main.keep(present.main, &in_main);
+    if wanted.inserts != Inserts::Untouched {
+        plan.inserts.keep(present.inserts, &in_inserts);
+    }
+    plan
+}
+
+/// Finds a publication for each table.
+struct Placing<'a, 'p, 'w> {
+    wanted: &'a Wanted<'w>,
+    present: Present<'a>,
+    plan: &'p mut Plan,
+    in_main: BTreeSet<&'a TableName>,
+    in_inserts: BTreeSet<&'a TableName>,
+}
+
+impl<'a> Placing<'a, '_, '_> {
+    fn place(&mut self, candidate: &'a Candidate) {
+        let Self { wanted, present, .. } = *self;
         let table = &candidate.table;
         let published = wanted.published.get(table).cloned().unwrap_or_default();
         let in_publication = present.main.and_then(|main| main.tables.get(table));
-        let harm = in_publication.and_then(|_| harm(candidate));
-        plan.harmed.extend(harm.clone());
+        let harm = in_publication
+            .and(present.main)
+            .and_then(|main| harm(candidate, main, wanted.server_version));
+        self.plan.harmed.extend(harm.clone());
         let change = TableChange { table: table.clone(), published };
         let part = Part {
             columns: change.published.columns.as_deref(),
@@ -384,52 +415,53 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
             .or_else(|| kept_back(candidate, present, &change, wanted.names));
         if present.is_unread(table) {
             // It stays where it is until it is not locked any more.
-            in_main.insert(table);
-            in_inserts.insert(table);
+            self.in_main.insert(table);
+            self.in_inserts.insert(table);
             let is_there = present.inserts.is_some_and(|held| held.tables.contains_key(table));
-            plan.insert_only.extend(limited.filter(|_| is_there));
-            continue;
+            self.plan.insert_only.extend(limited.filter(|_| is_there));
+            return;
         }
         // To take it out needs no right to the table; to put it in as it should be does.
         let only_leaves = harm.filter(|_| !candidate.is_owned && limited.is_none());
         if let Some(harm) = only_leaves.filter(|_| in_publication != Some(&change.published)) {
-            plan.left_out.push(for_dba(
-                Limited { fix: String::new(), ..harm },
-                &change,
-                wanted.names,
-            ));
-            continue;
+            let harm = Limited { fix: String::new(), ..harm };
+            self.plan.left_out.push(for_dba(harm, &change, wanted.names));
+            return;
         }
-        let Some(limited) = limited else {
-            in_main.insert(table);
-            if !plan.main.hold(present.main, change) && !candidate.is_owned {
-                plan.main.not_owned.push((table.clone(), candidate.owner.clone()));
+        match limited {
+            Some(limited) => self.place_limited(candidate, change, limited),
+            None => {
+                self.in_main.insert(table);
+                if !self.plan.main.hold(present.main, change) && !candidate.is_owned {
+                    self.plan.main.not_owned.push((table.clone(), candidate.owner.clone()));
+                }
             }
-            continue;
-        };
+        }
+    }
+
+    /// A table whose updates and deletes can't be published goes to the publication for inserts, if it
+    /// may.
+    fn place_limited(&mut self, candidate: &'a Candidate, change: TableChange, limited: Limited) {
+        let Self { wanted, present, .. } = *self;
+        let table = &candidate.table;
         let is_there = present.inserts.is_some_and(|inserts| inserts.tables.contains_key(table));
         let may_alter = wanted.inserts != Inserts::Untouched && candidate.is_owned;
         let may_come = wanted.inserts == Inserts::Used && may_alter;
         if is_there || may_come {
-            in_inserts.insert(table);
+            self.in_inserts.insert(table);
             if may_alter {
-                plan.inserts.hold(present.inserts, change);
+                self.plan.inserts.hold(present.inserts, change);
             }
             // Of a signal nothing else is of use.
             if !wanted.signals.is_some_and(|of| of.hides(&table.schema, &table.name)) {
-                plan.insert_only.push(limited);
+                self.plan.insert_only.push(limited);
             }
         } else if candidate.is_owned {
-            plan.left_out.push(limited);
+            self.plan.left_out.push(limited);
         } else {
-            plan.left_out.push(for_dba(limited, &change, wanted.names));
+            self.plan.left_out.push(for_dba(limited, &change, wanted.names));
         }
     }
-    plan.main.keep(present.main, &in_main);
-    if wanted.inserts != Inserts::Untouched {
-        plan.inserts.keep(present.inserts, &in_inserts);
-    }
-    plan
 }
 
 /// Why a table stays in the publication for inserts though it could leave it. The fix is

@@ -20,7 +20,6 @@ use crate::checkpoint::{LeftOutTable, Snapshots};
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
-use crate::pipeline::publish::Prepared;
 use crate::pipeline::{Halt, Lookup, Stage};
 use crate::snapshot::{Chunk, Closed, Control, RecentXids, RowReader, Signals, Spoiled, Window};
 
@@ -105,9 +104,9 @@ impl Heard {
             data: Data::Read { relation, row, snapshot },
         };
         match publisher.prepare(&change, self.lsn, &out.metrics, &out.stop)? {
-            Some(Prepared { topic, at_ms, partition, records }) => {
+            Some(prepared) => {
                 out.changes += 1;
-                out.send_all(topic, at_ms, partition, records, None)
+                out.send_all(prepared, None)
             }
             None => Ok(()),
         }

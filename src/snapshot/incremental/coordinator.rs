@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
-use super::source::Source;
+use super::connections::Connections;
 use super::task::{Failure, Task};
+use super::tasks::{TaskId, Tasks};
 use crate::checkpoint::Snapshots;
 use crate::config::Resolved;
 use crate::error::Error;
@@ -72,7 +73,7 @@ pub(crate) struct Shared {
 pub(crate) struct Coordinator {
     pub(super) settings: Resolved,
     pub(super) published: Box<dyn Published>,
-    pub(super) source: Source,
+    pub(super) source: Connections,
     pub(super) control: Arc<Control>,
     pub(super) book: Arc<Book>,
     pub(super) metrics: Arc<Metrics>,
@@ -80,10 +81,10 @@ pub(crate) struct Coordinator {
     pub(super) exchange: Arc<Exchange>,
     pub(super) outcomes: UnboundedReceiver<Outcome>,
     pub(super) confirmed: watch::Receiver<Lsn>,
-    pub(super) tasks: Vec<Task>,
+    pub(super) tasks: Tasks,
     pub(super) ended: VecDeque<SnapshotStatus>,
     /// Whose turn it was.
-    pub(super) turn: usize,
+    pub(super) turn: Option<TaskId>,
     /// Whether there is nothing to read, and all that there was is published or was given up by
     /// somebody.
     pub(super) all_read: watch::Sender<bool>,
@@ -93,7 +94,7 @@ impl Coordinator {
     /// `stands` is what the checkpoint says at the start of the session.
     pub(crate) fn new(
         settings: Resolved,
-        source: Source,
+        source: Connections,
         shared: Shared,
         (exchange, outcomes): (Arc<Exchange>, UnboundedReceiver<Outcome>),
         confirmed: watch::Receiver<Lsn>,
@@ -111,9 +112,9 @@ impl Coordinator {
             exchange,
             outcomes,
             confirmed,
-            tasks: Vec::new(),
+            tasks: Tasks::default(),
             ended: VecDeque::new(),
-            turn: 0,
+            turn: None,
             all_read: watch::Sender::new(false),
         };
         for snapshot in &stands.tables {
@@ -138,8 +139,7 @@ impl Coordinator {
             while let Ok(outcome) = self.outcomes.try_recv() {
                 self.heard(outcome);
             }
-            // Not before: whoever waits for something of one task knows it by its place.
-            self.tasks.retain(|task| !task.is_over);
+            self.tasks.remove_ended();
             self.show();
             let is_failed = |status: &SnapshotStatus| status.state == SnapshotState::Failed;
             if self.tasks.is_empty() && !self.ended.iter().any(is_failed) {
@@ -153,9 +153,9 @@ impl Coordinator {
                 Some(outcome) = self.outcomes.recv(), if next.is_none() => self.heard(outcome),
                 command = self.control.next() => self.obey(command).await,
                 () = tokio::time::sleep(patience) => {
-                    if let Some(at) = next {
-                        self.turn = at + 1;
-                        self.work_on(at).await;
+                    if let Some(id) = next {
+                        self.turn = Some(id);
+                        self.work_on(id).await;
                     }
                 }
             }
@@ -163,27 +163,25 @@ impl Coordinator {
     }
 
     /// The next table in turn that can be worked on.
-    fn next_task(&self) -> Option<usize> {
+    fn next_task(&self) -> Option<TaskId> {
         let open = self.tasks.iter().filter(|task| task.pending.is_some()).count();
         if open >= WINDOWS {
             return None;
         }
         let now = Instant::now();
-        let count = self.tasks.len();
-        let mut in_turn = (0..count).map(|step| (self.turn + step) % count);
-        in_turn.find(|&at| {
-            self.tasks.get(at).is_some_and(|task| task.is_ready(now)) && !self.waits_for_another(at)
-        })
+        let mut in_turn = self.tasks.in_turn(self.turn);
+        let next =
+            in_turn.find(|(id, task)| task.is_ready(now) && !self.waits_for_another(*id, task));
+        next.map(|(id, _)| id)
     }
 
     /// Of several snapshots of one table, one is taken at a time.
-    fn waits_for_another(&self, at: usize) -> bool {
-        let Some(task) = self.tasks.get(at) else { return false };
+    fn waits_for_another(&self, id: TaskId, task: &Task) -> bool {
         if task.ending.is_some() {
             return false;
         }
-        let before = self.tasks.iter().take(at);
-        let mut same = before.filter(|other| other.name() == task.name() && !other.is_over);
+        let mut same =
+            self.tasks.before(id).filter(|other| other.name() == task.name() && !other.is_over);
         same.any(|other| !other.snapshot.is_paused || other.pending.is_some())
     }
 
@@ -196,26 +194,24 @@ impl Coordinator {
         due.map(|at| at.saturating_duration_since(now)).min().unwrap_or(LONGEST)
     }
 
-    async fn work_on(&mut self, at: usize) {
-        let worked = match self.tasks.get(at) {
-            Some(Task { ending: Some(_), .. }) => self.end(at).await,
-            Some(_) => self.advance(at).await,
-            None => Ok(()),
+    async fn work_on(&mut self, id: TaskId) {
+        let worked = match &self.tasks[id] {
+            Task { ending: Some(_), .. } => self.end(id).await,
+            _ => self.advance(id).await,
         };
         let Err(mut failure) = worked else { return };
         if let Failure::Again(error) = &failure
             && error.severity() != crate::error::Severity::Retry
-            && self.is_dropped(at).await
+            && self.is_dropped(id).await
         {
             failure = Failure::Dropped;
         }
         if let Failure::Again(error) = failure {
-            let has_condition = self.tasks.get(at).is_some_and(|task| {
-                let (schema, table) = task.name();
-                let configured = self.settings.tables.of(schema, table);
-                task.snapshot.condition.is_some()
-                    || configured.is_some_and(|of| of.snapshot_where.is_some())
-            });
+            let task = &self.tasks[id];
+            let (schema, table) = task.name();
+            let configured = self.settings.tables.of(schema, table);
+            let has_condition = task.snapshot.condition.is_some()
+                || configured.is_some_and(|of| of.snapshot_where.is_some());
             failure = Failure::Again(if has_condition { error.without_text() } else { error });
         }
         if let Failure::Again(error) = &failure
@@ -224,14 +220,12 @@ impl Coordinator {
             // Whatever the connection was doing, nothing of it is of use.
             self.source.close();
         }
-        if let Some(task) = self.tasks.get_mut(at) {
-            task.failed(failure);
-        }
+        self.tasks[id].failed(failure);
     }
 
     /// Whether there is no such table any more, as far as the server can be asked.
-    async fn is_dropped(&mut self, at: usize) -> bool {
-        let Some(task) = self.tasks.get(at) else { return false };
+    async fn is_dropped(&mut self, id: TaskId) -> bool {
+        let task = &self.tasks[id];
         let (schema, name) = task.name();
         let name = TableName { schema: schema.to_owned(), name: name.to_owned() };
         let Ok(client) = self.source.client().await else { return false };
@@ -243,10 +237,10 @@ impl Coordinator {
         let is_its = |task: &Task| {
             task.pending.as_ref().is_some_and(|pending| pending.number == outcome.number)
         };
-        let Some(at) = self.tasks.iter().position(is_its) else { return };
-        let Some(task) = self.tasks.get_mut(at) else { return };
-        if task.heard(outcome.result, &self.book) {
-            self.over(at, SnapshotState::Done, None);
+        // Nobody waits for the low watermark of a window.
+        let Some(&id) = self.tasks.ids(is_its).first() else { return };
+        if self.tasks[id].heard(outcome.result, &self.book) {
+            self.over(id, SnapshotState::Done, None);
         }
     }
 
@@ -279,8 +273,8 @@ impl Coordinator {
     }
 
     /// Waits until the table has no window open.
-    pub(super) async fn settle(&mut self, at: usize) {
-        while self.tasks.get(at).is_some_and(|task| task.pending.is_some()) {
+    pub(super) async fn settle(&mut self, id: TaskId) {
+        while self.tasks[id].pending.is_some() {
             match self.outcomes.recv().await {
                 Some(outcome) => self.heard(outcome),
                 None => std::future::pending().await,
@@ -289,21 +283,21 @@ impl Coordinator {
     }
 
     /// Takes the table's snapshot out of the state, and tells that it is over.
-    async fn end(&mut self, at: usize) -> Result<(), Failure> {
-        self.settle(at).await;
-        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+    async fn end(&mut self, id: TaskId) -> Result<(), Failure> {
+        self.settle(id).await;
+        let task = &self.tasks[id];
         let Some((state, note)) = task.ending.clone().filter(|_| !task.is_over) else {
             return Ok(());
         };
         let edit = Edit::remove(&task.snapshot);
         self.note(vec![edit]).await.map_err(Failure::Again)?;
-        self.over(at, state, note);
+        self.over(id, state, note);
         Ok(())
     }
 
     /// A table's snapshot is over, and the state of snapshots says so.
-    fn over(&mut self, at: usize, state: SnapshotState, note: Option<String>) {
-        let Some(task) = self.tasks.get_mut(at) else { return };
+    fn over(&mut self, id: TaskId, state: SnapshotState, note: Option<String>) {
+        let task = &mut self.tasks[id];
         task.is_over = true;
         let status = SnapshotStatus { state, note, ..task.status() };
         let SnapshotStatus { table, id, rows, note, .. } = &status;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::source::Source;
+use super::connections::Connections;
 use super::task::Failure;
 use crate::lsn::Lsn;
 use crate::postgres::{self, Blocker, ReplicationClient, SlotOptions, SlotSnapshot, slot};
@@ -21,7 +21,7 @@ pub(crate) struct Exported {
 }
 
 /// Makes a temporary slot, and asks what its snapshot shows.
-pub(crate) async fn take(source: &mut Source) -> Result<Exported, Failure> {
+pub(crate) async fn take(source: &mut Connections) -> Result<Exported, Failure> {
     let mut reader = source.take_reader().await?;
     let (info, options) = (source.info().clone(), source.options().clone());
     let mut keeper = ReplicationClient::connect(&info, &options).await?;

@@ -10,8 +10,8 @@
 //! | file | what it does |
 //! |---|---|
 //! | `coordinator` | drives all of it, one table in turn with the others |
-//! | `task`, `requests` | one table's snapshot, and how a request becomes tasks |
-//! | `source`, `exported` | the connection that reads, and the slot whose snapshot pages are read by |
+//! | `task`, `tasks`, `requests` | one table's snapshot, all of them, and how a request becomes some |
+//! | `connections`, `exported` | the connection that reads, and the slot whose snapshot pages are read by |
 //! | `read_chunk`, `keyset`, `chunk`, `chunk_size` | reads a table by key, a chunk at a time |
 //! | `read_pages`, `remaining_rows` | reads a table without a key by pages, while the stream waits |
 //! | `orders` | hands chunks to the stream's thread, and their outcomes back |
@@ -20,15 +20,16 @@
 //! | `signaling` | requests that come in the stream |
 
 mod apply_keyless;
+pub(crate) mod connections;
 mod exported;
 mod interrupt;
 mod read_chunk;
 mod read_pages;
 mod requests;
 mod signaling;
-pub(crate) mod source;
 mod suppressed;
 mod task;
+mod tasks;
 
 pub(crate) mod apply;
 pub(crate) mod chunk;

@@ -5,11 +5,12 @@ use std::time::Instant;
 
 use postgres_protocol::escape::escape_identifier;
 
+use super::connections::Reader;
 use super::coordinator::Coordinator;
 use super::interrupt::Interrupt;
 use super::requests::what_is_missing;
-use super::source::Reader;
-use super::task::{Failure, Pending};
+use super::task::{Failure, Pending, Task};
+use super::tasks::TaskId;
 use crate::checkpoint::{KeyProgress, TableProgress, TableSnapshot};
 use crate::config::condition;
 use crate::postgres::publication::{Names, TableName, streamed};
@@ -62,17 +63,17 @@ pub(crate) async fn become_reader(
 
 impl Coordinator {
     /// Reads the next chunk of a table and hands it over.
-    pub(crate) async fn advance(&mut self, at: usize) -> Result<(), Failure> {
-        self.admit(at).await?;
-        let table = self.look(at).await?;
-        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+    pub(crate) async fn advance(&mut self, id: TaskId) -> Result<(), Failure> {
+        self.admit(id).await?;
+        let table = self.look(id).await?;
+        let task = &mut self.tasks[id];
         task.table = Some(table.clone());
         let is_unread = task.snapshot.is_unread();
         let Some(keyset) = table.keyset.as_ref().filter(|_| !is_unread) else {
-            return self.read_pages(at, &table).await;
+            return self.read_pages(id, &table).await;
         };
-        self.tell_size(at, &table);
-        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        self.tell_size(id, &table);
+        let task = &mut self.tasks[id];
         if let TableProgress::Pages(_) = &task.snapshot.progress {
             task.snapshot = what_is_missing(task.snapshot.clone());
             // It is read under another condition.
@@ -80,19 +81,7 @@ impl Coordinator {
             return Ok(());
         }
         let columns: Vec<String> = keyset.key.iter().map(|column| column.name.clone()).collect();
-        let progress = match &task.snapshot.progress {
-            TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),
-            TableProgress::Keys(keys) => {
-                if !keys.columns.is_empty() {
-                    tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
-                }
-                let missing = keys.missing.clone();
-                KeyProgress { columns, missing, ..KeyProgress::default() }
-            }
-            TableProgress::Waiting | TableProgress::Pages(_) => {
-                KeyProgress { columns, ..KeyProgress::default() }
-            }
-        };
+        let progress = keys_so_far(task, columns);
         let bounds = Bounds {
             after: progress.after.clone(),
             last: progress.last.clone(),
@@ -104,7 +93,7 @@ impl Coordinator {
         let mut reader = self.source.take_reader().await?;
         let read = self.read(&mut reader, &table, &bounds).await?;
         self.source.give_back(reader);
-        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+        let task = &mut self.tasks[id];
         let Read::Chunk { chunk, last, is_last } = read else {
             task.forget();
             return Ok(());
@@ -121,16 +110,14 @@ impl Coordinator {
         };
         let oid = table.relation.oid;
         let number = self.emit(Order::Close { oid, chunk, edits: vec![edit] }).await?;
-        if let Some(task) = self.tasks.get_mut(at) {
-            let read = Amount { rows, bytes, pages: 0 };
-            task.pending = Some(Pending { number, progress, is_last, read });
-        }
+        let read = Amount { rows, bytes, pages: 0 };
+        self.tasks[id].pending = Some(Pending { number, progress, is_last, read });
         Ok(())
     }
 
     /// The table as it is, if that is not known.
-    async fn look(&mut self, at: usize) -> Result<Table, Failure> {
-        let Some(task) = self.tasks.get(at) else { return Err(Error::Closed.into()) };
+    async fn look(&mut self, id: TaskId) -> Result<Table, Failure> {
+        let task = &self.tasks[id];
         if let Some(table) = &task.table {
             return Ok(table.clone());
         }
@@ -224,6 +211,23 @@ impl Coordinator {
         // Whatever a condition has set is undone.
         session.query("ROLLBACK").await?;
         Ok(Read::Chunk { chunk, last: found, is_last })
+    }
+}
+
+/// How far the table was read by this key.
+fn keys_so_far(task: &Task, columns: Vec<String>) -> KeyProgress {
+    match &task.snapshot.progress {
+        TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),
+        TableProgress::Keys(keys) => {
+            if !keys.columns.is_empty() {
+                tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
+            }
+            let missing = keys.missing.clone();
+            KeyProgress { columns, missing, ..KeyProgress::default() }
+        }
+        TableProgress::Waiting | TableProgress::Pages(_) => {
+            KeyProgress { columns, ..KeyProgress::default() }
+        }
     }
 }
 

@@ -19,17 +19,18 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::connections::{Connections, Reader};
 use super::coordinator::Coordinator;
 use super::exported::{self, Exported};
 use super::interrupt::Interrupt;
 use super::orders::{Brought, Hold};
 use super::read_chunk::become_reader;
 use super::remaining_rows::shown_rows;
-use super::source::{Reader, Source};
 use super::task::{Failure, Pending};
+use super::tasks::TaskId;
 use crate::checkpoint::{LeafProgress, PageProgress, TableProgress, TableSnapshot};
+use crate::clock::now_us;
 use crate::config::{TableFilter, exactly};
-use crate::pipeline::now_us;
 use crate::postgres::publication::Names;
 use crate::postgres::{self, Error, search_path};
 use crate::snapshot::plan::{self, Leaf, Scope};
@@ -45,9 +46,9 @@ const LOCK: &str = "SET LOCAL lock_timeout = '1s'";
 
 impl Coordinator {
     /// Reads the next pages of a table, and hands them over.
-    pub(crate) async fn read_pages(&mut self, at: usize, table: &Table) -> Result<(), Failure> {
-        let files = self.files(at, table).await?;
-        let Some(task) = self.tasks.get_mut(at) else { return Ok(()) };
+    pub(crate) async fn read_pages(&mut self, id: TaskId, table: &Table) -> Result<(), Failure> {
+        let files = self.files(id, table).await?;
+        let task = &mut self.tasks[id];
         let noted = match &task.snapshot.progress {
             TableProgress::Pages(pages) => {
                 Visibility::parse(&pages.shows).map(|shows| (pages.clone(), shows))
@@ -55,7 +56,7 @@ impl Coordinator {
             TableProgress::Waiting | TableProgress::Keys(_) => None,
         };
         let Some((progress, shows)) = noted else {
-            return self.begin_pages(at, table, &files).await;
+            return self.begin_pages(id, table, &files).await;
         };
         if was_rewritten(&progress, &files.leaves) {
             tracing::warn!(
@@ -66,40 +67,54 @@ impl Coordinator {
             task.forget();
             return Ok(());
         }
-        self.tell_pages(at, &files, &progress);
-        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        self.tell_pages(id, &files, &progress);
+        let task = &self.tasks[id];
         let snapshot = task.snapshot.clone();
         let is_asked = snapshot.condition.is_some();
         let Some(next) = Next::of(&progress, &files.leaves) else {
             let number = self.emit(Order::Note(vec![Edit::remove(&snapshot)])).await?;
             let progress = TableProgress::Pages(progress);
-            self.wait_for(at, Pending { number, progress, is_last: true, read: Amount::default() });
+            self.wait_for(id, Pending { number, progress, is_last: true, read: Amount::default() });
             return Ok(());
         };
         let is_last = Next::of(&next.progress, &files.leaves).is_none();
-        let progress = TableProgress::Pages(next.progress);
+        let progress = TableProgress::Pages(next.progress.clone());
         let edit = if is_last {
             Edit::remove(&snapshot)
         } else {
             Edit::Put(TableSnapshot { progress: progress.clone(), ..snapshot })
         };
+        let read = self.read_next((table, &files), &next, &shows, (edit, is_asked)).await?;
+        match read {
+            None => self.tasks[id].forget(),
+            Some((number, read)) => {
+                self.wait_for(id, Pending { number, progress, is_last, read });
+            }
+        }
+        Ok(())
+    }
 
+    /// Reads pages while the stream waits, and has `edit` hold once they are published. Returns the
+    /// order's number and what was read; none where the table is another one by now.
+    async fn read_next(
+        &mut self,
+        (table, files): (&Table, &plan::PlannedTable),
+        next: &Next<'_>,
+        shows: &Visibility,
+        (edit, is_asked): (Edit, bool),
+    ) -> Result<Option<(u64, Amount)>, Failure> {
         let reader = self.source.take_reader().await?;
         let (number, bring) = self.hold(table).await?;
-        let sql = files.copy(next.leaf, next.range, Some(&shown_rows(&shows)));
-        let chunk_bytes = self.settings.memory.window_bytes();
-        let has_condition = files.condition.is_some();
         let role = self.settings.snapshot_role.clone().filter(|_| is_asked);
-        let role = role.as_deref();
         let limit = is_asked.then_some(self.settings.snapshot.condition_timeout);
         let mut interrupt = Interrupt::after(Arc::clone(&self.control), limit);
         let reading = Reading {
             table,
             leaf: next.leaf,
-            sql,
-            has_condition,
-            role,
-            chunk_bytes,
+            sql: files.copy(next.leaf, next.range, Some(&shown_rows(shows))),
+            has_condition: files.condition.is_some(),
+            role: role.as_deref(),
+            chunk_bytes: self.settings.memory.window_bytes(),
             bring: &bring,
         };
         // Without a sender the stream goes on, whatever came of it.
@@ -112,12 +127,7 @@ impl Coordinator {
             read => read?,
         };
         let read = match read {
-            Read::Altered => {
-                if let Some(task) = self.tasks.get_mut(at) {
-                    task.forget();
-                }
-                return Ok(());
-            }
+            Read::Altered => return Ok(None),
             // Why, the outcome tells.
             Read::Refused => Amount::default(),
             Read::All(read) => {
@@ -128,18 +138,17 @@ impl Coordinator {
                 Amount { pages: pages.into(), ..read }
             }
         };
-        self.wait_for(at, Pending { number, progress, is_last, read });
-        Ok(())
+        Ok(Some((number, read)))
     }
 
     /// Takes the snapshot by which the table is read, and notes it.
     async fn begin_pages(
         &mut self,
-        at: usize,
+        id: TaskId,
         table: &Table,
-        files: &plan::Table,
+        files: &plan::PlannedTable,
     ) -> Result<(), Failure> {
-        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let task = &self.tasks[id];
         let held = match task.snapshot.is_unread() {
             true => Some(self.hold(table).await?),
             false => None,
@@ -149,7 +158,7 @@ impl Coordinator {
             |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
         let leaves = files.leaves.iter().map(leaf).collect();
         let progress = TableProgress::Pages(PageProgress { lsn: point, shows, leaves });
-        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+        let task = &self.tasks[id];
         let edits =
             vec![Edit::Put(TableSnapshot { progress: progress.clone(), ..task.snapshot.clone() })];
         match held {
@@ -157,13 +166,11 @@ impl Coordinator {
                 // What is left out depends on it. If nobody takes it, the session ends.
                 let _ = bring.send(Brought::End { edits, is_durable: true }).await;
                 let read = Amount::default();
-                self.wait_for(at, Pending { number, progress, is_last: false, read });
+                self.wait_for(id, Pending { number, progress, is_last: false, read });
             }
             None => {
                 self.note(edits).await?;
-                if let Some(task) = self.tasks.get_mut(at) {
-                    task.snapshot.progress = progress;
-                }
+                self.tasks[id].snapshot.progress = progress;
             }
         }
         Ok(())
@@ -179,15 +186,17 @@ impl Coordinator {
         Ok((number, bring))
     }
 
-    fn wait_for(&mut self, at: usize, pending: Pending) {
-        if let Some(task) = self.tasks.get_mut(at) {
-            task.pending = Some(pending);
-        }
+    fn wait_for(&mut self, id: TaskId, pending: Pending) {
+        self.tasks[id].pending = Some(pending);
     }
 
     /// The files of a table, if they are not known.
-    async fn files(&mut self, at: usize, table: &Table) -> Result<Arc<plan::Table>, Failure> {
-        let Some(task) = self.tasks.get(at) else { return Err(Error::Closed.into()) };
+    async fn files(
+        &mut self,
+        id: TaskId,
+        table: &Table,
+    ) -> Result<Arc<plan::PlannedTable>, Failure> {
+        let task = &self.tasks[id];
         if let Some(files) = &task.files {
             return Ok(Arc::clone(files));
         }
@@ -214,15 +223,13 @@ impl Coordinator {
         files.condition = condition.or(files.condition);
         files.leaves.retain(|leaf| partition.is_none_or(|oid| leaf.oid == oid));
         let files = Arc::new(files);
-        if let Some(task) = self.tasks.get_mut(at) {
-            task.files = Some(Arc::clone(&files));
-        }
+        self.tasks[id].files = Some(Arc::clone(&files));
         Ok(files)
     }
 
     /// How large the table is, is told once.
-    fn tell_pages(&mut self, at: usize, files: &plan::Table, progress: &PageProgress) {
-        let Some(task) = self.tasks.get_mut(at) else { return };
+    fn tell_pages(&mut self, id: TaskId, files: &plan::PlannedTable, progress: &PageProgress) {
+        let task = &mut self.tasks[id];
         if std::mem::replace(&mut task.is_sized, true) {
             return;
         }
@@ -308,7 +315,7 @@ impl Reading<'_> {
     async fn read(
         &self,
         mut reader: Reader,
-        source: &mut Source,
+        source: &mut Connections,
         interrupt: &mut Interrupt,
     ) -> Result<Read, Failure> {
         let session = &mut reader.session;

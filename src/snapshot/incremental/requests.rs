@@ -6,6 +6,7 @@ use tokio_postgres::Client;
 use super::coordinator::Coordinator;
 use super::remaining_rows::missing_rows;
 use super::task::{Failure, Task};
+use super::tasks::TaskId;
 use crate::checkpoint::{
     KeyProgress, LeftOutTable, PageProgress, SnapshotReason, TableProgress, TableSnapshot,
 };
@@ -40,12 +41,12 @@ impl Coordinator {
             done: Amount::default(),
         });
         let chunk_bytes = self.settings.memory.window_bytes();
-        self.tasks.push(Task::new(snapshot, book, chunk_bytes));
+        self.tasks.begin(Task::new(snapshot, book, chunk_bytes));
     }
 
     /// How large the table is, by the server, is told once it was looked at.
-    pub(crate) fn tell_size(&mut self, at: usize, table: &table::Table) {
-        let Some(task) = self.tasks.get_mut(at) else { return };
+    pub(crate) fn tell_size(&mut self, id: TaskId, table: &table::Table) {
+        let task = &mut self.tasks[id];
         if std::mem::replace(&mut task.is_sized, true) {
             return;
         }
@@ -69,8 +70,7 @@ impl Coordinator {
             edits.push(Edit::Answer(request.clone()));
             match self.tables_of(request).await? {
                 Err(reason) => {
-                    let (tables, id) = (told_tables(request), &request.id);
-                    tracing::error!(tables, id, reason, "snapshot refused");
+                    log_refused(request, &reason);
                     answers.push((request, SnapshotState::Failed, reason));
                 }
                 Ok(tables) => {
@@ -81,18 +81,15 @@ impl Coordinator {
                     let known = (&*new, &*read_anew);
                     let snapshots = self.new_snapshots(request, tables, known).await?;
                     if snapshots.is_empty() {
-                        tracing::info!(
-                            tables = told_tables(request),
-                            "a snapshot is under way already"
-                        );
+                        let tables = told_tables(request);
+                        tracing::info!(tables, "a snapshot is under way already");
                         let note = "it is under way already".to_owned();
                         answers.push((request, SnapshotState::Stopped, note));
                     } else if !self.has_room(request, &snapshots, &new) {
                         let reason = "too many snapshots are under way: ask again when some of \
                                       them are done, or name fewer tables"
                             .to_owned();
-                        let (tables, id) = (told_tables(request), &request.id);
-                        tracing::error!(tables, id, reason, "snapshot refused");
+                        log_refused(request, &reason);
                         answers.push((request, SnapshotState::Failed, reason));
                     } else {
                         new.extend(snapshots);
@@ -265,45 +262,12 @@ impl Coordinator {
         &mut self,
         request: &Request,
     ) -> Result<Result<Vec<TableName>, String>, Error> {
-        // Those of our own are as many as there are tables, and name each exactly.
-        let names = match request.reason {
-            SnapshotReason::Asked => {
-                Asked { tables: request.tables.clone(), condition: request.condition.clone() }
-                    .check()
-                    .map(Requested::Asked)
-            }
-            _ => TableFilter::parse(&request.tables, &[])
-                .map(Requested::Own)
-                .map_err(SignalError::from),
-        };
-        let names = match names {
-            Ok(names) => names,
-            Err(error) => return Ok(Err(error.to_string())),
+        let matching = match self.matching(request).await? {
+            Ok(matching) => matching,
+            Err(reason) => return Ok(Err(reason)),
         };
         // Not those that are held back.
         let Resolved { captured, via_root, .. } = self.published.settings();
-        let client = self.source.client().await?;
-        let candidates = publication::candidates(client).await?;
-        let matching: Vec<TableName> = candidates
-            .into_iter()
-            .map(|candidate| candidate.table)
-            .filter(|table| names.matches(&table.schema, &table.name))
-            .collect();
-        if matching.is_empty() && request.reason == SnapshotReason::Added {
-            // A partition that the stream names and that was left out.
-            let leaves = streamed::possible(client, false).await?.into_iter();
-            let leaves = leaves.map(|leaf| leaf.table);
-            let leaves: Vec<TableName> =
-                leaves.filter(|leaf| names.matches(&leaf.schema, &leaf.name)).collect();
-            if !leaves.is_empty() {
-                return Ok(Ok(leaves));
-            }
-        }
-        if matching.is_empty() {
-            return Ok(Err("no such table; views, foreign tables and single partitions have no \
-                           snapshots of their own"
-                .to_owned()));
-        }
         let (tables, others): (Vec<_>, Vec<_>) =
             matching.into_iter().partition(|table| captured.matches(&table.schema, &table.name));
         if tables.is_empty() {
@@ -320,6 +284,7 @@ impl Coordinator {
         if let (true, Some(out)) = (tables.is_empty(), out.first().and_then(is_out)) {
             return Ok(Err(format!("{}; fix: {}", out.error, out.fix)));
         }
+        let client = self.source.client().await?;
         if let (Some(condition), Some(table)) = (&request.condition, tables.first())
             && let Some(refused) = plan::refusal(client, table, condition).await?
         {
@@ -340,6 +305,36 @@ impl Coordinator {
         Ok(Ok(leaves))
     }
 
+    /// The tables of the database that a request names; why there are none, where there are none. Those
+    /// of a partition that the stream names, and that was left out, are its own.
+    async fn matching(
+        &mut self,
+        request: &Request,
+    ) -> Result<Result<Vec<TableName>, String>, Error> {
+        let names = match Requested::of(request) {
+            Ok(names) => names,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        let is_named = |table: &TableName| names.matches(&table.schema, &table.name);
+        let client = self.source.client().await?;
+        let candidates = publication::candidates(client).await?;
+        let tables = candidates.into_iter().map(|candidate| candidate.table);
+        let matching: Vec<TableName> = tables.filter(is_named).collect();
+        if !matching.is_empty() {
+            return Ok(Ok(matching));
+        }
+        if request.reason == SnapshotReason::Added {
+            let leaves = streamed::possible(client, false).await?.into_iter();
+            let leaves: Vec<TableName> = leaves.map(|leaf| leaf.table).filter(is_named).collect();
+            if !leaves.is_empty() {
+                return Ok(Ok(leaves));
+            }
+        }
+        Ok(Err("no such table; views, foreign tables and single partitions have no snapshots of \
+                their own"
+            .to_owned()))
+    }
+
     /// Shows a request of which nothing begins.
     fn answer(&mut self, request: &Request, state: SnapshotState, note: String) {
         self.ended(SnapshotStatus {
@@ -357,16 +352,11 @@ impl Coordinator {
     /// Lets the tables of a request wait, or goes on with them; durable.
     pub(crate) async fn pause(&mut self, id: &str, is_paused: bool) -> Result<(), Error> {
         let mut edits = Vec::new();
-        for at in 0..self.tasks.len() {
-            if self.tasks.get(at).is_some_and(|task| task.snapshot.id == id) {
-                // What its window publishes must stand before this does.
-                self.settle(at).await;
-            }
-            if let Some(task) = self.tasks.get_mut(at)
-                && task.snapshot.id == id
-                && task.snapshot.is_paused != is_paused
-                && !task.is_over
-            {
+        for task in self.tasks.ids(|task| task.snapshot.id == id) {
+            // What its window publishes must be noted before this is.
+            self.settle(task).await;
+            let task = &self.tasks[task];
+            if task.snapshot.is_paused != is_paused && !task.is_over {
                 edits.push(Edit::Put(TableSnapshot { is_paused, ..task.snapshot.clone() }));
             }
         }
@@ -383,8 +373,8 @@ impl Coordinator {
 
     /// Makes sure that the table is in the publication, and that all is streamed that is written to
     /// it.
-    pub(crate) async fn admit(&mut self, at: usize) -> Result<(), Failure> {
-        let Some(task) = self.tasks.get(at) else { return Ok(()) };
+    pub(crate) async fn admit(&mut self, id: TaskId) -> Result<(), Failure> {
+        let task = &self.tasks[id];
         let name =
             TableName { schema: task.snapshot.schema.clone(), name: task.snapshot.table.clone() };
         let (mut is_published, mut waits_for) = (task.is_published, task.waits_for);
@@ -400,10 +390,8 @@ impl Coordinator {
                 waits_for = Some(next_xid(client).await?);
             }
         }
-        let task = self.tasks.get_mut(at);
-        if let Some(task) = task {
-            (task.is_published, task.waits_for) = (is_published, waits_for);
-        }
+        let task = &mut self.tasks[id];
+        (task.is_published, task.waits_for) = (is_published, waits_for);
         let Some(xid) = waits_for else { return Ok(()) };
         let client = self.source.client().await?;
         let failed = |source| postgres::Error::Sql { doing: "ask who writes", source };
@@ -419,9 +407,7 @@ impl Coordinator {
             let version = postgres::client::server_version(client).await?;
             forgetful::remind(client, Names::of(&self.settings), &name, version).await?;
         }
-        if let Some(task) = self.tasks.get_mut(at) {
-            task.waits_for = None;
-        }
+        self.tasks[id].waits_for = None;
         Ok(())
     }
 }
@@ -446,6 +432,11 @@ async fn next_xid(client: &Client) -> Result<u64, postgres::Error> {
     row.get::<_, &str>(0).parse().map_err(|_| malformed)
 }
 
+fn log_refused(request: &Request, reason: &str) {
+    let (tables, id) = (told_tables(request), &request.id);
+    tracing::error!(tables, id, reason, "snapshot refused");
+}
+
 /// The names of a request for a log line, the first of them.
 fn told_tables(request: &Request) -> String {
     let mut names: Vec<String> = request.tables.iter().take(NAMED).cloned().collect();
@@ -464,6 +455,18 @@ enum Requested {
 }
 
 impl Requested {
+    /// Ours are as many as there are tables, and name each exactly.
+    fn of(request: &Request) -> Result<Self, SignalError> {
+        match request.reason {
+            SnapshotReason::Asked => {
+                Asked { tables: request.tables.clone(), condition: request.condition.clone() }
+                    .check()
+                    .map(Self::Asked)
+            }
+            _ => Ok(Self::Own(TableFilter::parse(&request.tables, &[])?)),
+        }
+    }
+
     fn matches(&self, schema: &str, table: &str) -> bool {
         match self {
             Self::Asked(names) => names.matches(schema, table),

@@ -25,7 +25,7 @@ pub(crate) struct Task {
     /// The table, once it was looked at and until it is altered.
     pub(crate) table: Option<Table>,
     /// Its files, likewise, where it is read by pages.
-    pub(crate) files: Option<Arc<plan::Table>>,
+    pub(crate) files: Option<Arc<plan::PlannedTable>>,
     pub(crate) size: ChunkSize,
     /// The window that is open.
     pub(crate) pending: Option<Pending>,

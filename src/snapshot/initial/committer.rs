@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::reader::{Reader, Rows};
 use super::schedule::Task;
 use super::shared::Desk;
-use super::{Leaf, Place, Ranges, Table};
+use super::{FirstTable, Leaf, LeafRange, Ranges};
 use crate::checkpoint::{Checkpoint, LeafProgress, Snapshots, TableProgress, TableSnapshot};
 use crate::error::Error;
 use crate::failpoint;
@@ -88,7 +88,7 @@ where
 
     pub(crate) fn run<R: Ranges + Send>(
         &mut self,
-        tables: &[Table],
+        tables: &[FirstTable],
         readers: Vec<Reader<L, R>>,
     ) -> Result<Option<Checkpoint>, Error> {
         match self.carry(tables, readers) {
@@ -103,7 +103,7 @@ where
 
     fn carry<R: Ranges + Send>(
         &mut self,
-        tables: &[Table],
+        tables: &[FirstTable],
         mut readers: Vec<Reader<L, R>>,
     ) -> Result<Checkpoint, Halt> {
         self.rows.publisher.settle(tables.iter().map(|table| &table.relation))?;
@@ -143,7 +143,7 @@ where
     }
 
     /// Until all readers have ended.
-    fn beside(&mut self, tables: &[Table]) -> Result<(), Halt> {
+    fn beside(&mut self, tables: &[FirstTable]) -> Result<(), Halt> {
         failpoint::reach("snapshot");
         while !self.desk.await_readers(LOOK) {
             failpoint::reach("snapshot");
@@ -169,7 +169,7 @@ where
     }
 
     /// Everything is sent: the last checkpoint lists none of the tables.
-    fn end(&mut self, tables: &[Table]) -> Result<Checkpoint, Halt> {
+    fn end(&mut self, tables: &[FirstTable]) -> Result<Checkpoint, Halt> {
         if self.max_transaction_bytes.is_none() {
             self.flush()?;
         }
@@ -183,7 +183,7 @@ where
     }
 
     /// At least once: what is acknowledged goes into the checkpoint, when one is due.
-    fn tell_acknowledged(&mut self, tables: &[Table]) -> Result<(), Halt> {
+    fn tell_acknowledged(&mut self, tables: &[FirstTable]) -> Result<(), Halt> {
         if self.written_at.elapsed() >= INTERVAL && !self.desk.ledger.is_checkpoint_under_way() {
             let acknowledged = self.desk.ledger.standing().acknowledged;
             let whole = self.desk.take_whole(Some(acknowledged));
@@ -197,7 +197,7 @@ where
     }
 
     /// Exactly once: everything that was sent is committed, with the checkpoint that says so.
-    fn commit(&mut self, tables: &[Table]) -> Result<(), Halt> {
+    fn commit(&mut self, tables: &[FirstTable]) -> Result<(), Halt> {
         let desk = self.desk;
         let closed = desk.gate.close(&desk.stop).ok_or(Halt::Stopped)?;
         let releases = desk.schedule(|schedule| schedule.release_held());
@@ -257,7 +257,7 @@ where
     }
 
     /// These ranges are whole: notes it in what the next checkpoint says.
-    fn note(&mut self, tables: &[Table], whole: &[Task]) {
+    fn note(&mut self, tables: &[FirstTable], whole: &[Task]) {
         let mut changed = BTreeSet::new();
         for task in whole {
             let Some(unfinished) = self.tables.get_mut(task.table) else { continue };
@@ -291,19 +291,19 @@ fn panicked() -> Error {
     Error::Thread { thread, reason }
 }
 
-fn is_of(listed: &TableSnapshot, table: &Table) -> bool {
+fn is_of(listed: &TableSnapshot, table: &FirstTable) -> bool {
     listed.schema == table.relation.schema && listed.table == table.relation.table
 }
 
 impl Unfinished {
-    fn new(table: &Table) -> Self {
+    fn new(table: &FirstTable) -> Self {
         let leaf = |leaf: &Leaf| (leaf.oid, leaf.filenode, DonePages::default());
         let leaves = table.leaves.iter().map(leaf).collect();
         Self { leaves, missing: table.ranges(), is_unlisted: false }
     }
 
     /// A range is whole.
-    fn add(&mut self, Place { leaf, pages }: Place) {
+    fn add(&mut self, LeafRange { leaf, pages }: LeafRange) {
         self.missing = self.missing.saturating_sub(1);
         if let Some((_, _, done)) = self.leaves.get_mut(leaf) {
             done.insert(pages);

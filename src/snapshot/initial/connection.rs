@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
-use super::{Lines, Place, Ranges};
+use super::{LeafRange, Lines, Ranges};
 use crate::error::Error;
 use crate::failpoint;
 use crate::pipeline::Stop;
@@ -115,7 +115,7 @@ impl Drop for Reading {
 /// Reads ranges of pages of the tables of a plan.
 pub(crate) struct PageReader {
     pub(crate) reading: Reading,
-    pub(crate) tables: Arc<Vec<plan::Table>>,
+    pub(crate) tables: Arc<Vec<plan::PlannedTable>>,
 }
 
 impl Lines for CopyChunk {
@@ -130,7 +130,7 @@ impl Ranges for PageReader {
     fn read(
         &mut self,
         table: usize,
-        place: Place,
+        place: LeafRange,
         take: &mut dyn FnMut(CopyChunk) -> bool,
     ) -> Result<(), Error> {
         let Self { reading, tables } = self;

@@ -11,12 +11,12 @@ use crate::pipeline::{ROOM, Stop};
 /// The gate.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    state: Mutex<State>,
+    state: Mutex<Inner>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Inner {
     inside: usize,
     is_closed: bool,
 }
@@ -50,8 +50,8 @@ impl Gate {
     fn wait_while(
         &self,
         stop: &Stop,
-        is_in_the_way: impl Fn(&State) -> bool,
-    ) -> Option<MutexGuard<'_, State>> {
+        is_in_the_way: impl Fn(&Inner) -> bool,
+    ) -> Option<MutexGuard<'_, Inner>> {
         let mut state = self.lock();
         while is_in_the_way(&state) {
             if stop.is_now() {
@@ -64,7 +64,7 @@ impl Gate {
         Some(state)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -36,14 +36,12 @@ use self::reader::{Reader, Rows};
 use self::shared::Desk;
 use crate::change::Relation;
 use crate::checkpoint::{Checkpoint, Ledger};
-use crate::encode::Encoder;
 use crate::error::Error;
 use crate::kafka::Sink;
 use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::pipeline::publish::Publisher;
-use crate::pipeline::{Checkpointing, Lookup, Policy, Stop};
-use crate::route::Router;
+use crate::pipeline::{Checkpointing, Lookup, Stop};
 use crate::snapshot::PageRange;
 use crate::snapshot::progress::{Book, TableId};
 
@@ -51,7 +49,7 @@ pub(crate) const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
 
 /// A table that is read.
 #[derive(Debug)]
-pub struct Table {
+pub struct FirstTable {
     /// How its rows are published.
     pub relation: Arc<Relation>,
     /// The table itself, or its partitions.
@@ -75,7 +73,7 @@ pub struct Leaf {
 
 /// A range of one leaf of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct LeafRange {
     /// The place of the leaf.
     pub leaf: usize,
     /// Its pages.
@@ -106,7 +104,7 @@ pub trait Ranges {
     fn read(
         &mut self,
         table: usize,
-        place: Place,
+        place: LeafRange,
         take: &mut dyn FnMut(Self::Chunk) -> bool,
     ) -> Result<(), Error>;
 }
@@ -115,24 +113,6 @@ pub trait Ranges {
 pub trait Lines {
     /// The rows, each a line with its newline.
     fn lines(&self) -> impl Iterator<Item = &[u8]>;
-}
-
-/// What a publisher is made of.
-pub struct Parts<L> {
-    /// Answers its questions.
-    pub lookup: L,
-    /// Finds topics.
-    pub router: Router,
-    /// Writes records.
-    pub encoder: Encoder,
-    /// What is left out.
-    pub policy: Policy,
-}
-
-impl<L: Lookup> Parts<L> {
-    fn publisher(self) -> Publisher<L> {
-        Publisher::new(self.lookup, self.router, self.encoder, self.policy)
-    }
 }
 
 /// A first snapshot, ready to be taken.
@@ -150,13 +130,13 @@ pub struct FirstSnapshot<S, L, R> {
     /// How the checkpoint is written; the one at the start lists the tables.
     pub checkpointing: Checkpointing,
     /// The tables, in the order in which they are read.
-    pub tables: Vec<Table>,
+    pub tables: Vec<FirstTable>,
     /// What is said of every row.
     pub stamp: Stamp,
     /// For the rows that were held back.
-    pub own: Parts<L>,
+    pub(crate) own: Publisher<L>,
     /// The readers: a connection and what else each needs.
-    pub readers: Vec<(R, Parts<L>)>,
+    pub(crate) readers: Vec<(R, Publisher<L>)>,
 }
 
 impl<S, L, R> FirstSnapshot<S, L, R>
@@ -173,18 +153,17 @@ where
     pub fn run(self) -> Result<Option<Checkpoint>, Error> {
         let Self { sink, ledger, metrics, book, stop, checkpointing, tables, stamp, own, readers } =
             self;
-        let tables: Arc<[Table]> = tables.into();
-        let ranges = tables.iter().map(Table::ranges);
+        let tables: Arc<[FirstTable]> = tables.into();
+        let ranges = tables.iter().map(FirstTable::ranges);
         let desk = Desk::new(sink, ledger, metrics, book, stop, ranges);
-        let rows = |parts: Parts<L>| Rows::new(parts.publisher(), stamp, Arc::clone(&tables));
+        let rows = |publisher| Rows::new(publisher, stamp, Arc::clone(&tables));
         let mut committer = Committer::new(&desk, rows(own), checkpointing);
-        let readers =
-            readers.into_iter().map(|(source, parts)| Reader { rows: rows(parts), source });
+        let readers = readers.into_iter().map(|(source, own)| Reader { rows: rows(own), source });
         committer.run(&tables, readers.collect())
     }
 }
 
-impl Table {
+impl FirstTable {
     /// How many ranges it has.
     #[must_use]
     pub fn ranges(&self) -> usize {
@@ -192,17 +171,17 @@ impl Table {
     }
 
     /// How many pages a range has, of those that there were.
-    fn pages_of(&self, Place { leaf, pages: PageRange { from, to } }: Place) -> u64 {
+    fn pages_of(&self, LeafRange { leaf, pages: PageRange { from, to } }: LeafRange) -> u64 {
         let there_were = self.leaves.get(leaf).map_or(0, |leaf| leaf.pages);
         u64::from(to.min(there_were).saturating_sub(from))
     }
 
     /// Which pages a range has.
     #[must_use]
-    pub fn place(&self, mut range: usize) -> Option<Place> {
+    pub fn place(&self, mut range: usize) -> Option<LeafRange> {
         for (leaf, Leaf { ranges, .. }) in self.leaves.iter().enumerate() {
             match ranges.get(range) {
-                Some(&pages) => return Some(Place { leaf, pages }),
+                Some(&pages) => return Some(LeafRange { leaf, pages }),
                 None => range -= ranges.len(),
             }
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::schedule::{Release, Task};
 use super::shared::{Desk, Line};
-use super::{Lines, Ranges, Stamp, Table};
+use super::{FirstTable, Lines, Ranges, Stamp};
 use crate::change::{Change, Data, Position, Snapshot, SnapshotMarker};
 use crate::failpoint;
 use crate::kafka::Sink;
@@ -21,11 +21,11 @@ pub(crate) struct Rows<L> {
     pub(crate) publisher: Publisher<L>,
     reader: RowReader,
     stamp: Stamp,
-    tables: Arc<[Table]>,
+    tables: Arc<[FirstTable]>,
 }
 
 impl<L: Lookup> Rows<L> {
-    pub(crate) fn new(publisher: Publisher<L>, stamp: Stamp, tables: Arc<[Table]>) -> Self {
+    pub(crate) fn new(publisher: Publisher<L>, stamp: Stamp, tables: Arc<[FirstTable]>) -> Self {
         Self { publisher, reader: RowReader::default(), stamp, tables }
     }
 
@@ -52,7 +52,7 @@ impl<L: Lookup> Rows<L> {
         };
         let prepared = publisher.prepare(&change, stamp.lsn, &desk.metrics, &desk.stop)?;
         let Some(prepared) = prepared else { return Ok(0) };
-        send(desk, &prepared)
+        send(desk, prepared)
     }
 
     /// Publishes rows that were held back, after which their ranges are whole.
@@ -70,7 +70,7 @@ impl<L: Lookup> Rows<L> {
     }
 }
 
-fn send<S: Sink>(desk: &Desk<S>, prepared: &Prepared<'_>) -> Result<u64, Halt> {
+fn send<S: Sink>(desk: &Desk<S>, prepared: Prepared<'_>) -> Result<u64, Halt> {
     let lane = desk.lane();
     let mut bytes = 0;
     let mut records = 0;

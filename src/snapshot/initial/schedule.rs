@@ -39,7 +39,7 @@ pub struct Release<R> {
 /// Hands out ranges and holds rows back.
 #[derive(Debug)]
 pub struct Schedule<R> {
-    tables: Vec<Table<R>>,
+    tables: Vec<Scheduled<R>>,
     next: Task,
     /// The last row of a table that is read: the last of all, if no other comes.
     last: Option<(Task, R)>,
@@ -48,7 +48,7 @@ pub struct Schedule<R> {
 }
 
 #[derive(Debug)]
-struct Table<R> {
+struct Scheduled<R> {
     ranges: usize,
     unread_ranges: usize,
     is_first_out: bool,
@@ -60,7 +60,7 @@ impl<R> Schedule<R> {
     #[must_use]
     pub fn new(ranges: impl IntoIterator<Item = usize>) -> Self {
         let table =
-            |ranges| Table { ranges, unread_ranges: ranges, is_first_out: false, held: None };
+            |ranges| Scheduled { ranges, unread_ranges: ranges, is_first_out: false, held: None };
         let tables: Vec<_> = ranges.into_iter().map(table).collect();
         let unread_tables = tables.iter().filter(|table| table.ranges > 0).count();
         let next = Task { table: 0, range: 0 };

@@ -31,12 +31,12 @@ pub(crate) struct Desk<S> {
     pub(crate) gate: Gate,
     /// Bytes sent since the Kafka transaction was begun.
     bytes: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<Inner>,
     /// Rings when a reader is done.
     ended: Condvar,
 }
 
-struct State {
+struct Inner {
     schedule: Schedule<Line>,
     /// Ranges of which everything is sent, with the number of tickets issued by then; ascending.
     whole: Vec<(Task, u64)>,
@@ -54,7 +54,7 @@ impl<S: Sink> Desk<S> {
         ranges: impl IntoIterator<Item = usize>,
     ) -> Self {
         let schedule = Schedule::new(ranges);
-        let state = State { schedule, whole: Vec::new(), readers: 0, failed: None };
+        let state = Inner { schedule, whole: Vec::new(), readers: 0, failed: None };
         Self {
             sink,
             ledger,
@@ -137,7 +137,7 @@ impl<S: Sink> Desk<S> {
         self.lock().failed.take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -18,10 +18,11 @@ use crate::checkpoint::{
     TableSnapshot, Ticket,
 };
 use crate::config::{Config, Kafka};
-use crate::encode::{EncodeOptions, SourceIdentity};
+use crate::encode::{EncodeOptions, Encoder, SourceIdentity};
 use crate::kafka::{self, Outgoing, SendError};
 use crate::pgoutput::{Message, decode};
-use crate::pipeline::Mode;
+use crate::pipeline::{Mode, Policy};
+use crate::route::Router;
 use crate::snapshot::pages::ranges;
 use crate::snapshot::progress::Planned;
 use crate::worker::tests::{Willing, wire};
@@ -174,7 +175,7 @@ impl Ranges for Memory {
     fn read(
         &mut self,
         table: usize,
-        Place { leaf, pages }: Place,
+        LeafRange { leaf, pages }: LeafRange,
         take: &mut dyn FnMut(Vec<String>) -> bool,
     ) -> Result<(), Error> {
         std::thread::sleep(self.pause);
@@ -204,17 +205,13 @@ fn relation(oid: u32) -> Arc<Relation> {
     Relations::default().insert(&body, facts, &KeyChoice::default()).unwrap()
 }
 
-fn parts() -> Parts<Willing> {
+fn publisher() -> Publisher<Willing> {
     let kafka = Kafka { brokers: Some("b:9092".to_owned()), ..Kafka::default() };
     let config = Config { name: Some("nyc".to_owned()), kafka, ..Config::default() };
     let settings = config.resolve("taxi").unwrap();
     let source = SourceIdentity { name: "nyc".to_owned(), ..SourceIdentity::default() };
-    Parts {
-        lookup: Willing,
-        router: Router::new(&settings, "taxi"),
-        encoder: Encoder::new(&EncodeOptions { format: &settings.format, source }),
-        policy: Policy::default(),
-    }
+    let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
+    Publisher::new(Willing, Router::new(&settings, "taxi"), encoder, Policy::default())
 }
 
 fn content(random: &mut StdRng) -> Content {
@@ -230,7 +227,7 @@ fn content(random: &mut StdRng) -> Content {
     (0..tables).map(|_| table(random)).collect()
 }
 
-fn tables(content: &Content) -> Vec<Table> {
+fn tables(content: &Content) -> Vec<FirstTable> {
     let leaf = |oid: usize, pages: &Vec<u32>| Leaf {
         oid: number(oid),
         filenode: 1000 + number(oid),
@@ -240,7 +237,7 @@ fn tables(content: &Content) -> Vec<Table> {
     let leaves =
         |leaves: &Vec<Vec<u32>>| leaves.iter().enumerate().map(|(at, p)| leaf(at, p)).collect();
     let entry = Book::new(Arc::default()).begin_table(Planned::default());
-    let table = |(at, all): (usize, &Vec<Vec<u32>>)| Table {
+    let table = |(at, all): (usize, &Vec<Vec<u32>>)| FirstTable {
         relation: relation(number(at)),
         leaves: leaves(all),
         entry,
@@ -255,12 +252,13 @@ struct Outcome {
     commits: u32,
 }
 
+#[expect(clippy::too_many_lines, reason = "sets up one snapshot with all it needs")]
 fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Duration) -> Outcome {
     let mut random = StdRng::seed_from_u64(seed);
     let ledger = Arc::new(Ledger::new(Progress::at(LSN)));
     let stop = Arc::new(Stop::default());
     let tables = tables(content);
-    let listed = |table: &Table| TableSnapshot {
+    let listed = |table: &FirstTable| TableSnapshot {
         partition: None,
         id: "first".to_owned(),
         schema: table.relation.schema.clone(),
@@ -278,7 +276,7 @@ fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Durati
         random: StdRng::seed_from_u64(random.random()),
         pause,
     };
-    let readers = (0..readers).map(|_| (memory(&mut random), parts())).collect();
+    let readers = (0..readers).map(|_| (memory(&mut random), publisher())).collect();
     let world = World {
         random,
         lives,
@@ -314,7 +312,7 @@ fn take(seed: u64, content: &Arc<Content>, mode: Mode, lives: u32, pause: Durati
         },
         tables,
         stamp: Stamp { lsn: LSN, time_us: 0, xid: None },
-        own: parts(),
+        own: publisher(),
         readers,
     };
     let finished = snapshot.run().expect("nothing fails");

@@ -15,15 +15,16 @@ use bytes::{Bytes, BytesMut};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::super::*;
 use super::{Willing, checkpointing, wire};
-use crate::checkpoint::{Progress, Ticket};
+use crate::checkpoint::{Ledger, Progress, Ticket};
 use crate::config::{Config, Format};
-use crate::encode::{EncodeOptions, SourceIdentity};
+use crate::encode::{EncodeOptions, Encoder, SourceIdentity};
 use crate::kafka::{self, Outgoing, SendError};
-use crate::pipeline::Mode;
+use crate::pipeline::{Mode, Policy, Stop};
 use crate::postgres::frame::{put_keepalive, put_xlog_data};
 use crate::postgres::{ChunkSender, chunk_channel};
+use crate::route::Router;
+use crate::worker::*;
 
 /// Longer than anything here takes on the busiest machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -211,18 +212,13 @@ impl Line {
         let (sink, stop) = (Arc::<Commanded>::default(), Arc::<Stop>::default());
         let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(START))));
         let (chunks, mut received) = chunk_channel(1 << 20);
-        let worker = Worker::new(
-            Arc::clone(&sink),
-            Willing,
-            Router::new(&settings, "taxi"),
-            Encoder::new(&EncodeOptions { format: &format, source }),
-            Policy::default(),
-            Some(Lsn::from(START)),
-            checkpointing(Progress::at(Lsn::from(START)), Mode::AtLeastOnce),
-            Arc::clone(&ledger),
-            Arc::default(),
-            Arc::clone(&stop),
-        );
+        let encoder = Encoder::new(&EncodeOptions { format: &format, source });
+        let router = Router::new(&settings, "taxi");
+        let publisher = Publisher::new(Willing, router, encoder, Policy::default());
+        let checkpointing = checkpointing(Progress::at(Lsn::from(START)), Mode::AtLeastOnce);
+        let (own, told) = (Arc::clone(&ledger), Arc::clone(&stop));
+        let out = Out::new(Arc::clone(&sink), own, Arc::default(), told, checkpointing);
+        let worker = Worker::new(publisher, out, Some(Lsn::from(START)));
         let worker = std::thread::spawn(move || worker.run(&mut received));
         let items = stream(sent);
         Self { sink, ledger, stop, chunks: Some(chunks), worker, items, fed: 0, fed_records: 0 }

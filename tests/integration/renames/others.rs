@@ -14,6 +14,7 @@ use crate::support::postgres::{TestDatabase, for_oldest_and_newest};
 use crate::support::{PATIENCE, eventually, unique};
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn rules_follow_tables_in_a_publication_that_is_not_rowcasts_to_alter() {
     let brokers = Brokers::any();
     for_oldest_and_newest(async |server| {

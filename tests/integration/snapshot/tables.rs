@@ -113,6 +113,7 @@ async fn columns_and_rows_that_filters_leave_out_are_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn every_row_is_read_once_of_tables_without_a_key_or_rows_and_of_any_name_and_width() {
     const SETUP: &str = "
         CREATE TABLE keyless (a int, b text);

@@ -116,6 +116,7 @@ async fn debeziums_own_statements_take_pause_and_stop_snapshots() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "one scenario, step by step")]
 async fn whoever_may_insert_gives_signals_and_nothing_beyond_them() {
     for_oldest_and_newest(async |server| {
         let scene = scene_with(server, TABLE, CONFIG).await;

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use super::{Form, Scalar};
 
 /// An array of `scalar`'s values: any number of dimensions, nulls and lower bounds.
-pub(in super::super) fn array(scalar: &Scalar, index: usize, random: &mut StdRng) -> String {
+pub(crate) fn array(scalar: &Scalar, index: usize, random: &mut StdRng) -> String {
     let element = |random: &mut StdRng| {
         if random.random_range(0..6) == 0 {
             return "NULL".to_owned();

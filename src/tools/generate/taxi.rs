@@ -15,11 +15,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::change::{Ids, Kind, RowChange, Step, Table, hundredths, timestamp};
+use super::change::{Ids, Kind, RowChange, Step, Target, hundredths, timestamp};
 use super::fare::{Place, Trip, fare};
 
 /// The table of rides.
-pub static RIDES: Table = Table {
+pub static RIDES: Target = Target {
     name: "rides",
     key: &["ride_id"],
     columns: &[

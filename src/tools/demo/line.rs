@@ -16,7 +16,7 @@ use super::postgres::{DATABASE, Postgres};
 use super::programs::Places;
 use super::screen::Screen;
 use super::{BridgeTask, Broker, Endpoints, Options};
-use crate::tail::{Follower, Start};
+use crate::tools::tail::{Follower, Start};
 
 /// Longest wait for the bridge to stream.
 const BRIDGE_START: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write};
 
 use super::Options;
 use super::error::DemoError;
-use crate::tail::{Event, Format, Look};
+use crate::tools::tail::{Event, Format, Look};
 
 /// The output, and how events look on it.
 pub(super) struct Screen<'a> {

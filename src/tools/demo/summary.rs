@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use serde::Deserialize;
 
-use crate::generate::Progress;
-use crate::tail::Event;
-use crate::tail::envelope::Source;
+use crate::tools::generate::Progress;
+use crate::tools::tail::Event;
+use crate::tools::tail::envelope::SourceFields;
 
 /// Longest latency that is distinguished, in microseconds: an hour.
 const MAX_LATENCY_US: u64 = 3_600_000_000;
@@ -21,7 +21,7 @@ const MAX_LATENCY_US: u64 = 3_600_000_000;
 struct Head {
     op: String,
     #[serde(default)]
-    source: Option<Source>,
+    source: Option<SourceFields>,
 }
 
 /// Rows or events by kind.

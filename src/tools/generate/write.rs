@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::{Client, Statement};
 
-use super::change::{Ids, Kind, RowChange, Table};
+use super::change::{Ids, Kind, RowChange, Target};
 use super::{GenerateError, Progress};
 
 /// Sequence values that are fetched in one go.
@@ -19,13 +19,13 @@ const ID_BLOCK: i64 = 1000;
 pub(super) struct Writer<'a> {
     client: &'a Client,
     /// In the order of foreign keys: a table comes after those it refers to.
-    tables: &'static [&'static Table],
+    tables: &'static [&'static Target],
     statements: HashMap<(&'static str, Kind), Statement>,
 }
 
 /// Rows that one statement writes.
 struct Group<'a> {
-    table: &'static Table,
+    table: &'static Target,
     kind: Kind,
     rows: Vec<&'a str>,
 }
@@ -33,7 +33,7 @@ struct Group<'a> {
 impl<'a> Writer<'a> {
     pub(super) async fn prepare(
         client: &'a Client,
-        tables: &'static [&'static Table],
+        tables: &'static [&'static Target],
     ) -> Result<Self, GenerateError> {
         let mut statements = HashMap::new();
         for &table in tables {
@@ -123,7 +123,7 @@ impl<'a> Writer<'a> {
 }
 
 /// The changes in statements, whose order keeps every row's own order and the foreign keys.
-fn group<'a>(changes: &'a [RowChange], tables: &[&'static Table]) -> Vec<Group<'a>> {
+fn group<'a>(changes: &'a [RowChange], tables: &[&'static Target]) -> Vec<Group<'a>> {
     let mut done: Vec<Group<'a>> = Vec::new();
     let mut round: Vec<(usize, Group<'a>)> = Vec::new();
     let mut touched: HashSet<(&str, (i64, i32))> = HashSet::new();
@@ -155,7 +155,7 @@ fn finish<'a>(round: &mut Vec<(usize, Group<'a>)>, done: &mut Vec<Group<'a>>) {
 }
 
 /// Place within a round: inserts parents first, updates, deletes children first.
-fn rank(change: &RowChange, tables: &[&'static Table]) -> usize {
+fn rank(change: &RowChange, tables: &[&'static Target]) -> usize {
     let place = tables.iter().position(|table| *table == change.table).unwrap_or(0);
     match change.kind {
         Kind::Insert => place,
@@ -165,7 +165,7 @@ fn rank(change: &RowChange, tables: &[&'static Table]) -> usize {
 }
 
 /// The statement that writes a JSON array of rows.
-fn sql(table: &Table, kind: Kind) -> String {
+fn sql(table: &Target, kind: Kind) -> String {
     let name = table.name;
     let rows = format!("jsonb_populate_recordset(NULL::{name}, $1::text::jsonb) AS new");
     let same_row = table
@@ -196,12 +196,12 @@ fn sql(table: &Table, kind: Kind) -> String {
 mod tests {
     use super::*;
 
-    static PARENT: Table =
-        Table { name: "parent", key: &["id"], columns: &["a", "b"], identity: true };
-    static CHILD: Table =
-        Table { name: "child", key: &["id", "line"], columns: &["c"], identity: false };
+    static PARENT: Target =
+        Target { name: "parent", key: &["id"], columns: &["a", "b"], identity: true };
+    static CHILD: Target =
+        Target { name: "child", key: &["id", "line"], columns: &["c"], identity: false };
 
-    fn change(table: &'static Table, kind: Kind, id: i64) -> RowChange {
+    fn change(table: &'static Target, kind: Kind, id: i64) -> RowChange {
         RowChange { table, kind, key: (id, 0), row: format!("{}{kind:?}{id}", table.name) }
     }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use crate::generate::GenerateError;
-use crate::tail::TailError;
+use crate::tools::generate::GenerateError;
+use crate::tools::tail::TailError;
 
 /// Why the demo failed.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// A table that a simulator writes.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub struct Table {
+pub struct Target {
     /// Its name, as in the schema file.
     pub name: &'static str,
     /// Its primary key.
@@ -36,7 +36,7 @@ pub enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowChange {
     /// Where.
-    pub table: &'static Table,
+    pub table: &'static Target,
     /// What.
     pub kind: Kind,
     /// The key, as far as it tells rows of one table apart (second part 0 for single keys).
@@ -47,7 +47,7 @@ pub struct RowChange {
 
 impl RowChange {
     pub(super) fn new(
-        table: &'static Table,
+        table: &'static Target,
         kind: Kind,
         key: (i64, i32),
         row: &impl Serialize,
@@ -69,7 +69,7 @@ pub struct Ids {
 
 impl Ids {
     /// Adds values of `table`'s sequence.
-    pub fn offer(&mut self, table: &'static Table, ids: impl IntoIterator<Item = i64>) {
+    pub fn offer(&mut self, table: &'static Target, ids: impl IntoIterator<Item = i64>) {
         match self.taken.iter_mut().find(|(name, _)| *name == table.name) {
             Some((_, queue)) => queue.extend(ids),
             None => self.taken.push((table.name, ids.into_iter().collect())),
@@ -78,18 +78,18 @@ impl Ids {
 
     /// How many values of `table`'s sequence are left.
     #[must_use]
-    pub fn left(&self, table: &'static Table) -> usize {
+    pub fn left(&self, table: &'static Target) -> usize {
         self.taken.iter().find(|(name, _)| *name == table.name).map_or(0, |(_, ids)| ids.len())
     }
 
     /// Whether a step can be taken: each step needs at most one value of each table.
     #[must_use]
-    pub fn suffice(&self, tables: &[&'static Table]) -> bool {
+    pub fn suffice(&self, tables: &[&'static Target]) -> bool {
         tables.iter().filter(|table| table.identity).all(|table| self.left(table) > 0)
     }
 
     /// Takes one value. `None` when the caller forgot to ask [`Ids::suffice`].
-    pub(super) fn take(&mut self, table: &'static Table) -> Option<i64> {
+    pub(super) fn take(&mut self, table: &'static Target) -> Option<i64> {
         self.taken.iter_mut().find(|(name, _)| *name == table.name)?.1.pop_front()
     }
 }

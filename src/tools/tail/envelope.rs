@@ -52,7 +52,7 @@ pub struct Envelope {
     pub op: String,
     /// Where it comes from.
     #[serde(default)]
-    pub source: Option<Source>,
+    pub source: Option<SourceFields>,
     /// When the event was made, in milliseconds since 1970.
     #[serde(default)]
     pub ts_ms: Option<i64>,
@@ -60,7 +60,7 @@ pub struct Envelope {
 
 /// Where a change comes from, as far as it is used here.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Source {
+pub struct SourceFields {
     /// When it was committed, in milliseconds since 1970.
     #[serde(default)]
     pub ts_ms: Option<i64>,

@@ -19,15 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-use self::change::{Ids, Kind, RowChange, Step, Table};
+use self::change::{Ids, Kind, RowChange, Step, Target};
 use self::orders::Orders;
 use self::taxi::{Taxi, Zone};
 use self::write::Writer;
 
 /// The schema of taxi rides; it may be run again.
-pub const TAXI_SQL: &str = include_str!("../../sql/taxi.sql");
+pub const TAXI_SQL: &str = include_str!("../../../sql/taxi.sql");
 /// The schema of the shop; it may be run again.
-pub const ORDERS_SQL: &str = include_str!("../../sql/orders.sql");
+pub const ORDERS_SQL: &str = include_str!("../../../sql/orders.sql");
 
 /// Where seeded runs begin: Monday 2026-01-05, 06:00 in New York, so that they repeat.
 const SEEDED_START_S: i64 = 1_767_610_800;
@@ -36,8 +36,8 @@ const FULL_SPEED_ROWS: usize = 500;
 /// How far a paced run may fall behind before it stops trying to catch up.
 const MAX_DEBT: Duration = Duration::from_secs(1);
 
-static TAXI_TABLES: [&Table; 1] = [&taxi::RIDES];
-static ORDERS_TABLES: [&Table; 3] = [&orders::CUSTOMERS, &orders::ORDERS, &orders::ORDER_ITEMS];
+static TAXI_TABLES: [&Target; 1] = [&taxi::RIDES];
+static ORDERS_TABLES: [&Target; 3] = [&orders::CUSTOMERS, &orders::ORDERS, &orders::ORDER_ITEMS];
 
 /// What is generated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -61,7 +61,7 @@ impl Template {
 
     /// The tables it writes to, a table after those it refers to.
     #[must_use]
-    pub fn tables(self) -> &'static [&'static Table] {
+    pub fn tables(self) -> &'static [&'static Target] {
         match self {
             Self::Taxi => &TAXI_TABLES,
             Self::Orders => &ORDERS_TABLES,

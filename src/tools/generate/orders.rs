@@ -14,11 +14,11 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
-use super::change::{Ids, Kind, RowChange, Step, Table, hundredths, timestamp};
+use super::change::{Ids, Kind, RowChange, Step, Target, hundredths, timestamp};
 use super::taxi::exponential;
 
 /// The table of customers.
-pub static CUSTOMERS: Table = Table {
+pub static CUSTOMERS: Target = Target {
     name: "customers",
     key: &["customer_id"],
     columns: &["name", "email", "city", "created_at"],
@@ -26,7 +26,7 @@ pub static CUSTOMERS: Table = Table {
 };
 
 /// The table of orders.
-pub static ORDERS: Table = Table {
+pub static ORDERS: Target = Target {
     name: "orders",
     key: &["order_id"],
     columns: &["customer_id", "status", "placed_at", "updated_at", "total"],
@@ -34,7 +34,7 @@ pub static ORDERS: Table = Table {
 };
 
 /// The table of what was ordered.
-pub static ORDER_ITEMS: Table = Table {
+pub static ORDER_ITEMS: Target = Target {
     name: "order_items",
     key: &["order_id", "line"],
     columns: &["sku", "name", "quantity", "unit_price"],

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 use super::error::DemoError;
 use super::process::{Guarded, LOOK, free_port};
 use super::programs::Places;
-use crate::generate::{self, Template};
+use crate::tools::generate::{self, Template};
 
 /// The database of the rides.
 pub(super) const DATABASE: &str = "taxi";

@@ -7,14 +7,14 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 use tokio_postgres::Client;
 
 use super::watermark::WATERMARK_PREFIX;
-use crate::pipeline::now_us;
+use crate::clock::now_us;
 use crate::postgres::copy::CopySession;
 use crate::postgres::{Catalog, ConnInfo, ConnectOptions, Error};
 use crate::snapshot::table::Table;
 use crate::snapshot::{Chunk, Visibility, Watermark};
 
 /// Connections to the server.
-pub(crate) struct Source {
+pub(crate) struct Connections {
     info: ConnInfo,
     options: ConnectOptions,
     reader: Option<Reader>,
@@ -28,7 +28,7 @@ pub(crate) struct Reader {
     pub(crate) session: CopySession,
 }
 
-impl Source {
+impl Connections {
     pub(crate) fn new(info: &ConnInfo, options: ConnectOptions) -> Self {
         Self { info: info.clone(), options, reader: None, catalog: None, is_told: false }
     }

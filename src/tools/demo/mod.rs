@@ -38,7 +38,7 @@ use self::line::Line;
 use self::screen::Screen;
 use self::summary::Received;
 pub use self::summary::{Counts, Latency, Summary};
-use crate::generate::{self, GenerateError, Progress, Template};
+use crate::tools::generate::{self, GenerateError, Progress, Template};
 
 /// How often the servers are looked after.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
@@ -252,7 +252,7 @@ impl Play {
 
     fn receive(
         &mut self,
-        event: &crate::tail::Event,
+        event: &crate::tools::tail::Event,
         screen: &mut Screen<'_>,
     ) -> Result<(), DemoError> {
         self.received.add(event, SystemTime::now());
