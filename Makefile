@@ -52,11 +52,11 @@ fuzz: ## Feed arbitrary bytes to all that reads them (FUZZ_SECONDS=60 each; best
 	scripts/fuzz $(FUZZ_SECONDS)
 
 fmt: ## Format the sources
-	cargo fmt
+	cargo fmt --all
 
 clippy: ## Lint, warnings are errors
 	scripts/setup build
-	cargo clippy --all-targets --locked -- -D warnings
+	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 doc: ## Build the crate's documentation
 	scripts/setup build

@@ -11,9 +11,6 @@
 //! (`backlog`, `latency`, `snapshot` or `tables`) asks one question alone; `WARM_UP` is described
 //! in `snapshot`. Nothing is asserted: a bench that fails on a busy machine teaches nobody.
 
-#[path = "../../tests/support/mod.rs"]
-mod support;
-
 mod backlog;
 mod bounds;
 mod debezium;
@@ -24,6 +21,7 @@ mod snapshot;
 mod tables;
 mod trips;
 
+use rowcast_test_support as support;
 use support::kafka::KafkaNode;
 
 fn main() {

@@ -17,9 +17,6 @@
 //!
 //! Not here: what a fault looks like from inside, and how fast it is noticed: `tests/integration`.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod bare;
 mod check;
 mod check_tests;
@@ -34,6 +31,7 @@ mod watch;
 mod world;
 
 use crate::check::Mode;
+use rowcast_test_support as support;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn at_least_once_nothing_is_lost_and_only_positions_repeat() {

@@ -9,9 +9,6 @@
 //!
 //! Not here: what either does after a failure.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod compare;
 mod configurations;
 mod connect;
@@ -24,6 +21,7 @@ mod run;
 mod script;
 mod snapshot;
 
+use rowcast_test_support as support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;

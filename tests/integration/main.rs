@@ -2,9 +2,6 @@
 //!
 //! `support` starts the servers; `harness` proves that it does, and that it leaves nothing behind.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod application;
 mod attacks;
 mod catalog;
@@ -53,3 +50,5 @@ mod toast;
 mod topics;
 mod transactions;
 mod types;
+
+use rowcast_test_support as support;

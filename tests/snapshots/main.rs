@@ -20,9 +20,6 @@
 //!
 //! Not here: the ways in which a snapshot is read, each with its own promises: `tests/integration`.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod added;
 mod asked;
 mod load;
@@ -31,6 +28,7 @@ mod replay_tests;
 mod tables;
 mod world;
 
+use rowcast_test_support as support;
 use tokio_postgres::Client;
 
 use crate::replay::Delivery;

@@ -36,18 +36,18 @@ const QUERIES: [(&str, &str); 4] = [
 
 /// Knows whom to ask.
 #[derive(Debug, Clone)]
-pub(crate) struct Witness {
+pub struct Witness {
     admin_port: u16,
     database_url: String,
 }
 
 impl Witness {
-    pub(crate) fn of(bridge: &Bridge, database: &TestDatabase) -> Self {
+    pub fn of(bridge: &Bridge, database: &TestDatabase) -> Self {
         Self { admin_port: bridge.admin_port(), database_url: database.unix_url.clone() }
     }
 
     /// What the bridge and the server say now. Blocks, for some seconds at most.
-    pub(crate) fn statement(&self) -> String {
+    pub fn statement(&self) -> String {
         let mut text = String::new();
         for path in ["/status", "/metrics"] {
             let page = admin_page(self.admin_port, path);
@@ -88,20 +88,20 @@ impl Witness {
 
 /// Whether time passed as it should while a test waited.
 #[derive(Debug)]
-pub(crate) struct Clocks {
+pub struct Clocks {
     since: (Instant, SystemTime),
     last_look: Instant,
     longest_gap: Duration,
 }
 
 impl Clocks {
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let now = Instant::now();
         Self { since: (now, SystemTime::now()), last_look: now, longest_gap: Duration::ZERO }
     }
 
     /// To be called at each look at what is waited for.
-    pub(crate) fn look(&mut self) {
+    pub fn look(&mut self) {
         let now = Instant::now();
         self.longest_gap = self.longest_gap.max(now - self.last_look);
         self.last_look = now;
@@ -109,7 +109,7 @@ impl Clocks {
 
     /// A wall clock that ran otherwise than the monotonic one was set; a long gap between two looks
     /// means that this process, or the machine, stood still.
-    pub(crate) fn statement(&self) -> String {
+    pub fn statement(&self) -> String {
         let (monotonic, wall) = self.since;
         let monotonic = monotonic.elapsed();
         let wall = wall

@@ -11,24 +11,24 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 use super::settings::Settings;
 use super::{KafkaNode, PATIENCE, SMALL, START_PATIENCE, client_config, create_topic, jars};
-use crate::support::process::pause;
+use crate::process::pause;
 
 /// How many nodes there are.
-pub(crate) const NODES: usize = 3;
+pub const NODES: usize = 3;
 
 /// A running cluster.
 #[derive(Debug)]
-pub(crate) struct KafkaCluster {
+pub struct KafkaCluster {
     nodes: Vec<KafkaNode>,
 }
 
 /// What a node is to the others at some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Roles {
+pub struct Roles {
     /// It leads the quorum of controllers.
-    pub(crate) controls: bool,
+    pub controls: bool,
     /// It coordinates transactions.
-    pub(crate) coordinates: bool,
+    pub coordinates: bool,
 }
 
 impl KafkaCluster {
@@ -37,7 +37,7 @@ impl KafkaCluster {
     /// # Errors
     ///
     /// As for [`KafkaNode::shared`].
-    pub(crate) fn start() -> Result<Self, &'static str> {
+    pub fn start() -> Result<Self, &'static str> {
         let jars = jars()?;
         for _ in 0..3 {
             let prepared = prepare(jars);
@@ -64,7 +64,7 @@ impl KafkaCluster {
     /// # Panics
     ///
     /// When they don't after `deadline`.
-    pub(crate) fn wait_until_whole(&self, deadline: Duration) {
+    pub fn wait_until_whole(&self, deadline: Duration) {
         let client: BaseConsumer = client_config(&self.brokers()).create().expect("a client");
         let started = Instant::now();
         loop {
@@ -85,43 +85,43 @@ impl KafkaCluster {
     }
 
     /// Bootstrap brokers, all of them.
-    pub(crate) fn brokers(&self) -> String {
+    pub fn brokers(&self) -> String {
         self.nodes.iter().map(KafkaNode::brokers).collect::<Vec<_>>().join(",")
     }
 
     /// Makes a topic, with a copy on each node.
-    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) {
+    pub async fn create_topic(&self, name: &str, partitions: i32) {
         let replicas = TopicReplication::Fixed(i32::try_from(NODES).expect("few nodes"));
         create_topic(&self.brokers(), &NewTopic::new(name, partitions, replicas)).await;
     }
 
     /// The folders of the nodes: settings, data, log.
-    pub(crate) fn dirs(&self) -> impl Iterator<Item = &Path> {
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
         self.nodes.iter().map(KafkaNode::dir)
     }
 
     /// SIGKILL to a node, counted from 0.
-    pub(crate) fn kill(&mut self, node: usize) {
+    pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();
     }
 
     /// Starts a node that was killed, and waits until it serves.
-    pub(crate) fn start_again(&mut self, node: usize) {
+    pub fn start_again(&mut self, node: usize) {
         self.nodes[node].start_again();
     }
 
     /// SIGSTOP to a node: its host keeps its connections and answers nothing.
-    pub(crate) fn freeze(&self, node: usize) {
+    pub fn freeze(&self, node: usize) {
         self.nodes[node].freeze();
     }
 
     /// Lets a node that was frozen go on.
-    pub(crate) fn thaw(&self, node: usize) {
+    pub fn thaw(&self, node: usize) {
         self.nodes[node].thaw();
     }
 
     /// What the nodes are now, as far as a client and their logs tell.
-    pub(crate) fn roles(&self) -> [Roles; NODES] {
+    pub fn roles(&self) -> [Roles; NODES] {
         let mut roles = [Roles::default(); NODES];
         let active: Vec<Option<u64>> =
             self.nodes.iter().map(|node| last_active_epoch(&node.log())).collect();
@@ -137,7 +137,7 @@ impl KafkaCluster {
     }
 
     /// The node, counted from 0, that leads a partition.
-    pub(crate) fn leader(&self, topic: &str, partition: usize) -> Option<usize> {
+    pub fn leader(&self, topic: &str, partition: usize) -> Option<usize> {
         let client: BaseConsumer = client_config(&self.brokers()).create().expect("a client");
         let metadata = client.fetch_metadata(None, PATIENCE).ok()?;
         let found = metadata.topics().iter().find(|found| found.name() == topic)?;

@@ -10,25 +10,25 @@ use tokio::task::JoinSet;
 
 /// Tells writers whether they are to go on.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct GoOn(Arc<AtomicBool>);
+pub struct GoOn(Arc<AtomicBool>);
 
 impl GoOn {
     /// Whether nobody has told them to stop.
-    pub(crate) fn is_wanted(&self) -> bool {
+    pub fn is_wanted(&self) -> bool {
         !self.0.load(Ordering::Relaxed)
     }
 }
 
 /// Writers that go on until they are asked to stop.
 #[derive(Debug, Default)]
-pub(crate) struct Load {
+pub struct Load {
     go_on: GoOn,
     writers: JoinSet<u64>,
 }
 
 impl Load {
     /// Starts a writer, which gives the number of transactions that were committed.
-    pub(crate) fn add<W>(&mut self, writer: impl FnOnce(GoOn) -> W)
+    pub fn add<W>(&mut self, writer: impl FnOnce(GoOn) -> W)
     where
         W: Future<Output = u64> + Send + 'static,
     {
@@ -40,7 +40,7 @@ impl Load {
     /// # Panics
     ///
     /// When a writer did.
-    pub(crate) async fn stop(mut self) -> u64 {
+    pub async fn stop(mut self) -> u64 {
         self.go_on.0.store(true, Ordering::Relaxed);
         let mut committed = 0;
         while let Some(writer) = self.writers.join_next().await {

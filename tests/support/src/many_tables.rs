@@ -17,21 +17,21 @@ const STEP: u64 = 250;
 
 /// What a bridge took to publish the tables.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Took {
+pub struct Took {
     /// From the start of the process until it streams: topics are created, a row of each table is read.
-    pub(crate) to_stream: Duration,
+    pub to_stream: Duration,
     /// From one insert into each table, in one transaction each, until Kafka has all.
-    pub(crate) first_changes: Duration,
+    pub first_changes: Duration,
     /// From the start of the process until it streams again, after it was stopped.
-    pub(crate) to_stream_again: Duration,
+    pub to_stream_again: Duration,
     /// From the first insert after that until Kafka has all.
-    pub(crate) changes_again: Duration,
+    pub changes_again: Duration,
     /// Highest resident memory of both processes, in MiB.
-    pub(crate) peak_mib: f64,
+    pub peak_mib: f64,
 }
 
 /// Creates the tables, each with a key, five columns and a row.
-pub(crate) async fn create(client: &Client, tables: u64) {
+pub async fn create(client: &Client, tables: u64) {
     for from in (1..=tables).step_by(usize::try_from(STEP).expect("small")) {
         let to = tables.min(from + STEP - 1);
         let sql = format!(
@@ -60,7 +60,7 @@ async fn insert(client: &Client, tables: u64, id: u64) {
 }
 
 /// Starts a bridge on the tables that were created, stops it and starts it again.
-pub(crate) async fn start_on(
+pub async fn start_on(
     client: &Client,
     (name, url, brokers): (&str, &str, &str),
     config: &str,

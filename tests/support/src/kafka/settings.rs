@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::super::process::free_port;
+use crate::process::free_port;
 
 /// Of a node's settings, what differs between nodes.
 #[derive(Debug, Clone)]
@@ -23,11 +23,11 @@ pub(super) struct Settings {
 
 /// A port for clients that come through a relay.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RelayedPort {
+pub struct RelayedPort {
     /// Where the node listens.
-    pub(crate) port: u16,
+    pub port: u16,
     /// Where the relay does.
-    pub(crate) advertised: u16,
+    pub advertised: u16,
 }
 
 /// Who comes without a login may do everything; `bridge` is known and may do nothing.

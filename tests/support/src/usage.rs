@@ -4,15 +4,15 @@ use std::fs;
 
 /// What a process had used when it was last seen.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Usage {
+pub struct Usage {
     /// User and system time in seconds.
-    pub(crate) cpu_s: f64,
+    pub cpu_s: f64,
     /// Highest resident memory in MiB.
-    pub(crate) peak_mib: f64,
+    pub peak_mib: f64,
 }
 
 /// What the process has used, while it exists.
-pub(crate) fn usage(pid: u32) -> Option<Usage> {
+pub fn usage(pid: u32) -> Option<Usage> {
     let numbers = numbers(pid)?;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let peak_kib = status
@@ -27,7 +27,7 @@ pub(crate) fn usage(pid: u32) -> Option<Usage> {
 
 /// User and system time in seconds of a process and its children, the ended ones that it waited for
 /// among them.
-pub(crate) fn family_cpu_s(pid: u32) -> f64 {
+pub fn family_cpu_s(pid: u32) -> f64 {
     let children = fs::read_dir("/proc").into_iter().flatten().filter_map(|entry| {
         let child = entry.ok()?.file_name().to_str()?.parse::<u32>().ok()?;
         let numbers = numbers(child)?;

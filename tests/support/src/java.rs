@@ -4,13 +4,13 @@ use std::fs;
 use std::path::Path;
 
 /// The class path of all jars in a folder.
-pub(crate) fn class_path(jars: &Path) -> String {
+pub fn class_path(jars: &Path) -> String {
     format!("{}/*", jars.display())
 }
 
 /// The arguments of the virtual machine before those of the program: it logs to standard output
 /// from this level on, and leaves no file outside of `dir`.
-pub(crate) fn args(memory: &[&str], dir: &Path, log_level: &str, jars: &Path) -> Vec<String> {
+pub fn args(memory: &[&str], dir: &Path, log_level: &str, jars: &Path) -> Vec<String> {
     let logging = format!(
         "
 rootLogger.level = {log_level}

@@ -23,8 +23,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rustix::process::Signal;
 
-pub(crate) use self::cluster::{KafkaCluster, Roles};
-pub(crate) use self::settings::RelayedPort;
+pub use self::cluster::{KafkaCluster, Roles};
+pub use self::settings::RelayedPort;
 use self::settings::Settings;
 use super::process::Guarded;
 use super::{PATIENCE, java, run_script};
@@ -33,36 +33,38 @@ use super::{PATIENCE, java, run_script};
 const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The shared node, or leave the test with a line that says it was skipped.
+#[macro_export]
 macro_rules! kafka_or_skip {
     () => {
-        match $crate::support::kafka::KafkaNode::shared() {
+        match $crate::kafka::KafkaNode::shared() {
             Ok(node) => node,
             Err(reason) => {
-                $crate::support::report_skipped(module_path!(), reason);
+                $crate::report_skipped(module_path!(), reason);
                 return;
             }
         }
     };
 }
-pub(crate) use kafka_or_skip;
+pub use kafka_or_skip;
 
 /// A private node that runs, or leave the test with a line that says it was skipped.
+#[macro_export]
 macro_rules! private_kafka_or_skip {
     () => {
-        match $crate::support::kafka::KafkaNode::start() {
+        match $crate::kafka::KafkaNode::start() {
             Ok(node) => node,
             Err(reason) => {
-                $crate::support::report_skipped(module_path!(), reason);
+                $crate::report_skipped(module_path!(), reason);
                 return;
             }
         }
     };
 }
-pub(crate) use private_kafka_or_skip;
+pub use private_kafka_or_skip;
 
 /// A running Apache Kafka node, broker and controller in one.
 #[derive(Debug)]
-pub(crate) struct KafkaNode {
+pub struct KafkaNode {
     process: Guarded,
     jars: &'static Path,
     settings: Settings,
@@ -81,7 +83,7 @@ impl KafkaNode {
     /// # Errors
     ///
     /// Why there can be no node here; never with `ROWCAST_REQUIRE_KAFKA=1`, which panics.
-    pub(crate) fn shared() -> Result<&'static Self, &'static str> {
+    pub fn shared() -> Result<&'static Self, &'static str> {
         static SHARED: OnceLock<Result<KafkaNode, &'static str>> = OnceLock::new();
         let start = || Self::start_with(SMALL, &Settings::unhurried);
         SHARED.get_or_init(start).as_ref().map_err(|reason| *reason)
@@ -92,7 +94,7 @@ impl KafkaNode {
     /// # Errors
     ///
     /// As for [`KafkaNode::shared`].
-    pub(crate) fn start() -> Result<Self, &'static str> {
+    pub fn start() -> Result<Self, &'static str> {
         Self::start_with(SMALL, &Settings::lone)
     }
 
@@ -102,7 +104,7 @@ impl KafkaNode {
     /// # Errors
     ///
     /// As for [`KafkaNode::shared`].
-    pub(crate) fn start_unhurried() -> Result<Self, &'static str> {
+    pub fn start_unhurried() -> Result<Self, &'static str> {
         Self::start_with(SMALL, &Settings::unhurried)
     }
 
@@ -111,7 +113,7 @@ impl KafkaNode {
     /// # Errors
     ///
     /// As for [`KafkaNode::shared`].
-    pub(crate) fn start_for_speed() -> Result<Self, &'static str> {
+    pub fn start_for_speed() -> Result<Self, &'static str> {
         Self::start_with(FAST, &Settings::lone)
     }
 
@@ -121,7 +123,7 @@ impl KafkaNode {
     /// # Errors
     ///
     /// As for [`KafkaNode::shared`].
-    pub(crate) fn start_behind(relay: RelayedPort) -> Result<Self, &'static str> {
+    pub fn start_behind(relay: RelayedPort) -> Result<Self, &'static str> {
         Self::start_with(SMALL, &|| Settings { relayed: Some(relay), ..Settings::lone() })
     }
 
@@ -131,22 +133,22 @@ impl KafkaNode {
     /// # Errors
     ///
     /// As for [`KafkaNode::shared`].
-    pub(crate) fn start_guarded() -> Result<Self, &'static str> {
+    pub fn start_guarded() -> Result<Self, &'static str> {
         Self::start_with(SMALL, &|| Settings::guarded())
     }
 
     /// Where clients come that must log in.
-    pub(crate) fn guarded_brokers(&self) -> String {
+    pub fn guarded_brokers(&self) -> String {
         format!("127.0.0.1:{}", self.settings.guarded.expect("a guarded node"))
     }
 
     /// Gives `bridge` what these arguments of Kafka's own tool say, or with `--remove` takes it.
-    pub(crate) fn allow(&self, args: &[&str]) {
+    pub fn allow(&self, args: &[&str]) {
         self.change_rights(&[&["--allow-principal", "User:bridge"], args].concat());
     }
 
     /// Runs Kafka's own tool for rights.
-    pub(crate) fn change_rights(&self, args: &[&str]) {
+    pub fn change_rights(&self, args: &[&str]) {
         let output = self
             .process
             .command(Path::new("java"))
@@ -161,7 +163,7 @@ impl KafkaNode {
     }
 
     /// Deletes a topic.
-    pub(crate) async fn delete_topic(&self, name: &str) {
+    pub async fn delete_topic(&self, name: &str) {
         let deleted = self.deleted(&[name]).await.expect("ask for it");
         for result in deleted {
             result.unwrap_or_else(|(topic, code)| panic!("delete topic {topic}: {code}"));
@@ -169,7 +171,7 @@ impl KafkaNode {
     }
 
     /// Deletes topics that nobody needs any more, as far as that can be had.
-    pub(crate) async fn discard_topics(&self, names: &[&str]) {
+    pub async fn discard_topics(&self, names: &[&str]) {
         // Those that stay do no harm but for the memory that they take.
         let _ = self.deleted(names).await;
     }
@@ -247,55 +249,55 @@ impl KafkaNode {
     }
 
     /// Starts a node that was stopped or killed; ports and data are those from before.
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.launch();
         self.wait_until_ready().unwrap_or_else(|reason| panic!("start Kafka again: {reason}"));
     }
 
     /// SIGTERM, and wait for the end.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.process.signal(Signal::TERM);
         self.process.wait(PATIENCE);
     }
 
     /// SIGKILL.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait(PATIENCE);
     }
 
     /// SIGSTOP: connections stay open and nothing is answered, until [`KafkaNode::thaw`].
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }
 
     /// Goes on after [`KafkaNode::freeze`].
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.process.signal(Signal::CONT);
     }
 
     /// Bootstrap brokers.
-    pub(crate) fn brokers(&self) -> String {
+    pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.settings.port)
     }
 
     /// The folder of its settings, data and log.
-    pub(crate) fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         self.process.dir()
     }
 
     /// What the node logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.process.log()
     }
 
     /// Process id of the node.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.process.pid()
     }
 
     /// Makes a topic with these settings.
-    pub(crate) async fn create_topic(&self, name: &str, partitions: i32, set: &[(&str, &str)]) {
+    pub async fn create_topic(&self, name: &str, partitions: i32, set: &[(&str, &str)]) {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
         let topic = set.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         create_topic(&self.brokers(), &topic).await;
@@ -303,7 +305,7 @@ impl KafkaNode {
 }
 
 /// Whoever makes, describes and deletes topics.
-pub(crate) fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+pub fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
     client_config(brokers).create().expect("an admin client")
 }
 
@@ -316,7 +318,7 @@ async fn create_topic(brokers: &str, topic: &NewTopic<'_>) {
 }
 
 /// Brokers for a test that can do with either.
-pub(crate) enum Brokers {
+pub enum Brokers {
     /// The shared node.
     Real(&'static KafkaNode),
     /// librdkafka's mock, in this process. Boxed, as it is far larger than a reference.
@@ -325,12 +327,12 @@ pub(crate) enum Brokers {
 
 impl Brokers {
     /// The shared node, or where it cannot be had a mock of its own.
-    pub(crate) fn any() -> Self {
+    pub fn any() -> Self {
         KafkaNode::shared().map_or_else(|_| Self::embedded(), Self::Real)
     }
 
     /// A mock of its own, for tests that inject errors.
-    pub(crate) fn embedded() -> Self {
+    pub fn embedded() -> Self {
         let mock = MockCluster::new(1).expect("start the embedded broker");
         // Nobody can make topics in it from outside, and every bridge needs this one.
         mock.create_topic("rowcast.checkpoints", 1, 1).expect("create a topic in the mock");
@@ -338,7 +340,7 @@ impl Brokers {
     }
 
     /// Bootstrap brokers.
-    pub(crate) fn bootstrap(&self) -> String {
+    pub fn bootstrap(&self) -> String {
         match self {
             Self::Real(node) => node.brokers(),
             Self::Embedded(mock) => mock.bootstrap_servers(),
@@ -346,7 +348,7 @@ impl Brokers {
     }
 
     /// Makes a topic.
-    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) {
+    pub async fn create_topic(&self, name: &str, partitions: i32) {
         match self {
             Self::Real(node) => node.create_topic(name, partitions, &[]).await,
             Self::Embedded(mock) => {
@@ -357,7 +359,7 @@ impl Brokers {
 }
 
 /// Produces records, key and value, one after the other.
-pub(crate) async fn produce(brokers: &str, topic: &str, records: &[(&str, &str)]) {
+pub async fn produce(brokers: &str, topic: &str, records: &[(&str, &str)]) {
     let producer: FutureProducer = client_config(brokers).create().expect("a producer");
     for (key, value) in records {
         let record = FutureRecord::to(topic).key(*key).payload(*value);
@@ -366,7 +368,7 @@ pub(crate) async fn produce(brokers: &str, topic: &str, records: &[(&str, &str)]
 }
 
 /// Settings that every client of the tests has.
-pub(crate) fn client_config(brokers: &str) -> ClientConfig {
+pub fn client_config(brokers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers);
     // Nodes are killed and started again; the default lets a client wait ten seconds.

@@ -9,14 +9,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::Signal;
 use tokio_postgres::{Client, NoTls};
 
-pub(crate) use super::binaries::Binaries;
+pub use super::binaries::Binaries;
 use super::process::{Guarded, User, free_port, pause};
-pub(crate) use super::slots::{confirmed, slot_active, until_confirmed, wal_end};
+pub use super::slots::{confirmed, slot_active, until_confirmed, wal_end};
 use super::{PATIENCE, eventually, unique};
 
 const SETTINGS: &str = "
@@ -34,7 +34,7 @@ logging_collector = off
 
 /// A running server.
 #[derive(Debug)]
-pub(crate) struct PostgresServer {
+pub struct PostgresServer {
     binaries: Binaries,
     process: Guarded,
     port: u16,
@@ -42,12 +42,12 @@ pub(crate) struct PostgresServer {
 
 impl PostgresServer {
     /// The server of the newest version, which all tests share.
-    pub(crate) fn shared() -> &'static Self {
+    pub fn shared() -> &'static Self {
         Self::shared_of(Binaries::newest())
     }
 
     /// The server of a version, which all tests share.
-    pub(crate) fn shared_of(binaries: &Binaries) -> &'static Self {
+    pub fn shared_of(binaries: &Binaries) -> &'static Self {
         /// By major version; there will be no 64 before this is rewritten.
         static SHARED: [OnceLock<PostgresServer>; 64] = [const { OnceLock::new() }; 64];
         let major = usize::try_from(binaries.major).expect("a small number");
@@ -55,7 +55,7 @@ impl PostgresServer {
     }
 
     /// A private server. `settings` are laid over those of the shared ones.
-    pub(crate) fn start(binaries: &Binaries, settings: &[(&str, &str)]) -> Self {
+    pub fn start(binaries: &Binaries, settings: &[(&str, &str)]) -> Self {
         let process = Guarded::new("postgres", User::for_servers(), "QUIT");
         let server = Self { binaries: binaries.clone(), process, port: free_port() };
         server.init(settings, &[]);
@@ -64,7 +64,7 @@ impl PostgresServer {
 
     /// As [`PostgresServer::start`], with its WAL on a disk of so many megabytes; none where that can't
     /// be mounted.
-    pub(crate) fn start_with_wal_on_small_disk(
+    pub fn start_with_wal_on_small_disk(
         binaries: &Binaries,
         settings: &[(&str, &str)],
         megabytes: u32,
@@ -115,7 +115,7 @@ impl PostgresServer {
 
     /// A standby of this server, with a physical slot of this name for it. It keeps the logical slots
     /// that are made for failover. The server is stopped for the time of a copy.
-    pub(crate) async fn standby(&mut self, slot: &str) -> Self {
+    pub async fn standby(&mut self, slot: &str) -> Self {
         let client = connect(&self.tcp_url("postgres")).await;
         let make = format!("SELECT pg_create_physical_replication_slot('{slot}', true)");
         client.batch_execute(&make).await.expect("make a slot for the standby");
@@ -181,7 +181,7 @@ impl PostgresServer {
     }
 
     /// Starts a server that was stopped or killed; port and data are those from before.
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         let started = Instant::now();
         // Backends of a killed server hold its shared memory until they notice.
         while let Err(reason) = self.launch() {
@@ -191,50 +191,50 @@ impl PostgresServer {
     }
 
     /// Fast shutdown: sessions are cut, the WAL is flushed and sent to the walsenders' peers.
-    pub(crate) fn stop(&mut self) {
+    pub fn stop(&mut self) {
         self.process.signal(Signal::INT);
         self.process.wait(PATIENCE);
     }
 
     /// Immediate shutdown, as after a crash: all processes end at once, recovery at next start.
-    pub(crate) fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.process.signal(Signal::QUIT);
         self.process.wait(PATIENCE);
     }
 
     /// SIGKILL to the postmaster.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait(PATIENCE);
     }
 
     /// The programs that it runs.
-    pub(crate) fn binaries(&self) -> &Binaries {
+    pub fn binaries(&self) -> &Binaries {
         &self.binaries
     }
 
     /// Major version: 15, 18, ...
-    pub(crate) fn major(&self) -> u32 {
+    pub fn major(&self) -> u32 {
         self.binaries.major
     }
 
     /// The TCP port on 127.0.0.1.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// Process id of the postmaster.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.process.pid()
     }
 
     /// What the server logged.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.process.log()
     }
 
     /// Puts a file into the data directory, readable to the server alone.
-    pub(crate) fn put_file(&self, name: &str, content: &str) {
+    pub fn put_file(&self, name: &str, content: &str) {
         let path = self.data_dir().join(name);
         fs::write(&path, content).expect("write a file of the server's");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -243,33 +243,33 @@ impl PostgresServer {
     }
 
     /// The data directory.
-    pub(crate) fn data_dir(&self) -> PathBuf {
+    pub fn data_dir(&self) -> PathBuf {
         self.process.dir().join("data")
     }
 
     /// The folder of the Unix socket.
-    pub(crate) fn socket_dir(&self) -> &Path {
+    pub fn socket_dir(&self) -> &Path {
         self.process.dir()
     }
 
     /// URL of a database, by TCP.
-    pub(crate) fn tcp_url(&self, database: &str) -> String {
+    pub fn tcp_url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
     /// URL of a database, by Unix socket.
-    pub(crate) fn unix_url(&self, database: &str) -> String {
+    pub fn unix_url(&self, database: &str) -> String {
         let dir = self.socket_dir().display().to_string().replace('/', "%2F");
         format!("postgres://postgres@{dir}:{}/{database}", self.port)
     }
 
     /// A new, empty database.
-    pub(crate) async fn database(&self) -> TestDatabase {
+    pub async fn database(&self) -> TestDatabase {
         self.database_with("").await
     }
 
     /// A new, empty database, made with these options.
-    pub(crate) async fn database_with(&self, options: &str) -> TestDatabase {
+    pub async fn database_with(&self, options: &str) -> TestDatabase {
         let admin_url = self.unix_url("postgres");
         let name = unique("db");
         let admin = connect(&admin_url).await;
@@ -288,18 +288,18 @@ impl PostgresServer {
 }
 
 /// Runs a test on a shared server of each version.
-pub(crate) async fn for_each_postgres(test: impl AsyncFn(&'static PostgresServer)) {
+pub async fn for_each_postgres(test: impl AsyncFn(&'static PostgresServer)) {
     for_those(Binaries::found().iter(), test).await;
 }
 
 /// Runs a test on a shared server of the newest version and of the oldest that can be had.
-pub(crate) async fn for_oldest_and_newest(test: impl AsyncFn(&'static PostgresServer)) {
+pub async fn for_oldest_and_newest(test: impl AsyncFn(&'static PostgresServer)) {
     let every = Binaries::every().iter();
     for_those(every.clone().take(1).chain(every.skip(1).last()), test).await;
 }
 
 /// Runs a test on a shared server of every version that can be had.
-pub(crate) async fn for_every_postgres(test: impl AsyncFn(&'static PostgresServer)) {
+pub async fn for_every_postgres(test: impl AsyncFn(&'static PostgresServer)) {
     for_those(Binaries::every().iter(), test).await;
 }
 
@@ -326,26 +326,26 @@ impl Drop for NameOnPanic {
 
 /// A database of one test. Dropping it ends its sessions and removes its slots and itself.
 #[derive(Debug)]
-pub(crate) struct TestDatabase {
+pub struct TestDatabase {
     /// The database's name.
-    pub(crate) name: String,
+    pub name: String,
     /// URL by TCP.
-    pub(crate) tcp_url: String,
+    pub tcp_url: String,
     /// URL by Unix socket.
-    pub(crate) unix_url: String,
+    pub unix_url: String,
     /// Major version of the server.
-    pub(crate) major: u32,
+    pub major: u32,
     admin_url: String,
 }
 
 impl TestDatabase {
     /// A database on the shared server of the newest version.
-    pub(crate) async fn create() -> Self {
+    pub async fn create() -> Self {
         PostgresServer::shared().database().await
     }
 
     /// A new connection.
-    pub(crate) async fn client(&self) -> Client {
+    pub async fn client(&self) -> Client {
         connect(&self.unix_url).await
     }
 
@@ -393,7 +393,7 @@ impl Drop for TestDatabase {
 }
 
 /// Opens a connection that lives as long as its client.
-pub(crate) async fn connect(url: &str) -> Client {
+pub async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     tokio::spawn(connection);

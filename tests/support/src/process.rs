@@ -44,16 +44,16 @@ const LAUNCHER: &str = r#"echo $$ >"$0" && exec "$@""#;
 
 /// The unprivileged user that servers run as when the tests run as root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct User {
+pub struct User {
     /// User id.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// Primary group id.
-    pub(crate) gid: u32,
+    pub gid: u32,
 }
 
 impl User {
     /// `postgres` where that exists, else `nobody`; none when the tests do not run as root.
-    pub(crate) fn for_servers() -> Option<Self> {
+    pub fn for_servers() -> Option<Self> {
         if !geteuid().is_root() {
             return None;
         }
@@ -69,7 +69,7 @@ impl User {
 
 /// A folder of its own, at most one process that works in it, and the watchdog over both.
 #[derive(Debug)]
-pub(crate) struct Guarded {
+pub struct Guarded {
     dir: PathBuf,
     user: Option<User>,
     child: Option<Child>,
@@ -80,7 +80,7 @@ pub(crate) struct Guarded {
 impl Guarded {
     /// Makes the folder, owned by `user`. `last_signal` (`QUIT`, `KILL`, ...) is what the watchdog
     /// ends the process with.
-    pub(crate) fn new(name: &str, user: Option<User>, last_signal: &str) -> Self {
+    pub fn new(name: &str, user: Option<User>, last_signal: &str) -> Self {
         let prefix = format!("rowcast-test-{name}-");
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("make a folder").keep();
         if let Some(User { uid, gid }) = user {
@@ -103,12 +103,12 @@ impl Guarded {
     }
 
     /// The folder. It is gone when this is dropped.
-    pub(crate) fn dir(&self) -> &Path {
+    pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Makes a file in the folder the server's own.
-    pub(crate) fn give_away(&self, path: &Path) {
+    pub fn give_away(&self, path: &Path) {
         if let Some(User { uid, gid }) = self.user {
             std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("give a file away");
         }
@@ -116,7 +116,7 @@ impl Guarded {
 
     /// A file system of its own in the folder, so small that it is soon full; none where this user
     /// may not mount one.
-    pub(crate) fn small_disk(&self, megabytes: u32) -> Option<PathBuf> {
+    pub fn small_disk(&self, megabytes: u32) -> Option<PathBuf> {
         let disk = self.dir.join("disk");
         fs::create_dir(&disk).expect("make a folder");
         let owner = self.user.as_ref().map(|User { uid, gid }| format!(",uid={uid},gid={gid}"));
@@ -128,7 +128,7 @@ impl Guarded {
     }
 
     /// A command that runs to its end in the folder, as the server's user.
-    pub(crate) fn command(&self, program: &Path) -> Command {
+    pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         if let Some(User { uid, gid }) = self.user {
             command.uid(uid).gid(gid);
@@ -139,7 +139,7 @@ impl Guarded {
 
     /// Starts the server process; its output is appended to the log. One of `args` must name the
     /// folder.
-    pub(crate) fn spawn(&mut self, program: &Path, args: &[&str], env: impl FnOnce(&mut Command)) {
+    pub fn spawn(&mut self, program: &Path, args: &[&str], env: impl FnOnce(&mut Command)) {
         assert!(self.child.is_none(), "one process at a time");
         let log = fs::OpenOptions::new()
             .create(true)
@@ -154,12 +154,12 @@ impl Guarded {
     }
 
     /// The process id, while the process runs.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 
     /// How the process ended, or `None` while it runs.
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().expect("wait for a child of ours");
         if status.is_some() {
             self.child = None;
@@ -168,7 +168,7 @@ impl Guarded {
     }
 
     /// Sends a signal to the process.
-    pub(crate) fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the process runs");
         kill_process(Pid::from_child(child), signal).expect("signal a child of ours");
     }
@@ -178,7 +178,7 @@ impl Guarded {
     /// # Panics
     ///
     /// When it still runs after `deadline`.
-    pub(crate) fn wait(&mut self, deadline: Duration) -> ExitStatus {
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let started = Instant::now();
         loop {
             if let Some(status) = self.exited() {
@@ -191,14 +191,14 @@ impl Guarded {
     }
 
     /// All that the process wrote so far.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read(self.dir.join("log"))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     }
 
     /// The last lines of the log, for failure messages.
-    pub(crate) fn log_tail(&self) -> String {
+    pub fn log_tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(60)..].join("\n")
@@ -220,7 +220,7 @@ impl Drop for Guarded {
 }
 
 /// A pause between two looks at something that has no other way to tell.
-pub(crate) fn pause() {
+pub fn pause() {
     std::thread::sleep(Duration::from_millis(10));
 }
 
@@ -228,7 +228,7 @@ pub(crate) fn pause() {
 ///
 /// Below the range that the kernel gives to outgoing connections, so that none of them takes it
 /// before the server does. A server still has to be ready to find it taken.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     const FIRST: u16 = 10_240;
     const COUNT: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -12,10 +12,10 @@ use super::run_script;
 
 /// The programs of one PostgreSQL version.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Binaries {
+pub struct Binaries {
     bin: PathBuf,
     /// Major version: 15, 18, ...
-    pub(crate) major: u32,
+    pub major: u32,
 }
 
 impl fmt::Display for Binaries {
@@ -42,14 +42,14 @@ impl Binaries {
     /// # Panics
     ///
     /// When there is none.
-    pub(crate) fn found() -> &'static [Self] {
+    pub fn found() -> &'static [Self] {
         static FOUND: OnceLock<Vec<Binaries>> = OnceLock::new();
         FOUND.get_or_init(|| Self::look_for(&[]))
     }
 
     /// All versions that can be had, newest first: those in `PG_BIN_DIRS`, else all that
     /// `scripts/fetch-postgres` knows; where they can't be fetched, [`Binaries::found`].
-    pub(crate) fn every() -> &'static [Self] {
+    pub fn every() -> &'static [Self] {
         static EVERY: OnceLock<Vec<Binaries>> = OnceLock::new();
         EVERY.get_or_init(|| Self::look_for(&["--all"]))
     }
@@ -79,7 +79,7 @@ impl Binaries {
     /// # Errors
     ///
     /// Why it can't be had.
-    pub(crate) fn nineteen() -> Result<&'static Self, String> {
+    pub fn nineteen() -> Result<&'static Self, String> {
         static NINETEEN: OnceLock<Result<Binaries, String>> = OnceLock::new();
         let found = NINETEEN.get_or_init(|| {
             let dirs = run_script("fetch-postgres-19", &[])?;
@@ -93,18 +93,18 @@ impl Binaries {
     /// # Errors
     ///
     /// Why it can't be had.
-    pub(crate) fn old_minor(version: &str) -> Result<Self, String> {
+    pub fn old_minor(version: &str) -> Result<Self, String> {
         let dirs = run_script("fetch-postgres", &[version])?;
         dirs.first().map(|dir| Self::at(dir)).ok_or_else(|| format!("no PostgreSQL {version}"))
     }
 
     /// The newest version that was found.
-    pub(crate) fn newest() -> &'static Self {
+    pub fn newest() -> &'static Self {
         &Self::found()[0]
     }
 
     /// One of the programs: `initdb`, `postgres`.
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
+    pub fn program(&self, name: &str) -> PathBuf {
         self.bin.join(name)
     }
 }

@@ -21,16 +21,16 @@ use super::witness::{Clocks, Witness};
 
 /// A record as it stands in its topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct OwnedRecord {
-    pub(crate) topic: String,
-    pub(crate) partition: i32,
-    pub(crate) offset: i64,
+pub struct OwnedRecord {
+    pub topic: String,
+    pub partition: i32,
+    pub offset: i64,
     /// `None` is a record without a key; an empty key is `Some`.
-    pub(crate) key: Option<Vec<u8>>,
+    pub key: Option<Vec<u8>>,
     /// `None` is a tombstone; an empty value is `Some`.
-    pub(crate) value: Option<Vec<u8>>,
-    pub(crate) headers: Vec<(String, Option<Vec<u8>>)>,
-    pub(crate) timestamp_ms: Option<i64>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub timestamp_ms: Option<i64>,
 }
 
 impl OwnedRecord {
@@ -52,12 +52,12 @@ impl OwnedRecord {
     }
 
     /// The key as text.
-    pub(crate) fn key_text(&self) -> Option<&str> {
+    pub fn key_text(&self) -> Option<&str> {
         self.key.as_deref().map(|key| std::str::from_utf8(key).expect("a key in UTF-8"))
     }
 
     /// The value as JSON; `None` for a tombstone.
-    pub(crate) fn json(&self) -> Option<serde_json::Value> {
+    pub fn json(&self) -> Option<serde_json::Value> {
         self.value.as_deref().map(|value| serde_json::from_slice(value).expect("a value in JSON"))
     }
 }
@@ -68,16 +68,16 @@ impl OwnedRecord {
 const DEAF: Duration = Duration::from_secs(10);
 
 /// Reads some topics from their beginning on.
-pub(crate) struct RecordReader {
+pub struct RecordReader {
     consumer: BaseConsumer,
     config: ClientConfig,
     /// When a record last came, or the client was made.
     heard: Instant,
     topics: Vec<String>,
     /// All records read so far, in order of arrival.
-    pub(crate) records: Vec<OwnedRecord>,
+    pub records: Vec<OwnedRecord>,
     /// Asked when this gives up.
-    pub(crate) witness: Option<Witness>,
+    pub witness: Option<Witness>,
     /// The last thing that the client complained of, and when.
     complaint: Option<(KafkaError, Instant)>,
 }
@@ -88,7 +88,7 @@ impl RecordReader {
     /// # Panics
     ///
     /// When one of them does not exist after `deadline`.
-    pub(crate) fn open(brokers: &str, topics: &[&str], deadline: Duration) -> Self {
+    pub fn open(brokers: &str, topics: &[&str], deadline: Duration) -> Self {
         Self::open_with(&mut reader_config(brokers), topics, deadline)
     }
 
@@ -141,7 +141,7 @@ impl RecordReader {
     }
 
     /// Records in a topic now, for a topic that no transaction leaves gaps in.
-    pub(crate) fn count(&self, topic: &str) -> usize {
+    pub fn count(&self, topic: &str) -> usize {
         let partitions = self.partitions(topic).into_iter();
         let counts = partitions.map(|partition| {
             let range = self.consumer.fetch_watermarks(topic, partition, Duration::from_secs(10));
@@ -156,7 +156,7 @@ impl RecordReader {
     /// # Panics
     ///
     /// When `deadline` passes before; the message tells what has come, and how things stand.
-    pub(crate) fn until(
+    pub fn until(
         &mut self,
         enough: impl FnMut(&[OwnedRecord]) -> bool,
         deadline: Duration,
@@ -169,7 +169,7 @@ impl RecordReader {
     /// # Panics
     ///
     /// As [`RecordReader::until`].
-    pub(crate) fn until_count(&mut self, count: usize, deadline: Duration) -> &[OwnedRecord] {
+    pub fn until_count(&mut self, count: usize, deadline: Duration) -> &[OwnedRecord] {
         self.wait(|records| records.len() >= count, &format!("{count} records"), deadline)
     }
 
@@ -229,7 +229,7 @@ impl RecordReader {
     }
 
     /// Reads on until nothing has come for `quiet`, to see what should not be there.
-    pub(crate) fn until_quiet(&mut self, quiet: Duration) -> &[OwnedRecord] {
+    pub fn until_quiet(&mut self, quiet: Duration) -> &[OwnedRecord] {
         let mut last = Instant::now();
         while last.elapsed() < quiet {
             if self.poll(Duration::from_millis(20)) {
@@ -258,7 +258,7 @@ impl RecordReader {
     }
 
     /// Goes on with another client, where this one is.
-    pub(crate) fn read_on_anew(&mut self) {
+    pub fn read_on_anew(&mut self) {
         // A list of the old client's own would keep it from ending.
         let mut assignment = TopicPartitionList::new();
         for topic in &self.topics {
@@ -287,7 +287,7 @@ fn reader_config(brokers: &str) -> ClientConfig {
 }
 
 /// Every topic of a pipeline that there is.
-pub(crate) fn topics_of(brokers: &str, pipeline: &str) -> Vec<String> {
+pub fn topics_of(brokers: &str, pipeline: &str) -> Vec<String> {
     let consumer: BaseConsumer = client_config(brokers).create().expect("a consumer");
     let metadata = consumer.fetch_metadata(None, PATIENCE).expect("metadata");
     let names = metadata.topics().iter().map(|topic| topic.name().to_owned());
@@ -300,7 +300,7 @@ pub(crate) fn topics_of(brokers: &str, pipeline: &str) -> Vec<String> {
 /// # Panics
 ///
 /// When the end has not come after `deadline`.
-pub(crate) fn read_whole(brokers: &str, topic: &str, deadline: Duration) -> Vec<OwnedRecord> {
+pub fn read_whole(brokers: &str, topic: &str, deadline: Duration) -> Vec<OwnedRecord> {
     let started = Instant::now();
     let config = &mut reader_config(brokers);
     let mut reader =
@@ -322,7 +322,7 @@ pub(crate) fn read_whole(brokers: &str, topic: &str, deadline: Duration) -> Vec<
 /// # Panics
 ///
 /// As [`read_whole`]; and when what is there is no checkpoint.
-pub(crate) fn checkpoint(brokers: &str, pipeline: &str) -> Option<Checkpoint> {
+pub fn checkpoint(brokers: &str, pipeline: &str) -> Option<Checkpoint> {
     let records = read_whole(brokers, "rowcast.checkpoints", PATIENCE);
     let is_own = |record: &&OwnedRecord| record.key.as_deref() == Some(pipeline.as_bytes());
     let value = records.iter().rfind(is_own)?.value.as_deref()?;
@@ -334,7 +334,7 @@ pub(crate) fn checkpoint(brokers: &str, pipeline: &str) -> Option<Checkpoint> {
 /// # Panics
 ///
 /// When `deadline` passes before, or a topic does not come to exist.
-pub(crate) async fn consume(
+pub async fn consume(
     brokers: &str,
     topics: &[&str],
     enough: impl FnMut(&[OwnedRecord]) -> bool + Send + 'static,
@@ -355,6 +355,6 @@ pub(crate) async fn consume(
 }
 
 /// For [`consume`]: at least `count` records.
-pub(crate) fn at_least(count: usize) -> impl FnMut(&[OwnedRecord]) -> bool + Send + 'static {
+pub fn at_least(count: usize) -> impl FnMut(&[OwnedRecord]) -> bool + Send + 'static {
     move |records| records.len() >= count
 }

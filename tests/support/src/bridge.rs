@@ -6,7 +6,6 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,19 +13,20 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use super::process::{Guarded, free_port, pause};
+use super::rowcast;
 
 /// Longest wait for a page of the admin endpoint.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// What a configuration begins with by which a bridge takes snapshots with conditions, over HTTP and as
 /// messages in the stream, from whoever has [`TOKEN`].
-pub(crate) const TRUSTING: &str = "# takes requests from whoever has the token of the tests\n";
+pub const TRUSTING: &str = "# takes requests from whoever has the token of the tests\n";
 
 /// The token of a bridge that is [`TRUSTING`].
-pub(crate) const TOKEN: &str = "s3cret-of-the-tests";
+pub const TOKEN: &str = "s3cret-of-the-tests";
 
 /// A signal with the token, as a logical message has it.
-pub(crate) fn signal(content: &Value) -> String {
+pub fn signal(content: &Value) -> String {
     let mut content = content.clone();
     content["token"] = TOKEN.into();
     content.to_string()
@@ -34,7 +34,7 @@ pub(crate) fn signal(content: &Value) -> String {
 
 /// A running bridge. Its log is printed when the test that owns it fails.
 #[derive(Debug)]
-pub(crate) struct Bridge {
+pub struct Bridge {
     process: Guarded,
     admin_port: u16,
     env: Vec<(String, String)>,
@@ -42,16 +42,16 @@ pub(crate) struct Bridge {
 
 /// A bridge that ended before it was ready.
 #[derive(Debug)]
-pub(crate) struct EndedEarly {
+pub struct EndedEarly {
     /// How it ended.
-    pub(crate) status: ExitStatus,
+    pub status: ExitStatus,
     /// All that it logged.
-    pub(crate) log: String,
+    pub log: String,
 }
 
 impl Bridge {
     /// Starts `rowcast run` with this configuration file (TOML), and does not wait.
-    pub(crate) fn start(name: &str, database_url: &str, brokers: &str, toml: &str) -> Self {
+    pub fn start(name: &str, database_url: &str, brokers: &str, toml: &str) -> Self {
         let mut bridge = Self::prepare(name, database_url, brokers, toml);
         bridge.launch(&[], None);
         bridge
@@ -84,7 +84,7 @@ impl Bridge {
 
     /// Starts it with its standard error at this end, instead of its log, and more of the environment;
     /// does not wait.
-    pub(crate) fn start_telling(
+    pub fn start_telling(
         name: &str,
         database_url: &str,
         brokers: &str,
@@ -103,7 +103,7 @@ impl Bridge {
     /// # Panics
     ///
     /// When it ends before, or `deadline` passes.
-    pub(crate) fn start_ready(
+    pub fn start_ready(
         name: &str,
         database_url: &str,
         brokers: &str,
@@ -120,9 +120,9 @@ impl Bridge {
     fn launch(&mut self, flags: &[&str], stderr: Option<Stdio>) {
         let config = self.process.dir().join("rowcast.toml").display().to_string();
         let env = self.env.clone();
-        let program = Path::new(env!("CARGO_BIN_EXE_rowcast"));
+        let program = rowcast();
         let args = [&["run", "--config", &config], flags].concat();
-        self.process.spawn(program, &args, |command: &mut Command| {
+        self.process.spawn(&program, &args, |command: &mut Command| {
             // What the developer has set for other purposes is not what this test is about.
             for (name, _) in std::env::vars_os() {
                 let text = name.to_string_lossy();
@@ -138,7 +138,7 @@ impl Bridge {
     }
 
     /// Replaces its configuration file, for the next start; who reads it just now reads it whole.
-    pub(crate) fn configure(&self, toml: &str) {
+    pub fn configure(&self, toml: &str) {
         let (next, file) = ("rowcast.toml.next", "rowcast.toml");
         let [next, file] = [next, file].map(|name| self.process.dir().join(name));
         fs::write(&next, toml).expect("write the configuration");
@@ -146,12 +146,12 @@ impl Bridge {
     }
 
     /// Starts it again after it ended; everything is as before, the log goes on.
-    pub(crate) fn start_again(&mut self) {
+    pub fn start_again(&mut self) {
         self.launch(&[], None);
     }
 
     /// As [`Bridge::start_again`], this once with `--accept-gap`.
-    pub(crate) fn start_again_accepting_the_gap(&mut self) {
+    pub fn start_again_accepting_the_gap(&mut self) {
         self.launch(&["--accept-gap"], None);
     }
 
@@ -164,7 +164,7 @@ impl Bridge {
     /// # Panics
     ///
     /// When it still runs and is not ready after `deadline`.
-    pub(crate) fn wait_until_ready(&mut self, deadline: Duration) -> Result<(), EndedEarly> {
+    pub fn wait_until_ready(&mut self, deadline: Duration) -> Result<(), EndedEarly> {
         let seen_before = self.log().matches("streaming").count();
         let started = Instant::now();
         loop {
@@ -182,13 +182,13 @@ impl Bridge {
     }
 
     /// Status and body of a page of the admin endpoint; `None` while nobody answers.
-    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
         admin_page(self.admin_port, path)
     }
 
     /// Status and body of the answer to a request to the admin endpoint; `None` while nobody
     /// answers.
-    pub(crate) fn ask(
+    pub fn ask(
         &self,
         method: &str,
         path: &str,
@@ -212,40 +212,40 @@ impl Bridge {
     }
 
     /// The pipeline's name.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         let named = self.env.iter().find(|(variable, _)| variable == "ROWCAST_NAME");
         named.map(|(_, name)| name.as_str()).expect("it was set")
     }
 
     /// The file of the token that it asks for, if it does.
-    pub(crate) fn token_file(&self) -> Option<&str> {
+    pub fn token_file(&self) -> Option<&str> {
         let mut env = self.env.iter();
         let file = env.find(|(name, _)| name == "ROWCAST_ADMIN__TOKEN_FILE");
         file.map(|(_, file)| file.as_str())
     }
 
     /// The port of the admin endpoint.
-    pub(crate) fn admin_port(&self) -> u16 {
+    pub fn admin_port(&self) -> u16 {
         self.admin_port
     }
 
     /// SIGSTOP: connections stay open and nothing moves, until [`Bridge::thaw`].
-    pub(crate) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.process.signal(Signal::STOP);
     }
 
     /// Goes on after [`Bridge::freeze`].
-    pub(crate) fn thaw(&self) {
+    pub fn thaw(&self) {
         self.process.signal(Signal::CONT);
     }
 
     /// SIGHUP: it is to read its configuration again.
-    pub(crate) fn hang_up(&self) {
+    pub fn hang_up(&self) {
         self.process.signal(Signal::HUP);
     }
 
     /// SIGTERM, without a wait for the end.
-    pub(crate) fn ask_to_end(&self) {
+    pub fn ask_to_end(&self) {
         self.process.signal(Signal::TERM);
     }
 
@@ -254,13 +254,13 @@ impl Bridge {
     /// # Panics
     ///
     /// When it still runs after `deadline`.
-    pub(crate) fn terminate(&mut self, deadline: Duration) -> ExitStatus {
+    pub fn terminate(&mut self, deadline: Duration) -> ExitStatus {
         self.process.signal(Signal::TERM);
         self.process.wait(deadline)
     }
 
     /// SIGKILL, and wait for the end.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.process.signal(Signal::KILL);
         self.process.wait(super::PATIENCE);
     }
@@ -270,33 +270,33 @@ impl Bridge {
     /// # Panics
     ///
     /// When it still runs after `deadline`.
-    pub(crate) fn wait(&mut self, deadline: Duration) -> ExitStatus {
+    pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         self.process.wait(deadline)
     }
 
     /// How it ended, or `None` while it runs.
-    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+    pub fn exited(&mut self) -> Option<ExitStatus> {
         self.process.exited()
     }
 
     /// Process id, while it runs.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.process.pid()
     }
 
     /// All that it logged so far.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.process.log()
     }
 
     /// The last lines of that.
-    pub(crate) fn log_tail(&self) -> String {
+    pub fn log_tail(&self) -> String {
         self.process.log_tail()
     }
 }
 
 /// Status and body of a page of the admin endpoint at a port of this machine.
-pub(crate) fn admin_page(port: u16, path: &str) -> Option<(u16, String)> {
+pub fn admin_page(port: u16, path: &str) -> Option<(u16, String)> {
     answer(port, &format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"), ANSWER)
 }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 /// What becomes of what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line {
+pub enum Line {
     /// It arrives.
     Open,
     /// It arrives, but later.
@@ -34,7 +34,7 @@ pub(crate) enum Line {
 
 /// A relay to one address. It ends when dropped, and its connections with it.
 #[derive(Debug)]
-pub(crate) struct Relay {
+pub struct Relay {
     port: u16,
     server: u16,
     line: watch::Sender<Line>,
@@ -45,7 +45,7 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Listens on a free port of 127.0.0.1 and passes all on to `port` there.
-    pub(crate) async fn to(port: u16) -> Self {
+    pub async fn to(port: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let own = listener.local_addr().expect("it is bound").port();
         let line = watch::Sender::new(Line::Open);
@@ -59,29 +59,29 @@ impl Relay {
     }
 
     /// Where it listens.
-    pub(crate) fn port(&self) -> u16 {
+    pub fn port(&self) -> u16 {
         self.port
     }
 
     /// A URL of the server, by this way.
-    pub(crate) fn url(&self, url: &str) -> String {
+    pub fn url(&self, url: &str) -> String {
         url.replace(&format!(":{}/", self.server), &format!(":{}/", self.port))
     }
 
     /// Changes the line, for connections that stand and for new ones. Connections that were cut or
     /// half closed do not come back, and bytes that were lost stay lost: a connection that has seen
     /// a black hole passes nothing any more.
-    pub(crate) fn set(&self, line: Line) {
+    pub fn set(&self, line: Line) {
         self.line.send_replace(line);
     }
 
     /// Connections accepted so far.
-    pub(crate) fn accepted(&self) -> usize {
+    pub fn accepted(&self) -> usize {
         self.accepted.load(Ordering::Acquire)
     }
 
     /// Bytes that went into a black hole so far.
-    pub(crate) fn swallowed(&self) -> usize {
+    pub fn swallowed(&self) -> usize {
         self.swallowed.load(Ordering::Acquire)
     }
 }
