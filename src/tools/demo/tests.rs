@@ -258,8 +258,10 @@ async fn a_panic_leaves_nothing_behind() {
 fn another_self(test: &str) -> (Child, PathBuf) {
     let told = tempfile::tempdir().unwrap();
     let file = told.path().join("dir");
+    // The runner's names of tests are without the crate's.
+    let (_, module) = module_path!().split_once("::").unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test])
+        .args(["--exact", &format!("{module}::{test}")])
         .env(ROLE, &file)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -291,8 +293,7 @@ async fn a_killed_demo_takes_its_servers_and_folders_with_it() {
     if let Some(file) = std::env::var_os(ROLE) {
         return be_the_demo(file.into()).await;
     }
-    let (mut demo, dir) =
-        another_self("demo::tests::a_killed_demo_takes_its_servers_and_folders_with_it");
+    let (mut demo, dir) = another_self("a_killed_demo_takes_its_servers_and_folders_with_it");
     assert!(!processes_of(&dir).is_empty());
     kill_process(Pid::from_child(&demo), Signal::KILL).unwrap();
     demo.wait().unwrap();
@@ -304,8 +305,7 @@ async fn an_interrupted_demo_ends_well_and_leaves_nothing_behind() {
     if let Some(file) = std::env::var_os(ROLE) {
         return be_the_demo(file.into()).await;
     }
-    let (mut demo, dir) =
-        another_self("demo::tests::an_interrupted_demo_ends_well_and_leaves_nothing_behind");
+    let (mut demo, dir) = another_self("an_interrupted_demo_ends_well_and_leaves_nothing_behind");
     kill_process(Pid::from_child(&demo), Signal::INT).unwrap();
     let status = demo.wait().unwrap();
     assert!(status.success(), "{status}");

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
-use super::panics::ask_for_status;
+use super::ask_for_status;
 use super::{create_table, metric, readyz, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::{KafkaNode, private_kafka_or_skip};

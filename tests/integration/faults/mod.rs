@@ -21,6 +21,8 @@ mod stderr;
 mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -195,4 +197,12 @@ fn the_manual_names_tests_that_there_are_and_every_test_of_these() {
             assert!(named.contains(test.as_str()), "docs/faults.md does not name {test}");
         }
     }
+}
+
+/// Has a task panic that answers a request. The answer does not come.
+pub(super) fn ask_for_status(bridge: &Bridge) -> TcpStream {
+    let address = ("127.0.0.1", bridge.admin_port());
+    let mut stream = TcpStream::connect(address).expect("the bridge listens");
+    stream.write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("it reads");
+    stream
 }

@@ -6,14 +6,14 @@
 //! snapshots once they read, draining (`ending` has a task panic in each).
 
 use std::io::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Instant;
 
 use tempfile::NamedTempFile;
 use tokio_postgres::Client;
 
 use super::ending::{Fault, documented, once};
-use super::{create_table, metric, readyz, write};
+use super::{ask_for_status, create_table, metric, readyz, write};
 use crate::support::bridge::Bridge;
 use crate::support::kafka::kafka_or_skip;
 use crate::support::postgres::{Binaries, PostgresServer, TestDatabase};
@@ -132,14 +132,6 @@ impl<'a> Scene<'a> {
             assert!(log.contains("fix: please report this"), "log:\n{log}");
         }
     }
-}
-
-/// Has a task panic that answers a request. The answer does not come.
-pub(super) fn ask_for_status(bridge: &Bridge) -> TcpStream {
-    let address = ("127.0.0.1", bridge.admin_port());
-    let mut stream = TcpStream::connect(address).expect("the bridge listens");
-    stream.write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("it reads");
-    stream
 }
 
 /// Before there is a producer: nobody but the bridge's own tasks and the log.
