@@ -107,6 +107,8 @@ mod allocation;
 pub mod backoff;
 pub mod bridge;
 pub mod change;
+#[doc(hidden)]
+pub mod check;
 pub mod checkpoint;
 #[doc(hidden)]
 pub mod cli;

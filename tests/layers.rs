@@ -32,7 +32,7 @@ const ORDER: &[&[&str]] = &[
     // Sockets, files, clocks.
     &["postgres", "kafka"],
     &["snapshot"],
-    &["state"],
+    &["state", "check"],
     &["admin", "tools::generate", "tools::tail"],
     &["error", "telemetry"],
     // The way of a change to Kafka, and what brings changes.

@@ -16,6 +16,7 @@
 
 mod ahead;
 mod batches;
+mod check;
 mod checkpointing;
 mod discovery;
 mod drain;

@@ -20,6 +20,7 @@ use crate::config::{Resolved, SnapshotMode, TableFilter};
 use crate::error::Error;
 use crate::lsn::Lsn;
 use crate::postgres::filters::{Asked, Probes};
+use crate::postgres::preflight::Shortfall;
 use crate::postgres::publication::manage::{self, Look};
 use crate::postgres::publication::{
     self, Names, PublicationChange, Published, TableName, forgetful,
@@ -130,20 +131,20 @@ pub(super) async fn prepare(
 }
 
 /// A start on one server, step by step. The steps are in the order of [`prepare`].
-struct Setup<'a> {
-    bridge: &'a Bridge,
+pub(super) struct Setup<'a> {
+    pub(super) bridge: &'a Bridge,
     /// Without the tables whose events are held back.
-    settings: &'a Resolved,
-    client: &'a Client,
-    version: u32,
-    checkpoint: Option<&'a Checkpoint>,
+    pub(super) settings: &'a Resolved,
+    pub(super) client: &'a Client,
+    pub(super) version: u32,
+    pub(super) checkpoint: Option<&'a Checkpoint>,
 }
 
 /// What a start found, and what it is to change. Nothing is created yet.
-struct Found {
-    slot: SlotState,
-    look: Look,
-    assignment: Assignment,
+pub(super) struct Found {
+    pub(super) slot: SlotState,
+    pub(super) look: Look,
+    pub(super) assignment: Assignment,
     /// Whether the publication for inserts exists, and whether the stream may name it from its start.
     has_second: bool,
     names_second: bool,
@@ -160,7 +161,7 @@ struct Made {
 
 impl Setup<'_> {
     /// Looks at publication, slot and topics, and plans what is to become of them.
-    async fn look(&self, named: &Findings) -> Result<Found, Error> {
+    pub(super) async fn look(&self, named: &Findings) -> Result<Found, Error> {
         let Self { bridge, settings, client, version, checkpoint } = *self;
         let survey = publication::survey(client, Names::of(settings), version).await?;
         let slot = slot::state(client, &settings.slot, bridge.conninfo.database()).await?;
@@ -208,6 +209,35 @@ impl Setup<'_> {
         }
     }
 
+    /// Everything that is missing for a start, each with what it is about.
+    pub(super) async fn missing(
+        &self,
+        found: &mut Found,
+        named: &Findings,
+        signals: &mut signal_table::Found,
+    ) -> Result<Vec<(&'static str, Shortfall)>, Error> {
+        let Self { bridge, settings, client, .. } = *self;
+        let Found { slot, look, assignment, is_first, .. } = found;
+        let mut missing = Vec::new();
+        let mut add = |what, shortfalls: Vec<Shortfall>| {
+            missing.extend(shortfalls.into_iter().map(|shortfall| (what, shortfall)));
+        };
+        add("postgres.rights", check(client, settings, look, slot).await?);
+        if !bridge.has_streamed() {
+            add("postgres.signals", std::mem::take(&mut signals.shortfalls));
+        }
+        let filters = look.filters.shortfalls.drain(..).map(|(_, shortfall)| shortfall);
+        add("postgres.filters", filters.collect());
+        add("postgres.keys", std::mem::take(&mut look.keys.refused).into_values().collect());
+        add("postgres.names", named.shortfalls.clone());
+        add("postgres.slot", unusable(&settings.slot, slot).into_iter().collect());
+        // All of it in one round: a first start reads rows too.
+        if *is_first && settings.snapshot.mode != SnapshotMode::Never {
+            add("postgres.reading", check_reading(client, settings, look, assignment).await?);
+        }
+        Ok(missing)
+    }
+
     /// Refuses a start with everything that is missing for it, and logs what is worth a warning.
     async fn refuse_what_is_missing(
         &self,
@@ -215,21 +245,10 @@ impl Setup<'_> {
         named: &Findings,
     ) -> Result<(), Error> {
         let Self { bridge, settings, client, version, .. } = *self;
-        let Found { slot, look, assignment, is_first, .. } = found;
-        let mut signals = signal_table::look(client, settings, look).await?;
-        let mut shortfalls = check(client, settings, look, slot).await?;
-        if !bridge.has_streamed() {
-            shortfalls.append(&mut signals.shortfalls);
-        }
-        shortfalls.extend(look.filters.shortfalls.drain(..).map(|(_, shortfall)| shortfall));
-        shortfalls.extend(std::mem::take(&mut look.keys.refused).into_values());
-        shortfalls.extend(named.shortfalls.iter().cloned());
-        shortfalls.extend(unusable(&settings.slot, slot));
-        // All of it in one round: a first start reads rows too.
-        if *is_first && settings.snapshot.mode != SnapshotMode::Never {
-            shortfalls.extend(check_reading(client, settings, look, assignment).await?);
-        }
-        refuse(shortfalls)?;
+        let mut signals = signal_table::look(client, settings, &found.look).await?;
+        let missing = self.missing(found, named, &mut signals).await?;
+        refuse(missing.into_iter().map(|(_, shortfall)| shortfall).collect())?;
+        let look = &found.look;
         for note in look.filters.notes.iter().chain(&look.keys.notes) {
             tracing::warn!("{note}");
         }
@@ -248,7 +267,7 @@ impl Setup<'_> {
     }
 
     /// Decides where the stream starts, and tries what a slot that is created would need.
-    async fn course(&self, found: &Found) -> Result<Course, Error> {
+    pub(super) async fn course(&self, found: &Found) -> Result<Course, Error> {
         let Self { bridge, settings, client, version, checkpoint } = *self;
         let Found { slot, look, assignment, is_first, .. } = found;
         let existing = Arc::clone(&bridge.known_topics().existing);

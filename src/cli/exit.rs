@@ -157,6 +157,15 @@ pub enum CliError {
     /// There is nobody to confirm what can't be undone.
     #[error("nothing was dropped: nobody is there to answer; run it with --yes")]
     NotConfirmed,
+    /// A check found what keeps rowcast from running; it is printed.
+    #[error("{errors} of the preconditions above do not hold")]
+    CheckFailed {
+        /// How many.
+        errors: usize,
+    },
+    /// A strict check found what may surprise later; it is printed.
+    #[error("there are warnings, and --strict asks for none")]
+    CheckWarned,
     /// The demo failed.
     #[error("{}", crate::error::told(.0))]
     Demo(#[from] DemoError),
@@ -184,6 +193,8 @@ impl CliError {
                 (_, Severity::Bug) => Exit::Bug,
             },
             Self::NotConfirmed | Self::OtherPublication { .. } => Exit::Usage,
+            Self::CheckFailed { .. } => Exit::Operator,
+            Self::CheckWarned => Exit::Retry,
             Self::Telemetry(_) => Exit::Bug,
             Self::Runtime(_) | Self::Signal(_) | Self::Status { .. } | Self::NotReady { .. } => {
                 Exit::Retry

@@ -4,6 +4,7 @@
 //! becomes the exit code that `exit` gives it.
 
 mod ask;
+mod check;
 mod config;
 mod demo;
 mod descriptors;
@@ -51,6 +52,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Check(check::CheckArgs),
     Config(config::ConfigArgs),
     Status(status::StatusArgs),
     Snapshot(snapshot::SnapshotArgs),
@@ -82,6 +84,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
     let outcome = runtime.block_on(async {
         match command {
             Command::Run(args) => run::run(args, global).await,
+            Command::Check(args) => check::run(args, &global).await,
             Command::Config(args) => config::run(&args, &global),
             Command::Status(args) => status::run(args, &global).await,
             Command::Snapshot(args) => snapshot::run(args, &global).await,

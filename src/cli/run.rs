@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{CliError, Exit, GlobalArgs, SettingArgs, descriptors, progress};
 use crate::admin::{self, Guard};
 use crate::bridge::{Bridge, Reload};
+use crate::check::Finding;
 use crate::config::{Config, OnGap};
 use crate::error::Error;
 use crate::telemetry;
@@ -54,8 +55,23 @@ pub(super) async fn run(args: RunArgs, global: GlobalArgs) -> Result<(), CliErro
     let _shown = AbortOnDrop(tokio::spawn(shown));
     let reloads = reload_on(hangups, bridge.clone(), move || args.load(&global));
     let _reloads = AbortOnDrop(tokio::spawn(crate::failpoint::within("reload", reloads)));
-    bridge.run(stop).await?;
+    let ended = bridge.run(stop.clone()).await;
+    if let Err(error) = &ended {
+        let mut told = stop;
+        tokio::select! {
+            () = report_the_rest(&bridge, error) => {}
+            Ok(_) = told.wait_for(|told| *told) => {}
+        }
+    }
+    ended?;
     Ok(())
+}
+
+/// Logs what else is to be fixed before a start can work. The error itself is printed last.
+async fn report_the_rest(bridge: &Bridge, error: &Error) {
+    for Finding { check, found, fix, .. } in bridge.check_besides(error).await {
+        tracing::error!(check, fix, "also to be fixed: {found}");
+    }
 }
 
 impl RunArgs {

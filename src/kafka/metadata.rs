@@ -13,6 +13,7 @@ use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::{Metadata, MetadataBroker};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer as _, ProducerContext};
 
 use super::error::Error;
@@ -27,6 +28,19 @@ const ANSWERS: [Duration; 4] = [
     Duration::from_secs(8),
 ];
 
+/// The same where somebody waits for the answer.
+const QUICK: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(2)];
+
+/// The brokers as they describe themselves.
+#[derive(Debug)]
+pub struct Brokers {
+    /// The number of each, and the address that it advertises.
+    pub advertised: Vec<(i32, String)>,
+    /// The names of all topics that the principal may see.
+    pub topics: Vec<String>,
+}
+
 /// The number of partitions of every topic there is.
 ///
 /// # Errors
@@ -35,14 +49,11 @@ pub(super) async fn topics(config: &ClientConfig) -> Result<HashMap<String, usiz
     let config = config.clone();
     let asked = tokio::task::spawn_blocking(move || {
         crate::failpoint::reach("kafka-metadata");
-        ask(&config)
+        ask(&config, &ANSWERS, |metadata| {
+            let topics = metadata.topics().iter();
+            topics.map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect()
+        })
     });
-    // A panic in the client library would be a canceled question, to be asked again.
-    let canceled = || Error::Unreachable {
-        brokers: String::new(),
-        source: Box::new(KafkaError::Canceled),
-        reason: None,
-    };
     asked.await.unwrap_or_else(|_| Err(canceled()))
 }
 
@@ -62,17 +73,47 @@ pub async fn answers(config: &ClientConfig) -> Result<(), Error> {
     topics(config).await.map(drop)
 }
 
-fn ask(config: &ClientConfig) -> Result<HashMap<String, usize>, Error> {
+/// Asks the brokers who they are. Takes up to 5 s where nobody answers.
+///
+/// # Errors
+/// When no broker answers, with what the connections failed for.
+pub async fn brokers(config: &ClientConfig) -> Result<Brokers, Error> {
+    let config = config.clone();
+    let asked = tokio::task::spawn_blocking(move || {
+        ask(&config, &QUICK, |metadata| {
+            let brokers = metadata.brokers().iter();
+            let address =
+                |of: &MetadataBroker| (of.id(), format!("{}:{}", bracketed(of.host()), of.port()));
+            let topics = metadata.topics().iter().map(|topic| topic.name().to_owned());
+            Brokers { advertised: brokers.map(address).collect(), topics: topics.collect() }
+        })
+    });
+    asked.await.unwrap_or_else(|_| Err(canceled()))
+}
+
+/// A host as it stands before a port.
+fn bracketed(host: &str) -> String {
+    if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
+}
+
+/// A panic in the client library would be a canceled question, to be asked again.
+fn canceled() -> Error {
+    let source = Box::new(KafkaError::Canceled);
+    Error::Unreachable { brokers: String::new(), source, reason: None }
+}
+
+/// Asks all brokers for all topics, with these waits, and takes out of the answer what is wanted.
+fn ask<T>(
+    config: &ClientConfig,
+    waits: &[Duration],
+    wanted: impl FnOnce(&Metadata) -> T,
+) -> Result<T, Error> {
     let client: BaseProducer<Hearing> =
         config.create_with_context(Hearing::default()).map_err(creation_error)?;
     let mut source = KafkaError::Canceled;
-    for wait in ANSWERS {
-        match client.client().fetch_metadata(None, wait) {
-            Ok(metadata) => {
-                let topics = metadata.topics().iter();
-                let count = |topic: &rdkafka::metadata::MetadataTopic| topic.partitions().len();
-                return Ok(topics.map(|topic| (topic.name().to_owned(), count(topic))).collect());
-            }
+    for wait in waits {
+        match client.client().fetch_metadata(None, *wait) {
+            Ok(metadata) => return Ok(wanted(&metadata)),
             Err(error) => source = error,
         }
         client.poll(Duration::ZERO);

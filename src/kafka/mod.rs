@@ -18,6 +18,7 @@ mod producer;
 mod properties;
 mod queue_budget;
 mod quiet;
+pub mod reach;
 mod rehearsal;
 mod topics;
 mod transaction;
@@ -30,7 +31,7 @@ pub use self::checkpoints::{
     Checkpoints, Found, Notes, PARTITION as CHECKPOINT_PARTITION, checkpoint_topic,
 };
 pub use self::error::Error;
-pub use self::metadata::{answers, topic_names};
+pub use self::metadata::{Brokers, answers, brokers, topic_names};
 pub use self::producer::{Outgoing, Producer, SendError, Sink};
 pub use self::properties::{batch_bytes, client_config, compresses, record_limit, set_batch_bytes};
 pub use self::rehearsal::rehearse;

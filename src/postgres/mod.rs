@@ -33,6 +33,7 @@ pub mod publication;
 pub mod replication;
 pub mod search_path;
 pub mod server_error;
+mod server_facts;
 pub mod signal_table;
 pub mod slot;
 pub mod slot_creation;
@@ -69,6 +70,7 @@ pub use self::replication::{
 };
 pub use self::retention::{Retention, retention};
 pub use self::server_error::ServerError;
+pub use self::server_facts::{ServerFacts, server_facts};
 pub use self::session::ConnectOptions;
 pub use self::slot::Walsender;
 pub use self::slot_creation::Blocker;

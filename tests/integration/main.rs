@@ -5,6 +5,7 @@
 mod application;
 mod attacks;
 mod catalog;
+mod check;
 mod churn;
 mod ddl;
 mod dead_letters;

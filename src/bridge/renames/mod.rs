@@ -69,8 +69,8 @@ pub(super) struct Findings {
     before: BTreeMap<u32, Remembered>,
     /// What can't be as it is configured.
     pub(super) shortfalls: Vec<Shortfall>,
-    /// What is worth a line in the log.
-    notes: Vec<(String, String)>,
+    /// What is worth a line in the log, each with its fix.
+    pub(super) notes: Vec<(String, String)>,
 }
 
 impl Published for Bridge {

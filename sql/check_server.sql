@@ -1,0 +1,18 @@
+-- What of the server's settings and state decides whether a stream runs and lasts. Settings that this
+-- version does not have are null; what others' connections do counts as far as the role may see it.
+SELECT current_setting('server_version') AS version,
+       current_setting('server_version_num')::int AS version_number,
+       pg_catalog.pg_is_in_recovery() AS is_standby,
+       COALESCE((SELECT s.ssl FROM pg_catalog.pg_stat_ssl s
+                 WHERE s.pid = pg_catalog.pg_backend_pid()), false) AS is_encrypted,
+       current_setting('wal_level') AS wal_level,
+       current_setting('max_wal_senders')::int AS max_walsenders,
+       (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int AS walsenders,
+       current_setting('max_replication_slots')::int AS max_slots,
+       (SELECT count(*) FROM pg_catalog.pg_replication_slots)::int AS slots,
+       (SELECT s.setting::bigint FROM pg_catalog.pg_settings s
+        WHERE s.name = 'max_slot_wal_keep_size') AS max_slot_wal_keep_mb,
+       (SELECT s.setting::bigint FROM pg_catalog.pg_settings s
+        WHERE s.name = 'idle_replication_slot_timeout') AS idle_slot_timeout_s,
+       (SELECT s.setting::bigint FROM pg_catalog.pg_settings s
+        WHERE s.name = 'wal_sender_timeout') AS walsender_timeout_ms
