@@ -64,6 +64,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     /// The first failure; nothing after it was sent.
     pub(crate) fn run(mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Error> {
         let ended = self.carry_all(chunks);
+        failpoint::reach("worker-end");
         // What can't be brought to its end comes again.
         if let Err(Halt::Failed(error)) = self.out.finish(self.assembler.is_in_transaction()) {
             tracing::debug!(error = error.told(), "the last checkpoint is missing");
@@ -202,8 +203,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
         let Self { assembler, publisher, out, windows, .. } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
-        let commit_lsn = assembler.commit_lsn();
-        let facts = publisher.lookup.relation_facts(body.oid, &types, commit_lsn)?;
+        let described_in = assembler.transaction();
+        let facts = publisher.lookup.relation_facts(body.oid, &types, described_in)?;
         if out.stop.is_now() {
             return Err(Halt::Stopped);
         }

@@ -2,22 +2,33 @@
 //! first changes of many: after a start, or when a job writes to each table.
 //!
 //! The catalog speaks of now, and the stream of then. What is known of a table is used only for a
-//! description in a transaction that committed before the catalog was asked, for then it is as new as
+//! description in a transaction that others saw when the catalog was asked, for then it is as new as
 //! an answer of now would be; any other description is asked for by itself. So a stream that is not
 //! behind asks for one table at a time, as ever, and one that is behind asks for more each time that
 //! this would have helped.
+//!
+//! The stream may bring a transaction before others see it: its commit is in the WAL a moment earlier, and
+//! with synchronous standbys for as long as they take. Asked in between, the catalog does not have what that
+//! transaction changed: a key, a NOT NULL, a name. So the question waits until it does, if the transaction
+//! may have altered the table: then it holds a lock on it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
 
-use crate::change::RelationFacts;
+use crate::backoff::{Backoff, Repeats};
+use crate::change::{RelationFacts, Transaction};
 use crate::lsn::Lsn;
 use crate::postgres::catalog::with_parts;
 use crate::postgres::publication::{Names, streamed};
 use crate::postgres::{Catalog, Error, client};
+use crate::snapshot::Visibility;
 
-const WAL_END: &str = include_str!("../../sql/wal_end.sql");
+const SEEN: &str = include_str!("../../sql/seen.sql");
+const ALTERS: &str = include_str!("../../sql/alters.sql");
 
 /// Most tables that are looked up at once: bounds how long the stream waits.
 const MOST: usize = 256;
@@ -25,32 +36,54 @@ const MOST: usize = 256;
 /// Most tables that are known ahead: bounds the memory.
 const KEPT: usize = 2048;
 
+/// Waits between two looks whether a transaction is to be seen.
+const FIRST_LOOK: Duration = Duration::from_millis(5);
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
+
+/// A wait that is shorter is not worth a word.
+const SHORT: Duration = Duration::from_secs(5);
+
 /// A published table: OID, schema and name.
 pub(super) type Published = (u32, String, String);
 
 /// What was looked up ahead.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// What is known of a table, and before which commits that was asked.
-    known: HashMap<u32, (Lsn, RelationFacts)>,
+    /// What is known of a table, and what was to be seen when that was asked.
+    known: HashMap<u32, (Arc<Seen>, RelationFacts)>,
     /// The same of the last question.
-    through: Lsn,
+    last: Arc<Seen>,
     /// How many other tables were asked of with the last one.
     batch: usize,
     /// Published tables that nothing was asked of so far; none before it is asked which they are.
     rest: Option<BTreeSet<Published>>,
 }
 
+/// Which transactions a question sees that is asked later.
+#[derive(Debug, Default)]
+struct Seen {
+    /// None that commits from here on.
+    through: Lsn,
+    shows: Visibility,
+}
+
+impl Seen {
+    fn has(&self, transaction: &Transaction) -> bool {
+        // A standby lists no transactions that run, but sends none that it does not show.
+        transaction.commit_lsn < self.through && self.shows.shows(transaction.xid)
+    }
+}
+
 impl Ahead {
-    /// What is known of a table that is described in a transaction that commits at `commit_lsn`.
+    /// What is known of a table that is described in a transaction.
     pub(super) fn take(
         &mut self,
         oid: u32,
         column_types: &[u32],
-        commit_lsn: Option<Lsn>,
+        described_in: Option<&Transaction>,
     ) -> Option<RelationFacts> {
-        let (through, facts) = self.known.remove(&oid)?;
-        let is_new_enough = commit_lsn.is_some_and(|lsn| lsn < through);
+        let (seen, facts) = self.known.remove(&oid)?;
+        let is_new_enough = described_in.is_some_and(|transaction| seen.has(transaction));
         let has_types = column_types.iter().all(|oid| facts.types.contains_key(oid));
         let types = with_parts(column_types.to_vec(), &facts.types);
         (is_new_enough && has_types).then_some(RelationFacts { types, ..facts })
@@ -73,13 +106,13 @@ impl Ahead {
         &mut self,
         catalog: &mut Catalog,
         (oid, column_types): (u32, &[u32]),
-        commit_lsn: Option<Lsn>,
+        described_in: Option<&Transaction>,
         names: Names<'_>,
     ) -> Result<(RelationFacts, Vec<Published>), Error> {
-        let would_have_helped = commit_lsn.is_some_and(|lsn| lsn < self.through);
+        let would_have_helped = described_in.is_some_and(|of| self.last.has(of));
         self.batch = if would_have_helped { (self.batch * 2).clamp(1, MOST) } else { 0 };
         let client = catalog.client().await?;
-        let through = wal_end(client).await?;
+        let seen = Arc::new(until_seen(client, oid, described_in).await?);
         if self.batch > 0 && self.rest.is_none() {
             self.rest = Some(published(client, names).await?);
         }
@@ -91,8 +124,9 @@ impl Ahead {
         if self.known.len() + facts.len() > KEPT {
             self.known.clear();
         }
-        self.known.extend(facts.into_iter().map(|(oid, facts)| (oid, (through, facts))));
-        self.through = through;
+        let of_others = facts.into_iter();
+        self.known.extend(of_others.map(|(oid, facts)| (oid, (Arc::clone(&seen), facts))));
+        self.last = seen;
         Ok((asked, others))
     }
 
@@ -118,12 +152,48 @@ async fn published(client: &Client, names: Names<'_>) -> Result<BTreeSet<Publish
     Ok(tables.into_iter().map(|of| (of.oid, of.table.schema, of.table.name)).collect())
 }
 
-/// All that was committed before it is to be seen by a later question.
-async fn wal_end(client: &Client) -> Result<Lsn, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the end of the WAL", source };
-    let row = client.query_typed(WAL_END, &[]).await.map_err(failed)?;
-    let end = row.first().and_then(|row| row.get::<_, Option<&str>>(0)?.parse().ok());
-    Ok(end.unwrap_or(Lsn::ZERO))
+/// Waits until others see what the transaction made of the table, and returns what later questions see.
+async fn until_seen(client: &Client, oid: u32, of: Option<&Transaction>) -> Result<Seen, Error> {
+    let (started, mut repeats) = (Instant::now(), Repeats::new());
+    let mut looks = Backoff::new(FIRST_LOOK, LONGEST_LOOK);
+    loop {
+        let seen = seen(client).await?;
+        let Some(of) = of.filter(|of| !seen.shows.shows(of.xid)) else { return Ok(seen) };
+        if !alters(client, oid, of.xid).await? {
+            return Ok(seen);
+        }
+        let now = Instant::now();
+        if now.duration_since(started) >= SHORT
+            && let Some(folded) = repeats.again(now)
+        {
+            tracing::warn!(
+                commit_lsn = %of.commit_lsn,
+                xid = of.xid,
+                folded,
+                "the catalog does not show a transaction that the stream brings: does it wait for a \
+                 synchronous standby? Its rows wait, as it has altered their table"
+            );
+        }
+        tokio::time::sleep(looks.next_wait()).await;
+    }
+}
+
+async fn alters(client: &Client, oid: u32, xid: u32) -> Result<bool, Error> {
+    let failed = |source| Error::Sql { doing: "ask whether a table is being altered", source };
+    let xid = xid.to_string();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&xid, Type::TEXT), (&oid, Type::OID)];
+    let rows = client.query_typed(ALTERS, &parameters).await.map_err(failed)?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+async fn seen(client: &Client) -> Result<Seen, Error> {
+    let failed = |source| Error::Sql { doing: "ask which transactions are to be seen", source };
+    let rows = client.query_typed(SEEN, &[]).await.map_err(failed)?;
+    let text = |at: usize| rows.first().and_then(|row| row.get::<_, Option<&str>>(at));
+    let through = text(0).and_then(|end| end.parse().ok()).unwrap_or(Lsn::ZERO);
+    let shows = text(1).and_then(Visibility::parse);
+    let shows = shows.ok_or(Error::Malformed { what: "what is to be seen is no snapshot" })?;
+    Ok(Seen { through, shows })
 }
 
 #[cfg(test)]
@@ -140,24 +210,34 @@ mod tests {
         RelationFacts { types: known.collect(), ..RelationFacts::default() }
     }
 
-    fn lsn(at: u64) -> Option<Lsn> {
-        Some(Lsn::from(at))
+    fn committed(xid: u32, at: u64) -> Transaction {
+        Transaction { xid, commit_lsn: Lsn::from(at), commit_time_us: 0 }
     }
 
     #[test]
-    fn what_is_known_holds_for_what_was_committed_before_it_was_asked_and_once() {
+    fn what_is_known_holds_for_what_was_seen_when_it_was_asked_and_once() {
+        let shows = Visibility::parse("10:20:12").unwrap();
+        let seen = Arc::new(Seen { through: Lsn::from(100), shows });
         let known = |types: &[u32]| Ahead {
-            known: HashMap::from([(7, (Lsn::from(100), facts(types)))]),
+            known: HashMap::from([(7, (Arc::clone(&seen), facts(types)))]),
             ..Ahead::default()
         };
-        assert_eq!(known(&[20, 25]).take(7, &[20], lsn(99)), Some(facts(&[20])));
-        assert_eq!(known(&[20]).take(7, &[20], lsn(100)), None, "it may have been altered since");
+        let before = committed(11, 99);
+        assert_eq!(known(&[20, 25]).take(7, &[20], Some(&before)), Some(facts(&[20])));
+        let since = committed(11, 100);
+        assert_eq!(known(&[20]).take(7, &[20], Some(&since)), None, "it may have been altered");
+        for xid in [12, 20] {
+            let unseen = committed(xid, 99);
+            assert_eq!(known(&[20]).take(7, &[20], Some(&unseen)), None, "nobody saw that yet");
+        }
         assert_eq!(known(&[20]).take(7, &[20], None), None);
-        assert_eq!(known(&[20]).take(7, &[20, 23], lsn(99)), None, "a column has another type");
-        assert_eq!(known(&[20]).take(8, &[20], lsn(99)), None);
+        let other = known(&[20]).take(7, &[20, 23], Some(&before));
+        assert_eq!(other, None, "a column has another type");
+        assert_eq!(known(&[20]).take(8, &[20], Some(&before)), None);
         let mut ahead = known(&[20]);
-        assert!(ahead.take(7, &[20], lsn(99)).is_some());
-        assert_eq!(ahead.take(7, &[20], lsn(99)), None, "it is described again: it was altered");
+        assert!(ahead.take(7, &[20], Some(&before)).is_some());
+        let again = ahead.take(7, &[20], Some(&before));
+        assert_eq!(again, None, "it is described again: it was altered");
     }
 
     #[test]

@@ -14,11 +14,10 @@ use super::ahead::{Ahead, Published};
 use super::renames::Guard;
 use super::second::Second;
 use crate::backoff::{Backoff, Repeats};
-use crate::change::{Relation, RelationFacts, Reselected, Row};
+use crate::change::{Relation, RelationFacts, Reselected, Row, Transaction};
 use crate::config::Resolved;
 use crate::error::{self, Error};
 use crate::kafka::{self, Topics};
-use crate::lsn::Lsn;
 use crate::pipeline::{Dropped, Ensured, Lookup, Stop};
 use crate::postgres::publication::{Names, manage};
 use crate::postgres::{self, Catalog};
@@ -66,7 +65,7 @@ impl Lookup for RowLookup {
         &mut self,
         _: u32,
         _: &[u32],
-        _: Option<Lsn>,
+        _: Option<&Transaction>,
     ) -> Result<RelationFacts, Error> {
         Ok(RelationFacts::default())
     }
@@ -98,14 +97,14 @@ impl Lookup for ServerLookup {
         &mut self,
         oid: u32,
         column_types: &[u32],
-        commit_lsn: Option<Lsn>,
+        described_in: Option<&Transaction>,
     ) -> Result<RelationFacts, Error> {
         let Self { ahead, catalog, settings, described, runtime, stop, second, .. } = self;
-        let (facts, others) = match ahead.take(oid, column_types, commit_lsn) {
+        let (facts, others) = match ahead.take(oid, column_types, described_in) {
             Some(facts) => (facts, Vec::new()),
             None => {
                 let (table, names) = ((oid, column_types), Names::of(settings));
-                let asked = ahead.ask(catalog, table, commit_lsn, names);
+                let asked = ahead.ask(catalog, table, described_in, names);
                 // The table may be locked for long; nobody uses the answer after a stop.
                 let Some(asked) = wait(runtime, stop, asked) else {
                     return Ok(RelationFacts::default());

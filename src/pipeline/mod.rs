@@ -35,11 +35,10 @@ pub(crate) use self::oversize::Oversize;
 use self::publish::Publisher;
 pub(crate) use self::publish::{Policy, left_out};
 use self::send::Out;
-use crate::change::{Relation, RelationFacts, Relations, Reselected, Row};
+use crate::change::{Relation, RelationFacts, Relations, Reselected, Row, Transaction};
 use crate::checkpoint::Ledger;
 use crate::error::Error;
 use crate::kafka::Sink;
-use crate::lsn::Lsn;
 use crate::metrics::Metrics;
 use crate::route::TopicPlan;
 
@@ -84,8 +83,8 @@ impl Stop {
 
 /// What the stream alone does not tell, asked once per relation version.
 pub trait Lookup {
-    /// What the catalog knows of a relation that is described in a transaction which commits at
-    /// `commit_lsn`, if that is known.
+    /// What the catalog knows of a relation that the stream describes, in a transaction. What that
+    /// transaction changed is known, too.
     ///
     /// # Errors
     /// When the catalog can't be asked.
@@ -93,7 +92,7 @@ pub trait Lookup {
         &mut self,
         oid: u32,
         column_types: &[u32],
-        commit_lsn: Option<Lsn>,
+        described_in: Option<&Transaction>,
     ) -> Result<RelationFacts, Error>;
 
     /// The present values of some columns of a row; none where the row can't be found.

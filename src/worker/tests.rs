@@ -55,7 +55,7 @@ impl Lookup for Willing {
         &mut self,
         _: u32,
         _: &[u32],
-        _: Option<Lsn>,
+        _: Option<&Transaction>,
     ) -> Result<RelationFacts, Error> {
         Ok(RelationFacts::default())
     }
@@ -232,7 +232,7 @@ impl Lookup for Interrupted {
         &mut self,
         _: u32,
         _: &[u32],
-        _: Option<Lsn>,
+        _: Option<&Transaction>,
     ) -> Result<RelationFacts, Error> {
         Ok(RelationFacts::default())
     }

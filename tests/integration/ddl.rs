@@ -1,14 +1,16 @@
 //! Tables that change in the middle of the stream, on every server. Read at once, the catalog
 //! agrees with the stream; read late, it has gone on, and the stream is followed all the same.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::scenario::{Event, Scenario, short};
 use crate::support::bridge::Bridge;
 use crate::support::consume::{at_least, consume};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::{TestDatabase, for_each_postgres};
-use crate::support::{PATIENCE, unique};
+use crate::support::postgres::{Binaries, PostgresServer, TestDatabase, for_each_postgres};
+use crate::support::{PATIENCE, eventually, unique};
 
 /// `after` of each event.
 fn after(events: &[Event]) -> Value {
@@ -327,4 +329,41 @@ async fn a_table_that_somebody_holds_stops_neither_its_rows_nor_the_end_of_the_b
     other.batch_execute(again).await.expect("hold the table");
     client.batch_execute("INSERT INTO rides VALUES (3)").await.expect("write");
     assert!(bridge.terminate(PATIENCE / 2).success(), "log:\n{}", bridge.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_transaction_changed_that_a_standby_still_holds_up_holds_for_its_own_rows() {
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let setup = "CREATE TABLE t (id int NOT NULL, n int); ALTER TABLE t REPLICA IDENTITY FULL;
+                 INSERT INTO t VALUES (1, 0)";
+    let mut scenario = Scenario::start(&server, "", setup, &["public.t"]).await;
+    let wait_for = async |standby: &str| {
+        scenario.sql(&format!("ALTER SYSTEM SET synchronous_standby_names = '{standby}'")).await;
+        scenario.sql("SELECT pg_reload_conf()").await;
+        eventually(PATIENCE, "the setting to hold", async || {
+            let show = "SHOW synchronous_standby_names";
+            let row = scenario.client.query_one(show, &[]).await.expect("ask");
+            (row.get::<_, &str>(0) == standby).then_some(())
+        })
+        .await;
+    };
+    wait_for("gone").await;
+    // Its commit is in the WAL, so the stream brings it, and nobody sees what it did.
+    let writer = scenario.connect().await;
+    let write = "ALTER TABLE t ADD PRIMARY KEY (id); INSERT INTO t VALUES (2, 0)";
+    let writing = tokio::spawn(async move { writer.batch_execute(write).await });
+    let said = "the catalog does not show a transaction that the stream brings";
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let begun = Instant::now();
+    while !scenario.log().contains(said) && begun.elapsed() < PATIENCE {
+        ticks.tick().await;
+    }
+    // Whatever came of it: nothing can be committed on the server before.
+    wait_for("").await;
+    writing.await.expect("no panic").expect("it is committed");
+    assert!(scenario.log().contains(said), "log:\n{}", scenario.log());
+    scenario.sql("INSERT INTO t VALUES (3, 0)").await;
+    let keys: Vec<_> = scenario.events("public.t").await.into_iter().map(|e| e.key).collect();
+    assert_eq!(keys, [None, Some(json!({"id": 2})), Some(json!({"id": 3}))]);
+    scenario.stop();
 }
