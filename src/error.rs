@@ -102,14 +102,14 @@ pub enum Error {
     /// A row that a snapshot read is not written as COPY writes rows.
     #[error(transparent)]
     SnapshotRow(#[from] snapshot::RowError),
-    /// A table was rewritten between the plan of a snapshot and the snapshot.
-    #[error("the table {table} was rewritten while the snapshot of its rows began")]
+    /// A table was rewritten between the plan of a first snapshot and its reading.
+    #[error("the table {table} was rewritten while the first snapshot was taken")]
     Rewritten {
         /// The table, or a partition.
         table: String,
     },
-    /// A table was dropped between the plan of a snapshot and the snapshot.
-    #[error("a table was dropped while the snapshot of its rows began: {}", server.message)]
+    /// A table was dropped between the plan of a first snapshot and its reading.
+    #[error("a table was dropped while the first snapshot was taken: {}", server.message)]
     Dropped {
         /// What the server says of it.
         server: Box<postgres::ServerError>,

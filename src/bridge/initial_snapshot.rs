@@ -58,11 +58,11 @@ impl Bridge {
         let Export { name, keeper, plan: before, server_version } = export;
         let at_most = usize::try_from(settings.memory.readers()).unwrap_or(usize::MAX);
         let connections = settings.snapshot.connections().get().min(at_most);
-        let lock = lock(&before);
+        let files = files(&before);
         let (info, options) = (self.conninfo.clone(), ConnectOptions::of(settings));
         let begin = {
             let stop = Arc::clone(stop);
-            move || begin(connections, (&info, &options), &name, lock.as_deref(), &stop)
+            move || begin(connections, (&info, &options), &name, files.as_ref(), &stop)
         };
         // Who no longer waits for it does not want it either.
         let guard = StopOnDrop::new(stop);
@@ -108,7 +108,7 @@ impl Bridge {
             "first snapshot: the rows that were there before the stream are read"
         );
         let planned = Arc::new(plan.tables);
-        let reader = |reading| PageReader { reading, tables: Arc::clone(&planned) };
+        let reader = |reading| PageReader::new(reading, Arc::clone(&planned));
         Ok(First { tables, readers: readings.into_iter().map(reader).collect(), stamp })
     }
 
@@ -285,7 +285,7 @@ fn begin(
     connections: usize,
     (info, options): (&ConnInfo, &ConnectOptions),
     name: &str,
-    lock: Option<&str>,
+    files: Option<&(String, String)>,
     stop: &Arc<Stop>,
 ) -> Result<Begun, Error> {
     let mut readings = Vec::new();
@@ -296,12 +296,11 @@ fn begin(
         readings.push(reading);
     }
     let Some(first) = readings.first_mut() else { return Ok(None) };
-    if let Some(lock) = lock
-        && first.run(lock).map_err(dropped)?.is_none()
-    {
-        return Ok(None);
-    }
-    let Some(stamp) = first.ask(initial::STAMP)? else { return Ok(None) };
+    let stamp = match files {
+        Some((names, of)) => first.lock(names, of, initial::STAMP)?,
+        None => first.ask(initial::STAMP)?,
+    };
+    let Some(stamp) = stamp else { return Ok(None) };
     let [Some(shows), Some(time_us)] = stamp.as_slice() else { return Err(no_stamp().into()) };
     let (shows, time_us) = (shows.clone(), time_us.parse().map_err(|_| no_stamp())?);
     Ok(Some((readings, shows, time_us)))
@@ -312,25 +311,18 @@ const fn no_stamp() -> postgres::Error {
     postgres::Error::Malformed { what }
 }
 
-/// What could not be locked because it is gone is not in the next plan.
-fn dropped(error: Error) -> Error {
-    match error {
-        // undefined_table, invalid_schema_name
-        Error::Postgres(postgres::Error::Server(server))
-            if ["42P01", "3F000"].contains(&server.sqlstate.as_str()) =>
-        {
-            Error::Dropped { server }
-        }
-        error => error,
-    }
-}
-
-/// The statement that locks all files of a plan as reading them does.
-fn lock(plan: &Plan) -> Option<String> {
+/// All files of a plan, as LOCK TABLE takes them, and what they are for whoever reads that one of them is
+/// locked. None where there is none.
+fn files(plan: &Plan) -> Option<(String, String)> {
     let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
-    let names: Vec<String> = leaves.map(|leaf| format!("ONLY {}", leaf.name.sql())).collect();
-    let names = (!names.is_empty()).then(|| names.join(", "));
-    names.map(|names| format!("LOCK TABLE {names} IN ACCESS SHARE MODE"))
+    let leaves: Vec<&TableName> = leaves.map(|leaf| &leaf.name).collect();
+    let names: Vec<String> = leaves.iter().map(|leaf| format!("ONLY {}", leaf.sql())).collect();
+    let of = match leaves.as_slice() {
+        [] => return None,
+        [only] => only.to_string(),
+        several => format!("one of the {} tables whose rows come first", several.len()),
+    };
+    Some((names.join(", "), of))
 }
 
 /// A table that was rewritten after the slot was made looks empty to the snapshot, and nothing in the

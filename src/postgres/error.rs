@@ -379,6 +379,18 @@ impl Error {
         }
     }
 
+    /// Says of a lock that was not free in time which table it is on.
+    #[must_use]
+    pub(crate) fn locking(self, table: impl std::fmt::Display) -> Self {
+        match self {
+            // lock_not_available
+            Self::Server(source) if source.sqlstate == "55P03" => {
+                Self::Altered { table: table.to_string() }
+            }
+            error => error,
+        }
+    }
+
     /// The server's condition code, where the server spoke.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {

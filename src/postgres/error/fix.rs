@@ -47,6 +47,11 @@ impl Error {
                 ));
             }
             Self::Decoding(_) => "check the server's disk and its log, if it stays",
+            Self::Altered { .. } => {
+                "none needed, as it is tried again; if it lasts, end the transaction that holds the lock: \
+                 SELECT pid, relation::regclass, mode FROM pg_locks WHERE granted AND mode LIKE \
+                 '%Exclusive%'"
+            }
             Self::Stuck(stuck) => return Some(stuck.fix()),
             Self::Standby { is_too_old: true, .. } => FIX_STANDBY,
             Self::Standby { .. } => {
@@ -78,6 +83,15 @@ impl Error {
             _ => return None,
         };
         Some(fix.to_owned())
+    }
+
+    /// How to go on if it turns out not to pass.
+    #[must_use]
+    pub(crate) fn ways_on(&self) -> Option<String> {
+        match self {
+            Self::Decoding(stuck) => Some(stuck.fix()),
+            error => error.fix(),
+        }
     }
 }
 

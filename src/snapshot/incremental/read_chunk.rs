@@ -8,6 +8,7 @@ use postgres_protocol::escape::escape_identifier;
 use super::connections::Reader;
 use super::coordinator::Coordinator;
 use super::interrupt::Interrupt;
+use super::read_pages::LOCK_TIMEOUT;
 use super::requests::what_is_missing;
 use super::task::{Failure, Pending, Task};
 use super::tasks::TaskId;
@@ -168,8 +169,11 @@ impl Coordinator {
         let mut interrupt = Interrupt::by_commands(Arc::clone(&self.control));
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
         // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
-        let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", keyset.from);
-        interrupt.wait(session.query(&lock)).await?;
+        let lock = format!("{LOCK_TIMEOUT}; LOCK TABLE {} IN ACCESS SHARE MODE", keyset.from);
+        let locked = async {
+            session.query(&lock).await.map_err(|error| error.locking(&table.relation.full_name))
+        };
+        interrupt.wait(locked).await?;
 
         let key = keyset.key.iter().map(|column| column.name.clone()).collect();
         let limit_bytes = usize::try_from(bounds.bytes).unwrap_or(usize::MAX);

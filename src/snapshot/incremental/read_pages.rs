@@ -41,8 +41,8 @@ use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
 /// Chunks that may wait for the worker.
 const CHUNKS: usize = 1;
 
-/// Longest wait for a lock, for the stream waits too.
-const LOCK: &str = "SET LOCAL lock_timeout = '1s'";
+/// Longest wait for a lock: the stream waits too, or other tables do.
+pub(super) const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 
 impl Coordinator {
     /// Reads the next pages of a table, and hands them over.
@@ -320,10 +320,10 @@ impl Reading<'_> {
     ) -> Result<Read, Failure> {
         let session = &mut reader.session;
         session.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-        session.query(LOCK).await?;
+        session.query(LOCK_TIMEOUT).await?;
         // Against an ALTER, and before the snapshot is taken: after it, the lock would be too late.
         let lock = format!("LOCK TABLE ONLY {} IN ACCESS SHARE MODE", self.leaf.name.sql());
-        session.query(&lock).await?;
+        session.query(&lock).await.map_err(|error| error.locking(&self.leaf.name))?;
         let seen = source.look(session, self.table).await?;
         let ask = format!("SELECT pg_catalog.pg_relation_filenode({})", self.leaf.oid);
         let file = session.query(&ask).await?.into_iter().flatten().next().flatten();

@@ -4,7 +4,13 @@
 //! thread is woken for its bytes. The runtime runs only while bytes are waited for: rows are handed
 //! out between, as whoever publishes them may have to wait for a topic, and a thread must not wait
 //! inside of a runtime.
+//!
+//! A connection that comes to a table locks it first, and makes sure that it is still the file of the plan:
+//! the connection that locked all tables may have read its part and be gone, and somebody may have rewritten
+//! the table since. It would look empty, or have its rows on other pages. The wait for that lock is short:
+//! whoever alters the table waits for our own locks, and the application waits behind that.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::runtime::Runtime;
@@ -16,6 +22,9 @@ use crate::pipeline::Stop;
 use crate::postgres::copy::{CopyChunk, CopySession};
 use crate::postgres::{self, ConnInfo, ConnectOptions, search_path};
 use crate::snapshot::plan;
+
+/// Longest wait for a lock.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 
 /// A connection that has imported a snapshot, with the runtime that drives it. Wherever it is
 /// dropped, nothing is waited for.
@@ -43,14 +52,38 @@ impl Reading {
         let connected = reading.drive(async |session| {
             let mut connected = CopySession::connect(info, options).await?;
             connected.begin_snapshot(snapshot).await?;
+            connected.query(LOCK_TIMEOUT).await?;
             *session = Some(connected);
             Ok(())
         });
         Ok(connected?.map(|()| reading))
     }
 
+    /// Locks tables as reading them does, and asks for one row; none when asked to stop before. Blocks.
+    ///
+    /// # Errors
+    /// When one is locked by somebody else for long, or is gone.
+    pub(crate) fn lock(
+        &mut self,
+        names: &str,
+        of: impl std::fmt::Display,
+        question: &str,
+    ) -> Result<Option<Vec<Option<String>>>, Error> {
+        let sql = format!("LOCK TABLE {names} IN ACCESS SHARE MODE; {question}");
+        self.ask(&sql).map_err(|error| match error {
+            // undefined_table, invalid_schema_name
+            Error::Postgres(postgres::Error::Server(server))
+                if ["42P01", "3F000"].contains(&server.sqlstate.as_str()) =>
+            {
+                Error::Dropped { server }
+            }
+            Error::Postgres(error) => error.locking(of).into(),
+            error => error,
+        })
+    }
+
     /// Runs a command; none when asked to stop before its end. Blocks.
-    pub(crate) fn run(&mut self, sql: &str) -> Result<Option<()>, Error> {
+    fn run(&mut self, sql: &str) -> Result<Option<()>, Error> {
         self.drive(async |session| match session {
             Some(session) => session.query(sql).await.map(drop),
             None => Ok(()),
@@ -114,8 +147,16 @@ impl Drop for Reading {
 
 /// Reads ranges of pages of the tables of a plan.
 pub(crate) struct PageReader {
-    pub(crate) reading: Reading,
-    pub(crate) tables: Arc<Vec<plan::PlannedTable>>,
+    reading: Reading,
+    tables: Arc<Vec<plan::PlannedTable>>,
+    /// The files that this connection has locked, by OID.
+    locked: HashSet<u32>,
+}
+
+impl PageReader {
+    pub(crate) fn new(reading: Reading, tables: Arc<Vec<plan::PlannedTable>>) -> Self {
+        Self { reading, tables, locked: HashSet::new() }
+    }
 }
 
 impl Lines for CopyChunk {
@@ -133,10 +174,19 @@ impl Ranges for PageReader {
         place: LeafRange,
         take: &mut dyn FnMut(CopyChunk) -> bool,
     ) -> Result<(), Error> {
-        let Self { reading, tables } = self;
+        let Self { reading, tables, locked } = self;
         let Some(table) = tables.get(table) else { return Ok(()) };
         let Some(leaf) = table.leaves.get(place.leaf) else { return Ok(()) };
         let sql = table.copy(leaf, place.pages, None);
+        if !locked.contains(&leaf.oid) {
+            let (names, oid) = (format!("ONLY {}", leaf.name.sql()), leaf.oid);
+            let ask = format!("SELECT pg_catalog.pg_relation_filenode({oid})");
+            let Some(file) = reading.lock(&names, &leaf.name, &ask)? else { return Ok(()) };
+            if file != [Some(leaf.filenode.to_string())] {
+                return Err(Error::Rewritten { table: leaf.name.to_string() });
+            }
+            locked.insert(oid);
+        }
         let has_condition = table.condition.is_some();
         if has_condition && reading.run(search_path::OWN)?.is_none() {
             return Ok(());

@@ -44,7 +44,12 @@ async fn wait_for_the_middle(bridge: &Bridge) {
 
 /// Waits until each row is in the topic.
 async fn all_rows_come(brokers: &str, name: &str) {
-    let (brokers, topic) = (brokers.to_owned(), format!("{name}.public.rides"));
+    rows_come(brokers, &format!("{name}.public.rides"), ROWS).await;
+}
+
+/// Waits until so many keys are in the topic.
+async fn rows_come(brokers: &str, topic: &str, rows: i64) {
+    let (brokers, topic) = (brokers.to_owned(), topic.to_owned());
     let reading = tokio::task::spawn_blocking(move || {
         let mut reader = RecordReader::open(&brokers, &[&topic], PATIENCE);
         let (mut seen, mut read) = (BTreeSet::new(), 0);
@@ -52,7 +57,7 @@ async fn all_rows_come(brokers: &str, name: &str) {
             |records| {
                 seen.extend(records[read..].iter().filter_map(|record| record.key.clone()));
                 read = records.len();
-                seen.len() >= usize::try_from(ROWS).expect("a count")
+                seen.len() >= usize::try_from(rows).expect("a count")
             },
             PATIENCE,
         );
@@ -112,6 +117,17 @@ async fn a_kafka_that_takes_nothing_of_a_first_snapshot_is_told_of_until_it_does
     kafka.freeze();
     readyz(&bridge, 503, "snapshot: stalled, kafka has acknowledged none of ").await;
     assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 1);
+    // What is read and not acknowledged is not published.
+    let in_flight = metric(&bridge, "rowcast_records_in_flight");
+    let [sent, acked] = ["rowcast_records_sent_total", "rowcast_records_acked_total"]
+        .map(|name| metric(&bridge, name));
+    // Each connection may have one more, for which there is no room.
+    assert!((sent - acked..=sent - acked + 4).contains(&in_flight), "{in_flight}: {sent} {acked}");
+    let read = metric(&bridge, "rowcast_snapshot_rows_total");
+    assert_eq!(metric(&bridge, "rowcast_snapshot_table_rows{table=\"public.rides\"}"), read);
+    assert!((1..ROWS.unsigned_abs()).contains(&read) && read <= sent + 4, "{read} of {sent}");
+    assert_eq!(metric(&bridge, "rowcast_snapshot_running"), 1);
+    assert_eq!(metric(&bridge, "rowcast_streaming"), 0);
     kafka.thaw();
     readyz(&bridge, 200, "streaming").await;
     assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 0);
@@ -145,6 +161,81 @@ async fn a_line_that_is_swallowed_in_a_first_snapshot_is_noticed_and_the_rest_is
     all_rows_come(&brokers, &name).await;
     let log = bridge.log();
     assert!(log.contains("the connection is dead"), "log:\n{log}");
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_rewritten_while_a_first_snapshot_reads_another_is_read_whole() {
+    const LATER: i64 = 1_000;
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    fill(&client).await;
+    // Smaller than the other, so that it is read after it; several ranges, for both connections.
+    let later = format!(
+        "CREATE TABLE later (id int PRIMARY KEY, note text);
+         ALTER TABLE later ALTER note SET STORAGE PLAIN;
+         INSERT INTO later SELECT n, repeat('n', 4500) FROM generate_series(1, {LATER}) n"
+    );
+    client.batch_execute(&later).await.expect("fill another table");
+    let relay = Relay::to(server.port()).await;
+    let url = relay.url(&database.tcp_url);
+    relay.set(Line::Slow(Duration::from_millis(2)));
+    let (name, brokers) = (unique("rewritten"), kafka.brokers());
+    let config = "[snapshot]\nconnections = 2\n";
+    let mut bridge = Bridge::start(&name, &url, &brokers, config);
+    wait_for_the_middle(&bridge).await;
+    let alters = database.client().await;
+    let altering =
+        async move { alters.batch_execute("ALTER TABLE later ALTER id TYPE bigint").await };
+    let altering = tokio::spawn(altering);
+    eventually(PATIENCE, "the ALTER to wait", async || {
+        let waits = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'later'::regclass";
+        (!client.query(waits, &[]).await.expect("ask").is_empty()).then_some(())
+    })
+    .await;
+    relay.set(Line::Open);
+    altering.await.expect("no panic").expect("it is altered in the end");
+    readyz(&bridge, 200, "streaming").await;
+    rows_come(&brokers, &format!("{name}.public.later"), LATER).await;
+    all_rows_come(&brokers, &name).await;
+    let log = bridge.log();
+    // By who comes first: the one that waits for the lock, or the one that has it and has read all.
+    let said = ["public.later is altered, or locked", "public.later was rewritten while"];
+    assert!(said.iter().any(|said| log.contains(said)), "log:\n{log}");
+    stop(&mut bridge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_locked_when_a_first_snapshot_begins_is_told_of_until_it_is_free() {
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    fill(&client).await;
+    client.batch_execute("DROP TABLE busy").await.expect("leave one table");
+    let relay = Relay::to(server.port()).await;
+    relay.set(Line::Slow(Duration::from_millis(30)));
+    let (name, brokers) = (unique("locked"), kafka.brokers());
+    let config = "[snapshot]\nconnections = 1\n";
+    let mut bridge = Bridge::start(&name, &relay.url(&database.tcp_url), &brokers, config);
+    // Before, the slot would wait for whoever locks it.
+    eventually(PATIENCE, "the slot to be made", async || {
+        let made = "SELECT FROM pg_replication_slots WHERE confirmed_flush_lsn IS NOT NULL";
+        (!client.query(made, &[]).await.expect("ask").is_empty()).then_some(())
+    })
+    .await;
+    let lock = "BEGIN; LOCK TABLE rides IN ACCESS EXCLUSIVE MODE";
+    client.batch_execute(lock).await.expect("lock the table");
+    relay.set(Line::Open);
+    eventually(PATIENCE, "it to say what it waits for", async || {
+        bridge.log().contains("public.rides is altered, or locked, by somebody else").then_some(())
+    })
+    .await;
+    client.batch_execute("COMMIT").await.expect("free the table");
+    readyz(&bridge, 200, "streaming").await;
+    all_rows_come(&brokers, &name).await;
     stop(&mut bridge);
 }
 

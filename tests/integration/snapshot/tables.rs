@@ -250,7 +250,7 @@ async fn a_table_that_is_gone_or_emptied_between_plan_and_snapshot_begins_it_ane
     // A slot waits for all transactions of its server.
     let server = PostgresServer::start(Binaries::newest(), &[]);
     for (change, is_told, left) in [
-        ("DROP TABLE doomed", "was dropped while the snapshot of its rows began", 0),
+        ("DROP TABLE doomed", "was dropped while the first snapshot was taken", 0),
         ("TRUNCATE doomed; INSERT INTO doomed VALUES (2)", "public.doomed was rewritten while", 1),
     ] {
         let topics = ["public.rides", "public.doomed", "public.busy"];
