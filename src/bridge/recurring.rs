@@ -48,6 +48,8 @@ impl Recurring {
             tracing::warn!(
                 times = TIMES,
                 ends_after_s = LASTS.as_secs(),
+                error = crate::error::told(of_server),
+                fix = of_server.ways_on(),
                 "the server fails alike at the same position of the WAL; if it goes on, the process ends"
             );
         }

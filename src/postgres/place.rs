@@ -10,7 +10,7 @@ const DATA_AT: usize = 25;
 /// The last that the server sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamPlace {
-    /// Where in the WAL the last message of pgoutput's comes from; zero before the first.
+    /// Where in the WAL the last message of pgoutput's comes from; before the first, where the stream starts.
     pub last: Lsn,
     /// Where the transaction commits that was begun and not ended.
     pub commit: Option<Lsn>,

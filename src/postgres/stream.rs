@@ -112,7 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             status_interval: status_interval.min(silence / 3).max(Duration::from_millis(10)),
             silence_limit: silence * 2,
             pacer: Pacer::new(now),
-            place: StreamPlace::default(),
+            place: StreamPlace { last: start, commit: None },
             server_version: 0,
             whole_bytes: 0,
             reply_due: false,

@@ -78,6 +78,51 @@ async fn a_wal_segment_that_is_removed_ends_with_the_gap_and_a_snapshot_fixes_it
     stop(&mut bridge);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn wal_that_is_damaged_is_tried_for_half_a_minute_and_ends_with_its_position_and_the_ways_on()
+{
+    let kafka = kafka_or_skip!();
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
+    let client = database.client().await;
+    create_table(&client).await;
+    let (name, brokers) = (unique("damaged"), kafka.brokers());
+    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, "", PATIENCE);
+    write(&client, 1..=100).await;
+    all_arrive(&brokers, &name, &client).await;
+    stop(&mut bridge);
+    let from = "SELECT file_name, file_offset
+                FROM pg_walfile_name_offset(pg_current_wal_insert_lsn())";
+    let row = client.query_one(from, &[]).await.expect("ask");
+    let (file, offset): (String, i32) = (row.get(0), row.get(1));
+    write(&client, 101..=200).await;
+    // Some records behind, whichever they are: a page may begin there.
+    let file = server.data_dir().join("pg_wal").join(file);
+    let file = std::fs::OpenOptions::new().write(true).open(file).expect("open the segment");
+    let at = u64::try_from(offset).expect("positive") + 200;
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 64], at).expect("damage it");
+
+    bridge.start_again();
+    eventually(PATIENCE, "the third failure alike", async || {
+        bridge.log().contains("the server fails alike at the same position").then_some(())
+    })
+    .await;
+    let log = bridge.log();
+    let told = log.lines().find(|line| line.contains("fails alike at the same")).expect("a line");
+    for text in ["XX000", "can't decode what follows ", "minor release", "rowcast teardown"] {
+        assert!(told.contains(text), "no {text:?} in: {told}");
+    }
+    let status = bridge.wait(3 * PATIENCE);
+    let log = bridge.log();
+    assert_eq!(status.code(), Some(69), "log:\n{log}");
+    let (_, last) = log.rsplit_once("\nerror: ").expect("its last words");
+    for text in ["can't decode what follows ", "it failed alike each time", "rowcast teardown"] {
+        assert!(last.contains(text), "no {text:?} in: {last}");
+    }
+    assert!(!log.contains("--accept-gap"), "log:\n{log}");
+    assert!(confirmed(&client, &name).await.is_some(), "the slot holds what it held");
+}
+
 /// Inserts a row whose `bytea` is more than a gigabyte as text.
 async fn write_too_large(client: &Client) {
     let insert = "INSERT INTO files SELECT 2, convert_to(repeat('x', 540 * 1024 * 1024), 'UTF8')";

@@ -1,5 +1,7 @@
 //! A line that stands still is told of: by `/readyz`, by a metric, by one warning.
 
+use std::collections::BTreeMap;
+
 use rustix::process::{Pid, Signal, kill_process};
 use tokio_postgres::Client;
 
@@ -15,27 +17,82 @@ fn stalls_logged(bridge: &Bridge) -> usize {
     bridge.log().matches(" stalled: ").count()
 }
 
-/// Holds each gauge against the truth, while the brokers stand still and two hundred records wait.
-async fn gauges_say_what_is_so(bridge: &Bridge, client: &Client, name: &str) {
-    let waiting = 200;
+/// The gauges of the metrics page, by name and labels.
+fn gauges(bridge: &Bridge) -> BTreeMap<String, f64> {
+    let (_, page) = bridge.get("/metrics").expect("the bridge answers");
+    let kinds =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge"));
+    let names: Vec<&str> = kinds.collect();
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    let samples = samples.filter_map(|line| line.rsplit_once(' '));
+    let of_gauge = |sample: &str| names.contains(&sample.split('{').next().unwrap_or_default());
+    let gauges = samples.filter(|(sample, _)| of_gauge(sample));
+    gauges.map(|(name, value)| (name.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+/// Holds every gauge that there is against the truth, while the brokers stand still and so many records
+/// wait.
+async fn gauges_say_what_is_so(
+    (bridge, waiting): (&Bridge, u32),
+    (server, client): (&PostgresServer, &Client),
+    name: &str,
+) {
     eventually(PATIENCE, "records in flight", async || {
-        (metric(bridge, "rowcast_records_in_flight") == waiting).then_some(())
+        (metric(bridge, "rowcast_records_in_flight") == u64::from(waiting)).then_some(())
     })
     .await;
     let [sent, acked] = ["rowcast_records_sent_total", "rowcast_records_acked_total"]
         .map(|name| metric(bridge, name));
-    assert_eq!(sent - acked, waiting);
+    assert_eq!(sent - acked, u64::from(waiting));
     let (_, status) = bridge.get("/status").expect("it answers");
     let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
     assert_eq!(status["records_in_flight"], waiting);
-    let confirmed_lsn = confirmed(client, name).await.expect("a slot").as_u64();
-    assert_eq!(metric(bridge, "rowcast_confirmed_lsn"), confirmed_lsn);
-    let end = wal_end(client).await.as_u64();
-    let received = metric(bridge, "rowcast_received_lsn");
+    // The guard looks each ten seconds, and the server writes WAL by itself.
+    let held = "SELECT (pg_current_wal_lsn() - restart_lsn)::bigint FROM pg_replication_slots";
+    let (mut is, held) = eventually(PATIENCE, "what the slot holds", async || {
+        let held: i64 = client.query_one(held, &[]).await.expect("ask").get(0);
+        let is = gauges(bridge);
+        let held = f64::from(u32::try_from(held).expect("little"));
+        (is["rowcast_slot_retained_bytes"] == held).then_some((is, held))
+    })
+    .await;
+    let mut take = |gauge: &str| is.remove(gauge).unwrap_or_else(|| panic!("no {gauge}"));
+    let position = |text: u64| format!("{text}").parse::<f64>().expect("a number");
+    let confirmed_lsn = position(confirmed(client, name).await.expect("a slot").as_u64());
+    let end = position(wal_end(client).await.as_u64());
+    let received = take("rowcast_received_lsn");
     assert!(confirmed_lsn < received && received <= end, "{confirmed_lsn} {received} {end}");
-    for (gauge, is) in [("rowcast_streaming", 1), ("rowcast_standby", 0)] {
-        assert_eq!(metric(bridge, gauge), is, "{gauge}");
+    let room = take("rowcast_slot_room_bytes{bound=\"disk\"}");
+    let disk = rustix::fs::statvfs(server.data_dir()).expect("ask the file system");
+    let free = position(disk.f_bavail * disk.f_frsize);
+    assert!((room - free).abs() < free / 10.0, "{room} of {free}");
+    for (gauge, truth) in [
+        ("rowcast_records_in_flight", f64::from(waiting)),
+        ("rowcast_confirmed_lsn", confirmed_lsn),
+        ("rowcast_slot_retained_bytes", held),
+        ("rowcast_slot_room_bytes{bound=\"slot_wal_limit\"}", 4_294_967_296.0 - held),
+        ("rowcast_streaming", 1.0),
+        ("rowcast_standby", 0.0),
+        // Of `rides`, as nothing was written to the others.
+        ("rowcast_tables_described", 1.0),
+        ("rowcast_tables_insert_only", 1.0),
+        ("rowcast_tables_refused", 0.0),
+        ("rowcast_slot_creation_waiting", 0.0),
+        ("rowcast_snapshot_running", 0.0),
+        ("rowcast_snapshot_tables_left", 0.0),
+        ("rowcast_stalled{stage=\"source\"}", 0.0),
+    ] {
+        assert_eq!(take(gauge), truth, "{gauge}");
     }
+    // Whether it stands still is held against the truth by whoever called this.
+    take("rowcast_stalled{stage=\"kafka\"}");
+    is.retain(|gauge, value| {
+        // What has been written within the last minute; nothing is left out.
+        let may_be_there = gauge.starts_with("rowcast_slot_room_seconds{") && *value > 0.0;
+        let is_none = gauge.starts_with("rowcast_tables_left_out{") && *value == 0.0;
+        !(may_be_there || is_none)
+    });
+    assert_eq!(is, BTreeMap::new(), "each gauge is held against the truth");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,12 +103,14 @@ async fn a_kafka_that_takes_nothing_while_records_wait_is_told_of_until_it_does(
         Ok(kafka) => kafka,
         Err(reason) => return report_skipped(module_path!(), reason),
     };
-    let database = TestDatabase::create().await;
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let database = server.database().await;
     let client = database.client().await;
     create_table(&client).await;
+    client.batch_execute("CREATE TABLE keyless (n int)").await.expect("make a table");
     let (name, brokers) = (unique("unacked"), kafka.brokers());
-    let config = "[watchdog]\nkafka_stalled_after = \"5s\"\n";
-    let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
+    let config = "[watchdog]\nkafka_stalled_after = \"5s\"\n[postgres]\nslot_wal_limit = \"4GB\"\n";
+    let mut bridge = Bridge::start_ready(&name, &database.unix_url, &brokers, config, PATIENCE);
     write(&client, 1..=100).await;
     all_arrive(&brokers, &name, &client).await;
     // A node that was started just now may have taken its time for the first records.
@@ -61,7 +120,7 @@ async fn a_kafka_that_takes_nothing_while_records_wait_is_told_of_until_it_does(
 
     kafka.freeze();
     write(&client, 101..=200).await;
-    gauges_say_what_is_so(&bridge, &client, &name).await;
+    gauges_say_what_is_so((&bridge, 200), (&server, &client), &name).await;
     readyz(&bridge, 503, "streaming: stalled, kafka has acknowledged none of ").await;
     assert_eq!(metric(&bridge, "rowcast_stalled{stage=\"kafka\"}"), 1);
     assert_eq!(bridge.get("/livez").map(|(code, _)| code), Some(200));
