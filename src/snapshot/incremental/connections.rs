@@ -13,6 +13,9 @@ use crate::postgres::{Catalog, ConnInfo, ConnectOptions, Error};
 use crate::snapshot::table::Table;
 use crate::snapshot::{Chunk, Visibility, Watermark};
 
+/// Longest wait for a lock on a table that is read: the stream waits too, or other tables do.
+pub(super) const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
+
 /// Connections to the server.
 pub(crate) struct Connections {
     info: ConnInfo,

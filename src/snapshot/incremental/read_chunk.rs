@@ -5,10 +5,9 @@ use std::time::Instant;
 
 use postgres_protocol::escape::escape_identifier;
 
-use super::connections::Reader;
+use super::connections::{LOCK_TIMEOUT, Reader};
 use super::coordinator::Coordinator;
 use super::interrupt::Interrupt;
-use super::read_pages::LOCK_TIMEOUT;
 use super::requests::what_is_missing;
 use super::task::{Failure, Pending, Task};
 use super::tasks::TaskId;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::connections::{Connections, Reader};
+use super::connections::{Connections, LOCK_TIMEOUT, Reader};
 use super::coordinator::Coordinator;
 use super::exported::{self, Exported};
 use super::interrupt::Interrupt;
@@ -40,9 +40,6 @@ use crate::snapshot::{Chunk, DonePages, Edit, Order, PageRange, Visibility};
 
 /// Chunks that may wait for the worker.
 const CHUNKS: usize = 1;
-
-/// Longest wait for a lock: the stream waits too, or other tables do.
-pub(super) const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '1s'";
 
 impl Coordinator {
     /// Reads the next pages of a table, and hands them over.
