@@ -1,41 +1,43 @@
-//! Asks for memory before it is taken, where what is read decides how much: a row of a few hundred
-//! megabytes. Where the system refuses it (a limit on the address space, no overcommit), the process
-//! can end with words; a refusal in the middle of a copy would abort it.
+//! Checks that memory is available before a very large row (hundreds of megabytes) is taken in. If
+//! the system refuses it (a limit on the address space, no overcommit), the process can end with an
+//! error message; a refusal in the middle of a copy would abort it.
 //!
-//! What is asked for is given back at once. That it is there a moment later is not promised, and a
-//! container's limit on resident memory refuses nothing: it ends the process. So this is for the message,
-//! not for the bound; `docs/memory.md` says what a row needs.
+//! The memory is freed at once, so nothing guarantees that it is available a moment later, and a
+//! container's limit on resident memory never refuses: it kills the process. So this improves the
+//! error message; it is not a bound. `docs/memory.md` says what a row needs.
 
-/// From this size on it is asked: below, what is asked for costs more than it tells.
+/// Rows below this size are not checked: the check would cost more than it is worth.
 pub(crate) const LARGE: usize = 16 << 20;
 
-/// What a row takes at the peak, in its own size: as WAL, as record, in the queue, in its batch, compressed.
+/// Peak memory of a row as a multiple of its size: as WAL, as record, in the queue, in its batch,
+/// compressed.
 pub(crate) const TIMES: usize = 5;
 
-/// Whether the system would give this process so many bytes more.
+/// Whether the system would grant this process `bytes` more.
 #[must_use]
 pub(crate) fn fits(bytes: usize) -> bool {
     let mut buffer = Vec::<u8>::new();
     let is_given = buffer.try_reserve_exact(bytes).is_ok();
-    // Memory that nobody uses need not be asked for, as far as a compiler is concerned.
+    // The compiler may remove an allocation that is never used.
     std::hint::black_box(&buffer);
     is_given
 }
 
-/// What it means that memory is refused for a row of so many bytes.
+/// The error text when memory is refused for a row of `bytes`.
 #[must_use]
 pub(crate) fn refused(bytes: usize) -> String {
     format!(
-        "a row or message of {} MB needs about {} MB of memory, and the system gives this process no more",
+        "a row or message of {} MB needs about {} MB of memory, and the system refuses this \
+         process that much",
         bytes >> 20,
         bytes.saturating_mul(TIMES) >> 20
     )
 }
 
-/// What can be done about that.
-pub(crate) const FIX: &str = "raise the limit on the memory of the process to what is named and `memory` (ulimit \
-                       -v, LimitAS= of the unit, the container's limit); or leave the column out by \
-                       exclude_columns";
+/// The fix.
+pub(crate) const FIX: &str = "raise the memory limit of the process to that plus `memory` \
+                              (ulimit -v, LimitAS= of the unit, the container's limit); or leave \
+                              the column out with exclude_columns";
 
 #[cfg(test)]
 mod tests {

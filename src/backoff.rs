@@ -1,8 +1,8 @@
-//! How long to wait before the next try, with jitter; and how often to log what is so each time.
+//! How long to wait before the next try, with jitter; and how often to log a repeated message.
 //!
-//! Many sidecars lose one broker at the same moment; jitter keeps them from coming back at the
-//! same moment too. The wait doubles from `first` to `longest` and starts again after
-//! [`Backoff::reset`]. Not here: sleeping, and the decision whether to try again.
+//! Many sidecars lose a broker at the same moment; jitter keeps them from reconnecting at the same
+//! moment. The wait doubles from `first` to `longest` and starts again after [`Backoff::reset`].
+//! Not here: sleeping, and the decision whether to try again.
 
 use std::time::{Duration, Instant};
 
@@ -23,14 +23,14 @@ impl Backoff {
         Self { first, longest, tries: 0 }
     }
 
-    /// The next wait: between half and the whole of the doubled one.
+    /// The next wait: between half and all of the doubled wait.
     pub fn next_wait(&mut self) -> Duration {
         let full = self.first.saturating_mul(1 << self.tries.min(20)).min(self.longest);
         self.tries = self.tries.saturating_add(1);
         full.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// Something worked: the next wait is short again.
+    /// Resets after a success: the next wait is short again.
     pub fn reset(&mut self) {
         self.tries = 0;
     }
@@ -42,7 +42,8 @@ impl Backoff {
     }
 }
 
-/// A message that would be repeated for as long as something lasts, logged at first and then seldom.
+/// Limits a message that would repeat for as long as a condition lasts: logged at first, then
+/// rarely.
 #[derive(Debug, Clone, Default)]
 pub struct Repeats {
     logged_at: Option<Instant>,
@@ -54,14 +55,14 @@ impl Repeats {
     /// Shortest time between two log lines of the same message.
     pub const APART: Duration = Duration::from_secs(30);
 
-    /// Nothing was said yet.
+    /// Nothing was logged yet.
     #[must_use]
     pub const fn new() -> Self {
         Self { logged_at: None, last: None, folded: 0 }
     }
 
-    /// It is so again. Returns how many times were not logged since the last that was, if this one is to
-    /// be: the first after it was not so for twice that time, too.
+    /// The condition holds again. Returns, if this time is to be logged, how many were skipped
+    /// since the last log line. The first time after a pause of twice `APART` is logged, too.
     pub fn again(&mut self, now: Instant) -> Option<u64> {
         let is_new = self.last.is_none_or(|last| now.duration_since(last) >= 2 * Self::APART);
         self.last = Some(now);
@@ -73,7 +74,7 @@ impl Repeats {
         None
     }
 
-    /// Somebody else logs it now. Returns how many times were not logged.
+    /// The caller logs it now. Returns how many times were skipped.
     pub fn told(&mut self, now: Instant) -> u64 {
         self.last = Some(now);
         self.logged_at = Some(now);
@@ -93,7 +94,7 @@ mod tests {
         let logged: Vec<(u64, u64)> =
             (0..=95).filter_map(|at| again(at).map(|folded| (at, folded))).collect();
         assert_eq!(logged, [(0, 0), (30, 29), (60, 29), (90, 29)]);
-        assert_eq!(again(160), Some(5), "it was over, and begins again");
+        assert_eq!(again(160), Some(5), "it had ended, and begins again");
         assert_eq!(again(161), None);
         assert_eq!(repeats.told(start + Duration::from_secs(170)), 1);
         assert_eq!(repeats.again(start + Duration::from_secs(199)), None);

@@ -1,8 +1,7 @@
-//! What to do about each failure, decided in one place.
+//! Classifies each failure in one place: try again, stop, or report a bug.
 //!
-//! Errors come up from the folders as they are; here, one `match` says whether to try again, to
-//! stop and tell the operator, or to admit a bug. Everything else (backoff, exit code, status page)
-//! follows from that.
+//! Each folder has its own errors. Here, one `match` decides whether to try again, to stop so that
+//! an operator acts, or to report a bug. Backoff, exit code and status page follow from that.
 
 use std::sync::Arc;
 
@@ -15,11 +14,11 @@ use crate::{
 /// Who has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// Nobody: the same may work when tried again.
+    /// No one: the same may work when tried again.
     Retry,
-    /// An operator: trying again changes nothing until something is fixed.
+    /// An operator: trying again fails until something is fixed.
     Operator,
-    /// Us: the program met what it should never meet.
+    /// The developers: the program reached a state that should be impossible.
     Bug,
 }
 
@@ -30,7 +29,7 @@ pub enum Error {
     /// The connection string.
     #[error("reading postgres.url: {0}")]
     ConnInfo(#[from] postgres::ConnInfoError),
-    /// The configuration can't be run with.
+    /// The configuration is not usable.
     #[error(transparent)]
     Resolve(#[from] config::ResolveError),
     /// A secret for the brokers can't be read.
@@ -42,38 +41,38 @@ pub enum Error {
     /// The brokers.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
-    /// The brokers refuse something for want of a right.
+    /// The brokers refuse a request because a permission is missing.
     #[error("{}", told(.source.as_ref()))]
     Unauthorized {
-        /// What they refuse.
+        /// The refused request.
         source: Box<Error>,
-        /// The commands that give all rights that are needed, one a line.
+        /// The commands that grant all needed permissions, one per line.
         acls: String,
     },
-    /// A failure that the producer heard of, shared with whoever else heard.
+    /// A failure that the producer reported, shared with its other waiters.
     #[error(transparent)]
     Delivery(Arc<kafka::Error>),
-    /// Changes that were never published can't be read any more.
+    /// Changes were lost: never published and no longer readable.
     #[error(transparent)]
     Gap(Box<checkpoint::Gap>),
-    /// A table that can't have its topic.
+    /// A table that can't be given its topic.
     #[error(transparent)]
     Route(Box<route::Refusal>),
     /// The admin endpoint.
     #[error(transparent)]
     Admin(#[from] admin::Error),
-    /// A message of the stream that is not framed as documented.
+    /// A message of the stream with undocumented framing.
     #[error("reading the replication stream: {0}")]
     Frame(#[from] postgres::FrameError),
-    /// A message that is not pgoutput as it is documented.
+    /// A message that is not valid pgoutput.
     #[error("decoding the message at {lsn}: {source}")]
     Decode {
-        /// Where the message stands in the WAL.
+        /// The message's position in the WAL.
         lsn: Lsn,
         /// What is wrong with it.
         source: pgoutput::DecodeError,
     },
-    /// Messages in an order that the protocol does not allow.
+    /// Messages in an order that the protocol forbids.
     #[error(transparent)]
     Assemble(#[from] change::AssembleError),
     /// A relation that can't be used as configured.
@@ -89,17 +88,17 @@ pub enum Error {
         position.commit_lsn
     )]
     Encode {
-        /// Where the change stands in the WAL.
+        /// The change's position in the WAL.
         lsn: Lsn,
         /// Its place in the order of all changes.
         position: change::Position,
         /// Table, column and cause.
         source: encode::EncodeError,
     },
-    /// A value of a row that a snapshot read can't be published.
+    /// A value that a snapshot read can't be published.
     #[error("encoding a row that the snapshot read: {0}")]
     EncodeRow(#[source] encode::EncodeError),
-    /// A row that a snapshot read is not written as COPY writes rows.
+    /// A snapshot's row is not in COPY's format.
     #[error(transparent)]
     SnapshotRow(#[from] snapshot::RowError),
     /// A table was rewritten between the plan of a first snapshot and its reading.
@@ -111,7 +110,7 @@ pub enum Error {
     /// A table was dropped between the plan of a first snapshot and its reading.
     #[error("a table was dropped while the first snapshot was taken: {}", server.message)]
     Dropped {
-        /// What the server says of it.
+        /// The server's error.
         server: Box<postgres::ServerError>,
     },
     /// Pages of a table were published in part, in a Kafka transaction that must not be committed.
@@ -123,7 +122,7 @@ pub enum Error {
     /// A snapshot can't be planned.
     #[error(transparent)]
     Snapshot(#[from] snapshot::Error),
-    /// The slot held more of the server's WAL than it may, and was dropped.
+    /// The slot held more WAL than its limit and was dropped.
     #[error(
         "the slot {slot:?} held {retained_bytes} bytes of WAL, more than postgres.slot_wal_limit \
          ({limit}), and was dropped: the changes it held are not published"
@@ -131,21 +130,21 @@ pub enum Error {
     SlotGivenUp {
         /// The slot.
         slot: String,
-        /// Bytes of WAL that it held.
+        /// Bytes of WAL held.
         retained_bytes: u64,
-        /// What it may hold.
+        /// The limit.
         limit: config::Size,
     },
-    /// A row that memory is refused for.
+    /// The system refuses the memory that a row needs.
     #[error("{}", allocation::refused(*bytes))]
     Memory {
         /// Its size.
         bytes: usize,
     },
-    /// A thread of ours could not be started, or ended in a panic.
+    /// A thread could not be started, or panicked.
     #[error("the {thread} thread: {reason}")]
     Thread {
-        /// Which one.
+        /// The thread's name.
         thread: &'static str,
         /// What happened.
         reason: String,
@@ -153,7 +152,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error without what the server says, where that can hold values of rows.
+    /// The error without the server's text if that text may hold row values.
     #[must_use]
     pub fn without_text(self) -> Self {
         match self {
@@ -204,7 +203,7 @@ impl Error {
         }
     }
 
-    /// What an operator can do about it, where that is known.
+    /// What an operator can do about it, if known.
     #[must_use]
     pub fn fix(&self) -> Option<String> {
         match self {
@@ -226,7 +225,9 @@ impl Error {
             }
             Self::Snapshot(snapshot::Error::Postgres(error)) => error.fix(),
             Self::Rewritten { .. } | Self::Dropped { .. } | Self::PagesCutOff => None,
-            Self::Relation(_) | Self::Snapshot(snapshot::Error::Relation(_)) => Some("mend `key` of the table in [tables]".to_owned()),
+            Self::Relation(_) | Self::Snapshot(snapshot::Error::Relation(_)) => {
+                Some("correct `key` of the table in [tables]".to_owned())
+            }
             Self::Rules(error) => Some(error.fix()),
             Self::Encode { source, .. } | Self::EncodeRow(source) => source.fix().or_else(|| {
                 let fix = "leave the column out by exclude_columns, or set errors.on_error = \
@@ -242,8 +243,9 @@ impl Error {
                 Some("please report this, with the log and the server's version".to_owned())
             }
             Self::SlotGivenUp { .. } => Some(
-                "fix what kept rowcast from publishing, then set postgres.on_gap = \"snapshot\", and all \
-                 rows are read again. Only where the changes may be lost: rowcast run --accept-gap"
+                "fix what kept rowcast from publishing, then set postgres.on_gap = \"snapshot\" \
+                 to read all rows again. Only if the changes may be lost: rowcast run \
+                 --accept-gap"
                     .to_owned(),
             ),
             Self::Memory { .. } => Some(allocation::FIX.to_owned()),
@@ -251,8 +253,8 @@ impl Error {
         }
     }
 
-    /// The same with all rights that the pipeline needs, where the brokers refuse one: they name one
-    /// at a time.
+    /// Adds all permissions that the pipeline needs if the brokers refuse one: they name one at a
+    /// time.
     #[must_use]
     pub fn with_rights(self, settings: &config::Resolved, database: &str) -> Self {
         let is_unauthorized = match &self {
@@ -266,7 +268,7 @@ impl Error {
         Self::Unauthorized { source: Box::new(self), acls: kafka::acls(settings, database) }
     }
 
-    /// Whether a server refused our password, or whatever else we log in with.
+    /// Whether a server refused our credentials.
     #[must_use]
     pub fn is_refused_login(&self) -> bool {
         match self {
@@ -296,14 +298,14 @@ impl Error {
         told(self)
     }
 
-    /// The failure as the status page shows it.
+    /// The failure in the form that the status page shows.
     #[must_use]
     pub fn failure(&self) -> state::Failure {
         state::Failure { error: self.told(), fix: self.fix() }
     }
 }
 
-/// An error and its causes, each that adds something, on one line.
+/// An error and those of its causes that add something, on one line.
 #[must_use]
 pub fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,10 +1,10 @@
-//! Panics that a test asks for, each by the name of the thread or task that it is to be in.
+//! Panics on request of a test, named by the thread or task that is to panic.
 //!
-//! They are asked for by the environment, and only in builds with debug assertions: a release build
-//! has nothing of this. What the environment names panics as soon as it is reached; with `@` and the name
-//! of a file, once that file names it: so a test can first wait for a state of the bridge.
+//! An environment variable requests them, only in builds with debug assertions: release builds
+//! contain none of this. A named place panics as soon as it is reached; with `@FILE`, once that
+//! file names it, so that a test can first wait for a state of the bridge.
 
-/// Names the places that are to panic, separated by commas; or the file that will.
+/// Names the places that are to panic, separated by commas; or a file that will name them.
 #[cfg(debug_assertions)]
 const VARIABLE: &str = "TEST_ROWCAST_PANIC_IN";
 
@@ -12,7 +12,7 @@ const VARIABLE: &str = "TEST_ROWCAST_PANIC_IN";
 static ASKED: std::sync::LazyLock<Option<String>> =
     std::sync::LazyLock::new(|| std::env::var(VARIABLE).ok());
 
-/// Panics where a test asks for it.
+/// Panics if a test requests it.
 #[cfg(debug_assertions)]
 pub(crate) fn reach(place: &str) {
     let Some(asked) = ASKED.as_deref() else { return };
@@ -21,7 +21,7 @@ pub(crate) fn reach(place: &str) {
         Some(file) => std::fs::read_to_string(file).is_ok_and(|places| names_it(&places)),
         None => names_it(asked),
     };
-    assert!(!is_asked, "a test asked for it in {place}");
+    assert!(!is_asked, "a test requested it in {place}");
 }
 
 /// Does nothing.
@@ -29,10 +29,10 @@ pub(crate) fn reach(place: &str) {
 #[inline]
 pub(crate) const fn reach(_place: &str) {}
 
-/// Awaits `work`, and panics meanwhile in the task that does, where a test asks for it.
+/// Awaits `work`; panics in this task meanwhile if a test requests it.
 #[cfg(debug_assertions)]
 pub(crate) async fn within<F: Future>(place: &'static str, work: F) -> F::Output {
-    /// Time between two looks at what is asked for.
+    /// Time between two checks of what is requested.
     const LOOK: std::time::Duration = std::time::Duration::from_millis(50);
 
     if ASKED.is_none() {

@@ -1,6 +1,6 @@
-//! Change data capture from Postgres to Kafka: row changes as keyed events, one topic a table.
+//! Change data capture from Postgres to Kafka: row changes as keyed events, one topic per table.
 //!
-//! # The way of a row
+//! # The path of a row
 //!
 //! ```text
 //!                               once per relation: catalog, topic, encoder plan
@@ -15,12 +15,12 @@
 //! ```
 //!
 //! The reader (`postgres::stream`) owns the socket on a thread of its own and answers the server
-//! on time whatever Kafka does. The worker (`worker`) runs everything from the frame to the producer
-//! as plain calls on another. One channel connects them, bounded in bytes. librdkafka's threads
-//! compress and send. Two laps lead back: acknowledgements of rows reach the ledger of
-//! [`checkpoint`]; then a checkpoint is written through the same producer, and only its
-//! acknowledgement moves the LSN that Postgres is told. The [`bridge`] connects all this and decides,
-//! by [`error`], whether a failure is tried again.
+//! on time, whatever Kafka does. The worker (`worker`) runs everything from the frame to the
+//! producer as plain calls on another. One channel connects them, bounded in bytes. librdkafka's
+//! threads compress and send. The way back takes two steps: acknowledgements of rows reach the
+//! ledger of [`checkpoint`]; then a checkpoint is written through the same producer, and only its
+//! acknowledgement moves the LSN that is confirmed to Postgres. The [`bridge`] connects all this
+//! and decides, by [`error`], whether to try again after a failure.
 //!
 //! A row of a snapshot is a change like any other: [`snapshot`] reads it, and `pipeline` publishes it.
 //!
@@ -69,23 +69,23 @@
 //! grows with care; the other modules are public only as far as rowcast's own tests, benches and binary
 //! need them, and are no API.
 //!
-//! # Where this differs from the plan it was built from, and why
+//! # Design decisions
 //!
-//! - `types` stands below `change`, and codecs are compiled in the encoder's plan of a relation
-//!   instead of in the relation: which codec fits depends on the type profile, a matter of output.
+//! - `types` is below `change`, and codecs are compiled in the encoder's plan of a relation instead
+//!   of in the relation: which codec fits depends on the type profile, a matter of output.
 //! - The stream's loop is a module of its own (`worker`), so that [`bridge`] keeps only what talks to
 //!   servers; the worker is then testable without any.
 //! - `postgres::replication` holds the commands and `postgres::stream` the stream, because they
 //!   share nothing but the connection.
 //! - Acknowledgements reach the tracker through [`checkpoint::Ledger`] in batches: one lock per
 //!   batch, not per record.
-//! - One poll thread of our own hears deliveries, instead of `ThreadedProducer`'s, so that a batch
-//!   can be closed when that thread runs out of reports.
-//! - `linger.ms` is longer than a record ever waits, and a flush cuts it short whenever nothing more
-//!   follows: once it is over for what is queued, librdkafka's thread spins while a batch is under
-//!   way, which costs a small machine a core.
-//! - TOML and YAML are read by our own reader into one tree with line numbers, and only then given
-//!   to figment, which by itself stops at the first fault and knows no lines.
+//! - Our own poll thread receives delivery reports, instead of `ThreadedProducer`'s, so that a
+//!   batch can be closed when that thread has no more reports.
+//! - `linger.ms` is longer than a record ever waits, and a flush ends it early whenever no record
+//!   follows: once it has passed for queued records, librdkafka's thread spins while a batch is
+//!   being sent, which costs a small machine a core.
+//! - TOML and YAML are read by our own reader into one tree with line numbers, and only then passed
+//!   to figment, which alone would stop at the first fault and has no line numbers.
 //!
 //! # Words
 //!
@@ -95,11 +95,11 @@
 //! | tuple | a row on the wire; a row is the same with its columns |
 //! | change | one row change with its position |
 //! | record | what goes to Kafka: key, value, headers |
-//! | ticket | stands for a record until it is acknowledged |
-//! | confirmed LSN | up to here Postgres may discard its WAL |
-//! | checkpoint | the durable word of what is published, in a topic; not Postgres' CHECKPOINT |
+//! | ticket | represents a record until it is acknowledged |
+//! | confirmed LSN | Postgres may discard its WAL up to this position |
+//! | checkpoint | the durable statement of what is published, in a topic; not Postgres' CHECKPOINT |
 //! | position | `(commit_lsn, ordinal)`, the only order of changes |
-//! | drain | after the word to stop: finish the transaction, wait for acknowledgements, confirm |
+//! | drain | after a request to stop: finish the transaction, wait for acknowledgements, confirm |
 
 #[doc(hidden)]
 pub mod admin;

@@ -1,8 +1,8 @@
 //! A position in the write-ahead log, as Postgres counts it.
 //!
-//! Every promise rowcast makes is an order between such numbers, so they get a type that cannot be
-//! mistaken for a row count or a Kafka offset. There is no arithmetic here beyond the distance
-//! between two positions: nothing in the bridge may invent an LSN the server did not send.
+//! Every guarantee of rowcast is an order between such numbers, so they have a type of their own
+//! that cannot be mistaken for a row count or a Kafka offset. The only arithmetic is the distance
+//! between two positions: the bridge never uses an LSN that the server did not send.
 //!
 //! Text form: <https://www.postgresql.org/docs/current/datatype-pg-lsn.html>
 
@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Lsn(u64);
 
 impl Lsn {
-    /// The invalid position, before any WAL. Postgres sends it where it has none to give.
+    /// The invalid position, before any WAL. Postgres sends it when it has no position.
     pub const ZERO: Self = Self(0);
 
     /// The position as the number that travels in the protocol.
@@ -65,7 +65,7 @@ impl FromStr for Lsn {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseLsnError { text: text.to_owned() };
         let half = |part: &str| {
-            // from_str_radix takes a sign, Postgres does not print one.
+            // from_str_radix accepts a sign; Postgres never prints one.
             let digits_only = part.bytes().all(|byte| byte.is_ascii_hexdigit());
             if digits_only { u32::from_str_radix(part, 16).ok() } else { None }
         };

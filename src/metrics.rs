@@ -1,8 +1,8 @@
-//! The numbers that say what the bridge does, in Prometheus' form.
+//! The bridge's metrics, in Prometheus' format.
 //!
-//! Counters are bumped where a thing happens, at most once per chunk of WAL on the hot path.
-//! Gauges of the present state are set by whoever knows it. Names follow Prometheus' rules: base
-//! units, `_total` for counters (which the encoder appends).
+//! Counters are incremented where the event happens, at most once per chunk of WAL on the hot path.
+//! Gauges are set by the code that owns the state. Names follow Prometheus' rules: base units,
+//! `_total` for counters (which the encoder appends).
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -16,28 +16,28 @@ use prometheus_client::registry::Registry;
 
 use crate::lsn::Lsn;
 
-/// What bounds the slot's WAL, as a label.
+/// Label: what bounds the slot's WAL.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct BoundLabel {
     /// Its name.
     pub bound: &'static str,
 }
 
-/// A stage of the line, as a label.
+/// Label: a stage of the pipeline.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct StageLabel {
     /// Its name.
     pub stage: &'static str,
 }
 
-/// Why a table is left out, as a label.
+/// Label: why a table is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
-    /// The word for it.
+    /// The reason.
     pub reason: &'static str,
 }
 
-/// A table, as a label.
+/// Label: a table.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct TableLabel {
     /// Schema and name.
@@ -47,14 +47,15 @@ pub struct TableLabel {
 type Count = Counter<u64, AtomicU64>;
 type Level = Gauge<u64, AtomicU64>;
 
-/// Counts log lines that could not be written, of the whole process as the log is.
+/// Counts log lines that could not be written, of the whole process, because the log is one per
+/// process.
 #[must_use]
 pub fn log_lines_dropped() -> &'static Counter<u64, AtomicU64> {
     static DROPPED: LazyLock<Count> = LazyLock::new(Count::default);
     &DROPPED
 }
 
-/// How far the records of the present session are.
+/// How far the records of the current session are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Records handed over and not acknowledged.
@@ -65,7 +66,7 @@ pub struct Standing {
 
 type Ask = Box<dyn Fn() -> Option<Standing> + Send + Sync>;
 
-/// Who knows how far records are; it knows nothing once the session has ended.
+/// Reports how far records are; returns nothing once the session has ended.
 #[derive(Default)]
 struct StandingSource(Mutex<Option<Ask>>);
 
@@ -75,14 +76,14 @@ impl std::fmt::Debug for StandingSource {
     }
 }
 
-/// Everything that is counted.
+/// All metrics.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     source: StandingSource,
     /// Bytes of WAL messages received.
     pub received_bytes: Count,
-    /// Transactions received whole.
+    /// Transactions received completely.
     pub transactions: Count,
     /// Row changes decoded.
     pub changes: Count,
@@ -98,7 +99,7 @@ pub struct Metrics {
     pub retries: Count,
     /// Unchanged large values that were left out.
     pub unchanged_omitted: Count,
-    /// Unchanged large values that a placeholder stands for.
+    /// Unchanged large values replaced by a placeholder.
     pub unchanged_placeholders: Count,
     /// Unchanged large values that were read back.
     pub unchanged_reselected: Count,
@@ -106,43 +107,43 @@ pub struct Metrics {
     pub unchanged_not_found: Count,
     /// Rows that could not be published and went to the dead letter topic.
     pub dead_letters: Count,
-    /// Halves of surrogate pairs in JSON for which U+FFFD was published.
+    /// Lone surrogates in JSON that were published as U+FFFD.
     pub json_replaced: Count,
-    /// Rows whose record was larger than Kafka takes.
+    /// Rows whose record was larger than Kafka accepts.
     pub oversize: Count,
     /// Rows whose values were cut so that their record fits.
     pub truncated: Count,
-    /// Changes that were left out because they were published before a restart.
+    /// Changes skipped because they were published before a restart.
     pub covered: Count,
     /// Records handed over and not acknowledged.
     pub in_flight: Level,
-    /// The position up to which Postgres was told it may discard WAL.
+    /// The position up to which Postgres may discard WAL, as confirmed.
     pub confirmed_lsn: Level,
     /// The last position received.
     pub received_lsn: Level,
-    /// Tables of which a description is in memory.
+    /// Tables whose description is in memory.
     pub tables_described: Level,
-    /// One while rows stream, else zero.
+    /// 1 while rows stream, else 0.
     pub streaming: Level,
     /// Bytes of WAL that the slot holds back.
     pub slot_retained_bytes: Level,
-    /// Bytes that it may hold beside these, by bound; without a value where that is not known.
+    /// Bytes that it may hold in addition, by bound; no value if unknown.
     pub slot_room_bytes: Family<BoundLabel, Level>,
-    /// Seconds until that room is filled at the present rate; without a value where it is not.
+    /// Seconds until these are used up at the current rate; no value if the slot does not grow.
     pub slot_room_seconds: Family<BoundLabel, Level>,
-    /// Slots whose making had to wait for transactions.
+    /// Slots whose creation had to wait for transactions.
     pub slot_creation_waits: Count,
-    /// One while the making of a slot waits for a transaction, else zero.
+    /// 1 while the creation of a slot waits for a transaction, else 0.
     pub slot_creation_waiting: Level,
-    /// One while another copy reads from the slot, else zero.
+    /// 1 while another copy reads from the slot, else 0.
     pub standby: Level,
-    /// One for a stage that makes no progress while there is something to do, else zero.
+    /// 1 for a stage that makes no progress while there is work, else 0.
     pub stalled: Family<StageLabel, Level>,
-    /// Tables that are captured and left out, by reason.
+    /// Captured tables of which nothing is published, by reason.
     pub tables_left_out: Family<ReasonLabel, Level>,
     /// Tables of which only inserts are captured.
     pub tables_insert_only: Level,
-    /// Tables in which Postgres refuses updates or deletes, because they are published.
+    /// Tables in which Postgres refuses updates or deletes because these are published.
     pub tables_refused: Level,
     /// Rows that snapshots published.
     pub snapshot_rows: Count,
@@ -150,15 +151,15 @@ pub struct Metrics {
     pub snapshot_bytes: Count,
     /// Tables whose snapshots failed.
     pub snapshots_failed: Count,
-    /// Signals that could not be carried out, or that nobody may give.
+    /// Signals that failed or are not allowed.
     pub signals_refused: Count,
-    /// Tables of snapshots that are not done.
+    /// Tables of unfinished snapshots.
     pub snapshot_tables_left: Level,
-    /// One while a snapshot is not done, else zero.
+    /// 1 while a snapshot is unfinished, else 0.
     pub snapshot_running: Level,
-    /// Rows published of single tables, while they are read.
+    /// Rows published per table, while it is being read.
     pub snapshot_table_rows: Family<TableLabel, Level>,
-    /// How much of them that is, from 0 to 1.
+    /// The published share of the table, from 0 to 1.
     pub snapshot_table_ratio: Family<TableLabel, Gauge<f64, AtomicU64>>,
 }
 
@@ -214,15 +215,15 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// From here on, `source` is asked how far records are whenever somebody wants to know.
+    /// Sets the source that reports how far records are.
     pub fn follow(&self, source: impl Fn() -> Option<Standing> + Send + Sync + 'static) {
         *self.source() = Some(Box::new(source));
     }
 
-    /// Brings the gauges up to date that follow from what others know.
+    /// Updates the gauges that are derived from other state.
     pub fn refresh(&self) {
         let standing = self.source().as_ref().and_then(|source| source());
-        // Without a session nothing is under way, and what was confirmed remains so.
+        // Without a session nothing is in flight, and the confirmed position remains.
         self.in_flight.set(standing.map_or(0, |standing| standing.in_flight));
         if let Some(standing) = standing {
             self.confirmed_lsn.set(standing.confirmed.as_u64());
@@ -256,7 +257,7 @@ impl Metrics {
         self.confirmed_lsn.set(confirmed.as_u64());
     }
 
-    /// Says how much more WAL the slot may hold by one bound, and for how long that lasts.
+    /// Sets how much more WAL the slot may hold by one bound, and for how long that lasts.
     pub fn set_slot_room(&self, bound: &'static str, bytes: Option<u64>, seconds: Option<u64>) {
         let label = BoundLabel { bound };
         for (family, value) in [(&self.slot_room_bytes, bytes), (&self.slot_room_seconds, seconds)]
@@ -268,18 +269,17 @@ impl Metrics {
         }
     }
 
-    /// Says of a stage whether it stands still.
+    /// Sets whether a stage is stalled.
     pub fn set_stalled(&self, stage: &'static str, stalled: bool) {
         self.stalled.get_or_create(&StageLabel { stage }).set(u64::from(stalled));
     }
 
-    /// Says how many tables are left out for a reason.
+    /// Sets how many tables are left out for a reason.
     pub fn set_tables_left_out(&self, reason: &'static str, count: u64) {
         self.tables_left_out.get_or_create(&ReasonLabel { reason }).set(count);
     }
 
-    /// Says how much of a snapshot's table is published: rows, and the share that they are, where
-    /// that is known.
+    /// Sets how much of a snapshot's table is published: rows, and their share if known.
     pub fn set_snapshot_table(&self, table: &str, rows: u64, ratio: Option<f64>) {
         let label = TableLabel { table: table.to_owned() };
         self.snapshot_table_rows.get_or_create(&label).set(rows);
@@ -305,23 +305,27 @@ impl Metrics {
             ("records_sent", "Records handed to the producer", &self.records_sent),
             ("sent_bytes", "Bytes of keys and values handed to the producer", &self.sent_bytes),
             ("records_acked", "Records acknowledged by the brokers", &self.records_acked),
-            ("queue_full", "Waits for room in the producer's queue", &self.queue_full),
+            ("queue_full", "Waits for free space in the producer's queue", &self.queue_full),
             ("dead_letters", "Rows sent to the dead letter topic", &self.dead_letters),
             (
                 "json_surrogates_replaced",
                 "Lone surrogates in JSON published as U+FFFD",
                 &self.json_replaced,
             ),
-            ("oversize", "Rows and messages larger than Kafka takes", &self.oversize),
-            ("truncated", "Rows cut so that Kafka takes them", &self.truncated),
-            ("changes_covered", "Changes left out, as they were published before", &self.covered),
+            ("oversize", "Rows and messages larger than Kafka accepts", &self.oversize),
+            ("truncated", "Rows cut so that Kafka accepts them", &self.truncated),
+            (
+                "changes_covered",
+                "Changes skipped because they were published before",
+                &self.covered,
+            ),
             ("snapshot_rows", "Rows that snapshots published", &self.snapshot_rows),
             ("snapshot_bytes", "Bytes that snapshots read", &self.snapshot_bytes),
             ("snapshots_failed", "Tables whose snapshots failed", &self.snapshots_failed),
             ("signals_refused", "Signals that were not carried out", &self.signals_refused),
             (
                 "slot_creation_waits",
-                "Slots whose making waited for transactions",
+                "Slots whose creation waited for transactions",
                 &self.slot_creation_waits,
             ),
             (
@@ -330,24 +334,20 @@ impl Metrics {
                 log_lines_dropped(),
             ),
             ("retries", "Sessions that ended in an error and were tried again", &self.retries),
-            (
-                "unchanged_omitted",
-                "Large values left out, as they did not change",
-                &self.unchanged_omitted,
-            ),
+            ("unchanged_omitted", "Unchanged large values left out", &self.unchanged_omitted),
             (
                 "unchanged_placeholders",
-                "Placeholders for large values that did not change",
+                "Unchanged large values replaced by a placeholder",
                 &self.unchanged_placeholders,
             ),
             (
                 "unchanged_reselected",
-                "Large values read back, as they did not change",
+                "Unchanged large values read back",
                 &self.unchanged_reselected,
             ),
             (
                 "unchanged_not_found",
-                "Large values left out, as they did not change and their row was not found",
+                "Unchanged large values left out because their row was not found",
                 &self.unchanged_not_found,
             ),
         ] {
@@ -357,20 +357,16 @@ impl Metrics {
             ("records_in_flight", "Records not yet acknowledged", &self.in_flight),
             ("confirmed_lsn", "Position up to which WAL may be discarded", &self.confirmed_lsn),
             ("received_lsn", "Last position received", &self.received_lsn),
-            (
-                "tables_described",
-                "Tables of which a description is in memory",
-                &self.tables_described,
-            ),
-            ("streaming", "One while rows stream, else zero", &self.streaming),
+            ("tables_described", "Tables whose description is in memory", &self.tables_described),
+            ("streaming", "1 while rows stream, else 0", &self.streaming),
             ("slot_retained_bytes", "Bytes of WAL the slot holds back", &self.slot_retained_bytes),
             (
                 "slot_creation_waiting",
-                "One while the making of a slot waits for a transaction",
+                "1 while the creation of a slot waits for a transaction",
                 &self.slot_creation_waiting,
             ),
-            ("standby", "One while another copy reads from the slot", &self.standby),
-            ("snapshot_tables_left", "Tables of snapshots not done", &self.snapshot_tables_left),
+            ("standby", "1 while another copy reads from the slot", &self.standby),
+            ("snapshot_tables_left", "Tables of unfinished snapshots", &self.snapshot_tables_left),
             (
                 "tables_insert_only",
                 "Tables of which only inserts are captured",
@@ -378,26 +374,34 @@ impl Metrics {
             ),
             (
                 "tables_refused",
-                "Tables whose updates Postgres refuses, as they are published",
+                "Tables whose updates Postgres refuses because they are published",
                 &self.tables_refused,
             ),
-            ("snapshot_running", "One while a snapshot is not done", &self.snapshot_running),
+            ("snapshot_running", "1 while a snapshot is unfinished", &self.snapshot_running),
         ] {
             registry.register(name, help, gauge.clone());
         }
         for (name, help, family) in [
-            ("slot_room_bytes", "Bytes of WAL the slot may hold beside", &self.slot_room_bytes),
-            ("slot_room_seconds", "Seconds until these are written", &self.slot_room_seconds),
+            (
+                "slot_room_bytes",
+                "Bytes of WAL the slot may hold in addition",
+                &self.slot_room_bytes,
+            ),
+            (
+                "slot_room_seconds",
+                "Seconds until that WAL is written, at the current rate",
+                &self.slot_room_seconds,
+            ),
         ] {
             registry.register(name, help, family.clone());
         }
-        let help = "One for a stage that makes no progress while there is something to do";
+        let help = "1 for a stage that makes no progress while there is work";
         registry.register("stalled", help, self.stalled.clone());
-        let help = "Tables that are captured and left out";
+        let help = "Captured tables of which nothing is published";
         registry.register("tables_left_out", help, self.tables_left_out.clone());
-        let help = "Rows published of a table that a snapshot reads";
+        let help = "Rows published of a table that a snapshot is reading";
         registry.register("snapshot_table_rows", help, self.snapshot_table_rows.clone());
-        let help = "How much of such a table is published, from 0 to 1";
+        let help = "The published share of such a table, from 0 to 1";
         registry.register("snapshot_table_ratio", help, self.snapshot_table_ratio.clone());
     }
 }

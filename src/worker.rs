@@ -1,10 +1,10 @@
-//! The line from WAL bytes to records, run as plain calls on a thread of its own.
+//! The stream loop: turns WAL bytes into records, as plain calls on a thread of its own.
 //!
-//! One chunk at a time: frame, decode, assemble, encode, send. Nothing here waits except for room
-//! in the producer's queue and, once per relation version, for the catalog and the topic. Both
-//! waits can be cut short by [`Stop`], so a shutdown never hangs on a broker that is down.
+//! One chunk at a time: frame, decode, assemble, encode, send. It waits only for free space in the
+//! producer's queue and, once per relation version, for the catalog and the topic. [`Stop`] ends
+//! both waits, so a shutdown never hangs on a broker that is down.
 //!
-//! Not here: what becomes of a change (`publish`), sockets, and what happens after an error.
+//! Not here: what is done with a change (`publish`), sockets, and what happens after an error.
 
 use std::sync::Arc;
 
@@ -32,8 +32,8 @@ pub(crate) struct Worker<S, L> {
 }
 
 impl<S: Sink, L: Lookup> Worker<S, L> {
-    /// Joins the stages. `last_commit_lsn` is where the last transaction before the stream ended;
-    /// none when nothing was streamed before.
+    /// Joins the stages. `last_commit_lsn` is the end of the last transaction before the stream;
+    /// `None` if nothing was streamed before.
     pub(crate) fn new(publisher: Publisher<L>, out: Out<S>, last_commit_lsn: Option<Lsn>) -> Self {
         Self {
             assembler: Assembler::new(last_commit_lsn),
@@ -44,7 +44,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         }
     }
 
-    /// Takes snapshots next to the stream, as they are ordered here.
+    /// Adds snapshots that run while the stream runs, as `orders` requests.
     #[must_use]
     pub(crate) fn with_snapshots(
         mut self,
@@ -58,14 +58,14 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         self
     }
 
-    /// Carries chunks until the reader closes the channel or the worker is asked to stop. Blocks.
+    /// Processes chunks until the reader closes the channel or the worker is asked to stop. Blocks.
     ///
     /// # Errors
     /// The first failure; nothing after it was sent.
     pub(crate) fn run(mut self, chunks: &mut ChunkReceiver) -> Result<Ended, Error> {
         let ended = self.carry_all(chunks);
         failpoint::reach("worker-end");
-        // What can't be brought to its end comes again.
+        // What can't be finished is published again after a restart.
         if let Err(Halt::Failed(error)) = self.out.finish(self.assembler.is_in_transaction()) {
             tracing::debug!(error = error.told(), "the last checkpoint is missing");
         }
@@ -169,8 +169,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         Ok(())
     }
 
-    /// Makes sure that the record of a large row can be written. What is too large for Kafka is refused
-    /// before it is, where it is a logical message.
+    /// Checks that there is memory for a large row's record. A logical message that is too large
+    /// for Kafka is refused before that.
     #[cold]
     fn memory_for(&self, data: &[u8]) -> Result<(), Halt> {
         let bytes = data.len();
@@ -182,7 +182,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         Ok(())
     }
 
-    /// A transaction has ended, and the ledger knows of it.
+    /// Records the end of a transaction in the ledger.
     fn source_ended(&mut self, end_lsn: Lsn) -> Result<(), Halt> {
         let news = self.windows.as_mut().and_then(|windows| windows.ended(end_lsn));
         let Some(News { stand, is_durable, admitted }) = news else {
@@ -199,7 +199,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         Ok(())
     }
 
-    /// A table is described for the first time, or again after it changed.
+    /// Handles the description of a table: the first, or a new one after it changed.
     fn relation(&mut self, body: &RelationBody<'_>) -> Result<(), Halt> {
         let Self { assembler, publisher, out, windows, .. } = self;
         let types: Vec<u32> = body.columns.iter().map(|column| column.type_oid).collect();
@@ -223,8 +223,8 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         self.known(body.oid)
     }
 
-    /// Something is kept of a table from here on, whoever described it: the stream, or a snapshot in the
-    /// transaction of its watermark.
+    /// Records that state is kept of this table from here on, whether the stream described it or a
+    /// snapshot in the transaction of its watermark.
     fn known(&mut self, oid: u32) -> Result<(), Halt> {
         let Self { assembler, publisher, out, described, .. } = self;
         if let Some(Transaction { xid, commit_lsn, .. }) = assembler.transaction() {
@@ -237,7 +237,7 @@ impl<S: Sink, L: Lookup> Worker<S, L> {
         Ok(())
     }
 
-    /// The stream has come to `lsn`, between two transactions.
+    /// The stream has reached `lsn`, between two transactions.
     #[inline]
     fn passed(&mut self, lsn: Lsn) {
         if let Some(tables) = self.described.passed(lsn) {

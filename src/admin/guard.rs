@@ -1,15 +1,15 @@
-//! Who the admin endpoint answers, before a handler sees the request.
+//! Decides which requests the admin endpoint accepts, before a handler sees them.
 //!
 //! | listens on | token | pages |
 //! |---|---|---|
-//! | loopback | any | all; a change also passes `Desk::admit` |
+//! | loopback | any | all; a change also passes `Requests::admit` |
 //! | another address | none | `/livez`, `/readyz` and `/metrics` only |
-//! | another address | set | those, and the rest for who sends the token |
+//! | another address | set | those, and the rest with the token |
 //!
-//! On every address the request must name a host that is ours. A page in a browser can point a name
-//! of its own at this address (DNS rebinding) and would then read what the endpoint answers; the
-//! name that it was loaded from is in the request. An IP address can't be pointed elsewhere, so each
-//! is accepted, and so is a request of HTTP/1.0 that names no host: no browser sends one.
+//! On every address the request must name an allowed host. A web page can point its own host name
+//! at this address (DNS rebinding) and would then read the endpoint's responses; the request
+//! carries the name that the page was loaded from. An IP address can't be repointed, so every IP
+//! address is accepted, and so is an HTTP/1.0 request without a host: no browser sends one.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use subtle::ConstantTimeEq;
 use super::Refusal;
 use crate::config::{Admin, Secret};
 
-/// Pages that everyone who reaches the endpoint may read.
+/// Pages that anyone who reaches the endpoint may read.
 const OPEN: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Longest wait for the rest of a request after its header. It fits into one packet.
+/// Longest wait for the body after the header. A body fits into one packet.
 const BODY: Duration = Duration::from_secs(5);
 
-/// Longest body. No request of ours needs more, and it is held in memory as a whole.
+/// Longest body. No valid request needs more, and the body is held in memory.
 const MAX_BODY_BYTES: usize = 64 << 10;
 
-/// Longest time for an answer: the database may be asked for it.
+/// Longest time for a response, which may need a query to the database.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What decides who is answered.
+/// The settings that decide which requests are accepted.
 #[derive(Debug, Clone)]
 pub struct Guard {
     hosts: Vec<String>,
@@ -48,7 +48,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// The guard of an endpoint with these settings, and the token that they name.
+    /// The guard of an endpoint with these settings and their token.
     #[must_use]
     pub fn new(settings: &Admin, token: Option<Secret>) -> Self {
         let hosts = settings.hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
@@ -69,7 +69,7 @@ impl Guard {
             Some(token) if brings(request.headers(), token) => Ok(()),
             Some(_) => Err(Refusal::new(
                 401,
-                "this needs the token of admin.token_file",
+                "this requires the token of admin.token_file",
                 "send Authorization: Bearer with the token in it",
             )),
         }
@@ -104,19 +104,19 @@ impl Guard {
         if is_ours && !authority.as_str().contains('@') {
             return Ok(());
         }
-        // The name is the sender's word: it is quoted and cut, and goes back to the sender alone.
+        // The name comes from the sender: it is quoted and cut, and returned only to the sender.
         let shown: String = name.chars().take(80).collect();
         let error = format!("this endpoint does not answer to the name {shown:?}");
         Err(Refusal::new(
             421,
             error,
-            "ask by IP address or localhost, or add the name to admin.hosts",
+            "use an IP address or localhost, or add the name to admin.hosts",
         ))
     }
 }
 
-/// Whether the request brings the token. The time that this takes says nothing about the token: the
-/// digests have one length, and are compared to their end.
+/// Whether the request carries the token. Takes constant time: digests of equal length are compared
+/// to the end.
 pub(super) fn brings(headers: &HeaderMap, token: &Secret) -> bool {
     let brought = headers
         .get(header::AUTHORIZATION)
@@ -127,7 +127,8 @@ pub(super) fn brings(headers: &HeaderMap, token: &Secret) -> bool {
     brought.is_some() & bool::from(wanted.as_slice().ct_eq(got.as_slice()))
 }
 
-/// Refuses who is not admitted, takes the body in within its bounds, and bounds the answer in time.
+/// Refuses requests that are not allowed, reads the body within its bounds, and bounds the time of
+/// the response.
 pub(super) async fn guard(
     Extract(guard): Extract<Arc<Guard>>,
     request: Request,
@@ -138,15 +139,15 @@ pub(super) async fn guard(
     let late = |error: &str| Refusal::new(408, error, "send it again");
     let body = tokio::time::timeout(BODY, to_bytes(body, MAX_BODY_BYTES))
         .await
-        .map_err(|_| late("the rest of the request did not come in time"))?
+        .map_err(|_| late("the rest of the request did not arrive in time"))?
         .map_err(|_| {
-            let error = format!("the request is cut off, or larger than {MAX_BODY_BYTES} bytes");
-            Refusal::new(413, error, "ask for fewer tables at a time")
+            let error = format!("the request is incomplete, or larger than {MAX_BODY_BYTES} bytes");
+            Refusal::new(413, error, "request fewer tables at a time")
         })?;
     let request = Request::from_parts(head, Body::from(body));
     tokio::time::timeout(ANSWER, next.run(request)).await.map_err(|_| {
         let after = humantime::format_duration(ANSWER);
-        Refusal::new(503, format!("there was no answer within {after}"), "ask again")
+        Refusal::new(503, format!("no response within {after}"), "try again")
     })
 }
 

@@ -1,16 +1,16 @@
 //! Health, status and metrics over HTTP.
 //!
-//! | path | answers |
+//! | path | response |
 //! |---|---|
-//! | `/livez` | 200 as long as the process answers at all |
+//! | `/livez` | 200 as long as the process responds at all |
 //! | `/readyz` | 200 while rows flow, else 503; the body is the state's word and the reason |
 //! | `/readyz?standby` | the same, and 200 for a copy that waits to take over |
 //! | `/status` | the state as JSON |
 //! | `/metrics` | the metrics in Prometheus' text form |
-//! | `/snapshots` | snapshots, to list and to ask for: see `snapshots` |
+//! | `/snapshots` | lists and requests snapshots: see `snapshots` |
 //!
-//! All but `/snapshots` only reads: nothing else that is asked here changes what the bridge does.
-//! `guard` decides who is answered, `server` holds the connections within their bounds.
+//! All pages but `/snapshots` are read-only. `guard` decides which requests are accepted; `server`
+//! bounds the connections.
 
 mod guard;
 mod server;
@@ -41,18 +41,18 @@ use crate::state::{LeftOutList, State, Status};
 /// The endpoint can't be served.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The address is taken, or not ours.
+    /// The address is taken, or is not an address of this host.
     #[error("listening on {address} (admin.listen): {source}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
 }
 
 impl Error {
-    /// Whether another holds the address, which it may not do for ever.
+    /// Whether another process holds the address, perhaps only for a while.
     #[must_use]
     pub fn is_held(&self) -> bool {
         let Self::Listen { source, .. } = self;
@@ -60,21 +60,21 @@ impl Error {
     }
 }
 
-/// What the endpoint looks at.
+/// What the endpoint reports.
 #[derive(Debug, Clone)]
 pub struct Observed {
     /// Name, state and last failure, as the bridge sets them.
     pub status: watch::Receiver<Status>,
-    /// The numbers.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// How far snapshots are.
+    /// Progress of snapshots.
     pub progress: Arc<Book>,
     /// The tables that are left out.
     pub left_out: Arc<LeftOutList>,
 }
 
 impl Observed {
-    /// The status with the numbers of this moment.
+    /// The status with current numbers.
     #[must_use]
     pub fn status_now(&self) -> Status {
         crate::failpoint::reach("status");
@@ -95,17 +95,17 @@ impl Observed {
     }
 }
 
-/// How long an address that another holds is waited for: a copy that was just killed, or that ends at
-/// this moment, holds it for a little longer.
+/// How long to wait for an address that another process holds: a copy that was just killed or is
+/// ending holds it a little longer.
 const HELD: Duration = Duration::from_secs(5);
 
 /// Time between two tries.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Takes the address, so that a clash is known before anything else starts.
+/// Binds the address, so that a clash is known before anything else starts.
 ///
 /// # Errors
-/// When the address can't be had, or another holds it for long.
+/// When the address can't be bound, or another process holds it for too long.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     let deadline = Instant::now() + HELD;
     let mut is_logged = false;
@@ -118,7 +118,8 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
             return Err(error);
         }
         if !std::mem::replace(&mut is_logged, true) {
-            tracing::info!(%address, "another still holds the address of admin.listen: waiting for it");
+            tracing::info!(%address, "another process still holds the address of admin.listen: \
+                                      waiting for it");
         }
         tokio::time::sleep(RETRY).await;
     }
@@ -145,8 +146,8 @@ fn router(observed: Observed, desk: Desk, guard: Guard) -> Router {
         .layer(from_fn_with_state(Arc::new(guard), guard::guard))
 }
 
-/// A rolling update waits for the new copy to be ready before it ends the old one, and the new one
-/// is in standby until then. Whoever updates that way asks with `?standby`.
+/// A rolling update waits until the new copy is ready before it ends the old one, but the new one
+/// is in standby until then. Such updates use `?standby`.
 async fn readyz(
     Extract(observed): Extract<Observed>,
     RawQuery(query): RawQuery,

@@ -1,10 +1,10 @@
 //! The connections of the admin endpoint: how many, and how long each may take.
 //!
-//! The endpoint shares the process's file descriptors with the connections to Postgres and Kafka, so
-//! it never holds more than [`MAX_CONNECTIONS`]. When one more comes, the oldest that has not sent a
-//! whole request is closed for it: a probe is answered at once, however many others hold a
-//! connection open and say nothing. Each connection ends after [`CONNECTION`] at the latest, so that
-//! a client which does not read its answer holds nothing for long either.
+//! The endpoint shares the process's file descriptors with the connections to Postgres and Kafka,
+//! so it never holds more than [`MAX_CONNECTIONS`]. When one more arrives, the oldest that has not
+//! sent a complete request is closed: a probe is answered at once, however many clients hold idle
+//! connections. Each connection ends after [`CONNECTION`] at the latest, so a client that does not
+//! read its response does not hold one for long either.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tower::ServiceExt as _;
 
-/// Most connections at a time: several probes and scrapers, each with one that it keeps.
+/// Most connections at a time: several probes and scrapers, each with a kept-alive connection.
 pub const MAX_CONNECTIONS: usize = 32;
 
-/// Longest wait for the header of a request, from the first byte or the last answer on.
+/// Longest wait for the header of a request, from the first byte or the last response on.
 const HEADER: Duration = Duration::from_secs(5);
 
-/// Longest life of a connection. A scraper opens the next.
+/// Longest life of a connection. A scraper opens a new one.
 const CONNECTION: Duration = Duration::from_secs(60);
 
 /// Largest header. A token, a host and what a proxy adds are well below it.
 const MAX_HEADER_BYTES: usize = 16 << 10;
 
-/// Most fields of a header.
+/// Most header fields.
 const MAX_FIELDS: usize = 64;
 
-/// Wait after the system refused a connection, for it to have something to give again.
+/// Wait after the system refused a connection, until it may have free descriptors.
 const REFUSED: Duration = Duration::from_millis(100);
 
 /// The open connections, the oldest first.
@@ -47,7 +47,7 @@ struct Connections {
 }
 
 struct Connection {
-    /// Whether a whole request came over it.
+    /// Whether it sent a complete request.
     has_asked: Arc<AtomicBool>,
     task: AbortHandle,
 }
@@ -60,7 +60,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
             Ok((stream, _)) => connections.add(stream, &router),
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
-                tracing::warn!(error = %error, "the admin endpoint can't take a connection");
+                tracing::warn!(error = %error, "the admin endpoint can't accept a connection");
                 connections.close_one();
                 tokio::time::sleep(REFUSED).await;
             }
@@ -68,7 +68,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
     }
 }
 
-/// Whether the connection was gone before it was taken.
+/// Whether the client closed the connection before it was accepted.
 fn is_of_the_client(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
@@ -86,7 +86,7 @@ impl Connections {
         self.open.push_back(Connection { has_asked, task });
     }
 
-    /// Closes the oldest that has not asked for anything, else the oldest.
+    /// Closes the oldest that has sent no request, or else the oldest.
     fn close_one(&mut self) {
         let silent = |connection: &Connection| !connection.has_asked.load(Ordering::Relaxed);
         let at = self.open.iter().position(silent).unwrap_or(0);
@@ -109,8 +109,9 @@ async fn attend(stream: TcpStream, router: Router, has_asked: Arc<AtomicBool>) {
         .serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(CONNECTION, served).await {
         Ok(Ok(())) => {}
-        // A client's own fault, as far as it is one: whoever likes can make as many as they like.
-        Ok(Err(error)) => tracing::debug!(error = %error, "a connection to the admin endpoint"),
+        // Only at debug level: clients can cause as many of these errors as they like.
+        Ok(Err(error)) => tracing::debug!(error = %error, "a connection to the admin endpoint \
+                                                           failed"),
         Err(_) => tracing::debug!("a connection to the admin endpoint was closed for its age"),
     }
 }

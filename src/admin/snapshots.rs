@@ -1,19 +1,18 @@
-//! Snapshots over HTTP: asked for, listed, paused, resumed and stopped.
+//! Snapshots over HTTP: requests, lists, pauses, resumes and stops them.
 //!
 //! | request | does |
 //! |---|---|
-//! | `POST /snapshots` with `{"tables": [...], "where": "..."}` | asks for one: 202 with its ID |
-//! | `GET /snapshots` | lists those under way and those that ended lately |
-//! | `POST /snapshots/{id}/pause`, `/resume`, `/stop` | says what is to become of one: 202 |
+//! | `POST /snapshots` with `{"tables": [...], "where": "..."}` | requests one: 202 with its ID |
+//! | `GET /snapshots` | lists running snapshots and those that ended recently |
+//! | `POST /snapshots/{id}/pause`, `/resume`, `/stop` | pauses, resumes or stops one: 202 |
 //!
-//! Who may do that may have every row of the published tables sent to Kafka again. So a request that
-//! changes something must come from this host (the endpoint listens on loopback) or bring the token
-//! of `admin.token_file`; where there is a token, it is asked for in any case. A request that a
-//! browser made for another page names its origin, and is refused. A condition is SQL that runs with
-//! rowcast's rights, so it is taken with a token alone, from this host too. Requests are bounded in
-//! size and number: 413 and 429.
+//! Such a request can have every row of the published tables sent to Kafka again. So it must come
+//! from this host (the endpoint listens on loopback) or carry the token of `admin.token_file`; if a
+//! token is set, it is always required. A request that a browser makes for another page names its
+//! origin and is refused. A condition is SQL that runs with rowcast's rights, so it requires a
+//! token, from this host too. Requests are bounded in size and number: 413 and 429.
 //!
-//! What can't be is refused with the cause and the fix, as JSON: `{"error": ..., "fix": ...}`.
+//! A refusal has the cause and the fix as JSON: `{"error": ..., "fix": ...}`.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -38,26 +37,26 @@ use crate::snapshot::{
 };
 use crate::state::State;
 
-/// Gives the tables that a request stands for, or why it can't be: asks the server.
+/// Returns the tables that a request selects, or why it is refused; queries the server.
 pub type Judge = Arc<dyn Fn(Asked) -> Judged + Send + Sync>;
 
-/// What a [`Judge`] gives.
+/// The result of a [`Judge`].
 pub type Judged = Pin<Box<dyn Future<Output = Result<Vec<String>, Refusal>> + Send>>;
 
-/// Where snapshots are asked for, and by whom.
+/// Takes snapshot requests, and decides who may make them.
 #[derive(Clone)]
 pub struct Desk {
-    /// Where requests are left.
+    /// Where requests are stored.
     pub control: Arc<Control>,
-    /// Who knows whether they can be.
+    /// Validates requests.
     pub judge: Judge,
-    /// What who changes something must bring.
+    /// The token that a change requires.
     pub token: Option<Secret>,
     /// Whether only this host reaches the endpoint.
     pub is_local: bool,
 }
 
-/// Why something is not done, and what would help.
+/// Why a request is refused, and the fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
     /// The status code.
@@ -72,39 +71,38 @@ pub struct Refusal {
 /// One snapshot in the list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Listed {
-    /// How it stands.
+    /// Its status.
     #[serde(flatten)]
     pub status: SnapshotStatus,
-    /// How much of it is published, of a hundred; none before it is read, and where nobody knows how
-    /// large it is.
+    /// Percentage published; `None` before it is read and if its size is unknown.
     pub percent: Option<f64>,
-    /// Rows a second in the last half minute.
+    /// Rows per second in the last half minute.
     pub rows_per_second: Option<u64>,
     /// Seconds left at this rate.
     pub eta_seconds: Option<u64>,
 }
 
-/// What `GET /snapshots` answers.
+/// The response of `GET /snapshots`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct List {
-    /// One for each table of each request.
+    /// One entry for each table of each request.
     pub snapshots: Vec<Listed>,
-    /// All of them together.
+    /// The total.
     pub progress: Report,
 }
 
-/// What `POST /snapshots` answers.
+/// The response of `POST /snapshots`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     /// The request's ID.
     pub id: String,
-    /// The tables that it stands for at this moment.
+    /// The tables that it selects at this moment.
     #[serde(default)]
     pub tables: Vec<String>,
 }
 
 impl Refusal {
-    /// A refusal with its status code.
+    /// A refusal with this status code.
     #[must_use]
     pub fn new(code: u16, error: impl Into<String>, fix: &str) -> Self {
         let fix = (!fix.is_empty()).then(|| fix.to_owned());
@@ -169,7 +167,7 @@ async fn take(
     let named: Vec<&str> = tables.iter().take(NAMED).map(String::as_str).collect();
     let count = tables.len();
     desk.control.try_ask(vec![Command::Take(request)]).map_err(full)?;
-    tracing::info!(id, count, tables = named.join(", "), "a snapshot is asked for over HTTP");
+    tracing::info!(id, count, tables = named.join(", "), "snapshot requested over HTTP");
     Ok((StatusCode::ACCEPTED, Json(Accepted { id, tables })))
 }
 
@@ -184,8 +182,8 @@ async fn act(
         "resume" => Action::Resume,
         "stop" => Action::Stop,
         _ => {
-            let error = format!("there is no {action:?} for a snapshot");
-            return Err(Refusal::new(404, error, "there are pause, resume and stop"));
+            let error = format!("unknown action {action:?}");
+            return Err(Refusal::new(404, error, "use pause, resume or stop"));
         }
     };
     flows(&observed)?;
@@ -196,22 +194,26 @@ async fn act(
         return Err(Refusal::new(404, error, "GET /snapshots lists them"));
     }
     if own.all(|status| status.state.is_end()) {
-        let error = format!("the snapshot {id:?} is at its end");
-        return Err(Refusal::new(409, error, "ask for a new one"));
+        let error = format!("the snapshot {id:?} has already ended");
+        return Err(Refusal::new(409, error, "request a new one"));
     }
     desk.control.try_ask(vec![action.on(id.clone())]).map_err(full)?;
-    tracing::info!(id, action = ?action, "asked for over HTTP");
+    tracing::info!(id, action = ?action, "requested over HTTP");
     Ok((StatusCode::ACCEPTED, Json(Accepted { id, tables: Vec::new() })))
 }
 
-/// Tables that are named in a log line.
+/// Most tables that a log line names.
 const NAMED: usize = 5;
 
 fn full(full: Full) -> Refusal {
-    Refusal::new(429, full.to_string(), "ask again when GET /snapshots shows fewer that wait")
+    Refusal::new(
+        429,
+        full.to_string(),
+        "try again when GET /snapshots lists fewer waiting snapshots",
+    )
 }
 
-/// What is beyond its bounds is too large; all else is wrong.
+/// 413 for what exceeds a bound, 400 for all else.
 const fn code_of(error: &SignalError) -> u16 {
     match error {
         SignalError::TooManyTables { .. }
@@ -223,47 +225,47 @@ const fn code_of(error: &SignalError) -> u16 {
     }
 }
 
-/// A request that no session can take up would be forgotten with the process.
+/// Refuses while no session runs: a stored request would be lost with the process.
 fn flows(observed: &Observed) -> Result<(), Refusal> {
     let status = observed.status.borrow();
     match status.state {
         State::Streaming | State::Snapshot => Ok(()),
         _ => {
-            let error = format!("the bridge takes no requests now: {}", status.line());
-            Err(Refusal::new(503, error, "ask again when /readyz answers 200"))
+            let error = format!("the bridge accepts no requests now: {}", status.line());
+            Err(Refusal::new(503, error, "try again when /readyz returns 200"))
         }
     }
 }
 
 impl Desk {
-    /// Whether whoever asks may have SQL run: not every user of this host.
+    /// Whether the sender may have SQL run: not every user of this host may.
     fn admit_condition(&self, asked: &Asked) -> Result<(), Refusal> {
         if asked.condition.is_some() && self.token.is_none() {
-            let error = "a condition is SQL that runs with rowcast's rights, so it needs a token, \
-                         on a loopback address too";
+            let error = "a condition is SQL that runs with rowcast's rights, so it requires a \
+                         token, on a loopback address too";
             let fix = "set admin.token_file, and send Authorization: Bearer with the token in it";
             return Err(Refusal::new(403, error, fix));
         }
         Ok(())
     }
 
-    /// Whether whoever asks may change something.
+    /// Whether the sender may change something.
     fn admit(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         if headers.contains_key(header::ORIGIN) {
-            let error = "a page in a browser may not ask for this";
-            return Err(Refusal::new(403, error, "ask without the header Origin"));
+            let error = "a web page may not request this";
+            return Err(Refusal::new(403, error, "send the request without the header Origin"));
         }
         match &self.token {
             None if self.is_local => Ok(()),
             None => Err(Refusal::new(
                 403,
-                "admin.listen is not a loopback address, so others could ask too",
+                "admin.listen is not a loopback address, so a token is required",
                 "set admin.token_file, and send Authorization: Bearer with the token in it",
             )),
             Some(token) if brings(headers, token) => Ok(()),
             Some(_) => Err(Refusal::new(
                 401,
-                "this needs the token of admin.token_file",
+                "this requires the token of admin.token_file",
                 "send Authorization: Bearer with the token in it",
             )),
         }
@@ -306,7 +308,7 @@ mod tests {
             });
             let refused = ask().await.expect_err("it is refused");
             assert_eq!(refused.code, 503, "{state:?}");
-            let wanted = format!("takes no requests now: {}: who knows why", state.word());
+            let wanted = format!("accepts no requests now: {}: who knows why", state.word());
             assert!(refused.error.ends_with(&wanted), "{refused:?}");
             assert!(refused.fix.is_some_and(|fix| fix.contains("/readyz")));
             let path = Path(("7".to_owned(), "pause".to_owned()));

@@ -1,11 +1,11 @@
-//! Looks published tables up before their first change comes, many in one query, where the stream has
-//! first changes of many: after a start, or when a job writes to each table.
+//! Looks up published tables before their first change arrives, many in one query, when the stream
+//! has the first changes of many tables: after a start, or when a job writes to every table.
 //!
-//! The catalog speaks of now, and the stream of then. What is known of a table is used only for a
+//! The catalog describes the present, and the stream a point in the past. A looked-up table is used
 //! description in a transaction that others saw when the catalog was asked, for then it is as new as
-//! an answer of now would be; any other description is asked for by itself. So a stream that is not
-//! behind asks for one table at a time, as ever, and one that is behind asks for more each time that
-//! this would have helped.
+//! it is then as current as a new query's result; any other description is looked up on its own. So
+//! a stream that is up to date looks up one table at a time, and one that is behind looks up more
+//! each time that this would have helped.
 //!
 //! The stream may bring a transaction before others see it: its commit is in the WAL a moment earlier, and
 //! with synchronous standbys for as long as they take. Asked in between, the catalog does not have what that
@@ -33,7 +33,7 @@ const ALTERS: &str = include_str!("../../sql/alters.sql");
 /// Most tables that are looked up at once: bounds how long the stream waits.
 const MOST: usize = 256;
 
-/// Most tables that are known ahead: bounds the memory.
+/// Most tables that are kept: bounds the memory.
 const KEPT: usize = 2048;
 
 /// Waits between two looks whether a transaction is to be seen.
@@ -51,11 +51,11 @@ pub(super) type Published = (u32, String, String);
 pub(super) struct Ahead {
     /// What is known of a table, and what was to be seen when that was asked.
     known: HashMap<u32, (Arc<Seen>, RelationFacts)>,
-    /// The same of the last question.
+    /// The same position of the last query.
     last: Arc<Seen>,
-    /// How many other tables were asked of with the last one.
+    /// How many other tables the last query included.
     batch: usize,
-    /// Published tables that nothing was asked of so far; none before it is asked which they are.
+    /// Published tables that were not looked up so far; `None` before they are listed.
     rest: Option<BTreeSet<Published>>,
 }
 
@@ -89,7 +89,7 @@ impl Ahead {
         (is_new_enough && has_types).then_some(RelationFacts { types, ..facts })
     }
 
-    /// Nothing of these tables comes any more.
+    /// Forgets tables that have no further changes.
     pub(super) fn forget(&mut self, tables: &[u32]) {
         for oid in tables {
             self.known.remove(oid);
@@ -100,8 +100,8 @@ impl Ahead {
         }
     }
 
-    /// Asks the catalog, of other tables too if that would have helped this time. Returns what it says
-    /// and these other tables.
+    /// Queries the catalog, for other tables too if that would have helped this time. Returns the
+    /// results and these other tables.
     pub(super) async fn ask(
         &mut self,
         catalog: &mut Catalog,
@@ -130,8 +130,8 @@ impl Ahead {
         Ok((asked, others))
     }
 
-    /// The tables that are asked of as well: those that nothing was asked of, in the order in which
-    /// they were created, from the one that follows on.
+    /// The other tables to include: those not looked up yet, in the order of their creation,
+    /// beginning after this one.
     fn others(&mut self, oid: u32) -> Vec<Published> {
         let Some(rest) = &mut self.rest else { return Vec::new() };
         rest.retain(|(other, ..)| *other != oid);
@@ -145,7 +145,7 @@ impl Ahead {
     }
 }
 
-/// All that the publications publish in effect.
+/// All tables that the publications publish in effect.
 async fn published(client: &Client, names: Names<'_>) -> Result<BTreeSet<Published>, Error> {
     let version = client::server_version(client).await?;
     let tables = streamed::in_effect(client, names.both(), version).await?;

@@ -1,9 +1,9 @@
-//! Smaller batches, once a broker has refused one whose records may each be small enough.
+//! Makes smaller batches once a broker has refused one whose records may each be small enough.
 //!
-//! A topic's `max.message.bytes` bounds a batch, and it may be lowered while the bridge runs. The client
-//! fails every record of a batch that is too large, so which of them it was is not known; the session
-//! that follows makes batches that the topic takes. One that is refused then has a single record, which
-//! is too large on its own.
+//! A topic's `max.message.bytes` bounds a batch, and it may be lowered while the bridge runs. The
+//! client fails every record of a batch that is too large, so it is not known which one was; the
+//! next session makes batches that the topic accepts. If one is refused then, it has a single
+//! record, which is too large on its own.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::kafka::{self, ClientConfig, Topics};
 
 impl Bridge {
-    /// How the producer of a session is made.
+    /// The producer's settings for a session.
     pub(super) async fn producer_config(&self) -> Result<ClientConfig, Error> {
         let mut config = fresh_client_config(&self.settings).await?;
         let limit = self.batch_limit.load(Ordering::Acquire);
@@ -22,7 +22,8 @@ impl Bridge {
         Ok(config)
     }
 
-    /// Whether the failure is a batch that was too large, and the next session makes smaller ones.
+    /// Whether the failure is a batch that was too large, so that the next session makes smaller
+    /// ones.
     pub(super) async fn makes_smaller_batches(&self, error: &Error) -> bool {
         let topic = match error {
             Error::Delivery(error) => error.refused_for_size(),
@@ -33,7 +34,7 @@ impl Bridge {
         let Ok(config) = self.producer_config().await else { return false };
         let present = kafka::batch_bytes(&config);
         let topics = Topics::new(config, &self.settings.topics);
-        // Where the brokers do not say, each record goes alone.
+        // If the brokers do not report the limit, each record is sent alone.
         let limit = topics.largest_batch(topic).await.unwrap_or(1);
         if limit >= present {
             return false;
@@ -42,7 +43,7 @@ impl Bridge {
             topic,
             refused_bytes = present,
             max_message_bytes = limit,
-            "a batch was larger than the topic takes: going on with smaller batches"
+            "a batch was larger than the topic accepts: continuing with smaller batches"
         );
         self.batch_limit.store(limit, Ordering::Release);
         true

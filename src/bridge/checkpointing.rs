@@ -12,11 +12,11 @@ use crate::kafka::{self, Checkpoints, Found, Producer, transaction_timeout};
 use crate::pipeline::{self, Checkpointing, Mode, Stop};
 use crate::postgres::ConnectOptions;
 
-/// Longest wait for the brokers to take the transactional id over, or a first record.
+/// Longest wait for the brokers to initialise the transactional id, or to accept a first record.
 const INIT: Duration = Duration::from_secs(30);
 
 impl Bridge {
-    /// The last word on what is published.
+    /// The final statement of what is published.
     pub(super) async fn read_checkpoint(
         &self,
         producer: &Arc<Producer>,
@@ -31,7 +31,7 @@ impl Bridge {
             let glanced = checkpoints.clone();
             match blocking(move || glanced.glance()).await {
                 Ok(Some(found)) => own(&found).await?,
-                // It is put aside below.
+                // It is ignored below.
                 Err(error) if self.puts_aside(&error) => {}
                 glanced => drop(glanced?),
             }
@@ -46,15 +46,17 @@ impl Bridge {
             Err(error) if self.puts_aside(&error) => {
                 tracing::warn!(
                     error = error.told(),
-                    "accepted: it is removed, and the stream goes on where the slot is confirmed; what \
-                     was published since comes again"
+                    "accepted: removing the unreadable checkpoint; the stream continues from the \
+                     slot's confirmed position, and what was published after that is published \
+                     again"
                 );
                 checkpoints.remove_unreadable().await?;
                 blocking(move || checkpoints.read()).await?
             }
             found => found?,
         };
-        // Of another cluster or database the decision speaks later; nothing is written before.
+        // A checkpoint of another cluster or database is handled by the decision later; nothing is
+        // written before.
         let other = found.checkpoint.as_ref().filter(|of| of.source.slot != settings.slot);
         if let Some(other) = other {
             own(other).await?;
@@ -62,7 +64,7 @@ impl Bridge {
         Ok(found)
     }
 
-    /// Whether it is a checkpoint that can't be read, which nobody needs any more.
+    /// Whether it is an unreadable checkpoint that may be removed.
     fn puts_aside(&self, error: &Error) -> bool {
         let is_unreadable = matches!(error, Error::Kafka(kafka::Error::CheckpointRecord { .. }));
         is_unreadable && self.settings.on_gap == OnGap::Accept
@@ -78,7 +80,7 @@ impl Bridge {
         let checkpointing = self.checkpointing_from(checkpoint, true);
         let (sink, ledger) = (Arc::clone(producer), Arc::clone(ledger));
         let (metrics, stop) = (Arc::clone(&self.metrics), Arc::new(Stop::default()));
-        // Who no longer waits for it does not want it either.
+        // The receiver may have stopped waiting.
         let _stop = StopOnDrop::new(&stop);
         let mut failure = producer.failure();
         let written = tokio::task::spawn_blocking(move || {
@@ -94,7 +96,7 @@ impl Bridge {
                 written.map_err(failed)?.map(drop)
             }
             Ok(failed) = failure.wait_for(Option::is_some) => {
-                // wait_for returned because there is one.
+                // `wait_for` returned because there is one.
                 failed.as_ref().map_or(Ok(()), |error| Err(Error::Delivery(Arc::clone(error))))
             }
             () = tokio::time::sleep(INIT) => {
@@ -103,7 +105,7 @@ impl Bridge {
         }
     }
 
-    /// How the worker is to say how far it is.
+    /// The worker's checkpoint settings.
     pub(super) fn checkpointing(&self, start: &Start) -> Checkpointing {
         self.checkpointing_from(start.checkpoint.clone(), start.is_new)
     }
@@ -130,7 +132,7 @@ impl Bridge {
     }
 }
 
-/// Runs what blocks.
+/// Runs a blocking function.
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
 ) -> Result<T, Error> {

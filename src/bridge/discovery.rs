@@ -1,23 +1,23 @@
-//! What changes of tables while the bridge runs, or changed while it did not.
+//! Detects tables that are created, altered or renamed, while the bridge runs or before it started.
 //!
-//! - **New ones**: those that `postgres.tables` matches and the publication does not have. Such a table
-//!   has rows already, so it is asked for as a snapshot, and whoever takes that puts it into the
-//!   publication at the right moment; see `snapshot::incremental`. With `snapshot.mode = "never"` it is
-//!   only put into the publication. Looked for every `postgres.discover_interval`.
-//! - **Those that lost their identity**: the application's updates fail until they are out of the
-//!   publication. So this is looked for every second, or as often as the looks take a fiftieth of the
-//!   server's time, and not only while rows are streamed: also while the slot is created, while a first
-//!   snapshot is read, and while brokers are away (`looks_in`). They go to the publication for inserts
-//!   (`publication::plan`).
-//! - **Those that have it again** are as new: what was updated and deleted meanwhile is not known, so
-//!   their rows are read.
-//! - **Those whose topic another one has** stay out (`topics`), and one that was left out for it and has
-//!   a topic now is read again, as a new one is.
+//! - **New tables**: those that `postgres.tables` matches and the publication does not have. Such a
+//!   table has rows already, so a snapshot of it is requested, which adds it to the publication at
+//!   the right moment; see `snapshot::incremental`. With `snapshot.mode = "never"` it is only added
+//!   to the publication. Checked every `postgres.discover_interval`.
+//! - **Tables that lost their replica identity**: the application's updates fail until the table is
+//!   removed from the publication. So this is checked every second, or so often that the checks
+//!   take a fiftieth of the server's time, and not only while rows are streamed: also while the
+//!   slot is created, while a first snapshot is read, and while brokers are unavailable
+//!   (`looks_in`). Such tables move to the publication for inserts (`publication::plan`).
+//! - **Tables that have it again** are treated as new: updates and deletes of the meantime are
+//!   unknown, so their rows are read.
+//! - **Tables whose topic another table has** are left out (`topics`); one that was left out and
+//!   has a topic now is read like a new one.
 //!
-//! All on connections of their own, which wait for no lock longer than moments. A table that is refused,
-//! by the server or for its filter or key, holds up no other. Partitions that come are
-//! looked for elsewhere (`partitions`). Without `postgres.manage`, or in a publication that the role may
-//! not alter, nothing is put in, and what should be done is logged.
+//! All on connections of their own, which wait for locks only briefly. A table that is refused, by
+//! the server or because of its filter or key, does not hold up others. New partitions are detected
+//! elsewhere (`partitions`). Without `postgres.manage`, or if the role may not alter the
+//! publication, nothing is added, and the log says what to do.
 
 mod seen;
 
@@ -45,53 +45,53 @@ use crate::route::Named;
 use crate::snapshot::{Command, Request, SnapshotState, SnapshotStatus};
 use crate::state::{LeftOutReason, State, Status};
 
-/// Longest wait for one look.
+/// Longest wait for one check.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// Time between two looks for tables that lost their identity, at least.
+/// Shortest time between two checks for tables that lost their identity.
 const URGENT: Duration = Duration::from_secs(1);
 
-/// Time between two looks for new tables, at least.
+/// Shortest time between two checks for new tables.
 const LEAST: Duration = Duration::from_millis(50);
 
-/// How much longer the time between two looks is than a look takes.
+/// How much longer the time between two checks is than a check takes.
 const SHARE: u32 = 50;
 
-/// A table's lock is waited for longer after so many tries.
+/// After this many tries, wait longer for a table's lock.
 const SHORT_TRIES: u32 = 3;
 
-/// Both kinds of looks have it; who alters the publications holds it for one look.
+/// Shared by both kinds of checks; the one that alters the publications holds it for one check.
 type Shared = tokio::sync::Mutex<Seen>;
 
-/// What a look is for.
+/// What a check is for.
 #[derive(Clone, Copy)]
 enum Depth<'a> {
-    /// To take out of the publications what must not be in them any more.
+    /// To remove from the publications what must not be in them any more.
     Urgent,
-    /// New tables, too: those of these that are not captured yet.
+    /// To add new tables, too: those of these that are not captured yet.
     Full { new: &'a [TableName] },
 }
 
-/// What became of a look.
+/// The result of a check.
 struct Looked {
-    /// What the server said where it refused to alter a publication for a table.
+    /// The server's errors where it refused to alter a publication for a table.
     failed: Option<postgres::Error>,
-    /// Tables of which more is to be captured.
+    /// Tables of which more is captured from now on.
     gains: Vec<TableName>,
-    /// How long it had the server work, without what new tables took.
+    /// The server's time for it, without that for new tables.
     took: Duration,
 }
 
 impl Bridge {
-    /// Looks again and again. What protects the application's statements waits for nothing that the
-    /// rest waits for: neither for Kafka nor for what a look for new tables asks.
+    /// Checks periodically. The checks that protect the application's statements do not wait for
+    /// what the others wait for: neither for Kafka nor for the queries about new tables.
     pub(super) async fn discover(&self) -> Infallible {
         let seen = tokio::sync::Mutex::new(Seen::default());
         let (never, _) = tokio::join!(self.protect(&seen), self.look_for_new(&seen));
         never
     }
 
-    /// Looks for tables that lost their identity, or that are not to be published any more.
+    /// Checks for tables that lost their identity, or that must not be published any more.
     async fn protect(&self, seen: &Shared) -> Infallible {
         let mut status = self.status.subscribe();
         let (mut connected, mut repeats) = (None, Repeats::new());
@@ -112,7 +112,11 @@ impl Bridge {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     connected = None;
-                    tell_repeated(&error, "looking for tables without an identity", &mut repeats);
+                    tell_repeated(
+                        &error,
+                        "checking for tables without a replica identity",
+                        &mut repeats,
+                    );
                 }
                 Err(_) => connected = None,
             }
@@ -121,7 +125,7 @@ impl Bridge {
         }
     }
 
-    /// Looks for new tables and new names, while rows are streamed.
+    /// Checks for new tables and new names, while rows are streamed.
     async fn look_for_new(&self, seen: &Shared) -> Infallible {
         let mut status = self.status.subscribe();
         let (mut connected, mut repeats) = (None, Repeats::new());
@@ -138,7 +142,7 @@ impl Bridge {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     connected = None;
-                    tell_repeated(&error, "looking for new tables", &mut repeats);
+                    tell_repeated(&error, "checking for new tables", &mut repeats);
                 }
                 Err(_) => connected = None,
             }
@@ -147,7 +151,7 @@ impl Bridge {
         }
     }
 
-    /// The connection of before, or another in its place.
+    /// The existing connection, or a new one in its place.
     async fn connected<'a>(&self, connected: &'a mut Option<Client>) -> Result<&'a Client, Error> {
         let client = match connected.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
@@ -164,33 +168,33 @@ impl Bridge {
     async fn look_for_tables(&self, client: &Client, seen: &Shared) -> Result<(), Error> {
         let mut released = self.look_at_renames(client).await?;
         let first = self.look_at_publications(client, seen, Depth::Urgent).await?;
-        // The brokers are asked while nothing waits for this look.
+        // The brokers are queried now, while nothing waits for this check.
         if !(first.gains.is_empty() && self.left_out.oids(LeftOutReason::Topic).is_empty()) {
             self.ask_for_topics().await;
         }
         let depth = Depth::Full { new: &first.gains };
         let look = self.look_at_publications(client, seen, depth).await?;
-        // One whose topic another table has stays out: it is read once it has one.
+        // A table whose topic another table has is left out: it is read once it has one.
         let refused = self.left_out.oids(LeftOutReason::Topic);
         released.retain(|oid, _| !refused.contains(oid));
         self.read_again(&released).await?;
         look.failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Looks at the publications and at the tables that they could have, and alters what is to be
-    /// altered at once. What the server refuses of one table holds up no other. Does not ask Kafka.
+    /// Compares the publications with the tables that they should have, and alters them. An error
+    /// for one table does not hold up others. Does not query Kafka.
     async fn look_at_publications(
         &self,
         client: &Client,
         seen: &Shared,
         depth: Depth<'_>,
     ) -> Result<Looked, postgres::Error> {
-        // A start plans and alters the same publications.
+        // A start alters the same publications.
         let mut altering = self.altering.lock().await;
         let began = Instant::now();
         let seen = &mut *seen.lock().await;
         let settings = &self.settings_of_published();
-        // Before the look: what was done by then is in the publication that it sees.
+        // Read before the check: what was done by then is in the publication that it sees.
         let snapshots = self.control.shown();
         let is_full = matches!(depth, Depth::Full { .. });
         seen.probes.ask(if is_full { Asked::Unlocked } else { Asked::Nothing });
@@ -211,7 +215,7 @@ impl Bridge {
             return Ok(Looked { failed: None, gains, took: began.elapsed() });
         }
         let Look { plan, filters, .. } = look;
-        // By its name of now, a table may not be one to publish any more.
+        // By its current name, a table may not be one to publish any more.
         let surplus = plan.main.remove.iter().chain(&plan.inserts.remove);
         let is_surplus =
             |table: &&TableName| !settings.captured.matches(&table.schema, &table.name);
@@ -225,7 +229,8 @@ impl Bridge {
             let applied = self.apply_to(client, seen, (&table, what), change).await;
             failed = failed.or(applied.err());
         }
-        // One that was dropped and made again is new, and so is one that was lost and is back.
+        // A table that was dropped and created again is new, and so is one that was removed and is
+        // back.
         seen.asked.retain(|table| gains.contains(table) || filters.keeps_out(table));
         let is_tried = |table: &TableName| {
             [&plan.main, &plan.inserts].iter().any(|change| {
@@ -234,7 +239,7 @@ impl Bridge {
             })
         };
         seen.locked.retain(|table, _| gains.contains(table) || is_tried(table));
-        // The application waits for this; what comes after it may take longer.
+        // The application waits for this; the rest may take longer.
         let took = began.elapsed();
         if let Depth::Full { new } = depth {
             failed = failed.or(self.take_in(client, seen, (&plan, new), &snapshots).await);
@@ -242,7 +247,7 @@ impl Bridge {
         Ok(Looked { failed, gains, took })
     }
 
-    /// Tables of which more is captured from now on. Returns what the server refused of one of them.
+    /// Adds the tables of which more is captured from now on. Returns the server's errors.
     async fn take_in(
         &self,
         client: &Client,
@@ -252,17 +257,17 @@ impl Bridge {
     ) -> Option<postgres::Error> {
         let mut failed = None;
         let mut new = plan.gains();
-        // Of one that came since, the brokers were not asked yet.
+        // For a table that appeared since, the brokers were not queried yet.
         new.retain(|table| known.contains(table));
         seen.note_not_owned(plan, Names::of(&self.settings));
         new.retain(|table| !plan.main.not_owned.iter().any(|(other, _)| other == table));
         new.retain(|table| is_to_be_asked(snapshots, table, seen.asked.contains(table)));
-        // Rows that are in it already are signals of before.
+        // Existing rows are old signals.
         let by_table = plan.by_table();
         let is_signals = |table: &TableName| self.settings.hides(&table.schema, &table.name);
         if let Some(at) = new.iter().position(is_signals) {
             let table = new.remove(at);
-            let what = "the signal table is put into the publication";
+            let what = "signal table added to the publication";
             if let Some(change) = by_table.get(&table) {
                 failed = self.apply_to(client, seen, (&table, what), change).await.err();
             }
@@ -274,13 +279,13 @@ impl Bridge {
         if self.settings.snapshot.mode == SnapshotMode::Never {
             for table in &new {
                 let Some(change) = by_table.get(table) else { continue };
-                let what = "new tables put into the publication";
+                let what = "new tables added to the publication";
                 let applied = self.apply_to(client, seen, (table, what), change).await;
                 failed = failed.or(applied.err());
             }
             return failed;
         }
-        tracing::info!(tables, "new tables: their rows are read, then their changes");
+        tracing::info!(tables, "new tables: reading their rows, then streaming their changes");
         let exactly = |table: &TableName| TablePattern::exact(&table.schema, &table.name);
         let names = new.iter().map(exactly).collect();
         let request = Request::new(names, None, SnapshotReason::Added);
@@ -290,7 +295,8 @@ impl Bridge {
         failed
     }
 
-    /// Does what is planned of one table, and logs it in these words. A lock that somebody has is for the next look.
+    /// Carries out what is planned for one table, and logs it with this message. If its lock is
+    /// taken, the next check tries again.
     async fn apply_to(
         &self,
         client: &Client,
@@ -314,8 +320,8 @@ impl Bridge {
                 if tries == 0 {
                     tracing::warn!(
                         table = %table,
-                        "it can't be moved between publications while somebody alters or vacuums \
-                         it: tried again"
+                        "it can't be moved between publications while it is being altered or \
+                         vacuumed: trying again"
                     );
                 }
                 seen.locked.insert(table.clone(), tries.saturating_add(1));
@@ -325,7 +331,7 @@ impl Bridge {
         }
     }
 
-    /// What tables are called now, and what follows from it.
+    /// Checks the current names of tables and handles renames.
     async fn look_at_renames(&self, client: &Client) -> Result<Released, Error> {
         let through = self.metrics.confirmed();
         let findings = self.look_at_names(client, through).await?;
@@ -334,7 +340,7 @@ impl Bridge {
         Ok(released)
     }
 
-    /// The publication for inserts is there, and the stream does not name it yet.
+    /// Notes that the publication for inserts exists and the stream does not name it yet.
     async fn note_second(&self, client: &Client) -> Result<(), postgres::Error> {
         if self.second.is_new() {
             self.second.exists_since(client::wal_end(client).await?);
@@ -342,7 +348,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Leaves out tables that can't have their topics, and reads again those that now can.
+    /// Leaves out tables that can't be given their topics, and reads again those that now can.
     async fn settle_topics(
         &self,
         client: &Client,
@@ -358,11 +364,11 @@ impl Bridge {
         }
         let tables = manage::list(&new);
         if self.settings.snapshot.mode == SnapshotMode::Never {
-            tracing::info!(tables, "these tables have topics again: their changes are published");
+            tracing::info!(tables, "tables have topics again: publishing their changes");
             let tables = new.iter().map(|table| table.oid).collect();
             self.control.ask(Command::Admit { tables });
         } else {
-            tracing::info!(tables, "these tables have topics again: their rows are read anew");
+            tracing::info!(tables, "tables have topics again: reading their rows");
             let exactly = |table: &Named| TablePattern::exact(&table.schema, &table.name);
             let names = new.iter().map(exactly).collect();
             let request = Request::new(names, None, SnapshotReason::Added);
@@ -374,19 +380,19 @@ impl Bridge {
     }
 }
 
-/// Logs an error that may come with each look, not each time.
+/// Logs an error that each check may repeat, but not each time.
 fn tell_repeated(error: &Error, what: &str, repeats: &mut Repeats) {
     if let Some(folded) = repeats.again(Instant::now()) {
         tracing::warn!(error = error.told(), folded, "{what}");
     }
 }
 
-/// Whether tables that lost their identity are looked for in this state. New ones are looked for only
-/// while it streams.
+/// Whether this state checks for tables that lost their identity. New tables are checked for only
+/// while streaming.
 ///
-/// `guards` is whether this process has settled the publications: then they stay as they are while the
-/// slot is created, and while a session that failed is followed by the next. Of another copy, which has
-/// the slot while this one is in standby, it is not known which publications its stream names.
+/// `guards` is whether this process has set up the publications: then they stay so while the slot
+/// is created and between a failed session and the next. In standby another copy has the slot, and
+/// it is not known which publications its stream names.
 const fn looks_in(state: State, guards: bool) -> bool {
     match state {
         State::Streaming | State::Snapshot => true,
@@ -395,9 +401,9 @@ const fn looks_in(state: State, guards: bool) -> bool {
     }
 }
 
-/// Whether the rows of a table of which more is to be captured are to be asked for. Not while they are
-/// read: what it lost meanwhile may be behind what was read, and a second request would be dropped. And
-/// once for each time, unless it was read and then taken out of the publication again.
+/// Whether to request the rows of a table of which more is captured from now on. Not while they are
+/// being read: changes that were missed may come after what was read, and a second request would be
+/// dropped. And only once, unless the table was read and then removed from the publication again.
 fn is_to_be_asked(snapshots: &[SnapshotStatus], table: &TableName, was_asked: bool) -> bool {
     let name = table.to_string();
     let of_it = || snapshots.iter().filter(|status| status.table == name);
@@ -409,8 +415,8 @@ fn is_to_be_asked(snapshots: &[SnapshotStatus], table: &TableName, was_asked: bo
     !was_asked || last.is_some_and(|status| status.state == SnapshotState::Done)
 }
 
-/// Has no query of this connection wait long for a lock: whoever alters tables is not to wait for it in
-/// turn.
+/// Limits how long queries of this connection wait for a lock: DDL of the application must not
+/// queue up behind it.
 async fn limit_locks(client: &Client) -> Result<(), postgres::Error> {
     let limit = format!("SET lock_timeout = {}", PATIENCE.as_millis());
     client
@@ -438,7 +444,7 @@ mod tests {
             note: None,
         };
         let cases: [(&[SnapshotState], bool, bool); 9] = [
-            // What became of its snapshots in turn; whether for a first time, and for a second one.
+            // The outcomes of its snapshots in turn; whether to request a first, and a second one.
             (&[], true, false),
             (&[Waiting], false, false),
             (&[Running], false, false),
@@ -447,7 +453,7 @@ mod tests {
             (&[Done, Running], false, false),
             (&[Done, Failed], true, false),
             (&[Failed], true, false),
-            // A request that was dropped, since another was under way.
+            // A request that was dropped because another was running.
             (&[Done, Stopped], true, true),
         ];
         for (states, first, second) in cases {

@@ -1,4 +1,5 @@
-//! What is open while rows flow, of a snapshot or of the stream, and how that comes to its end.
+//! Drains a session: waits for the threads of a stream or a snapshot, finishes what is in flight,
+//! and confirms it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +19,10 @@ use crate::state::State;
 /// Longest wait for the brokers to abort a transaction.
 const ABORT: Duration = Duration::from_secs(2);
 
-/// Longest wait, behind `kafka.drain_timeout`, for a thread that was asked to end.
+/// Longest wait, after `kafka.drain_timeout`, for a thread that was asked to end.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// Longest wait for the server to end the stream; the reader gives up by itself before.
+/// Longest wait for the server to end the stream; the reader gives up earlier on its own.
 const CLOSE: Duration = Duration::from_secs(8);
 
 /// A task that ends when this is dropped.
@@ -33,20 +34,20 @@ impl Drop for Background {
     }
 }
 
-/// What is open while rows flow. Dropped, it has everything end that belongs to it.
+/// The threads and tasks of a running stream. Dropping it ends them all.
 pub(super) struct ActiveSession {
     pub(super) ledger: Arc<Ledger>,
     pub(super) producer: Arc<Producer>,
     pub(super) stop: Arc<Stop>,
     pub(super) phase: watch::Sender<StreamPhase>,
     pub(super) reader: ReaderHandle,
-    /// Takes snapshots concurrently with the stream.
+    /// The task that takes snapshots while the stream runs.
     pub(super) coordinator: Option<Background>,
 }
 
 impl Drop for ActiveSession {
     fn drop(&mut self) {
-        // Nobody waits for the worker any more, so it must not wait either.
+        // No one waits for the worker any more, so it must not wait either.
         self.stop.now();
     }
 }
@@ -60,13 +61,12 @@ pub(super) enum Cause<T> {
     Reader(Result<(), crate::postgres::Error>),
     Worker(Result<T, Error>),
     Delivery(Error),
-    /// A part of the bridge that works concurrently with the stream has failed, or says that it can't
-    /// go on.
+    /// A part of the bridge that runs next to the stream has failed or can't continue.
     Concurrent(Error),
 }
 
 impl Bridge {
-    /// Waits until the publishing ends, or is to end.
+    /// Waits until the publishing ends or has to end.
     pub(super) async fn attend<T>(
         &self,
         active: &mut ActiveSession,
@@ -80,7 +80,7 @@ impl Bridge {
             tokio::select! {
                 biased;
                 Ok(failed) = failure.wait_for(Option::is_some) => {
-                    // wait_for returned because there is one.
+                    // `wait_for` returned because there is one.
                     if let Some(error) = failed.as_ref() {
                         break Cause::Delivery(Error::Delivery(Arc::clone(error)));
                     }
@@ -96,7 +96,7 @@ impl Bridge {
         cause
     }
 
-    /// Brings what is in flight to its end, as far as that can be, and confirms it.
+    /// Finishes what is in flight, as far as possible, and confirms it.
     pub(super) async fn drain<T>(
         &self,
         active: &mut ActiveSession,
@@ -108,7 +108,7 @@ impl Bridge {
         let started = Instant::now();
         let error = match cause {
             Cause::Told => {
-                tracing::info!("told to stop: draining");
+                tracing::info!("asked to stop: draining");
                 active.finish_transaction(worker, limit / 2).await
             }
             Cause::Delivery(error) | Cause::Concurrent(error) => {
@@ -129,7 +129,9 @@ impl Bridge {
         active.phase.send_replace(StreamPhase::Draining);
         let left = || limit.saturating_sub(started.elapsed());
         if tokio::time::timeout(left() + GRACE, join_worker(worker)).await.is_err() {
-            tracing::error!("the worker does not end; what it has not published comes again");
+            tracing::error!(
+                "the worker does not end; what it has not published will be published again"
+            );
         }
         let left = left();
         let producer = Arc::clone(&active.producer);
@@ -150,7 +152,7 @@ impl Bridge {
         }
         active.close().await;
         tracing::info!(confirmed = %standing.confirmed, "stream ended");
-        // The session's ledger goes with it.
+        // The session's ledger ends with it.
         self.metrics.refresh();
         error.map_or(Ok(()), Err)
     }
@@ -171,8 +173,8 @@ impl ActiveSession {
         }
     }
 
-    /// Lets the worker go on to the next commit. A transaction that is longer than `limit` is cut;
-    /// it will be published again from its start.
+    /// Lets the worker continue to the next commit. A transaction that takes longer than `limit` is
+    /// cut off; it will be published again from its start.
     async fn finish_transaction<T>(
         &mut self,
         worker: &mut Publishing<T>,
@@ -182,7 +184,10 @@ impl ActiveSession {
         if self.ledger.in_transaction() {
             match tokio::time::timeout(limit, worker).await {
                 Ok(result) => return worker_result(result).err(),
-                Err(_) => tracing::warn!("the open transaction is too long to be finished now"),
+                Err(_) => tracing::warn!(
+                    "the open transaction is too long to finish; it will be published again from \
+                     its start"
+                ),
             }
         }
         self.stop.now();
@@ -190,7 +195,7 @@ impl ActiveSession {
     }
 }
 
-/// Completes when the task ended in a panic, which nothing else would notice.
+/// Completes if the task panicked, which nothing else would notice.
 async fn panicked(coordinator: &mut Option<Background>) -> Error {
     if let Some(Background(task)) = coordinator
         && !task.is_finished()

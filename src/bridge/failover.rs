@@ -1,5 +1,5 @@
-//! Warns of a failover slot that no standby keeps, while there is a primary to be asked: after a
-//! failover it would be too late, as the new primary would not have the slot.
+//! Warns about a failover slot that is not synchronised to any standby, while the primary still
+//! runs: after a failover it would be too late, because the new primary would not have the slot.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,17 +10,18 @@ use crate::postgres::ConnectOptions;
 use crate::postgres::failover::{self, Kept};
 use crate::state::State;
 
-/// Time between two looks while all is well.
+/// Time between two checks while all is well.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Time between two looks otherwise. Two must say the same: a standby may just be starting.
+/// Time between two checks otherwise. Two must have the same result: a standby may just be
+/// starting.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// Longest wait for one look.
+/// Longest wait for one check.
 const ANSWER: Duration = Duration::from_secs(30);
 
 impl Bridge {
-    /// Looks again and again.
+    /// Checks periodically.
     pub(super) async fn watch_failover_slot(&self) -> Infallible {
         if !self.settings.failover {
             return std::future::pending().await;
@@ -38,7 +39,10 @@ impl Bridge {
                 Ok(Ok(seen)) => seen,
                 // The session has the same trouble, and reports it.
                 Ok(Err(error)) => {
-                    tracing::debug!(error = error::told(&error), "asking where the slot is kept");
+                    tracing::debug!(
+                        error = error::told(&error),
+                        "checking which standbys have the slot"
+                    );
                     Kept::Unknown
                 }
                 Err(_) => Kept::Unknown,
@@ -59,12 +63,16 @@ fn log(slot: &str, kept: &Kept) {
     let literal = literal.trim();
     match kept {
         Kept::Unknown => {}
-        Kept::Yes => tracing::info!(slot, "a standby keeps the slot: a failover carries it over"),
+        Kept::Yes => tracing::info!(
+            slot,
+            "a standby has a synchronised copy of the slot: a failover keeps it"
+        ),
         Kept::Nowhere => tracing::warn!(
             slot,
             fix = "on the standby, set sync_replication_slots = on, hot_standby_feedback = on, \
                    primary_slot_name, and a dbname in primary_conninfo",
-            "postgres.failover is on, and no standby keeps the slot: a failover would lose it"
+            "postgres.failover is on, but no standby has a synchronised copy of the slot: a \
+             failover would lose it"
         ),
         Kept::NoFailover => tracing::warn!(
             slot,
@@ -72,14 +80,16 @@ fn log(slot: &str, kept: &Kept) {
                 "stop rowcast, and run: psql \"dbname=... replication=database\" -c \
                  'ALTER_REPLICATION_SLOT \"{slot}\" (FAILOVER true)'"
             ),
-            "postgres.failover is on, and the slot was created without: a failover would lose it"
+            "postgres.failover is on, but the slot was created without it: a failover would lose \
+             it"
         ),
         Kept::LeftOver { host } => tracing::warn!(
             slot,
             host,
             fix = format!("on that standby: SELECT pg_drop_replication_slot({literal});"),
-            "a standby has a slot of this name that is no copy of the primary's, as an earlier \
-             switchover leaves: it keeps the slot from being copied, and a failover would lose it"
+            "a standby has a slot of this name that is not a copy of the primary's, as an \
+             earlier switchover leaves behind: it prevents the slot from being copied, and a \
+             failover would lose it"
         ),
     }
 }

@@ -1,19 +1,19 @@
-//! A start that creates the slot: what can be checked before is checked before, and a slot
-//! from which no row was published is dropped again.
+//! A start that creates the slot: checks all that can be checked before, and drops the slot again
+//! if no row was published from it.
 //!
-//! A slot holds the server's WAL from the moment it is created. So all that the brokers and the
-//! tables would refuse later is asked for first: topics that can't be created, keys and rules that
-//! do not fit their tables. What no request reveals (the right to write to a topic, a value that
-//! can't be published) fails after; then, if no row was acknowledged, the slot goes again:
+//! A slot holds the server's WAL from the moment it is created. So everything that could be refused
+//! later is tried first: topics that can't be created, keys and rules that do not fit their tables.
+//! What can't be tried (the permission to write to a topic, a value that can't be published) fails
+//! later; then, if no row was acknowledged, the slot is dropped again:
 //!
 //! ```text
-//! failed, and not to be tried again -> intent in the checkpoint topic -> slot dropped
+//! failed, not to be tried again -> intent in the checkpoint topic -> slot dropped
 //! ```
 //!
-//! If another copy has taken over, nothing is touched. A kill between the two leaves a slot with an
-//! intent, which the next start replaces like any slot of a start that published no row. If the
-//! slot can't be dropped, the log names it and the command that drops it. Once a row was
-//! acknowledged, the slot remains, like that of any pipeline.
+//! If another copy has taken over, nothing is changed. A kill between the two steps leaves a slot
+//! with an intent, which the next start replaces like any slot of a start that published no row. If
+//! the slot can't be dropped, the log names it and the command that drops it. Once a row was
+//! acknowledged, the slot remains.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, Catalog, ConnectOptions};
 use crate::snapshot::relation::Description;
 
-/// Longest wait for a slot to be dropped again, with all that goes before.
+/// Longest wait for a slot to be dropped again, with all steps before.
 const TAKE_BACK: Duration = Duration::from_secs(20);
 
 /// A slot that this process created.
@@ -46,7 +46,7 @@ pub(super) struct CreatedSlot {
 }
 
 impl Bridge {
-    /// Checks what would fail with the first row of a table, before there is a slot.
+    /// Checks what would fail at a table's first row, before there is a slot.
     ///
     /// # Errors
     /// The first failure.
@@ -76,7 +76,7 @@ impl Bridge {
             let of = TableName { schema: schema.clone(), name: name.clone() };
             let columns = published.get(&of).and_then(|part| part.columns.as_deref());
             let described = Description::read(client, server_version, table.oid, columns).await?;
-            // A table that was dropped in between.
+            // The table was dropped meanwhile.
             let Some(description) = described else { continue };
             let facts = catalog.relation(table.oid, description.types()).await?;
             let choice = KeyChoice { configured: assignment.router.key_columns(schema, name) };
@@ -86,18 +86,18 @@ impl Bridge {
         Ok(())
     }
 
-    /// From here on there is a slot of this start, which is the first one or follows one that came to
-    /// no row, or replaces a slot of which rows were published.
+    /// Notes that this start created a slot: the first, one after a slot that published no row, or
+    /// one that replaces a slot that did.
     pub(super) fn slot_created(&self, is_first: bool) {
         let created = CreatedSlot { acknowledged: self.metrics.records_acked.get(), is_first };
         *self.created_slot() = Some(created);
     }
 
-    /// A start has failed and is not tried again: drops the slot that it created, or names it, if no
-    /// row came of it.
+    /// After a start that failed and is not tried again: drops the slot that it created if no row
+    /// was published, or logs its name.
     pub(super) async fn take_back_slot(&self, error: &Error) {
         let Some(created) = self.created_slot().take() else { return };
-        // The slot, the transactional id and the checkpoint are another copy's by now.
+        // The slot, the transactional id and the checkpoint belong to another copy by now.
         if error.is_fenced() {
             return;
         }
@@ -108,19 +108,22 @@ impl Bridge {
         if created.is_first {
             match tokio::time::timeout(TAKE_BACK, self.drop_created_slot()).await {
                 Ok(Ok(true)) => {
-                    tracing::info!(slot, "no row was published: the slot of this start is dropped");
+                    tracing::info!(
+                        slot,
+                        "no row was published: dropped the slot that this start created"
+                    );
                     return;
                 }
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => tracing::debug!(error = error.told(), "dropping the slot"),
-                Err(_) => tracing::debug!("dropping the slot takes too long"),
+                Err(_) => tracing::debug!("dropping the slot: timeout"),
             }
         }
         tracing::warn!(
             slot,
-            fix = "start it again once that is fixed: it goes on from the slot; or rowcast teardown, \
-                   which drops the slot, the publication and the checkpoint",
-            "the slot of this start stays, and holds the server's WAL"
+            fix = "start it again once that is fixed: it continues from the slot; or run rowcast \
+                   teardown, which drops the slot, the publication and the checkpoint",
+            "the slot that this start created remains, and holds back the server's WAL"
         );
     }
 
@@ -132,7 +135,7 @@ impl Bridge {
         match slot::state(&client, &settings.slot, self.conninfo.database()).await? {
             SlotState::Idle { .. } => {}
             SlotState::Absent => return Ok(false),
-            // A copy that was in standby reads from it, and is not to be disturbed.
+            // A copy that was in standby reads from it and must not be disturbed.
             SlotState::Active { pid, .. } => {
                 let (slot, pid) = (settings.slot.clone(), Some(pid));
                 return Err(postgres::Error::SlotActive { slot, pid, source: None }.into());
@@ -144,7 +147,7 @@ impl Bridge {
         let queue = settings.memory.queue_bytes();
         let metrics = Arc::clone(&self.metrics);
         let producer = Arc::new(Producer::new(&config, queue, Arc::clone(&ledger), metrics)?);
-        // With transactions, this ends what the failed session left open.
+        // With transactions, this aborts what the failed session left open.
         let checkpoints = Checkpoints::new(&config, settings);
         let found = self.read_checkpoint(&producer, checkpoints).await?;
         if let Some(found) = found.checkpoint.filter(|found| !found.is_intent()) {

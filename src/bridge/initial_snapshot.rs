@@ -1,8 +1,8 @@
-//! The snapshot with which a pipeline begins: connections that share the slot's own, a plan of what
-//! they read, and the thread on which it is published.
+//! The first snapshot of a pipeline: connections that import the slot's snapshot, a plan of what
+//! they read, and the thread that publishes it.
 //!
 //! The stream is opened before the first row is read, and its rows wait: so the slot has a reader,
-//! and no second copy takes it for one that nobody uses.
+//! and no second copy takes it for an unused one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ use crate::snapshot::progress::{Amount, Measure, Planned};
 use crate::snapshot::{Plan, initial, plan};
 use crate::state::State;
 
-/// The name of the request that nobody makes.
+/// The ID of this request, which no user made.
 const ID: &str = "first";
 
 /// A first snapshot that is ready to be read.
@@ -46,7 +46,8 @@ pub(super) struct First {
 }
 
 impl Bridge {
-    /// Imports the snapshot on all connections, plans what they read, and lists it in the checkpoint.
+    /// Imports the snapshot on all connections, plans what they read, and adds it to the
+    /// checkpoint.
     pub(super) async fn plan_first(
         &self,
         export: Export,
@@ -64,19 +65,19 @@ impl Bridge {
             let stop = Arc::clone(stop);
             move || begin(connections, (&info, &options), &name, files.as_ref(), &stop)
         };
-        // Who no longer waits for it does not want it either.
+        // The receiver may have stopped waiting.
         let guard = StopOnDrop::new(stop);
         let begun = tokio::task::spawn_blocking(begin).await;
         guard.done();
         let thread = "snapshot";
         let begun =
             begun.map_err(|error| Error::Thread { thread, reason: error.to_string() })??;
-        // Everyone has the snapshot.
+        // Every connection has imported the snapshot.
         drop(keeper);
-        // Without an end that was asked for, there is one.
+        // If it did not end on request, it succeeded.
         let (readings, shows, time_us) = begun.unwrap_or_default();
         let client = catalog.client().await?;
-        let failed = |source| postgres::Error::Sql { doing: "ask for a transaction", source };
+        let failed = |source| postgres::Error::Sql { doing: "open a transaction", source };
         let row =
             client.query_one("SELECT pg_catalog.txid_current()", &[]).await.map_err(failed)?;
         let xid = u64::try_from(row.get::<_, i64>(0)).ok();
@@ -105,7 +106,7 @@ impl Bridge {
             pages = plan.tables.iter().map(plan::PlannedTable::pages).sum::<u64>(),
             connections,
             consistent_point = %lsn,
-            "first snapshot: the rows that were there before the stream are read"
+            "first snapshot: reading existing rows before the stream begins"
         );
         let planned = Arc::new(plan.tables);
         let reader = |reading| PageReader::new(reading, Arc::clone(&planned));
@@ -202,8 +203,8 @@ impl Bridge {
         }
     }
 
-    /// Publishes the stream until the rest of a first snapshot is read while it runs, which was cut off:
-    /// its rows and the changes since then are the tables. Then the pipeline ends.
+    /// With `mode = "only"`, after an interrupted first snapshot: streams until the rest of the
+    /// rows is read, because rows and changes together make up the tables. Then the pipeline ends.
     pub(super) async fn stream_until_read(
         &self,
         active: ActiveSession,
@@ -221,14 +222,14 @@ impl Bridge {
             () = told(&mut all_read) => true,
         };
         if is_over {
-            tracing::info!("what was left of the first snapshot is published");
+            tracing::info!("the rest of the first snapshot is published");
         }
         stop.send_replace(true);
         streaming.await?;
         if is_over { self.end_pipeline(&producer, &ledger, checkpoint).await } else { Ok(()) }
     }
 
-    /// Nothing is to be streamed.
+    /// With `mode = "only"`: ends after the snapshot.
     pub(super) async fn end_with_the_snapshot(
         &self,
         mut active: ActiveSession,
@@ -239,7 +240,7 @@ impl Bridge {
         self.end_pipeline(&active.producer, &active.ledger, checkpoint).await
     }
 
-    /// The slot goes, and the next start is a first one again.
+    /// Drops the slot, so that the next start is a first start again.
     async fn end_pipeline(
         &self,
         producer: &Arc<Producer>,
@@ -251,12 +252,15 @@ impl Bridge {
         let options = ConnectOptions::of(&self.settings);
         let client = postgres::client::connect(&self.conninfo, &options).await?;
         slot::drop(&client, &self.settings.slot).await?;
-        tracing::info!(slot = self.settings.slot, "nothing is to be streamed: the slot is dropped");
+        tracing::info!(
+            slot = self.settings.slot,
+            "snapshot.mode is only: dropped the slot, nothing is streamed"
+        );
         Ok(())
     }
 }
 
-/// What the checkpoint says of a table of which nothing is published.
+/// The checkpoint's entry for a table of which nothing is published.
 fn listed(table: &FirstTable, lsn: Lsn, shows: &str) -> TableSnapshot {
     let leaf =
         |leaf: &Leaf| LeafProgress { oid: leaf.oid, filenode: leaf.filenode, done: Vec::new() };
@@ -276,11 +280,11 @@ fn listed(table: &FirstTable, lsn: Lsn, shows: &str) -> TableSnapshot {
     }
 }
 
-/// Connections that have imported the snapshot, and what it shows; none when asked to stop.
+/// Connections that have imported the snapshot, and what it shows; `None` if asked to stop.
 type Begun = Option<(Vec<Reading>, String, i64)>;
 
-/// Imports the snapshot on so many connections. One of them takes the locks that reading takes, so
-/// that nobody rewrites a table before it is read. Blocks.
+/// Imports the snapshot on `count` connections. One of them takes the locks of a reader, so that no
+/// table is rewritten before it is read. Blocks.
 fn begin(
     connections: usize,
     (info, options): (&ConnInfo, &ConnectOptions),
@@ -307,7 +311,7 @@ fn begin(
 }
 
 const fn no_stamp() -> postgres::Error {
-    let what = "the question what a snapshot shows is answered by something else";
+    let what = "unexpected response to the query of what a snapshot shows";
     postgres::Error::Malformed { what }
 }
 
@@ -325,8 +329,8 @@ fn files(plan: &Plan) -> Option<(String, String)> {
     Some((names.join(", "), of))
 }
 
-/// A table that was rewritten after the slot was made looks empty to the snapshot, and nothing in the
-/// stream says so.
+/// A table that was rewritten after the slot was created looks empty to the snapshot, and nothing
+/// in the stream says so.
 fn same_files(before: &Plan, now: &Plan) -> Result<(), Error> {
     let leaves = |plan: &Plan| -> BTreeMap<u32, (u32, TableName)> {
         let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
@@ -348,7 +352,7 @@ fn spawn(snapshot: Taking) -> Result<Publishing<Option<Checkpoint>>, Error> {
     std::thread::Builder::new()
         .name("snapshot".to_owned())
         .spawn(move || {
-            // Nobody listens once the bridge is gone.
+            // The receiver is gone once the bridge has ended.
             let _ = sender.send(snapshot.run());
         })
         .map_err(|error| Error::Thread { thread: "snapshot", reason: error.to_string() })?;

@@ -1,5 +1,5 @@
-//! Shows what is not captured whole: tables that are insert-only, left out, or that the application can't
-//! update, each with the statements that fix it.
+//! Reports tables that are captured only in part: insert-only, left out, or refused updates, each
+//! with the statements that fix it.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use crate::postgres::publication::{
 use crate::state::{LimitedTable, Limits};
 
 impl Bridge {
-    /// Shows the tables of which not everything is captured, or that the application can't update, and
-    /// logs what is new of them.
+    /// Reports the tables that are captured only in part or that the application can't update, and
+    /// logs new ones.
     pub(super) fn show_limits(&self, look: &Look) {
         let before = self.status.borrow().limits.clone();
         let now = limits(&self.settings, look);
@@ -41,7 +41,7 @@ impl Bridge {
     }
 }
 
-/// What a look found of tables that are not captured whole.
+/// The tables that a check found to be captured only in part.
 fn limits(settings: &Resolved, look: &Look) -> Limits {
     let Look { plan, survey, .. } = look;
     let may_alter = may_alter(settings, survey);
@@ -77,11 +77,11 @@ fn limits(settings: &Resolved, look: &Look) -> Limits {
     }
 }
 
-/// What a DBA is to run, a table each.
+/// What a DBA has to run, per table.
 struct Scripts<'a> {
     names: Names<'a>,
     by_table: BTreeMap<&'a TableName, Plan>,
-    /// What is about no table.
+    /// Statements that concern no single table.
     options: Plan,
     /// Whether the publication for inserts is missing, and no script creates it yet.
     creates: bool,
@@ -115,15 +115,15 @@ impl<'a> Scripts<'a> {
     }
 }
 
-/// Tables that are logged one by one.
+/// Most tables that are logged one by one.
 pub(super) const TOLD: usize = 10;
 
-const INSERT_ONLY: &str = "insert-only: with its updates and deletes published, Postgres would refuse \
-                           these to the application";
+const INSERT_ONLY: &str = "insert-only: Postgres would refuse updates and deletes to the \
+                           application if they were published";
 const LEFT_OUT: &str =
     "left out: Postgres would refuse to update or delete its rows once published";
-const REFUSED: &str = "Postgres refuses to update or delete rows of this table, for the publication \
-                       has it and is not rowcast's to alter";
+const REFUSED: &str = "Postgres refuses to update or delete rows of this table: it is in the \
+                       publication, which rowcast may not alter";
 
 #[cfg(test)]
 mod tests {
@@ -136,7 +136,7 @@ mod tests {
         TableName { schema: "public".to_owned(), name: table.to_owned() }
     }
 
-    /// Tables that are to go over from one publication to the other.
+    /// Tables that have to move from one publication to the other.
     fn going(tables: &[&str], create: bool) -> Plan {
         let mut plan = Plan::default();
         for table in tables {
@@ -186,7 +186,7 @@ mod tests {
                 format!("{of}, once \"p_inserts\" is created: {}", add("b")),
             ]
         );
-        // Of one that nothing is planned of, the options of the publication are what harms it.
+        // For a table without a plan, the publication's options are the problem.
         let mut options = Plan::default();
         options.main.operations = Some(Vec::new());
         let set = "BEGIN; ALTER PUBLICATION \"p\" SET (publish = ''); COMMIT;";

@@ -1,6 +1,7 @@
-//! The worker's questions, asked from its own thread to servers that are spoken to asynchronously.
+//! Lookups of the worker: it calls them from its own thread, and they query the servers
+//! asynchronously.
 //!
-//! A broker that is away is waited for here, because a relation can't be used before its topic
+//! Waits here while brokers are unavailable, because a relation can't be used before its topic
 //! exists; the worker can be stopped meanwhile.
 
 use std::collections::HashSet;
@@ -36,28 +37,28 @@ pub(super) struct ServerLookup {
     pub(super) runtime: Handle,
     pub(super) catalog: Catalog,
     pub(super) ahead: Ahead,
-    /// Names the topics of tables that are looked up ahead.
+    /// Determines the topics of tables that are looked up ahead.
     pub(super) router: Router,
     pub(super) topics: SharedTopics,
     pub(super) guard: Arc<Guard>,
     pub(super) stop: Arc<Stop>,
 }
 
-/// Topics for all who publish.
+/// Topics, shared by all publishers.
 pub(super) type SharedTopics = Arc<Mutex<TopicMaker>>;
 
-/// Makes sure of topics.
+/// Ensures that topics exist.
 pub(super) struct TopicMaker {
     pub(super) runtime: Handle,
     pub(super) topics: Topics,
-    /// The topics that every session of this process made sure of.
+    /// The topics that sessions of this process have ensured.
     pub(super) seen: Arc<Mutex<HashSet<Arc<str>>>>,
     pub(super) stop: Arc<Stop>,
-    /// Shows how far it is.
+    /// Shows progress.
     pub(super) status: Arc<watch::Sender<Status>>,
 }
 
-/// The lookup of who publishes rows of a snapshot: all that is known of their tables came with them.
+/// The lookup for rows of a snapshot: all facts about their tables come with them.
 pub(super) struct RowLookup(pub(super) SharedTopics, pub(super) Arc<Guard>);
 
 impl Lookup for RowLookup {
@@ -105,21 +106,21 @@ impl Lookup for ServerLookup {
             None => {
                 let (table, names) = ((oid, column_types), Names::of(settings));
                 let asked = ahead.ask(catalog, table, described_in, names);
-                // The table may be locked for long; nobody uses the answer after a stop.
+                // The table may be locked for long; the result is not needed after a stop.
                 let Some(asked) = wait(runtime, stop, asked) else {
                     return Ok(RelationFacts::default());
                 };
                 asked?
             }
         };
-        // The server describes a table again after it was altered, and hides from the
-        // description the columns that a column list does not have.
+        // The server describes a table again after it was altered, and omits columns that are not
+        // in a column list.
         if !described.insert(oid) {
             let follow = async {
                 let client = catalog.client().await?;
                 if let Err(error) = manage::follow(client, settings, second.is_named(), oid).await {
                     let error = error::told(&error);
-                    tracing::warn!(error, "the publication can't be kept up to date");
+                    tracing::warn!(error, "updating the publication failed");
                 }
                 Ok::<(), Error>(())
             };
@@ -168,9 +169,9 @@ impl Lookup for ServerLookup {
     }
 }
 
-/// Asks which of these tables the catalog does not have.
+/// Queries which of these tables the catalog does not have.
 async fn dropped(catalog: &mut Catalog, tables: &[u32]) -> Result<Dropped, postgres::Error> {
-    let doing = "ask which tables were dropped";
+    let doing = "query which tables were dropped";
     let failed = |source| postgres::Error::Sql { doing, source };
     let client = catalog.client().await?;
     let row = client.query_one(DROPPED, &[&tables]).await.map_err(failed)?;
@@ -181,7 +182,7 @@ async fn dropped(catalog: &mut Catalog, tables: &[u32]) -> Result<Dropped, postg
 }
 
 impl TopicMaker {
-    /// These topics are no table's any more.
+    /// Forgets topics that no table has any more.
     fn forget(&mut self, topics: &[Arc<str>]) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for topic in topics {
@@ -198,7 +199,7 @@ impl TopicMaker {
         Ok(Ensured::Exists { limit })
     }
 
-    /// Creates all that are missing; how far it is shows in the status, and now and then in the log.
+    /// Creates all missing topics; progress is in the status, and now and then in the log.
     fn ensure_all(&mut self, topics: &[TopicPlan]) -> Result<(), Error> {
         let Some(first) = topics.first() else { return Ok(()) };
         let missing = topics.iter().filter(|topic| !self.topics.knows(&topic.name));
@@ -220,8 +221,8 @@ impl TopicMaker {
         Ok(())
     }
 
-    /// Asks for the settings of those topics that exist, so that no caller need ask for each. A
-    /// failure is left to the caller that asks for one.
+    /// Queries the settings of existing topics at once, so that callers need not query each. A
+    /// failure is left to the caller that queries one.
     fn describe(&mut self, mut topics: Vec<TopicPlan>) {
         topics.retain(|topic| self.topics.knows(&topic.name));
         if topics.is_empty() {
@@ -234,7 +235,7 @@ impl TopicMaker {
         }
     }
 
-    /// Asks again while brokers are away; returns nothing once it is to stop.
+    /// Tries again while brokers are unavailable; returns `None` once asked to stop.
     fn until_ensured<T>(
         &mut self,
         topic: &str,
@@ -265,22 +266,22 @@ impl TopicMaker {
         Ok(None)
     }
 
-    /// A topic that was here and is made again was deleted meanwhile, and with it what it held.
+    /// A topic that existed and is created again was deleted meanwhile, with its records.
     fn note(&self, topic: &Arc<str>, was_there: bool) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if !seen.insert(Arc::clone(topic)) && !was_there {
             tracing::warn!(
                 topic = &**topic,
-                "the topic was deleted while it was written to, and is made again: the records \
-                 that it held are gone, and from here on only new changes are in it"
+                "the topic was deleted while in use and is created again: its old records are \
+                 gone, and it contains only new changes from here on"
             );
         }
     }
 }
 
-/// Waits for an answer; returns nothing if it is to stop before.
+/// Waits for the result; returns `None` if asked to stop before.
 ///
-/// Only on a thread that is not the runtime's: it would be one that waits for itself.
+/// Only on a thread outside of the runtime, which would otherwise wait for itself.
 fn wait<T>(runtime: &Handle, stop: &Stop, answer: impl Future<Output = T>) -> Option<T> {
     runtime.block_on(async {
         tokio::select! {

@@ -1,15 +1,16 @@
-//! Builds the stages and joins them; the only place that names them all.
+//! Builds the stages and connects them; the only place that knows all of them.
 //!
 //! ```text
 //!   Preflight -> Streaming -> Draining -> Stopped
 //!    ^  ^            |
-//!    |  +- Backoff <-+        a failure that may heal; any other ends the bridge
+//!    |  +- Backoff <-+        a temporary failure; any other ends the bridge
 //!    v
-//!   Standby                   another reads from the slot: waiting until it is free
+//!   Standby                   another copy reads from the slot: waiting until it is free
 //! ```
 //!
-//! In each state the slot is guarded (`slot_guard`) and tables are looked at (`discovery`). With another
-//! configuration (`reload`) a session drains as at the end, and the next begins with it.
+//! In each state the slot is guarded (`slot_guard`) and tables are checked (`discovery`). After a
+//! configuration reload (`reload`) the session drains as at the end, and the next one begins with
+//! the new settings.
 //!
 //! A session is one pass from Preflight to the end of its streaming (`session`). What a failed
 //! session had published and not yet confirmed is published again by the next.
@@ -75,26 +76,26 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// A session that streamed this long was healthy: the next failure is a new one.
 const HEALTHY: Duration = Duration::from_secs(60);
 
-/// How long a password may take to arrive on both sides when it is changed.
+/// How long a password change may take to reach both sides.
 const ROTATION: Duration = Duration::from_secs(300);
 
-/// The bridge from one database to one Kafka. A clone is the same bridge.
+/// The bridge from one database to one Kafka cluster. Clones share it.
 #[derive(Clone)]
 pub struct Bridge {
     settings: Resolved,
     conninfo: ConnInfo,
-    /// The configuration that holds from the next session on.
+    /// The configuration of the next session.
     configured: Arc<watch::Sender<Arc<Configured>>>,
     status: Arc<watch::Sender<Status>>,
     metrics: Arc<Metrics>,
-    /// How far snapshots are, over all sessions.
+    /// Progress of snapshots, over all sessions.
     progress: Arc<Book>,
-    /// The server process of the last stream, or that makes a slot.
+    /// The server process of the last stream, or that creates a slot.
     walsender: Arc<Mutex<Option<Walsender>>>,
     has_streamed: Arc<AtomicBool>,
-    /// Whether the walsender is one that makes a slot.
+    /// Whether the walsender is creating a slot.
     is_making_slot: Arc<AtomicBool>,
-    /// The topics that were made sure of.
+    /// The topics that were ensured.
     topics_seen: Arc<Mutex<HashSet<Arc<str>>>>,
     control: Arc<Control>,
     /// The tables that are left out.
@@ -104,25 +105,25 @@ pub struct Bridge {
     created: Arc<Mutex<Option<CreatedSlot>>>,
     /// Whether the stream names the publication for inserts.
     second: Arc<Second>,
-    /// Whether this process has settled the publications, so that they are looked after in each state.
+    /// Whether this process has set up the publications, so that they are maintained in each state.
     guards: Arc<AtomicBool>,
-    /// Held by who plans what is to be published and alters it; how often that was done. Nobody who holds
-    /// it waits for Kafka, or long for a lock.
+    /// Held while publications are planned and altered; counts how often that was done. Its holder
+    /// never waits for Kafka, nor long for a lock.
     altering: Arc<tokio::sync::Mutex<u64>>,
-    /// Held by the producer that takes the transactional id over.
+    /// Held while a producer takes over the transactional id.
     taking_over: Arc<tokio::sync::Mutex<()>>,
-    /// What was logged of the signal table.
+    /// What was logged about the signal table.
     signals_found: Arc<Mutex<signal_table::Found>>,
     /// What is known of tables, by OID.
     known: renames::Shared,
-    /// Whether the server has said that it lacks WAL which the slot needs, whatever the slot says.
+    /// Whether the server reported missing WAL that the slot needs, whatever the slot's status.
     is_wal_lost: Arc<AtomicBool>,
-    /// The largest batch that the brokers took, once they refused one; zero before.
+    /// The largest batch that the brokers accept, once they refused one; zero before.
     batch_limit: Arc<AtomicUsize>,
 }
 
 impl Bridge {
-    /// Settles the configuration; asks no server.
+    /// Resolves the configuration; does not connect to a server.
     ///
     /// # Errors
     /// When the connection string or the configuration can't be used.
@@ -170,7 +171,7 @@ impl Bridge {
         })
     }
 
-    /// What the bridge tells of itself, now and later.
+    /// The bridge's status, metrics and progress, now and later.
     #[must_use]
     pub fn observe(&self) -> Observed {
         Observed {
@@ -181,39 +182,40 @@ impl Bridge {
         }
     }
 
-    /// Where snapshots are asked for.
+    /// Where snapshots are requested.
     #[must_use]
     pub fn control(&self) -> Arc<Control> {
         Arc::clone(&self.control)
     }
 
-    /// The settled configuration.
+    /// The resolved configuration.
     #[must_use]
     pub const fn settings(&self) -> &Resolved {
         &self.settings
     }
 
-    /// How long a session may take to end on request, by the present configuration.
+    /// How long a session may take to end on request, by the current configuration.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
         self.configured.borrow().settings.kafka.drain_timeout
     }
 
-    /// Streams until `shutdown` turns true, then drains and confirms. Whoever drops the future stops
-    /// the bridge without that: its threads end by themselves, and what was not confirmed is
-    /// published again by the next run.
+    /// Streams until `shutdown` turns true, then drains and confirms. Dropping the future stops the
+    /// bridge without draining: its threads end, and the next run publishes again what was not
+    /// confirmed.
     ///
     /// # Errors
-    /// A failure that trying again does not fix.
+    /// A failure that a retry does not fix.
     pub async fn run(&self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        // It holds a clone of this, which is large.
+        // The future holds a clone of the bridge, which is large.
         let run = Box::pin(self.run_reloading(shutdown));
         let outcome = failpoint::within("bridge", run).await;
         self.enter(State::Stopped);
         outcome
     }
 
-    /// Streams as it is configured until `shutdown` turns true, or there is `another` configuration.
+    /// Streams with the current configuration until `shutdown` turns true or there is `another`
+    /// configuration.
     async fn run_configured(
         &self,
         mut shutdown: watch::Receiver<bool>,
@@ -222,7 +224,7 @@ impl Bridge {
         for warning in &self.settings.warnings {
             warn(warning);
         }
-        // Another configuration may be of other publications.
+        // Another configuration may name other publications.
         self.set_guards(false);
         let stop = watch::Sender::new(false);
         let mut sessions = std::pin::pin!(self.sessions(stop.subscribe()));
@@ -247,12 +249,12 @@ impl Bridge {
         };
         stop.send_replace(true);
         if tokio::time::timeout(slot_guard::SESSION_END, sessions).await.is_err() {
-            tracing::warn!("the session does not end; the slot is dropped all the same");
+            tracing::warn!("the session does not end; dropping the slot anyway");
         }
         Err(self.give_up_slot(overrun).await)
     }
 
-    /// One session after the other.
+    /// Runs one session after the other.
     async fn sessions(&self, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let (mut refused_since, mut recurring) = (None, Recurring::default());
@@ -271,12 +273,13 @@ impl Bridge {
             {
                 tracing::info!(
                     publication = self.settings.inserts_publication,
-                    "it did not exist yet at this point of the WAL: opened again, without it"
+                    "the publication did not exist yet at this point of the WAL: opening the \
+                     stream again without it"
                 );
                 continue;
             }
             if is_held(&error) && !*shutdown.borrow() {
-                // Another was faster. The next session waits for it.
+                // Another copy was faster. The next session waits for it.
                 tokio::select! {
                     () = tokio::time::sleep(standby::POLL) => continue,
                     () = told(&mut shutdown) => break,
@@ -314,16 +317,16 @@ impl Bridge {
         Ok(())
     }
 
-    /// An error with all rights that the brokers are to grant, where they refuse one.
+    /// Adds all permissions that the brokers have to grant if they refuse one.
     async fn with_rights(&self, error: Error) -> Error {
-        // The name to log in by may come from a file.
+        // The user name may come from a file.
         let fresh = self.settings.with_fresh_properties().await;
         let settings = fresh.unwrap_or_else(|_| self.settings.clone());
         error.with_rights(&settings, self.conninfo.database())
     }
 
-    /// Whether a refused login may be a password that is being changed: it is read again for every
-    /// session, and the server may have the new one before, or after, whoever hands it to us.
+    /// Whether a refused login may be due to a password change in progress: the password is read
+    /// again for every session, and the server may have the new one before or after us.
     fn login_may_pass(
         &self,
         error: &Error,
@@ -333,7 +336,7 @@ impl Bridge {
         let settings = &self.settings;
         let is_read_anew =
             self.conninfo.rereads_password() || !settings.property_sources.is_empty();
-        // At the first login it is a wrong password.
+        // At the first login the password is wrong.
         let has_logged_in = streaming_since.is_some() || self.has_streamed();
         if !error.is_refused_login() || !is_read_anew || !has_logged_in {
             return false;
@@ -344,15 +347,15 @@ impl Bridge {
         refused_since.get_or_insert_with(Instant::now).elapsed() < ROTATION
     }
 
-    /// Whether the publications are looked after in each state from now on.
+    /// Sets whether the publications are maintained in each state from now on.
     fn set_guards(&self, guards: bool) {
         self.guards.store(guards, Ordering::Release);
-        // Who waits for a state looks again.
+        // Wakes those who wait for a state.
         self.status.send_modify(|_| {});
     }
 
-    /// Keeps in mind that the server lacks WAL that the slot needs, so that the next session takes the
-    /// slot for lost: a segment that was removed by hand is not in the slot's own state.
+    /// Notes that the server lacks WAL that the slot needs, so that the next session treats the
+    /// slot as lost: the slot's own status does not show a segment that was removed by hand.
     fn note_lost_wal(&self, error: &Error) {
         if matches!(error, Error::Postgres(postgres::Error::WalRemoved { .. })) {
             self.is_wal_lost.store(true, Ordering::Release);
@@ -365,7 +368,7 @@ impl Bridge {
         self.status.send_modify(|status| status.reason = Some(reason));
     }
 
-    /// The server process of the last stream, or one that makes a slot, for once.
+    /// Takes the server process of the last stream, or one that creates a slot.
     fn take_walsender(&self) -> Option<Walsender> {
         self.walsender.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -398,12 +401,12 @@ impl Bridge {
     }
 }
 
-/// Whether the slot went to another between the look at it and the start of the stream.
+/// Whether another copy took the slot between the check and the start of the stream.
 const fn is_held(error: &Error) -> bool {
     matches!(error, Error::Postgres(postgres::Error::SlotActive { .. }))
 }
 
-/// Tells somebody to stop when it is dropped: whoever waited for it has gone.
+/// Requests a stop when dropped, because no one waits any more.
 struct StopOnDrop(Option<Arc<Stop>>);
 
 impl StopOnDrop {
@@ -411,7 +414,7 @@ impl StopOnDrop {
         Self(Some(Arc::clone(stop)))
     }
 
-    /// It came to its end; nobody is told anything.
+    /// It has ended; no stop is needed.
     fn done(mut self) {
         self.0 = None;
     }
@@ -425,14 +428,14 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Completes once the receiver's value is true; never, when its sender is gone.
+/// Completes once the receiver's value is true; never if its sender is gone.
 async fn told(shutdown: &mut watch::Receiver<bool>) {
     if shutdown.wait_for(|told| *told).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// The configuration and the connection it names, each with what the other settles.
+/// Resolves the configuration and its connection string, which depend on each other.
 fn settle(config: &Config) -> Result<(Resolved, ConnInfo), Error> {
     let url = config.postgres.url.as_ref().map_or("", |url| url.expose());
     let mut conninfo = ConnInfo::parse(url, &|name| std::env::var(name).ok())?;
@@ -446,7 +449,7 @@ fn settle(config: &Config) -> Result<(Resolved, ConnInfo), Error> {
     Ok((settings, conninfo))
 }
 
-/// How the brokers are reached, with the secrets that their files and commands have now.
+/// The client's settings, with the current secrets from files and commands.
 async fn fresh_client_config(settings: &Resolved) -> Result<kafka::ClientConfig, Error> {
     Ok(kafka::client_config(&settings.with_fresh_properties().await?)?)
 }

@@ -1,4 +1,4 @@
-//! What all publishers of a session share: the stream's, and those of a first snapshot.
+//! What all publishers of a session share: the stream's and those of a first snapshot.
 
 use std::sync::Arc;
 

@@ -1,16 +1,18 @@
-//! Partitions that come and go without row changes: attached with rows, detached, dropped, emptied.
+//! Detects partitions that change without row changes: attached with rows, detached, dropped,
+//! truncated.
 //!
-//! | what happened | what follows |
+//! | event | consequence |
 //! |---|---|
-//! | `CREATE TABLE ... PARTITION OF` | nothing: all its rows come through the stream |
-//! | `ATTACH` of a table, with all below it | its rows are read while the stream runs, as `r` |
+//! | `CREATE TABLE ... PARTITION OF` | nothing: all its rows arrive in the stream |
+//! | `ATTACH` of a table, with its own partitions | its rows are read while the stream runs, as `r` |
 //! | `ATTACH` of a table that `exclude_tables` matches | a warning; its rows are not read |
-//! | `DETACH`, `DROP` of a partition | a warning: the topic keeps its rows |
-//! | `TRUNCATE` of a partition | the same; where partitions have topics of their own, a `t` there |
+//! | `DETACH`, `DROP` of a partition | a warning: its rows remain in the topic |
+//! | `TRUNCATE` of a partition | the same; if partitions have topics of their own, a `t` event there |
 //!
-//! Looked for as soon as rows flow, and then every `postgres.discover_interval`. What the last look saw
-//! is in the checkpoint, with the requests that it led to, so a partition that is attached while
-//! nobody runs is read, too. What is gone is known from the look before, in this session.
+//! Checked as soon as rows are streamed, and then every `postgres.discover_interval`. The
+//! checkpoint holds what the last check saw and the requests that followed, so a partition that is
+//! attached while rowcast is not running is read, too. Removed partitions are known only from the
+//! previous check of this session.
 //!
 //! Not here: how the rows of one partition are read (`snapshot::incremental`).
 
@@ -29,44 +31,44 @@ use crate::postgres::publication::{self, TableName};
 use crate::postgres::{self, ConnectOptions, client};
 use crate::snapshot::{Command, Control, Request};
 
-/// Longest wait for one look.
+/// Longest wait for one check.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// How long after a TRUNCATE the server's counts may not know of it: a session that rests tells what it
-/// did after ten seconds.
+/// How long after a TRUNCATE the server's statistics may not include it: an idle session reports
+/// its statistics after ten seconds.
 const COUNTS: Duration = Duration::from_secs(15);
 
-/// Looks for partitions that come and go, for one session.
+/// Watches partitions, for one session.
 pub(super) struct Watch {
     bridge: Bridge,
-    /// What the last look saw that was noted.
+    /// What the last recorded check saw.
     seen: Option<String>,
-    /// The partitions at the last look; none before the first.
+    /// The partitions at the last check; `None` before the first.
     before: Option<Partitions>,
     suspects: Suspects,
 }
 
-/// Partitions whose file is another one, and whose count does not say why yet: each as it was, and for
-/// how many looks more its count is waited for.
+/// Partitions with a new file whose row counts do not say why yet: each as it was, and for how many
+/// more checks to wait for its count.
 type Suspects = BTreeMap<u32, (Partition, u32)>;
 
-/// Why rows of a partition are in a topic and not in the table.
+/// Why rows of a partition are in a topic but not in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Gone {
-    /// It is no partition of the table any more, or it is no more.
+    /// It was detached or dropped.
     Removed,
     /// Its rows were truncated.
     Emptied,
 }
 
 impl Watch {
-    /// `stands` is what the checkpoint says at the start of the session.
+    /// `stands` is the checkpoint's content at the start of the session.
     pub(super) fn new(bridge: &Bridge, stands: &Snapshots) -> Self {
         let seen = stands.partitions_seen.clone();
         Self { bridge: bridge.clone(), seen, before: None, suspects: BTreeMap::new() }
     }
 
-    /// Goes on until it is dropped.
+    /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
         let (mut connected, mut repeats) = (None, Repeats::new());
         loop {
@@ -75,11 +77,7 @@ impl Watch {
                 Ok(Err(error)) => {
                     connected = None;
                     if let Some(folded) = repeats.again(Instant::now()) {
-                        tracing::warn!(
-                            error = error::told(&error),
-                            folded,
-                            "looking at partitions"
-                        );
+                        tracing::warn!(error = error::told(&error), folded, "checking partitions");
                     }
                 }
                 Err(_) => connected = None,
@@ -100,7 +98,7 @@ impl Watch {
         let version = client::server_version(client).await?;
         let now = partitions::look(client, &names, self.seen.as_deref(), version).await?;
         self.came((client, version), settings, &bridge.control, &now).await?;
-        // Where each has a topic of its own, the event is there.
+        // If each has a topic of its own, the event is in that topic.
         if settings.via_root
             && let Some(before) = self.before.take()
         {
@@ -108,7 +106,7 @@ impl Watch {
             let patience = u32::try_from(COUNTS.as_millis() / interval).unwrap_or(u32::MAX);
             let is_told = !settings.skipped.contains(&Operation::Truncate);
             for (oid, partition, gone) in gone(&before, &now, &mut self.suspects, patience) {
-                // A user who skips truncates wants none logged.
+                // A user who skips truncates does not want them logged.
                 if gone == Gone::Emptied && !is_told {
                     continue;
                 }
@@ -144,10 +142,11 @@ impl Watch {
                 tracing::warn!(
                     table = %root,
                     partition = %partition.name,
-                    fix = "ALTER TABLE ... DETACH PARTITION, or take it out of \
+                    fix = "ALTER TABLE ... DETACH PARTITION, or remove it from \
                            postgres.exclude_tables",
-                    "a partition was attached that postgres.exclude_tables matches: its rows are not \
-                     read; what is written to it is published as the table's, or has the table left out"
+                    "a partition was attached that postgres.exclude_tables matches: its rows are \
+                     not read; new changes of it are published as the table's, or cause the table \
+                     to be left out"
                 );
                 continue;
             }
@@ -155,7 +154,7 @@ impl Watch {
                 table = %root,
                 partition = %partition.name,
                 rows = partition.rows(),
-                "a partition was attached: the rows that it brought are read"
+                "a partition was attached: reading its rows"
             );
             requests.push(Request::of_partition(exactly(&root.schema, &root.name), *oid));
         }
@@ -165,9 +164,9 @@ impl Watch {
                     tracing::warn!(
                         publication,
                         error = error::told(&error),
-                        fix = "restart rowcast, so that the server looks again",
-                        "this version of Postgres may leave out what is written to partitions that \
-                         were attached"
+                        fix = "restart rowcast, so that the server reads its catalog again",
+                        "this version of Postgres may omit changes of partitions that were \
+                         attached"
                     );
                 }
             }
@@ -179,7 +178,7 @@ impl Watch {
     }
 }
 
-/// The partitions whose rows the table has no more, as they were.
+/// The partitions whose rows the table no longer has, as they were.
 fn gone(
     before: &Partitions,
     now: &Partitions,
@@ -201,7 +200,7 @@ fn gone(
             None if whole.contains(&was.root) => continue,
             None => (was.clone(), patience),
         };
-        // What rewrites a table otherwise keeps what was counted of it, or counts its rows again.
+        // Other rewrites of a table keep its row counts, or count its rows again.
         let is_forgotten = was.counted > 0.0 && is.counted < 0.0;
         let is_less = is.live < was.live && is.counted < was.rows_counted() / 2.0;
         if is_forgotten || is_less {
@@ -213,8 +212,8 @@ fn gone(
     gone
 }
 
-/// Partitioned tables of which all partitions have other files: they were truncated themselves, which
-/// the stream says, or rewritten.
+/// Partitioned tables whose partitions all have new files: the table itself was truncated, which
+/// the stream reports, or rewritten.
 fn rewritten_as_a_whole(before: &Partitions, now: &Partitions) -> BTreeSet<u32> {
     let mut counts = BTreeMap::<u32, (u32, u32)>::new();
     for (oid, was) in &before.leaves {
@@ -222,13 +221,13 @@ fn rewritten_as_a_whole(before: &Partitions, now: &Partitions) -> BTreeSet<u32> 
         *all += 1;
         *others += u32::from(now.leaves.get(oid).is_some_and(|is| is.filenode != was.filenode));
     }
-    // Of a single partition nobody can tell.
+    // With a single partition this can't be decided.
     let whole = counts.into_iter().filter(|(_, (all, others))| all == others && *all > 1);
     whole.map(|(root, _)| root).collect()
 }
 
 impl Partition {
-    /// Rows, as a number to compare counts with.
+    /// Numbers of rows, for comparing counts.
     fn rows_counted(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let rows = self.rows() as f64;
@@ -247,15 +246,17 @@ fn warn(root: &TableName, partition: &Partition, gone: Gone, is_there: bool) {
         partition = %partition.name,
         rows = partition.rows(),
         fix = format!(
-            "where the topic is to hold what the table holds: stop rowcast, delete the \
-             topic, start rowcast, run `rowcast snapshot {}`; next time {next_time}, so that consumers get an event for each row",
+            "if the topic has to match the table: stop rowcast, delete the topic, start rowcast, \
+             run `rowcast snapshot {}`; next time {next_time}, so that consumers get an event for \
+             each row",
             quoted(&exactly(&root.schema, &root.name))
         ),
-        "a partition was {what}: Postgres streams no deletes for that, so the topic keeps its rows"
+        "a partition was {what}: Postgres streams no deletes for that, so its rows remain in the \
+         topic"
     );
 }
 
-/// As one word of a shell, whatever it holds.
+/// Quoted as one shell word.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -274,7 +275,7 @@ mod tests {
         Partitions { leaves: leaves.iter().cloned().collect(), ..Partitions::default() }
     }
 
-    /// What is found over several looks, as OIDs and reasons.
+    /// What is found over several checks, as OIDs and reasons.
     fn found(looks: &[&[(u32, Partition)]]) -> Vec<Vec<(u32, Gone)>> {
         let mut suspects = BTreeMap::new();
         let looks: Vec<Partitions> = looks.iter().map(|leaves| with(leaves)).collect();

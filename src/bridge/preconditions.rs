@@ -21,7 +21,7 @@ pub(super) fn refuse(shortfalls: Vec<Shortfall>) -> Result<(), postgres::Error> 
     if shortfalls.is_empty() { Ok(()) } else { Err(postgres::Error::Preflight { shortfalls }) }
 }
 
-/// Refuses a standby that can't be decoded on, or where nothing can be created though it is to be.
+/// Refuses a standby that can't decode, or on which something would have to be created.
 pub(super) async fn refuse_standby(
     client: &Client,
     version: u32,
@@ -35,8 +35,9 @@ pub(super) async fn refuse_standby(
     Ok(())
 }
 
-/// A table that came while the stream went on and can't be keyed as configured ends no stream: it is
-/// left out until it can be, as at each look, which logs it. One that is published is refused.
+/// A table that was created later and can't have its configured key does not end the stream: it is
+/// left out until it can, as in each check, which logs it. A published table with an impossible key
+/// is refused.
 pub(super) async fn leave_out_unkeyed(
     client: &Client,
     settings: &Resolved,
@@ -64,7 +65,7 @@ pub(super) async fn leave_out_unkeyed(
     Ok(())
 }
 
-/// What speaks against a start, of the server and of the role's rights.
+/// What prevents a start, of the server and of the role's rights.
 pub(super) async fn check(
     client: &Client,
     settings: &Resolved,
@@ -81,7 +82,7 @@ pub(super) async fn check(
     preflight::check(client, &intent).await
 }
 
-/// What keeps the role from reading the tables whose rows are to come first.
+/// What prevents the role from reading the tables of the first snapshot.
 pub(super) async fn check_reading(
     client: &Client,
     settings: &Resolved,
@@ -100,7 +101,7 @@ pub(super) async fn check_reading(
     preflight::check_reading(client, &tables).await
 }
 
-/// Why a slot of this name is not one to stream from, where it is another's.
+/// Why the existing slot of this name can't be used, if so.
 pub(super) fn unusable(name: &str, state: &SlotState) -> Option<Shortfall> {
     match state {
         SlotState::Foreign { plugin, database } => Some(Shortfall {

@@ -1,24 +1,23 @@
-//! Notices a failure that comes again and again at the same place, so that it is no longer taken for
-//! one that passes.
+//! Detects a failure that recurs at the same place, so that it is no longer treated as temporary.
 //!
-//! Most of what the server reports as an internal error passes: a race with DDL, a lack of memory. What
-//! fails alike at the same position of the WAL again and again never does, and trying on would only hold
-//! WAL back for ever. Three tries are over within a second, so they alone prove nothing: what may pass
-//! must also have lasted for [`LASTS`]. A row that the server can't send is too large at every try, and
-//! ends with the third.
+//! Most internal errors of the server are temporary: a race with DDL, a lack of memory. An error
+//! that recurs at the same position of the WAL is not, and further tries would only hold WAL back
+//! forever. Three tries are over within a second, so they alone prove nothing: an error that may be
+//! temporary must also have lasted for [`LASTS`]. A row that the server can't send is too large at
+//! every try, so it ends with the third.
 
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::{postgres, snapshot};
 
-/// Failures in a row after which it is none that passes.
+/// Consecutive failures after which the failure counts as permanent.
 const TIMES: u32 = 3;
 
-/// For how long a failure that may pass must have come again.
+/// For how long a possibly temporary failure must have recurred.
 const LASTS: Duration = Duration::from_secs(30);
 
-/// The last failure that may be one of these.
+/// The last failure that may be recurring.
 #[derive(Debug, Default)]
 pub(super) struct Recurring {
     last: Option<Failure>,
@@ -26,14 +25,14 @@ pub(super) struct Recurring {
 
 #[derive(Debug)]
 struct Failure {
-    /// What it is, and where.
+    /// The failure and its position.
     what: String,
     since: Instant,
     times: u32,
 }
 
 impl Recurring {
-    /// Takes note of a failure at this moment, and returns what it is.
+    /// Records a failure at this moment, and returns its classification.
     pub(super) fn note(&mut self, error: Error, now: Instant) -> Error {
         let of_server = match &error {
             Error::Postgres(error) | Error::Snapshot(snapshot::Error::Postgres(error)) => error,
@@ -50,7 +49,8 @@ impl Recurring {
                 ends_after_s = LASTS.as_secs(),
                 error = crate::error::told(of_server),
                 fix = of_server.ways_on(),
-                "the server fails alike at the same position of the WAL; if it goes on, the process ends"
+                "the server fails with the same error at the same position of the WAL; if this \
+                 continues, the process ends"
             );
         }
         let is_stuck = failure.times >= TIMES && has_lasted;
@@ -66,7 +66,7 @@ impl Recurring {
     }
 
     fn forget(&mut self, error: Error) -> Error {
-        // A connection that breaks in between says nothing of the place.
+        // A broken connection in between says nothing about the position.
         let is_of_the_way = matches!(
             error,
             Error::Postgres(
@@ -101,7 +101,7 @@ mod tests {
         Error::Postgres(postgres::Error::from(server).in_stream_of("s", place, 180_000))
     }
 
-    /// Whether the bridge ends with this failure, so many seconds after the first.
+    /// Whether the bridge ends with this failure, this many seconds after the first.
     struct Tried(Recurring, Instant);
 
     impl Tried {
@@ -133,12 +133,12 @@ mod tests {
             assert!(!tried.ends(second, race()), "after {second} s");
         }
         assert!(tried.ends(30, race()));
-        // Nor does what lasted without being tried.
+        // Nor does an error that was not tried in between.
         let mut tried = Tried::new();
         assert!(!tried.ends(0, race()));
         assert!(!tried.ends(40, race()));
         assert!(tried.ends(41, race()));
-        // What passed counts no more.
+        // A failure that has passed does not count.
         let mut tried = Tried::new();
         assert!(!tried.ends(0, race()) && !tried.ends(20, race()));
         assert!(!tried.ends(21, failure("57P01", "terminating connection", 7)));

@@ -1,9 +1,10 @@
-//! Another configuration for a bridge that runs.
+//! Reloads the configuration of a running bridge.
 //!
-//! It is judged whole before anything of it holds, so a fault changes nothing. Then the session
-//! drains as it does at the end, its transaction whole and its last position confirmed, and the next
-//! one begins with the new settings; status, metrics and requests are those of the process and stay.
-//! A new session begins even where no key differs: passwords and certificates stand in files.
+//! It is validated completely before any of it takes effect, so an error changes nothing. Then the
+//! session drains as it does at the end, with complete transactions and the last position
+//! confirmed, and the next one begins with the new settings; status, metrics and requests belong to
+//! the process and remain. A new session begins even if no key differs, because passwords and
+//! certificates are in files.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::config::{Config, NeedsRestart, Resolved};
 use crate::error::{Error, Severity};
 use crate::postgres::ConnInfo;
 
-/// A configuration and what it settles.
+/// A configuration in its resolved form.
 pub(super) struct Configured {
     pub(super) config: Config,
     pub(super) settings: Resolved,
@@ -26,27 +27,27 @@ pub(super) struct Configured {
 pub(super) enum Run {
     /// The bridge was asked to stop, and did.
     Stopped,
-    /// There is another configuration.
+    /// The configuration was reloaded.
     Reconfigured,
 }
 
-/// What became of another configuration.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reload {
-    /// What of it holds only after a restart.
+    /// The changes that need a restart.
     pub kept: Vec<NeedsRestart>,
 }
 
 const DATABASE: NeedsRestart = NeedsRestart {
     key: "postgres.url",
-    reason: "it names another database, whose changes are another pipeline's",
+    reason: "it names another database, which needs a pipeline of its own",
 };
 
 impl Bridge {
-    /// Takes on another configuration, from the next session on, which begins at once.
+    /// Applies another configuration: the session ends, and the next one uses it.
     ///
     /// # Errors
-    /// When the connection string or the configuration can't be used; the present one stays.
+    /// When the connection string or the configuration can't be used; the current one remains.
     pub fn reconfigure(&self, config: &Config) -> Result<Reload, Error> {
         let present = Arc::clone(&self.configured.borrow());
         let (mut config, mut kept) = config.clone().reloaded(&present.config);
@@ -60,7 +61,7 @@ impl Bridge {
         Ok(Reload { kept })
     }
 
-    /// One configuration after the other, until `shutdown` turns true.
+    /// Runs with one configuration after the other, until `shutdown` turns true.
     pub(super) async fn run_reloading(&self, shutdown: watch::Receiver<bool>) -> Result<(), Error> {
         let mut configured = self.configured.subscribe();
         let mut bridge = self.clone();
@@ -74,9 +75,9 @@ impl Bridge {
             let due = bridge.clone();
             let another = async {
                 tokio::select! {
-                    // Its sender lives as long as the bridge.
+                    // The bridge keeps its sender.
                     _changed = configured.changed() => {}
-                    // The next session is another one though nothing of the configuration is.
+                    // A new session begins even if nothing in the configuration changed.
                     () = due.second_is_due(tries) => tries = tries.saturating_add(1),
                 }
             };
@@ -88,14 +89,14 @@ impl Bridge {
     }
 }
 
-/// What was not acknowledged when the session ended comes again with the next one.
+/// What was not acknowledged when the session ended is published again by the next one.
 ///
 /// # Errors
 /// A failure that a new session does not fix.
 pub(super) fn session_ended(ended: Result<(), Error>) -> Result<(), Error> {
     match ended {
         Err(error) if error.severity() == Severity::Retry => {
-            tracing::warn!(error = error.told(), "the session ended in a failure");
+            tracing::warn!(error = error.told(), "the session ended with an error");
             Ok(())
         }
         ended => ended,

@@ -1,7 +1,7 @@
-//! Where a stream starts: what the slot, the checkpoint and the server say, brought together.
+//! Decides where a stream starts, from the slot, the checkpoint and the server.
 //!
-//! The decision itself is pure ([`decide`]); here it is asked for, told of, and joined with what the
-//! configuration says of snapshots and gaps.
+//! The decision itself is pure ([`decide`]); this module collects its input, logs it, and applies
+//! the configuration of snapshots and gaps.
 
 use std::sync::Arc;
 
@@ -15,17 +15,17 @@ use crate::lsn::Lsn;
 use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnInfo, ConnectOptions, ReplicationClient};
 
-/// What is decided.
+/// The decision.
 pub(super) struct Course {
-    /// The slot to stream from is to be made; one that is there makes room for it.
+    /// The slot must be created; an existing one is replaced.
     pub(super) makes_slot: bool,
-    /// The rows that are there at the slot's start are to be published first.
+    /// The rows that exist at the slot's start are published first.
     pub(super) takes_snapshot: bool,
     /// Where the changes come from.
     pub(super) source: Source,
     /// See [`Checkpoint::generation`].
     pub(super) generation: u64,
-    /// What is published; of a slot that is to be made, nothing yet.
+    /// What is published; nothing yet for a slot that must be created.
     pub(super) progress: Progress,
     /// The snapshots that are not finished.
     pub(super) snapshots: Arc<Snapshots>,
@@ -34,7 +34,7 @@ pub(super) struct Course {
 }
 
 impl Course {
-    /// The checkpoint that holds at the start, given where a slot that was made begins.
+    /// The checkpoint at the start, given where a newly created slot begins.
     pub(super) fn checkpoint(&self, made_at: Option<Lsn>) -> Checkpoint {
         Checkpoint {
             source: self.source.clone(),
@@ -45,11 +45,11 @@ impl Course {
     }
 }
 
-/// Decides, and tells of all that is not a plain first start or going on.
+/// Decides, and logs everything but a plain first start or continuation.
 ///
 /// # Errors
 /// [`Error::Gap`] when changes are missing and that is not accepted;
-/// [`SlotActive`](postgres::Error::SlotActive) when another reads from the slot.
+/// [`SlotActive`](postgres::Error::SlotActive) when another copy reads from the slot.
 pub(super) async fn course(
     settings: &Resolved,
     info: &ConnInfo,
@@ -73,11 +73,11 @@ pub(super) async fn course(
             }
             SlotFound::Absent | SlotFound::Lost => Progress::default(),
         },
-        // What was under way is of no use without the changes that are missing.
+        // Unfinished snapshots are useless without the changes that are missing.
         snapshots: Arc::default(),
         is_new: true,
     };
-    // Whatever slot is there.
+    // An existing slot is replaced.
     let from_the_start = |takes_snapshot| Course { takes_snapshot, ..anew(SlotFound::Absent) };
     Ok(match decide(found, checkpoint, &server) {
         Decision::FirstStart => from_the_start(settings.snapshot.mode != SnapshotMode::Never),
@@ -86,12 +86,12 @@ pub(super) async fn course(
             anew(found)
         }
         Decision::Continue { progress, failover_from } => {
+            let now = source.timeline;
             if let Some(timeline) = failover_from {
-                let now = source.timeline;
-                tracing::info!(timeline, now, "failover: the server has all that was published");
+                tracing::info!(timeline, now, "failover: the server has everything published");
             }
             let Some(snapshots) = snapshots_of(checkpoint, settings.snapshot.mode) else {
-                tracing::info!("nothing is to be streamed: all rows are read, with a new slot");
+                tracing::info!("snapshot.mode is only: reading all rows, with a new slot");
                 return Ok(from_the_start(true));
             };
             let is_new = checkpoint.is_none_or(|before| before.source != source);
@@ -102,14 +102,14 @@ pub(super) async fn course(
             let gap = because(gap, slot);
             tracing::warn!(
                 gap = %gap,
-                "the pipeline begins anew: all rows are read again, with a new slot; of rows that were \
-                 deleted meanwhile nothing is told"
+                "the pipeline starts over: reading all rows again, with a new slot; no deletes \
+                 are published for rows that were deleted meanwhile"
             );
             from_the_start(true)
         }
         Decision::Gap(gap) if settings.on_gap == OnGap::Accept => {
             let gap = because(gap, slot);
-            tracing::warn!(gap = %gap, "accepted: going on without what is missing");
+            tracing::warn!(gap = %gap, "gap accepted: continuing without the missing changes");
             anew(found)
         }
         Decision::Gap(gap) => return Err(refused(because(gap, slot))),
@@ -120,8 +120,8 @@ fn log_adopted(slot: &str, confirmed: Lsn) {
     tracing::info!(
         slot,
         %confirmed,
-        "slot adopted: it has no checkpoint yet, and the stream goes on where it was confirmed; what \
-         its last reader published since comes again, and the rows that were there before are not read"
+        "slot adopted: it has no checkpoint yet, and the stream continues from its confirmed position; \
+         what its last reader published after that is published again, and existing rows are not read"
     );
 }
 
@@ -137,7 +137,7 @@ fn found(
             SlotFound::Stranded { confirmed: *confirmed }
         }
         SlotState::Idle { confirmed } => SlotFound::Present { confirmed: *confirmed },
-        // It was free a moment ago. Whoever was faster has gone on since the checkpoint was read, which
+        // It was free a moment ago. Another copy has streamed since the checkpoint was read, which
         // would look as if changes were missing.
         SlotState::Active { pid, .. } => {
             let (slot, pid) = (settings.slot.clone(), Some(*pid));
@@ -154,7 +154,7 @@ fn snapshots_of(checkpoint: Option<&Checkpoint>, mode: SnapshotMode) -> Option<A
     let mut snapshots = snapshots.unwrap_or_default();
     match (mode, snapshots.is_only) {
         (SnapshotMode::Only, true) => {
-            tracing::info!("the snapshot that was cut off goes on beside the stream");
+            tracing::info!("the interrupted snapshot continues while the stream runs");
         }
         (SnapshotMode::Only, false) => return None,
         (_, true) => Arc::make_mut(&mut snapshots).is_only = false,
@@ -163,12 +163,12 @@ fn snapshots_of(checkpoint: Option<&Checkpoint>, mode: SnapshotMode) -> Option<A
     Some(snapshots)
 }
 
-/// Refuses to go on with the checkpoint of another pipeline that happens to have this one's name:
-/// whoever takes over its transactional id, or writes over its checkpoint, ends it. Asked before
-/// either is done. Whoever accepts gaps takes it over, but for one that is at work.
+/// Refuses to continue with the checkpoint of another pipeline that happens to have this one's
+/// name: taking over its transactional id, or overwriting its checkpoint, would end it. Checked
+/// before either is done. If gaps are accepted, it is taken over unless that pipeline is running.
 ///
 /// # Errors
-/// [`Error::Gap`] when it is one; when the server can't be asked.
+/// [`Error::Gap`] when it is one; when the server can't be queried.
 pub(super) async fn ensure_own(
     settings: &Resolved,
     info: &ConnInfo,
@@ -198,13 +198,13 @@ pub(super) async fn ensure_own(
     Ok(())
 }
 
-/// Whether all rows are read again where changes are missing.
+/// Whether all rows are read again if changes are missing.
 pub(super) fn heals_gaps(settings: &Resolved) -> bool {
     settings.on_gap == OnGap::Snapshot
         || (settings.on_gap == OnGap::Stop && settings.snapshot.mode == SnapshotMode::WhenNeeded)
 }
 
-/// The gap with the server's reason for it, if it has one.
+/// The gap with the server's reason, if any.
 fn because(gap: Gap, slot: &SlotState) -> Gap {
     match (gap, slot) {
         (Gap::SlotLost { slot, published, wal_end, .. }, SlotState::Lost { reason }) => {
@@ -218,7 +218,7 @@ fn refused(gap: Gap) -> Error {
     Error::Gap(Box::new(gap))
 }
 
-/// Which server this is. Its history is asked for only where it matters.
+/// Identifies the server. Reads its timeline history only if it matters.
 async fn server(
     settings: &Resolved,
     info: &ConnInfo,
@@ -229,7 +229,7 @@ async fn server(
     let identity = client.identify_system().await?;
     let is_other = checkpoint.is_some_and(|before| before.source.timeline != identity.timeline);
     let history = match identity.timeline {
-        // The first has none.
+        // The first timeline has no history.
         timeline if is_other && timeline > 1 => client.timeline_history(timeline).await?,
         _ => Vec::new(),
     };

@@ -1,13 +1,14 @@
-//! Whether the stream names the publication for inserts.
+//! Tracks whether the stream names the publication for inserts.
 //!
-//! The server looks a publication up as of the change that it decodes, and refuses to stream where one
-//! that is named did not exist yet. A slot that is older than the publication (of an earlier version, or
-//! made by a DBA) may have such changes left. So one that was just created is named only by a stream
-//! that begins behind its creation: the session ends once that is confirmed, and the next one names it.
-//! If that is not known, naming it is tried, and an answer that it is missing leads to the same.
+//! The server looks up a publication as of the change that it decodes, and fails if a named
+//! publication did not exist at that point. A slot that is older than the publication (from an
+//! earlier version, or created by a DBA) may still have such changes. So a new publication is named
+//! only by a stream that begins after its creation: the session ends once that position is
+//! confirmed, and the next one names it. If the position is unknown, naming it is tried, and an
+//! error that it is missing leads to the same.
 //!
-//! Until then no table is put into it. A table whose inserts it would publish is left out meanwhile, and
-//! its rows are read once it is put in.
+//! Until then no table is added to it. A table whose inserts it would publish is left out
+//! meanwhile, and its rows are read once it is added.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,28 +20,28 @@ use crate::lsn::Lsn;
 use crate::postgres;
 use crate::state::State;
 
-/// Time between two looks at what is confirmed.
+/// Time between two checks of the confirmed position.
 const POLL: Duration = Duration::from_millis(250);
 
-/// The same at most, where a session did not name it all the same.
+/// The longest such time, if sessions still failed to name it.
 const LONGEST_POLL: Duration = Duration::from_secs(60);
 
-/// What is known of the publication for inserts, over all sessions.
+/// What is known about the publication for inserts, over all sessions.
 #[derive(Debug, Default)]
 pub(super) struct Second {
     state: Mutex<Since>,
     is_named: AtomicBool,
 }
 
-/// From where on a stream may name it.
+/// The position from which a stream may name it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Since {
-    /// As far as is known, from anywhere.
+    /// From anywhere, as far as is known.
     #[default]
     Ever,
-    /// It was missing at some point: from the WAL's present end on, which is yet to be asked for.
+    /// It was missing at some point: from the current end of the WAL on, which is not read yet.
     Now,
-    /// From here on.
+    /// From this position on.
     At(Lsn),
 }
 
@@ -62,27 +63,27 @@ impl Second {
         }
     }
 
-    /// Whether the WAL's end is to be asked for.
+    /// Whether to read the end of the WAL.
     pub(super) fn wants_wal_end(&self) -> bool {
         self.since() == Since::Now
     }
 
-    /// Whether nobody has noted yet since when it exists.
+    /// Whether it is not noted yet since when it exists.
     pub(super) fn is_new(&self) -> bool {
         !matches!(self.since(), Since::At(_))
     }
 
-    /// It exists from here on at the latest.
+    /// Notes that it exists from here on at the latest.
     pub(super) fn exists_since(&self, lsn: Lsn) {
         self.set(Since::At(lsn));
     }
 
-    /// Whether the stream of the present session names it.
+    /// Whether the stream of the current session names it.
     pub(super) fn is_named(&self) -> bool {
         self.is_named.load(Ordering::Acquire)
     }
 
-    /// Says whether the stream of the next session names it.
+    /// Sets whether the stream of the next session names it.
     pub(super) fn set_named(&self, is_named: bool) {
         self.is_named.store(is_named, Ordering::Release);
     }
@@ -101,8 +102,8 @@ impl Second {
 }
 
 impl Bridge {
-    /// Completes once the stream has come to where the publication for inserts may be named, and does
-    /// not name it; `tries` are the sessions that ended for it so far.
+    /// Completes once the stream has reached the position from which it may name the publication
+    /// for inserts but does not name it; `tries` are the sessions that ended for this so far.
     pub(super) async fn second_is_due(&self, tries: u32) {
         let wait = POLL.saturating_mul(1 << tries.min(8)).min(LONGEST_POLL);
         loop {
@@ -113,7 +114,8 @@ impl Bridge {
             if streams && !self.second.is_named() && confirmed >= lsn {
                 tracing::info!(
                     publication = self.settings.inserts_publication,
-                    "the stream is past its creation: opened again, with it"
+                    "the stream is past the creation of this publication: opening it again with \
+                     the publication"
                 );
                 return;
             }

@@ -1,18 +1,19 @@
 //! One pass from the first connection to the end of the stream.
 //!
-//! 1. Kafka is reached before anything is made in Postgres: a slot that nobody drains would hold
-//!    the server's WAL.
-//! 2. While another reads from the slot nothing is touched: see `standby`.
-//! 3. With transactions, the producer takes the transactional id over before the checkpoint is
-//!    read: from then on nobody else can write under it, so what is read is the last word. Whoever had
-//!    the id is fenced by that, so the checkpoint is looked at before, to see whose it is: a second
-//!    pipeline of the same name ends itself, not the healthy one.
-//! 4. Publication before slot: a slot made first would decode changes under a publication that
-//!    did not exist for them, which the server refuses.
+//! 1. Kafka is contacted before anything is created in Postgres: a slot without a working reader
+//!    would hold back the server's WAL.
+//! 2. While another copy reads from the slot nothing is changed: see `standby`.
+//! 3. With transactions, the producer takes over the transactional id before the checkpoint is
+//!    read: from then on no other producer can write with it, so what is read is final. This fences
+//!    the former holder, so the checkpoint's owner is checked before: a second pipeline of the same
+//!    name ends itself, not the healthy one.
+//! 4. Publication before slot: a slot created first would decode changes under a publication that
+//!    did not exist for them, which is an error of the server.
 //! 5. The stream is opened on the reader's thread, the worker runs on another; this task waits for
 //!    whichever ends first.
-//! 6. Told to stop, the worker goes on to the next commit, so that no transaction is sent twice;
-//!    then the brokers get their time to acknowledge, and the server hears the last position.
+//! 6. When asked to stop, the worker continues to the next commit, so that no transaction is sent
+//!    twice; then the brokers get time to acknowledge, and the last position is confirmed to the
+//!    server.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -58,12 +59,12 @@ struct Opened {
     outlet: Outlet,
     start: Start,
     first: Option<First>,
-    /// Whether no session of this process came so far.
+    /// Whether this is the first session of this process that streams.
     is_first_stream: bool,
 }
 
 impl Bridge {
-    /// Runs one session; `Ok` when it was asked to stop, or has nothing more to do.
+    /// Runs one session; `Ok` if it was asked to stop or has nothing more to do.
     pub(super) async fn session(
         &self,
         mut shutdown: watch::Receiver<bool>,
@@ -71,7 +72,7 @@ impl Bridge {
     ) -> Result<(), Error> {
         let opened = tokio::select! {
             opened = Box::pin(self.open()) => opened?,
-            // Nothing flows yet, so there is nothing to drain.
+            // Nothing is in flight yet, so there is nothing to drain.
             () = told(&mut shutdown) => {
                 self.end_slot_creation().await;
                 return Ok(());
@@ -239,7 +240,7 @@ impl Bridge {
         let (opened, open_result) = oneshot::channel();
         let opener = self.opener(start.lsn, opened);
         let is_first_stream = !self.has_streamed();
-        // The reader reports a failure to open as its own result.
+        // The reader returns a failure to open as its result.
         let mut reader = spawn_reader(opener, chunks, ledger.subscribe(), phase.subscribe())?;
         match open_result.await {
             Ok(walsender) => self.set_walsender(walsender),
@@ -308,7 +309,7 @@ impl Bridge {
         }
     }
 
-    /// Opens the stream, on the reader's thread.
+    /// Returns what opens the stream, on the reader's thread.
     fn opener(
         &self,
         start: Lsn,
@@ -341,7 +342,7 @@ impl Bridge {
         mut shutdown: watch::Receiver<bool>,
     ) -> Result<(), Error> {
         let cause = match self.attend(&mut active, &mut worker, &mut shutdown).await {
-            // Nothing more comes because the reader has ended: it knows why.
+            // Nothing more arrives because the reader has ended: its result says why.
             Cause::Worker(Ok(Ended::SourceClosed)) => Cause::Reader(active.reader.join().await),
             cause => cause,
         };
@@ -358,7 +359,7 @@ fn spawn_worker(
     std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(move || {
-            // Nobody listens once the bridge is gone.
+            // The receiver is gone once the bridge has ended.
             let _ = sender.send(worker.run(&mut received));
         })
         .map_err(|error| Error::Thread { thread: "worker", reason: error.to_string() })?;

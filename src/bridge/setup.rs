@@ -36,37 +36,37 @@ const FAILOVER_SINCE: u32 = 170_000;
 
 /// Where a stream starts.
 pub(super) struct Start {
-    /// The position to ask the server for.
+    /// The position to request from the server.
     pub(super) lsn: Lsn,
     /// What is published so far.
     pub(super) checkpoint: Checkpoint,
     /// Whether the checkpoint is not in its topic yet.
     pub(super) is_new: bool,
-    /// Up to where commits were streamed from this slot before; none from one that was just made.
+    /// End of the last commit streamed from this slot before; `None` for a new slot.
     pub(super) last_commit_lsn: Option<Lsn>,
-    /// The tables to publish, where the publication can't be limited to them.
+    /// The tables to publish, if the publication can't be limited to them.
     pub(super) captured: Option<TableFilter>,
-    /// Tables that are to come to the publication, and with them the rows that they have.
+    /// Tables to be added to the publication with their existing rows.
     pub(super) added: Vec<TableName>,
-    /// Knows which table has which topic.
+    /// Maps tables to topics.
     pub(super) router: Router,
-    /// The snapshot that is to be published first.
+    /// The snapshot to publish first.
     pub(super) export: Option<Export>,
 }
 
-/// A snapshot that shows the database as it is where a slot starts.
+/// An exported snapshot that shows the database at a slot's start.
 pub(super) struct Export {
-    /// Its name, for those who import it.
+    /// Its name, for import.
     pub(super) name: String,
-    /// Keeps it until all have done so.
+    /// The connection that keeps it valid until all have imported it.
     pub(super) keeper: ReplicationClient,
-    /// What is to be read, as it was before.
+    /// What to read, as planned before.
     pub(super) plan: Plan,
     /// The server's version.
     pub(super) server_version: u32,
 }
 
-/// What of the database a snapshot reads.
+/// What a snapshot reads.
 pub(super) fn scope(settings: &Resolved, server_version: u32, is_limited: bool) -> Scope<'_> {
     Scope {
         publications: Names::of(settings).both(),
@@ -101,9 +101,9 @@ pub(super) async fn prepare(
     let planned_at = *altering;
     let mut found = setup.look(&named).await?;
     setup.refuse_what_is_missing(&mut found, &named).await?;
-    // What follows waits for Kafka, and what the application needs to be altered does not.
+    // The next steps wait for Kafka; alterations that the application needs must not.
     drop(altering);
-    // Durable before anything of the tables is published under these settings.
+    // Made durable before anything is published with these settings.
     bridge.settle_names(named).await?;
 
     let mut course = setup.course(&found).await?;
@@ -169,7 +169,7 @@ impl Setup<'_> {
         let has_second = survey.inserts.is_some();
         let names_second = bridge.may_name_second(client, &slot, checkpoint, has_second).await?;
         let goes_on = checkpoint.is_some_and(|before| !before.is_intent());
-        // Where rows are published already, no lock of the application holds a start up.
+        // If rows were published already, a lock of the application does not hold up a start.
         let mut probes = Probes::new(if goes_on { Asked::Unlocked } else { Asked::All });
         let mut look =
             manage::plan(client, settings, survey, names_second, (true, &mut probes)).await?;
@@ -180,7 +180,7 @@ impl Setup<'_> {
         }
         bridge.show_limits(&look);
         if !manage::may_alter(settings, &look.survey) {
-            // That is a warning, and no reason not to start.
+            // This is a warning, not a reason to refuse the start.
             let urgent = look.plan.urgent();
             look.plan.main.remove.retain(|table| !urgent.contains(table));
             if !look.plan.main.create {
@@ -231,7 +231,7 @@ impl Setup<'_> {
         add("postgres.keys", std::mem::take(&mut look.keys.refused).into_values().collect());
         add("postgres.names", named.shortfalls.clone());
         add("postgres.slot", unusable(&settings.slot, slot).into_iter().collect());
-        // All of it in one round: a first start reads rows too.
+        // In one round, because a first start reads rows too.
         if *is_first && settings.snapshot.mode != SnapshotMode::Never {
             add("postgres.reading", check_reading(client, settings, look, assignment).await?);
         }
@@ -258,7 +258,7 @@ impl Setup<'_> {
         if forgetful::is_forgetful(version) && !bridge.has_streamed() {
             tracing::warn!(
                 version,
-                "the server is of before May 2025: a table that is put into a publication while a \
+                "this server release is older than May 2025: a table that is added to a publication \
                  transaction writes to it may be left out from then on, in silence, unless its rows \
                  are read too; install its newest minor release"
             );
@@ -297,7 +297,7 @@ impl Setup<'_> {
         let settled = assignment.settle_notes(notes, &look.plan, is_read);
         course.is_new |= *notes != noted_before;
         bridge.list_left_out(assignment, &settled);
-        // Where a stream goes on, a table is put in only when it is noted that its rows are missing.
+        // If a stream continues, a table is added only after it is noted that its rows are missing.
         let goes_on = checkpoint.is_some() && look.survey.main.is_some() && !course.makes_slot;
         let mut missing = if goes_on && settings.manage && is_read {
             look.plan.put_off_gains(|of| !settings.hides(&of.schema, &of.name))
@@ -324,7 +324,7 @@ impl Setup<'_> {
             bridge.second.exists_since(client::wal_end(client).await?);
         }
         bridge.second.set_named(has_second && (found.names_second || course.makes_slot));
-        // A slot may be long in coming, and the tables are published already.
+        // Creating a slot may take long, and the tables are published already.
         drop(altering);
         bridge.set_guards(true);
         Ok(())
@@ -351,8 +351,8 @@ impl Setup<'_> {
         let (lsn, export) = create_slot(bridge, version, plan).await?;
         bridge.slot_created(checkpoint.is_none_or(Checkpoint::is_intent));
         let made = Made { at: Some(lsn), export };
-        // Without a snapshot the slot is all there is: a start that is killed before its first
-        // checkpoint goes on from it.
+        // Without a snapshot the slot is the only state: a start that is killed before its first
+        // checkpoint continues from it.
         if let Some(announce) = announce {
             announce(course.checkpoint(made.at)).await?;
         }
@@ -361,7 +361,7 @@ impl Setup<'_> {
 }
 
 impl Bridge {
-    /// The state of the slot, with what the server said of its WAL.
+    /// The state of the slot, including WAL that the server reported missing.
     fn with_lost_wal(&self, slot: SlotState) -> SlotState {
         match slot {
             SlotState::Idle { .. } if self.is_wal_lost.load(Ordering::Acquire) => {
@@ -392,7 +392,8 @@ impl Bridge {
 }
 
 impl Bridge {
-    /// Says once which tables' ALTERs Postgres will refuse for the publication, and what changes that.
+    /// Logs once which tables' DDL Postgres will refuse because of the publication, and how to
+    /// change that.
     pub(super) fn tell_of_refused_ddl(&self, look: &Look) {
         if self.has_streamed() {
             return;
@@ -422,7 +423,7 @@ impl Bridge {
     }
 }
 
-/// Makes the slot, and the snapshot of its start where something is planned to be read.
+/// Creates the slot, and exports the snapshot of its start if something is planned to be read.
 async fn create_slot(
     bridge: &Bridge,
     version: u32,
@@ -430,7 +431,7 @@ async fn create_slot(
 ) -> Result<(Lsn, Option<Export>), Error> {
     let settings = &bridge.settings;
     if settings.failover && version < FAILOVER_SINCE {
-        tracing::warn!("postgres.failover needs PostgreSQL 17; the slot is made without");
+        tracing::warn!("postgres.failover requires PostgreSQL 17; creating the slot without it");
     }
     let mut client =
         ReplicationClient::connect(&bridge.conninfo, &ConnectOptions::of(settings)).await?;

@@ -1,8 +1,9 @@
-//! Whether rows of `postgres.signal_table` can be signals: what is wrong with the table, and its fix.
+//! Checks whether rows of `postgres.signal_table` can be signals; reports what is wrong with the
+//! table, and the fix.
 //!
-//! At the first start of a process that is a reason to end, for whoever configured it waits for signals.
-//! Later it is the application's doing, as a DROP or a rename: it is logged, once until it changes, and
-//! the stream goes on.
+//! At the first start of a process a problem ends it, because signals are expected to work. Later
+//! it is caused by the application, such as a DROP or a rename: it is logged once until it changes,
+//! and the stream continues.
 
 use std::sync::PoisonError;
 
@@ -18,19 +19,19 @@ use crate::postgres::publication::{Names, TableName, streamed};
 use crate::postgres::signal_table::{self, SignalFacts};
 use crate::snapshot::signal_row::{COLUMNS, Places};
 
-/// What a look found of the signal table.
+/// What a check found about the signal table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Found {
-    /// What keeps its rows from being signals.
+    /// Why its rows can't be signals.
     pub(super) shortfalls: Vec<Shortfall>,
-    /// Whether everybody may give signals; then what takes that back.
+    /// If every role may send signals, the statement that revokes it.
     open: Option<(String, String)>,
 }
 
-/// Looks at the signal table, if there is to be one.
+/// Checks the signal table, if one is configured.
 ///
 /// # Errors
-/// When the server can't be asked.
+/// When the server can't be queried.
 pub(super) async fn look(
     client: &Client,
     settings: &Resolved,
@@ -42,7 +43,7 @@ pub(super) async fn look(
     let facts = signal_table::look(client, &table).await?;
     let Some(facts) = facts else {
         let fix = create(client, settings, look, &table).await?;
-        let cause = format!("there is no table {table}, which postgres.signal_table names");
+        let cause = format!("the table {table}, which postgres.signal_table names, does not exist");
         found.shortfalls.push(Shortfall { cause, fix });
         return Ok(found);
     };
@@ -58,7 +59,7 @@ pub(super) async fn look(
 }
 
 impl Bridge {
-    /// Logs what is new of the signal table.
+    /// Logs what is new about the signal table.
     pub(super) fn note_signal_table(&self, found: Found) {
         let mut noted = self.signals_found.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *noted, found.clone());
@@ -67,18 +68,19 @@ impl Bridge {
             tracing::warn!(
                 table,
                 fix,
-                "every role may write to the signal table, and so request snapshots, pause and stop them"
+                "every role may write to the signal table, and so request, pause and stop \
+                 snapshots"
             );
         }
         for Shortfall { cause, fix } in &found.shortfalls {
             if before.shortfalls.iter().all(|other| other.cause != *cause) {
-                tracing::error!(cause, fix, "rows of the signal table are no signals");
+                tracing::error!(cause, fix, "rows of the signal table are ignored");
             }
         }
     }
 }
 
-/// How the table is created, so that it can be published at once.
+/// The statements that create the table so that it can be published at once.
 async fn create(
     client: &Client,
     settings: &Resolved,
@@ -104,7 +106,7 @@ async fn create(
     ))
 }
 
-/// What about the table itself keeps its rows from being signals.
+/// What is wrong with the table itself.
 fn unfit(table: &TableName, facts: &SignalFacts) -> Option<Shortfall> {
     let sql = table.sql();
     let of_its_own = || {
@@ -119,7 +121,7 @@ fn unfit(table: &TableName, facts: &SignalFacts) -> Option<Shortfall> {
     let (cause, fix) = match facts.kind.as_str() {
         "p" => ("is partitioned", of_its_own()),
         "r" if facts.is_partition => ("is a partition", of_its_own()),
-        "r" if facts.inherits => ("inherits from another table, or one from it", of_its_own()),
+        "r" if facts.inherits => ("inherits from another table, or another from it", of_its_own()),
         "r" if facts.persistence != "p" => {
             ("is unlogged, so its rows are in no WAL", format!("ALTER TABLE {sql} SET LOGGED;"))
         }
@@ -150,7 +152,7 @@ fn wrong_columns(
     Some(Shortfall { cause, fix: of_its_own() })
 }
 
-/// Whether nobody will publish the table, and so no row of it ever comes.
+/// Whether the table will not be published, so that none of its rows ever arrives.
 async fn unpublished(
     client: &Client,
     settings: &Resolved,
@@ -182,7 +184,10 @@ async fn unpublished(
         && !main.operations.contains(&Operation::Insert)
     {
         return cannot(
-            format!("the publication {:?} has no inserts, which signals are", names.main),
+            format!(
+                "the publication {:?} does not publish inserts, and signals are inserts",
+                names.main
+            ),
             format!("ALTER PUBLICATION {publication} SET (publish = 'insert, update, delete');"),
         );
     }

@@ -1,8 +1,9 @@
-//! Making a slot while the world looks on: whom it waits for stands in the log, in `/readyz` and
-//! `/status`, and in the metrics.
+//! Creates the slot and reports what it waits for: in the log, `/readyz`, `/status` and the
+//! metrics.
 //!
-//! A walsender that is left alone while it waits goes on waiting, makes the slot in the end, and
-//! nobody reads from it: so whoever gives up ends that walsender, now or at the next try (`standby`).
+//! A walsender that is abandoned while it waits would still create the slot in the end, and no one
+//! would read from it: so giving up includes ending that walsender, now or at the next try
+//! (`standby`).
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,20 +13,20 @@ use super::standby::end_ours;
 use crate::error::Error;
 use crate::postgres::{self, Blocker, ConnectOptions, CreatedSlot, ReplicationClient, SlotOptions};
 
-/// Time between two lines of the log.
+/// Time between two log lines.
 const TELL: Duration = Duration::from_secs(10);
 
-/// A wait that is shorter is not worth a word.
+/// A shorter wait is not logged.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Longest wait for the end of a walsender, when the bridge is asked to stop.
+/// Longest wait for the walsender to end when the bridge is asked to stop.
 const END: Duration = Duration::from_secs(3);
 
 impl Bridge {
-    /// Makes a slot on a connection that has no transaction open, and tells for whom that waits.
+    /// Creates a slot on a connection without an open transaction, and reports what it waits for.
     ///
     /// # Errors
-    /// What the server refuses; and when the connection is dead.
+    /// When the server refuses it; when the connection is dead.
     pub(super) async fn create_slot(
         &self,
         client: &mut ReplicationClient,
@@ -55,7 +56,8 @@ impl Bridge {
         self.is_making_slot.store(false, Ordering::Release);
         self.metrics.slot_creation_waiting.set(0);
         self.status.send_modify(|status| status.reason = None);
-        // After a failure it may still be at it: the next look at the slot needs its name.
+        // After a failure it may still be creating the slot: the next check of the slot needs its
+        // name.
         let created = created?;
         self.keep_walsender(None);
         Ok(created)
@@ -70,14 +72,15 @@ impl Bridge {
                 waited_s = waited.as_secs(),
                 waits_for,
                 fix = blocker.map(Blocker::fix),
-                "the slot is made once every transaction has ended that ran when it was begun"
+                "the slot is created once every transaction has ended that was running when its \
+                 creation began"
             );
         }
-        let reason = format!("making the slot {slot:?} waits for {waits_for}");
+        let reason = format!("creating the slot {slot:?} waits for {waits_for}");
         self.status.send_modify(|status| status.reason = Some(reason));
     }
 
-    /// Ends the walsender that makes a slot, as nobody waits for it any more.
+    /// Ends the walsender that creates a slot which is not needed any more.
     pub(super) async fn end_slot_creation(&self) {
         if !self.is_making_slot.swap(false, Ordering::AcqRel) {
             return;
@@ -93,8 +96,8 @@ impl Bridge {
             tracing::warn!(
                 slot = self.settings.slot,
                 pid = walsender.pid,
-                "the server can't be told that the slot is not wanted any more: once it is made, \
-                 rowcast teardown removes it"
+                "cancelling the creation of the slot failed: once it is created, rowcast \
+                 teardown removes it"
             );
         }
     }

@@ -1,7 +1,7 @@
-//! Whether a snapshot that somebody asks for can be: told at once, instead of in a log later.
+//! Validates a snapshot request at once, instead of logging an error later.
 //!
-//! The server is asked which published tables the names stand for, and whether it takes the
-//! condition for each.
+//! Queries the server which published tables match the names, and whether it accepts the condition
+//! for each.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::postgres::publication::{self, Names, TableName};
 use crate::postgres::{self, ConnInfo, ConnectOptions};
 use crate::snapshot::{Asked, plan};
 
-/// Tables that are named where none matches.
+/// Most tables that an error names if none matches.
 const NAMED: usize = 5;
 
 impl Bridge {
-    /// The desk of the admin endpoint.
+    /// The admin endpoint's handler of snapshot requests.
     #[must_use]
     pub fn desk(&self) -> Desk {
         let bridge = self.clone();
@@ -63,7 +63,7 @@ async fn judge(
     Ok(tables.into_iter().map(ToString::to_string).collect())
 }
 
-/// The tables that are published, as far as they are captured.
+/// The published tables that are captured.
 async fn published(
     client: &Client,
     settings: &Resolved,
@@ -87,11 +87,11 @@ fn none(name: &str, published: &[TableName], settings: &Resolved) -> Refusal {
         named.push(format!("{} more", published.len() - NAMED));
     }
     let publication = &settings.publication;
-    let error = format!("no table that is published matches {name:?}");
+    let error = format!("no published table matches {name:?}");
     let fix = match named.as_slice() {
         [] => format!("the publication {publication:?} has no table: widen postgres.tables"),
         named => format!(
-            "the publication {publication:?} has {}; others come in by postgres.tables",
+            "the publication {publication:?} has {}; add others to postgres.tables",
             named.join(", ")
         ),
     };
@@ -101,11 +101,11 @@ fn none(name: &str, published: &[TableName], settings: &Resolved) -> Refusal {
 async fn takes(client: &Client, table: &TableName, condition: &str) -> Result<(), Refusal> {
     let refused = plan::refusal(client, table, condition).await.map_err(unavailable)?;
     let Some(refused) = refused else { return Ok(()) };
-    let error = format!("the server does not take the condition for {table}: {}", refused.text);
-    Err(Refusal::new(422, error, "write it as it would stand behind WHERE"))
+    let error = format!("the server refuses the condition for {table}: {}", refused.text);
+    Err(Refusal::new(422, error, "write it as it would follow WHERE"))
 }
 
 fn unavailable(error: postgres::Error) -> Refusal {
-    let error = format!("asking the database: {}", error::told(&error));
-    Refusal::new(503, error, "ask again when it answers")
+    let error = format!("querying the database: {}", error::told(&error));
+    Refusal::new(503, error, "try again when it responds")
 }

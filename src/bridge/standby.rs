@@ -1,18 +1,18 @@
-//! Waiting while another reads from the slot, so that two copies make one bridge that survives the
-//! death of either.
+//! Waits while another copy reads from the slot, so that two copies act as one bridge that survives
+//! the loss of either.
 //!
-//! Postgres is the judge: a slot has one reader, and it is free the moment its reader's connection
-//! is gone. A copy that waits asks once in [`POLL`] over a connection that it keeps, and touches
-//! nothing else: no publication is altered, no producer is opened that could fence the reader's.
+//! Postgres decides: a slot has one reader, and it is free as soon as its reader's connection is
+//! gone. A waiting copy checks once per [`POLL`] on a connection that it keeps, and changes
+//! nothing: it alters no publication and opens no producer that could fence the reader's.
 //!
-//! A slot that this process has read from and that is gone is not made again: the stream would have
-//! a hole, and nobody would know. Where a gap leads to a snapshot, it is known.
+//! A slot that this process has read from and that is gone is not created again: the stream would
+//! silently have a gap. If gaps lead to a snapshot, it is.
 //!
-//! A connection that died without a word leaves its walsender behind, which holds the slot until
-//! `wal_sender_timeout`. Where that walsender served *this* process, nobody can be hurt by its end:
-//! process id and start time are those that the server itself told on our connection, and our end
-//! of it is closed. Any other holder may be alive, so it is waited for, never ended; but for one that
-//! makes the slot still, and for whom nobody waits any more (`postgres::slot_creation`).
+//! A connection that died silently leaves its walsender behind, which holds the slot until
+//! `wal_sender_timeout`. If that walsender served *this* process, ending it is safe: process id and
+//! start time are those that the server itself reported on our connection, and our end of it is
+//! closed. Any other holder may be alive, so it is waited for and never ended, except one that is
+//! still creating the slot for a client that is gone (`postgres::slot_creation`).
 
 use std::time::{Duration, Instant};
 
@@ -23,14 +23,15 @@ use crate::postgres::slot::{self, SlotState};
 use crate::postgres::{self, ConnectOptions, Walsender, slot_creation};
 use crate::state::State;
 
-/// After this long, a reader that is no copy of this pipeline is called so.
+/// After this long, a reader that is not a copy of this pipeline is reported.
 const FOREIGN: Duration = Duration::from_secs(10);
 
-/// Time between two looks at the slot: an eighth of the two seconds within which a copy takes over.
+/// Time between two checks of the slot: an eighth of the two seconds within which a copy takes
+/// over.
 pub(super) const POLL: Duration = Duration::from_millis(250);
 
 impl Bridge {
-    /// Waits until nobody reads from the slot.
+    /// Waits until no one reads from the slot.
     ///
     /// # Errors
     /// When the server can't be asked.
@@ -56,7 +57,8 @@ impl Bridge {
                 tracing::warn!(
                     slot = name,
                     pid,
-                    "the server still makes the slot for a copy that is gone: its process is ended"
+                    "the server is still creating the slot for a copy that is gone: ending its \
+                     process"
                 );
             } else if told_of != Some(pid) {
                 told_of = Some(pid);
@@ -64,8 +66,8 @@ impl Bridge {
                 since = Instant::now();
                 is_foreign = is_made && !holder.is_named(&self.application_name());
                 let (line, does) = match is_made {
-                    true => ("standby: another reads from the slot", "is read by"),
-                    false => ("standby: another makes the slot", "is being made by"),
+                    true => ("standby: another copy reads from the slot", "is read by"),
+                    false => ("standby: another copy is creating the slot", "is being created by"),
                 };
                 tracing::info!(slot = name, holder = %holder, "{line}");
                 self.stand_by(format!("the slot {name:?} {does} {holder}"));
@@ -73,9 +75,12 @@ impl Bridge {
                 is_foreign = false;
                 let holder = slot::holder(&client, pid).await?;
                 let fix = "stop that program, or set postgres.slot to another name";
-                tracing::warn!(slot = name, holder = %holder, fix, "no copy of this pipeline reads from the slot");
+                tracing::warn!(slot = name, holder = %holder, fix, "a program that is not a copy \
+                                                                    of this pipeline reads from \
+                                                                    the slot");
                 self.stand_by(format!(
-                    "the slot {name:?} is read by {holder}, which is no copy of this pipeline: {fix}"
+                    "the slot {name:?} is read by {holder}, which is not a copy of this \
+                     pipeline: {fix}"
                 ));
             }
             tokio::time::sleep(POLL).await;
@@ -89,25 +94,25 @@ impl Bridge {
 }
 
 impl Bridge {
-    /// How copies of this pipeline name themselves to the server.
+    /// The `application_name` of this pipeline's copies.
     fn application_name(&self) -> String {
         let own = || ConnectOptions::of(&self.settings).application_name;
         self.conninfo.application_name.clone().unwrap_or_else(own)
     }
 }
 
-/// A role that may not do it leaves the server's own timeout, which is waited for in any case.
+/// If the role may not do it, the server's own timeout ends it, which is waited for in any case.
 pub(super) async fn end_ours(client: &tokio_postgres::Client, ours: &Walsender) {
     match slot::end_walsender(client, ours).await {
         Ok(ended) => tracing::warn!(
             pid = ours.pid,
             ended,
-            "the server still serves a connection of ours that is dead: its process is ended"
+            "the server still serves a dead connection of ours: ending its process"
         ),
         Err(error) => tracing::warn!(
             pid = ours.pid,
             error = error::told(&error),
-            "the server still serves a connection of ours that is dead: waiting for its timeout"
+            "the server still serves a dead connection of ours: waiting for its timeout"
         ),
     }
 }

@@ -1,20 +1,20 @@
-//! Removes what the bridge made: the slot, then the publications, then the checkpoint.
+//! Removes what the bridge created: the slot, then the publications, then the checkpoint.
 //!
-//! Everything that decides is asked for first, so that a role which may not do all of it does
-//! nothing: whose the slot, the publication and the checkpoint are. Then each step is reported as it
-//! is done, so that a failure in the middle leaves nobody guessing.
+//! First it determines who owns the slot, the publication and the checkpoint, so that it does
+//! nothing if the role may not do all of it. Then each step is reported as it is done, so that a
+//! failure in the middle leaves no doubt.
 //!
-//! The slot goes first: it is what holds the server's WAL. The checkpoint goes last: without the slot
-//! it says that changes are missing, which a later run would have to be allowed to skip.
+//! The slot goes first, because it holds back the server's WAL. The checkpoint goes last: without
+//! the slot it means that changes are missing, which a later run would have to be allowed to skip.
 //!
 //! | | removed when | else |
 //! |---|---|---|
-//! | slot | it is for pgoutput in this database, and nobody reads from it | refused, nothing is removed |
-//! | publication, and the one for inserts | it names its tables, our role owns it and `postgres.manage` is set; or it is named | left |
-//! | checkpoint | it is of this database of this cluster, and of this slot | left |
+//! | slot | it is for pgoutput in this database, and no one reads from it | refused, nothing is removed |
+//! | publication, and the one for inserts | it lists its tables, our role owns it and `postgres.manage` is set; or it is named | kept |
+//! | checkpoint | it is of this database of this cluster, and of this slot | kept |
 //!
-//! A checkpoint is found by the pipeline's name alone, and pipelines of two clusters may have one
-//! name by mistake. Without its checkpoint the other would not notice that it lost its slot.
+//! A checkpoint is found by the pipeline's name alone, and pipelines of two clusters may have the
+//! same name by mistake. Without its checkpoint the other would not notice that it lost its slot.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ use crate::postgres::publication::Publication;
 use crate::postgres::slot::SlotState;
 use crate::postgres::{self, ConnInfo, ConnectOptions, ReplicationClient, publication, slot};
 
-/// What a teardown is about.
+/// What a teardown would remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Teardown {
     /// The database.
@@ -45,35 +45,35 @@ pub struct Teardown {
     pub checkpoints: String,
 }
 
-/// What is wanted of a teardown.
+/// Options of a teardown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// The checkpoint stays, whosever it is.
+    /// Keep the checkpoint in any case.
     pub keep_checkpoint: bool,
-    /// The publication goes, whosever it is.
+    /// Drop the publication, whoever owns it.
     pub any_publication: bool,
 }
 
-/// What became of one of the three.
+/// The outcome for one of the three.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was there, and is not any more.
+    /// It was removed.
     Removed,
-    /// There was none.
+    /// It did not exist.
     Absent,
-    /// It is still there.
+    /// It was kept.
     Left {
         /// Why.
         reason: String,
     },
 }
 
-/// One step, when it is done.
+/// One completed step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What it is about, with its name.
+    /// The object, with its name.
     pub what: String,
-    /// What became of it.
+    /// The outcome.
     pub outcome: Outcome,
 }
 
@@ -82,14 +82,14 @@ impl fmt::Display for Step {
         write!(f, "{}: ", self.what)?;
         match &self.outcome {
             Outcome::Removed => f.write_str("removed"),
-            Outcome::Absent => f.write_str("was not there"),
-            Outcome::Left { reason } => write!(f, "left: {reason}"),
+            Outcome::Absent => f.write_str("did not exist"),
+            Outcome::Left { reason } => write!(f, "kept: {reason}"),
         }
     }
 }
 
 impl Teardown {
-    /// What would be removed; asks no server.
+    /// What would be removed; does not connect to a server.
     ///
     /// # Errors
     /// When the configuration can't be used.
@@ -105,7 +105,7 @@ impl Teardown {
     }
 }
 
-/// What is removed: decided before anything is.
+/// What to remove, decided before anything is removed.
 struct Plan {
     slot: bool,
     /// The publications, with their names.
@@ -113,12 +113,12 @@ struct Plan {
     checkpoint: Outcome,
 }
 
-/// Drops those of slot, publications and checkpoint that are this pipeline's; reports
-/// each step once it is done.
+/// Drops those of slot, publications and checkpoint that belong to this pipeline; reports each step
+/// once it is done.
 ///
 /// # Errors
-/// When somebody reads from the slot, or the role may not drop them, or no broker answers: then
-/// nothing is removed. When a step fails: what was reported is done.
+/// When the slot has a reader, the role may not drop them, or no broker responds: then nothing is
+/// removed. When a step fails: what was reported is done.
 pub async fn teardown(
     config: &Config,
     scope: Scope,
@@ -194,13 +194,13 @@ async fn plan(
     Ok(Plan { slot: state != SlotState::Absent, publications, checkpoint })
 }
 
-/// Whether the publication is one that rowcast made, or that is asked for by its name.
+/// Whether rowcast created the publication, or it is requested by name.
 fn publication_of(settings: &Resolved, found: &Publication, role: &str, is_named: bool) -> Outcome {
     let name = &settings.publication;
     let why = if is_named {
         return Outcome::Removed;
     } else if !found.is_by_table {
-        "it is for all tables or whole schemas, which rowcast does not make".to_owned()
+        "it is for all tables or whole schemas, which rowcast does not create".to_owned()
     } else if found.owner != role {
         format!("it belongs to {:?}, not to {role:?}", found.owner)
     } else if !settings.manage {
@@ -237,12 +237,12 @@ async fn checkpoint_of(
         Err(kafka::Error::CheckpointRecord { source: RecordError::Newer { of, .. }, .. }) => {
             of.map(|source| *source)
         }
-        // Nobody can go on with it, whosever it was.
+        // It is useless to any pipeline.
         Err(kafka::Error::CheckpointRecord { .. }) => return Ok(Outcome::Removed),
         Err(error) => return Err(error.into()),
     };
     let Some(source) = source else {
-        let reason = "it was written by a newer rowcast, and does not say of what".to_owned();
+        let reason = "it was written by a newer rowcast, and its owner is unknown".to_owned();
         return Ok(Outcome::Left { reason });
     };
     let options = ConnectOptions::of(settings);
@@ -251,7 +251,7 @@ async fn checkpoint_of(
     Ok(of_another(&source, here))
 }
 
-/// Removed, unless it is another pipeline's: `here` is the cluster, the database and the slot.
+/// Whether it is another pipeline's: `here` is the cluster, the database and the slot.
 fn of_another(source: &Source, here: (&str, &str, &str)) -> Outcome {
     let Source { system_identifier, database, slot, .. } = source;
     if (system_identifier.as_str(), database.as_str(), slot.as_str()) == here {

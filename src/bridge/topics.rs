@@ -1,18 +1,18 @@
-//! Which captured table has which topic, known before a row of it comes.
+//! Assigns each captured table its topic, before its first row.
 //!
-//! At a start and at each look all captured tables get their topics; rowcast's own and those that
-//! the brokers have are taken into account. A table that can't have its topic is left out, and the
-//! rest streams:
+//! At a start and at each check all captured tables are assigned topics, taking into account
+//! rowcast's own topics and those that the brokers have. A table that can't be given its topic is
+//! left out, and the rest streams:
 //!
 //! ```text
 //!             not in the publication          in it (renamed, a partition, one for all tables)
-//! refused     stays out of it                 the worker leaves it out and notes that (`worker`)
-//! no longer   comes in as a new table does    is read again, and then admitted
+//! refused     is not added                    the worker leaves it out and notes that (`worker`)
+//! no longer   is added like a new table       is read again, and then published
 //! refused
 //! ```
 //!
-//! A table that has a topic keeps it. Of tables that are not known to have had one, those come
-//! first that the publication has, then the older ones by OID, so that every start decides alike.
+//! A table that has a topic keeps it. Among tables without a known topic, those in the publication
+//! come first, then lower OIDs, so that every start decides in the same way.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -30,20 +30,20 @@ use crate::route::{Existing, Named, Refusal, Router, TopicPlan};
 use crate::state::{LeftOut, LeftOutReason};
 use crate::{pipeline, postgres};
 
-/// What is known of topics between two looks.
+/// What is known about topics between two checks.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The topics that tables have, by OID.
     held: HashMap<u32, Arc<str>>,
-    /// Those that the brokers had when they were last asked.
+    /// The topics that the brokers had at the last query.
     pub(super) existing: Arc<Existing>,
 }
 
-/// A table that the stream names or is to name.
+/// A table that is or will be in the stream.
 #[derive(Debug, Clone)]
 struct Captured {
     streamed: Streamed,
-    /// Whether the publication has it already.
+    /// Whether it is in the publication already.
     is_published: bool,
 }
 
@@ -56,16 +56,16 @@ impl Captured {
 
 /// The topics of all captured tables.
 pub(super) struct Assignment {
-    /// Knows who has which.
+    /// Maps tables to topics.
     pub(super) router: Router,
-    /// The tables that have none.
+    /// The tables without a topic.
     pub(super) refused: Vec<Refusal>,
     captured: Vec<Captured>,
-    /// The tables that are put into a publication, and nothing of them has a topic.
+    /// The tables that would be added to a publication although nothing of them has a topic.
     out: BTreeSet<TableName>,
 }
 
-/// What is published, and what is to be.
+/// What is published, and what should be.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     pub(super) settings: &'a Resolved,
@@ -113,8 +113,8 @@ impl Bridge {
         Ok(Assignment { router, refused, captured, out })
     }
 
-    /// Keeps tables without a topic out of what is to be added, and returns those of which rows are to
-    /// be read again, as they have a topic now. What the brokers have was asked for before.
+    /// Removes tables without a topic from those to be added, and returns those to be read again
+    /// because they have a topic now. Uses the last query of the brokers' topics.
     pub(super) async fn look_at_topics(
         &self,
         client: &Client,
@@ -136,15 +136,15 @@ impl Bridge {
             }
             match assignment.captured.iter().find(|table| table.streamed.oid == oid) {
                 Some(table) if table.is_published => settled.push(table.named()),
-                // It comes in as a new table, or is gone.
+                // It is added as a new table, or is gone.
                 _ => drop(self.left_out.remove(oid)),
             }
         }
         Ok(settled)
     }
 
-    /// Brings the list of tables that are left out up to date at the start of a stream. `settled` are
-    /// those of which rows are to be read again.
+    /// Updates the list of left-out tables at the start of a stream. `settled` are those to be read
+    /// again.
     pub(super) fn list_left_out(&self, assignment: &Assignment, settled: &[Named]) {
         let is_settled = |oid: u32| settled.iter().any(|table| table.oid == oid);
         for oid in self.left_out.oids(LeftOutReason::Topic) {
@@ -155,15 +155,15 @@ impl Bridge {
         }
         for table in settled {
             let (schema, name) = (table.schema.clone(), table.name.clone());
-            let error = format!("changes of {table} were left out: its rows are read anew");
+            let error = format!("changes of {table} were left out: its rows are read again");
             tracing::info!("{error}");
-            let (reason, fix) = (LeftOutReason::Topic, "none is needed".to_owned());
+            let (reason, fix) = (LeftOutReason::Topic, "none needed".to_owned());
             self.left_out.keep(table.oid, LeftOut { schema, table: name, reason, error, fix });
         }
     }
 
-    /// What the brokers have may have changed. Without an answer, what was known holds: a topic that
-    /// can't be created is found when it is.
+    /// Queries which topics the brokers have. Without a response, the known ones remain: a topic
+    /// that can't be created is found when creating it.
     pub(super) async fn ask_for_topics(&self) {
         let asked = async {
             let config = fresh_client_config(&self.settings).await?;
@@ -171,7 +171,7 @@ impl Bridge {
         };
         match asked.await {
             Ok(names) => self.known_topics().existing = Arc::new(names.iter().collect()),
-            Err(error) => tracing::debug!(%error, "the brokers do not say which topics they have"),
+            Err(error) => tracing::debug!(%error, "listing the brokers' topics failed"),
         }
     }
 
@@ -195,8 +195,8 @@ impl Assignment {
         placed.filter(|table| self.router.held_by(table.oid).is_some())
     }
 
-    /// Whether nothing of a table that is put into a publication has a topic: of a partitioned one,
-    /// not any of its partitions.
+    /// Whether no part of a table that would be added has a topic: for a partitioned table, none of
+    /// its partitions.
     pub(super) fn is_out(&self, table: &TableName) -> bool {
         self.out.contains(table)
     }
@@ -208,7 +208,7 @@ impl Assignment {
         topics.any(|topic| existing.has(topic))
     }
 
-    /// Takes tables without a topic out of what is to be put into the publications.
+    /// Removes tables without a topic from those to be added to the publications.
     pub(super) fn keep_out(&self, plan: &mut Plan) {
         if self.out.is_empty() {
             return;
@@ -222,10 +222,9 @@ impl Assignment {
         }
     }
 
-    /// Brings the notes of tables that are left out up to date, at the start of a stream: those of
-    /// them that the publication has, or gets with this change. Returns the tables that have a
-    /// topic now and of which rows are to be read again; that is none where `is_read` says that no
-    /// row is.
+    /// Updates the notes of left-out tables at the start of a stream, for those that are in the
+    /// publication or added with this change. Returns the tables that have a topic now and must be
+    /// read again; none if `is_read` says that no rows are read.
     pub(super) fn settle_notes(
         &self,
         notes: &mut Vec<LeftOutTable>,
@@ -235,7 +234,7 @@ impl Assignment {
         let mut settled = Vec::new();
         notes.retain(|note| {
             let captured = self.captured.iter().find(|of| of.streamed.oid == note.oid);
-            // One that was dropped, or is not captured any more, comes back as a new one.
+            // A table that was dropped or is not captured any more would return as a new one.
             let Some(captured) = captured else { return false };
             if self.router.held_by(note.oid).is_none() {
                 return true;
@@ -259,12 +258,12 @@ impl Assignment {
     }
 }
 
-/// Whether a table is put into one of the publications.
+/// Whether a table is added to one of the publications.
 fn puts_in(plan: &Plan, table: &TableName) -> bool {
     plan.main.add.iter().chain(&plan.inserts.add).any(|added| added.table == *table)
 }
 
-/// The tables that the stream names once the plan is carried out.
+/// The tables in the stream once the plan is carried out.
 async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, postgres::Error> {
     let View { settings, version, present, plan } = view;
     let fixed = present.main.filter(|publication| !(publication.is_by_table && settings.manage));
@@ -291,7 +290,7 @@ async fn captured(client: &Client, view: View<'_>) -> Result<Vec<Captured>, post
             },
         )
     };
-    // One that goes from one publication to the other stays published.
+    // A table that moves between the publications remains published.
     let published = |root: &TableName| stays(root) || (present.has(root) && puts_in(plan, root));
     let added = plan.main.add.iter().chain(&plan.inserts.add);
     let added: BTreeSet<&TableName> = added.map(|added| &added.table).collect();

@@ -1,28 +1,28 @@
-//! Notices a pipeline that makes no progress while every connection seems well.
+//! Detects a pipeline that makes no progress although every connection seems well.
 //!
-//! | what is stalled | how it is known | what is done |
+//! | stalled | symptom | action |
 //! |---|---|---|
-//! | source | the server's WAL has moved on, and nothing of it was processed | reported |
+//! | source | the server has new WAL, and none of it was processed | reported |
 //! | kafka | records or a commit wait, and nothing is acknowledged | reported |
 //! | kafka | records wait, and the client can reach no broker | reported, at once |
-//! | the producer | the same, although the brokers have answered a new client for half of that time | the session ends, a new one begins |
-//! | the connection | not one byte came, although the server was asked | the session ends, a new one begins; see `postgres::stream` |
+//! | the producer | the same, although the brokers have answered a new client for half of that time | the session ends, and a new one begins |
+//! | the connection | no byte arrived, although the server was asked to reply | the session ends, and a new one begins; see `postgres::stream` |
 //!
-//! To report is to turn `/readyz` to 503 with the reason, to set `rowcast_stalled`, and to log one
-//! warning, one line each half minute while Kafka takes nothing, and one when it is over. Nothing is restarted for that: both are felt by the next
-//! stage as back-pressure, lose nothing, and end by themselves. A client that sits on a dead
-//! connection, or has lost its way after all brokers were away, may not: it is replaced. (librdkafka
-//! never sends again to a partition that it was once told to be without a leader, in rare cases:
-//! confluentinc/librdkafka#5430.)
+//! To report means: `/readyz` turns 503 with the reason, `rowcast_stalled` is set, and the log has
+//! one warning, one line each half minute while Kafka accepts nothing, and one when it is over.
+//! Nothing is restarted for these: both act as back-pressure on the stage before, lose nothing, and
+//! end without intervention. A client with a dead connection, or one that got stuck after all
+//! brokers were unavailable, may not recover: it is replaced. (In rare cases librdkafka never sends
+//! again to a partition that was once reported to have no leader: confluentinc/librdkafka#5430.)
 //!
-//! A first snapshot may be without a row for long, as its conditions may leave all of them out, and the
-//! stream stands still for it on purpose: then the source is not judged here. Its connections ask the
-//! server by themselves whether it is at work: see `postgres::copy`.
+//! A first snapshot may have no row for a long time, because its conditions may exclude all of
+//! them, and the stream waits for it on purpose: so the source is not judged then. The snapshot's
+//! connections check themselves whether the server is working: see `postgres::copy`.
 //!
-//! A healthy line costs nothing: the server is asked for the end of its WAL only when nothing was
-//! processed for half of the limit. A page of WAL more than was processed may be the begin of a record
-//! that is not complete, or a small commit that is held back. Then the watchdog commits something
-//! itself, an empty logical message: when that does not come either, it is a stall.
+//! A healthy pipeline costs nothing: the end of the server's WAL is queried only if nothing was
+//! processed for half of the limit. A page of WAL more than was processed may be the beginning of
+//! an incomplete record, or a small commit that is held back. Then the watchdog commits an empty
+//! logical message itself: if that does not arrive either, it is a stall.
 
 mod outage;
 
@@ -42,19 +42,19 @@ use crate::postgres;
 use crate::postgres::ConnectOptions;
 use crate::state::{Stall, State};
 
-/// Records wait for this long while no broker can be reached: then it is not one election.
+/// If records wait for this long while no broker can be reached, it is more than a leader election.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// Longest wait for the end of the WAL; without an answer there is no verdict.
+/// Longest wait for the end of the WAL; without a response there is no verdict.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Bytes of WAL that a server may have flushed of a record that is not complete: a page.
+/// Bytes of WAL that a server may have flushed of an incomplete record: a page.
 const WAL_PAGE_BYTES: u64 = 8192;
 
-/// More bytes between two looks are more than keepalives.
+/// More bytes than this between two checks are more than keepalives.
 const KEEPALIVES_BYTES: u64 = 4096;
 
-/// A stage that can stand still.
+/// A stage that can stall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Source,
@@ -72,7 +72,7 @@ impl Stage {
     }
 }
 
-/// What is seen at one look.
+/// One observation.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sight {
     /// The last position processed.
@@ -83,7 +83,7 @@ struct Sight {
     bytes: u64,
     /// Records that wait for their acknowledgement.
     in_flight: u64,
-    /// Whether a checkpoint waits for its own, or the commit that it is part of.
+    /// Whether a checkpoint waits for its acknowledgement, or for the commit that it is part of.
     is_checkpoint_due: bool,
     /// Records acknowledged, and checkpoints that became durable.
     acked: u64,
@@ -93,18 +93,18 @@ struct Sight {
     is_snapshot: bool,
 }
 
-/// What was seen, and since when it is the same.
+/// The last observation, and since when it has not changed.
 #[derive(Debug)]
 struct Watch {
     limits: Watchdog,
     last: Sight,
-    /// When something was last processed, or there was nothing to process.
+    /// When something was last processed or there was nothing to process.
     processed_at: Instant,
-    /// The end of the server's WAL when it was asked, and when that was.
+    /// The last known end of the server's WAL, and when it was read.
     wal_end: Option<(Lsn, Instant)>,
-    /// When a record was last acknowledged, or none waited.
+    /// When a record was last acknowledged or none waited.
     acked_at: Instant,
-    /// When the brokers answered somebody else during the present stall.
+    /// When the brokers answered another client during the current stall.
     answered_at: Option<Instant>,
 }
 
@@ -114,13 +114,13 @@ impl Watch {
         Self { limits, last, processed_at: now, wal_end: None, acked_at: now, answered_at: None }
     }
 
-    /// Time between two looks.
+    /// Time between two checks.
     fn interval(&self) -> Duration {
         let limit = self.limits.source_stalled_after.min(self.limits.kafka_stalled_after);
         (limit / 4).clamp(Duration::from_millis(25), Duration::from_secs(1))
     }
 
-    /// Takes note of a look.
+    /// Records an observation.
     fn look(&mut self, now: Instant, sight: Sight) {
         let last = std::mem::replace(&mut self.last, sight);
         let is_processing = sight.is_snapshot
@@ -138,28 +138,28 @@ impl Watch {
         }
     }
 
-    /// Whether to ask the brokers if they are there at all.
+    /// Whether to check that the brokers respond at all.
     fn wants_answer(&self, now: Instant) -> bool {
         let half = self.limits.kafka_stalled_after / 2;
         self.answered_at.is_none() && now.duration_since(self.acked_at) >= half
     }
 
-    /// Whether the brokers are there, and none of the records that wait has reached them since.
+    /// Whether the brokers respond although no waiting record has reached them since.
     fn is_producer_stuck(&self, now: Instant) -> bool {
         let limit = self.limits.kafka_stalled_after;
-        // Both are long enough for a client that is well to have sent something.
+        // Both are long enough for a healthy client to have sent something.
         now.duration_since(self.acked_at) >= limit
             && self.answered_at.is_some_and(|answered| now.duration_since(answered) >= limit / 2)
     }
 
-    /// Whether to ask the server how far its WAL goes.
+    /// Whether to query the end of the server's WAL.
     fn wants_wal_end(&self, now: Instant) -> bool {
         let half = self.limits.source_stalled_after / 2;
         self.wal_end.is_none() && now.duration_since(self.processed_at) >= half
     }
 
-    /// Takes note of the end of the server's WAL. Returns whether there may be something or nothing
-    /// in it: then only a commit that is known to be there counts, see [`probed`](Self::probed).
+    /// Records the end of the server's WAL. Returns whether it is unclear if there is something to
+    /// process: then only a commit of our own counts, see [`probed`](Self::probed).
     fn set_wal_end(&mut self, now: Instant, end: Lsn) -> bool {
         let unread = end.as_u64().saturating_sub(self.last.received.as_u64());
         if unread > WAL_PAGE_BYTES {
@@ -170,20 +170,20 @@ impl Watch {
         (1..=WAL_PAGE_BYTES).contains(&unread)
     }
 
-    /// Takes note of a commit of ours, up to which the WAL reaches.
+    /// Records a commit of our own, which ends at this position.
     fn probed(&mut self, now: Instant, end: Lsn) {
         if end > self.last.received {
             self.wal_end = Some((end, now));
         }
     }
 
-    /// What stands still. Kafka comes first: while it does, the source can't but stand still too.
+    /// The stalled stage. Kafka comes first: while it is stalled, the source is stalled too.
     fn stalled(&self, now: Instant) -> Option<(Stage, String)> {
         let unacked = now.duration_since(self.acked_at);
         if unacked >= self.limits.kafka_stalled_after {
             let (records, limit) = (self.last.in_flight, told(self.limits.kafka_stalled_after));
             let reason = match records {
-                0 => format!("kafka has not taken the checkpoint for {limit}"),
+                0 => format!("kafka has not accepted the checkpoint for {limit}"),
                 _ => {
                     format!("kafka has acknowledged none of {records} waiting records for {limit}")
                 }
@@ -197,7 +197,7 @@ impl Watch {
         }
         let (end, asked_at) = self.wal_end?;
         let limit = self.limits.source_stalled_after;
-        // Half was waited before the server was asked.
+        // Half of the limit had passed before the server was queried.
         (now.duration_since(asked_at) >= limit / 2).then(|| {
             let (received, limit) = (self.last.received, told(limit));
             let reason = format!(
@@ -209,25 +209,25 @@ impl Watch {
     }
 }
 
-/// The reason with its cause, where that is known.
+/// The reason with its cause, if known.
 fn because(reason: String, standbys: Option<String>) -> String {
     match standbys {
         Some(names) => format!(
-            "{reason}: it holds commits back for the slots of standbys that are not connected \
-             ({names}): start them, or take them out of synchronized_standby_slots"
+            "{reason}: the server holds commits back for the slots of standbys that are not \
+             connected ({names}): start them, or remove them from synchronized_standby_slots"
         ),
         None => reason,
     }
 }
 
-/// The one line that an outage has each half minute.
+/// Logs the line that an outage has each half minute.
 fn tell_outage(last: &Sight, wal: String) {
     let (waiting, folded) = (last.in_flight, kafka::folded());
     tracing::warn!(
         waiting,
         folded,
-        "kafka still takes nothing: records wait here, and all that follows them in the database; \
-         nothing is lost; {wal}"
+        "kafka still accepts nothing: records wait in rowcast, and later changes in the \
+         database; nothing is lost; {wal}"
     );
 }
 
@@ -236,7 +236,7 @@ fn told(limit: Duration) -> String {
 }
 
 impl Bridge {
-    /// Watches one session until it is dropped, or must end.
+    /// Watches one session until dropped; returns if the session must end.
     pub(super) async fn watch(&self, ledger: &Ledger, producer: &Producer) -> Error {
         crate::failpoint::reach("watchdog");
         self.set_stalled(None);
@@ -307,8 +307,8 @@ impl Bridge {
         }
     }
 
-    /// Asks whether a broker answers a client of its own; beside, as that takes seconds where none
-    /// does.
+    /// Checks on another task whether a broker answers a new client, because that takes seconds if
+    /// none does.
     fn ask_brokers(&self) -> JoinHandle<bool> {
         let settings = self.settings.clone();
         tokio::spawn(async move {
@@ -317,7 +317,7 @@ impl Bridge {
         })
     }
 
-    /// Says what stands still, or that nothing does any more.
+    /// Reports what is stalled, or that nothing is any more.
     fn tell_stalled(&self, stalled: Option<(Stage, String)>) {
         match &stalled {
             Some((stage, reason)) => tracing::warn!(stage = stage.word(), "stalled: {reason}"),
@@ -326,7 +326,7 @@ impl Bridge {
         self.set_stalled(stalled);
     }
 
-    /// Forgets what stood still, as the session that it was said of has ended.
+    /// Clears the reported stall, because its session has ended.
     pub(super) fn forget_stalled(&self) {
         self.set_stalled(None);
     }
@@ -341,12 +341,12 @@ impl Bridge {
         self.status.send_modify(|status| status.stalled = stalled);
     }
 
-    /// The end of the server's WAL; none where it can't be had in time.
+    /// The end of the server's WAL; `None` if the server does not respond in time.
     async fn wal_end(&self, client: &mut Option<Client>) -> Option<Lsn> {
         self.ask(client, async |client| postgres::client::wal_end(client).await).await
     }
 
-    /// The end of the server's WAL behind a commit that nobody else sees.
+    /// The end of the server's WAL after an empty commit of our own.
     async fn probe(&self, client: &mut Option<Client>) -> Option<Lsn> {
         self.ask(client, async |client| {
             postgres::client::probe(client).await?;
@@ -361,7 +361,7 @@ impl Bridge {
         self.ask(client, standbys).await.filter(|names| !names.is_empty())
     }
 
-    /// An answer of the server; none where it can't be had in time.
+    /// A query's result; `None` if the server does not respond in time.
     async fn ask<T>(
         &self,
         client: &mut Option<Client>,
@@ -378,7 +378,7 @@ impl Bridge {
         match tokio::time::timeout(ANSWER, asked).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
-                tracing::debug!(error = crate::error::told(&error), "the watchdog gets no answer");
+                tracing::debug!(error = crate::error::told(&error), "the watchdog's query failed");
                 None
             }
             Err(_) => {

@@ -1,7 +1,7 @@
-//! Asking a running bridge over its admin endpoint.
+//! Sends requests to a running bridge's admin endpoint.
 //!
-//! The bridge is our own, on this host or near it, so plain HTTP/1.0 requests are enough: the answer
-//! ends where the connection does.
+//! The bridge runs on this host or near it, so plain HTTP/1.0 is enough: the response ends when the
+//! connection closes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -14,35 +14,35 @@ use tokio::net::TcpStream;
 use super::{CliError, GlobalArgs, SettingArgs};
 use crate::config::{Admin, Secret};
 
-/// Which bridge is asked.
+/// Flags that select the bridge.
 #[derive(Debug, Clone, Args)]
 pub(super) struct AskArgs {
     /// The bridge's admin endpoint [default: admin.listen]
     #[arg(long, value_name = "IP:PORT")]
     address: Option<SocketAddr>,
-    /// Longest wait for an answer
+    /// Longest wait for a response
     #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
 
-/// A bridge to be asked.
+/// A running bridge.
 pub(super) struct Bridge {
     pub(super) address: SocketAddr,
     timeout: Duration,
     token: Option<Secret>,
 }
 
-/// What it answered.
+/// Its response.
 pub(super) struct Answer {
     pub(super) code: u16,
     pub(super) body: String,
 }
 
 impl AskArgs {
-    /// The bridge of these flags, else of the configuration.
+    /// The bridge that these flags name, or else the configuration.
     pub(super) fn bridge(&self, global: &GlobalArgs) -> Result<Bridge, CliError> {
         let (address, admin) = match self.address {
-            // A configuration for another purpose, or none, is no reason not to ask.
+            // The request works without a valid configuration file.
             Some(address) => (address, global.load(&SettingArgs::default()).ok()),
             None => {
                 let loaded = global.load(&SettingArgs::default())?;
@@ -66,12 +66,12 @@ fn read_token(file: &Path) -> Result<Secret, CliError> {
 }
 
 impl Bridge {
-    /// Asks for a page.
+    /// Sends a GET request.
     pub(super) async fn get(&self, path: &str) -> Result<Answer, CliError> {
         self.ask("GET", path, "").await
     }
 
-    /// Asks for something to be done.
+    /// Sends a POST request.
     pub(super) async fn post(&self, path: &str, body: &str) -> Result<Answer, CliError> {
         self.ask("POST", path, body).await
     }
@@ -104,7 +104,7 @@ impl Bridge {
     }
 }
 
-/// Where a server that listens here can be asked from this host.
+/// The address at which this host reaches a server that listens on `listen`.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -115,7 +115,7 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 }
 
 async fn exchange(address: SocketAddr, request: &str) -> std::io::Result<String> {
-    /// More than any answer of ours, and little enough for whatever else may listen there.
+    /// More than the bridge ever sends, and a bound for any other program that may listen there.
     const MAX_ANSWER_BYTES: u64 = 8 << 20;
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;

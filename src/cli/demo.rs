@@ -1,4 +1,4 @@
-//! `rowcast demo`: the whole line on one machine, with nothing to set up.
+//! `rowcast demo`: the whole pipeline on one machine, with nothing to set up.
 
 use clap::{Args, ValueEnum};
 
@@ -15,7 +15,7 @@ use crate::tools::demo::{self, Endpoints};
 /// Start a private Postgres and a broker, and watch taxi rides go through
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Ctrl-C leaves nothing behind. With --rides it ends by itself, with a summary.
+Ctrl-C leaves nothing behind. With --rides it ends after that many rides and prints a summary.
 
 Examples:
   rowcast demo
@@ -25,33 +25,33 @@ pub(super) struct DemoArgs {
     /// End after this many rides, with a summary [default: no end]
     #[arg(long, value_name = "N")]
     rides: Option<u64>,
-    /// Rows a second; 0 for as fast as possible
+    /// Rows per second; 0 for as fast as possible
     #[arg(long, default_value_t = 10.0, value_name = "ROWS_PER_SECOND", value_parser = rate)]
     rate: f64,
-    /// Use a Kafka that runs already, instead of starting a broker
+    /// Use a running Kafka instead of starting a broker
     #[arg(long, value_name = "BROKERS", conflicts_with = "broker")]
     brokers: Option<String>,
     /// The broker to start
     #[arg(long, value_enum, default_value_t = Broker::Embedded)]
     broker: Broker,
-    /// Seed; the same one gives the same rides [default: a new one each time]
+    /// Seed; the same seed generates the same rides [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Print events as JSON, one object a line
+    /// Print events as JSON, one object per line
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Broker {
-    /// In this process, with no download
+    /// In this process, nothing to download
     Embedded,
-    /// Apache Kafka, which any client can look into
+    /// Apache Kafka, readable by any client
     Kafka,
 }
 
 pub(super) async fn run(args: DemoArgs, global: &GlobalArgs) -> Result<(), CliError> {
-    // Events scroll by; what a bridge says of its ordinary doings would only stand between them.
+    // The demo prints events; the bridge's routine log lines would only interrupt them.
     let level = global.log_level.clone().unwrap_or_else(|| "warn".to_owned());
     telemetry::init(&config::Log { level, ..config::Log::default() })?;
     let look = look(Color::Auto);
@@ -70,7 +70,7 @@ pub(super) async fn run(args: DemoArgs, global: &GlobalArgs) -> Result<(), CliEr
     };
     let mut stop = told_to_stop();
     let stopped = async move {
-        // The sender lives as long as the process.
+        // The sender is never dropped.
         let _ = stop.wait_for(|told| *told).await;
     };
     let mut out = std::io::stdout();
@@ -88,7 +88,8 @@ async fn bridge(
     config.postgres.tables = vec!["public.rides".to_owned()];
     config.kafka.brokers = Some(brokers);
     config.topics.create = create_topics;
-    // The broker that has topics already is the embedded one, which answers no such questions.
+    // Only the embedded broker comes with topics, and it does not answer requests for their
+    // settings.
     config.topics.describe = create_topics;
     let mut rides =
         Table { topic: Some("rides".to_owned()), partitions: Some(2), ..Table::default() };
@@ -99,7 +100,7 @@ async fn bridge(
     let bridge = Bridge::new(&config).map_err(Box::new)?;
     let mut status = bridge.observe().status;
     let told = async move {
-        // A bridge that ended tells so itself.
+        // A bridge that ended has logged why.
         if status.wait_for(|status| status.state == State::Streaming).await.is_ok() {
             let _ = ready.send(());
         }

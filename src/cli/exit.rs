@@ -1,7 +1,8 @@
-//! How a command ends, in the one number that a supervisor sees.
+//! Exit codes: how a command ended, for a supervisor.
 //!
-//! The codes above 1 are those of BSD's `sysexits.h`, so that a supervisor can tell "try again"
-//! from "someone must act": systemd's `RestartPreventExitStatus=64 65 69 70 77 78` does exactly that.
+//! The codes above 1 are those of BSD's `sysexits.h`, so that a supervisor can distinguish "try
+//! again" from "someone must act": systemd's `RestartPreventExitStatus=64 65 69 70 77 78` does
+//! exactly that.
 
 use std::process::ExitCode;
 
@@ -81,16 +82,16 @@ pub enum CliError {
         /// What it needs.
         needed: u64,
     },
-    /// A signal can't be waited for.
+    /// Waiting for a signal failed.
     #[error("waiting for signals: {0}")]
     Signal(#[source] std::io::Error),
-    /// What the command prints can't be written.
+    /// The command's output can't be written.
     #[error("writing to stdout: {0}")]
     Output(#[source] std::io::Error),
-    /// The answer to a question can't be read.
+    /// The operator's answer can't be read.
     #[error("reading from stdin: {0}")]
     Input(#[source] std::io::Error),
-    /// A running bridge can't be asked.
+    /// A request to a running bridge failed.
     #[error("asking the bridge at {address}: {reason}")]
     Status {
         /// Its admin endpoint.
@@ -103,25 +104,25 @@ pub enum CliError {
     NotReady {
         /// Its admin endpoint.
         address: std::net::SocketAddr,
-        /// What it waits for, in its words.
+        /// What it waits for, as it reports it.
         reason: String,
     },
-    /// A running bridge refuses what it is asked for.
+    /// A running bridge refused the request.
     #[error("{error}{}", fix.as_ref().map_or_else(String::new, |fix| format!("\nfix: {fix}")))]
     Refused {
         /// The status code.
         code: u16,
         /// The cause.
         error: String,
-        /// What fixes it.
+        /// The fix.
         fix: Option<String>,
     },
-    /// A snapshot that was followed ended without all of its rows.
+    /// A followed snapshot ended before all rows were published.
     #[error("the snapshot {id} ended unfinished: {reason}")]
     SnapshotUnfinished {
         /// The request.
         id: String,
-        /// What became of it.
+        /// Why it ended.
         reason: String,
     },
     /// The token for the admin endpoint can't be read.
@@ -129,13 +130,13 @@ pub enum CliError {
     Token {
         /// The file.
         file: std::path::PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The admin endpoint is switched off.
     #[error("no bridge can be asked: admin.enabled is false")]
     AdminDisabled,
-    /// The bridge ended, or what it needs can't be had.
+    /// The bridge ended with an error, or could not start.
     #[error("{}", told(.0))]
     Bridge(#[from] Box<Error>),
     /// The generator failed.
@@ -144,7 +145,7 @@ pub enum CliError {
     /// Events can't be shown.
     #[error("{}", crate::error::told(.0))]
     Tail(#[from] TailError),
-    /// A publication is named that is not the pipeline's.
+    /// The named publication is not the pipeline's.
     #[error(
         "the publication of this pipeline is {publication:?}, not {named:?}: nothing was dropped"
     )]
@@ -154,8 +155,8 @@ pub enum CliError {
         /// The pipeline's.
         publication: String,
     },
-    /// There is nobody to confirm what can't be undone.
-    #[error("nothing was dropped: nobody is there to answer; run it with --yes")]
+    /// No one can confirm an action that can't be undone.
+    #[error("nothing was dropped: there is no terminal to confirm on; run it with --yes")]
     NotConfirmed,
     /// A check found what keeps rowcast from running; it is printed.
     #[error("{errors} of the preconditions above do not hold")]
@@ -181,7 +182,7 @@ impl CliError {
             | Self::AdminDisabled
             | Self::Token { .. }
             | Self::Descriptors { .. } => Exit::Config,
-            // It says itself that it may be asked again.
+            // Its response says that a later request may succeed.
             Self::Refused { code: 503, .. } | Self::SnapshotUnfinished { .. } => Exit::Retry,
             Self::Refused { .. } => Exit::Usage,
             Self::Bridge(error) => match (error.as_ref(), error.severity()) {
@@ -199,7 +200,7 @@ impl CliError {
             Self::Runtime(_) | Self::Signal(_) | Self::Status { .. } | Self::NotReady { .. } => {
                 Exit::Retry
             }
-            // `rowcast config | head` is no failure.
+            // `rowcast config | head` is not a failure.
             Self::Output(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_)
             | Self::Input(_)
@@ -210,11 +211,11 @@ impl CliError {
     }
 }
 
-/// The failure, and below it what fixes it.
+/// The failure, and the fix below it.
 fn told(error: &Error) -> String {
     let told = error.told();
     match error.fix() {
-        // Several lines are a block to be pasted as it is.
+        // A fix of several lines is a block that can be pasted as it is.
         Some(fix) if fix.contains('\n') => format!("{told}\nfix:\n{fix}"),
         Some(fix) => format!("{told}\nfix: {fix}"),
         None => told,

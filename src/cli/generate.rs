@@ -1,4 +1,4 @@
-//! `rowcast generate`: realistic changes for a database to have.
+//! `rowcast generate`: writes realistic row changes into a database.
 
 use std::time::Duration;
 
@@ -21,23 +21,23 @@ Examples:
   rowcast generate --database-url postgres:///taxi --rate 100
   rowcast generate --count 1000 --rate 0 --seed 7")]
 pub(super) struct GenerateArgs {
-    /// Connection string of the database that is written to. Other users of the machine can read
-    /// it: a password belongs in the environment
+    /// Connection string of the database to write to. Other users of the machine can read it: a
+    /// password belongs in the environment
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", value_parser = secret)]
     database_url: Option<Secret>,
-    /// Rows a second; 0 for as fast as possible
+    /// Rows per second; 0 for as fast as possible
     #[arg(long, default_value_t = 10.0, value_name = "ROWS_PER_SECOND", value_parser = rate)]
     rate: f64,
-    /// Rides (or orders) to make [default: no end]
+    /// Rides (or orders) to create [default: no end]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Seed; the same one gives the same rows [default: a new one each time]
+    /// Seed; the same seed generates the same rows [default: random]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// What to make
+    /// What to generate
     #[arg(long, value_enum, default_value_t = Template::Taxi)]
     template: Template,
-    /// Expect the tables to be there, instead of making those that are missing
+    /// Expect the tables to exist, instead of creating those that are missing
     #[arg(long)]
     no_create: bool,
 }
@@ -50,11 +50,11 @@ enum Template {
     Orders,
 }
 
-/// A rate that time can pass at.
+/// Parses a rate.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate >= 0.0 => Ok(rate),
-        _ => Err("expected a number of rows a second, 0 or more".to_owned()),
+        _ => Err("expected a number of rows per second, 0 or more".to_owned()),
     }
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn run(args: GenerateArgs, _global: &GlobalArgs) -> Result<(), 
         ..ConnectOptions::default()
     };
     let client = postgres::client::connect(&conninfo, &options).await.map_err(Error::from)?;
-    // Its tables are the user's, in the user's schema.
+    // The tables are created in the user's own schema.
     postgres::search_path::restore(&client).await.map_err(Error::from)?;
     let options = generate::Options {
         template: match args.template {
@@ -82,7 +82,7 @@ pub(super) async fn run(args: GenerateArgs, _global: &GlobalArgs) -> Result<(), 
     };
     let mut stop = super::run::told_to_stop();
     let stopped = async move {
-        // The sender lives as long as the process.
+        // The sender is never dropped.
         let _ = stop.wait_for(|told| *told).await;
     };
     let progress = generate::Progress::default();

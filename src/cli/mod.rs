@@ -1,7 +1,7 @@
-//! The command line: one file a command, each with its arguments and its body.
+//! The command line: one file per command, with its arguments and its body.
 //!
-//! Help texts are documentation and are written as such. A failure is printed once, here, and
-//! becomes the exit code that `exit` gives it.
+//! Help texts are documentation and are written as such. A failure is printed once, here, and ends
+//! the process with the exit code that `exit` assigns to it.
 
 mod ask;
 mod check;
@@ -28,7 +28,7 @@ pub use self::exit::{CliError, Exit};
 pub use self::settings::{GlobalArgs, SettingArgs};
 use crate::telemetry;
 
-/// Longest wait for blocking calls when a command has ended.
+/// Longest wait for blocking calls after a command has ended.
 const RUNTIME_END: Duration = Duration::from_secs(1);
 
 const EXAMPLES: &str = "\
@@ -65,7 +65,7 @@ enum Command {
 /// Runs the command that the process's arguments name.
 #[must_use]
 pub fn main() -> ExitCode {
-    // A panic is a bug in rowcast, whatever thread it comes from; its text has been printed.
+    // A panic in any thread is a bug in rowcast; its text has been printed already.
     let outcome = std::panic::catch_unwind(|| match Cli::try_parse() {
         Ok(cli) => finish(dispatch(cli)),
         Err(error) => usage(&error),
@@ -94,7 +94,7 @@ fn dispatch(cli: Cli) -> Result<(), CliError> {
             Command::Demo(args) => demo::run(args, &global).await,
         }
     });
-    // What still waits for a server that does not answer is of no use to anybody.
+    // Calls that still wait for an unresponsive server are abandoned.
     runtime.shutdown_timeout(RUNTIME_END);
     outcome
 }
@@ -108,9 +108,9 @@ fn finish(result: Result<(), CliError>) -> Exit {
     exit
 }
 
-/// Prints clap's own answer: help and the version are no failure.
+/// Prints what clap has to say; help and version are not failures.
 fn usage(error: &clap::Error) -> Exit {
-    // A closed stdout or stderr leaves nobody to tell.
+    // With stdout or stderr closed, the error can't be reported.
     let _unprinted = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Ok,
@@ -118,7 +118,7 @@ fn usage(error: &clap::Error) -> Exit {
     }
 }
 
-/// Prints what a command has to say.
+/// Prints a command's output.
 fn print(text: &str) -> Result<(), CliError> {
     use std::io::Write;
     let mut stdout = anstream::stdout().lock();

@@ -1,7 +1,7 @@
-//! Shows how far snapshots are: bars where a person looks at a terminal, else lines in the log.
+//! Shows the progress of snapshots: bars on a terminal, log lines elsewhere.
 //!
-//! Bars are drawn below the log's lines: one for each table that is read or waits, as many as half
-//! of the screen holds, and one for all. They are taken away when all is done; what stays is the log.
+//! Bars are drawn below the log lines: one for each table that is being read or waits, up to half
+//! the screen, and one for the total. They are removed when all tables are done; the log remains.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,19 +10,19 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::snapshot::progress::{Book, Phase, Report, TableReport, duration};
 
-/// Time between two looks.
+/// Time between two updates.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Time between two lines in the log.
+/// Time between two log lines.
 const LINE: Duration = Duration::from_secs(10);
 
-/// Rows of a terminal that does not say how many it has.
+/// Height of a terminal that does not report its size.
 const ROWS: usize = 24;
 
-/// A bar is this long: a thousandth a step.
+/// Length of a bar in steps.
 const WHOLE: u64 = 1000;
 
-/// Shows what the book has, until the task is dropped.
+/// Shows the book's progress until the task is dropped.
 pub(super) async fn show(book: Arc<Book>, bars: Option<MultiProgress>) {
     let mut drawn = bars.map(Bars::new);
     let mut lines = Lines::default();
@@ -38,15 +38,15 @@ pub(super) async fn show(book: Arc<Book>, bars: Option<MultiProgress>) {
     }
 }
 
-/// The lines in the log.
+/// Progress as log lines.
 #[derive(Default)]
 struct Lines {
-    /// When the last one was written; before the first, since when there is something to tell.
+    /// When the last line was written; before the first, when progress began.
     since: Option<Instant>,
 }
 
 impl Lines {
-    /// Tells of a report, if it is time for it.
+    /// Logs a report if a line is due.
     fn look(&mut self, report: &Report, now: Instant) {
         if !report.running {
             self.since = None;
@@ -78,7 +78,7 @@ fn rows() -> usize {
     terminal_size::terminal_size_of(std::io::stderr()).map_or(ROWS, |(_, rows)| rows.0.into())
 }
 
-/// The bars that are drawn.
+/// Progress as bars.
 struct Bars {
     screen: MultiProgress,
     tables: Vec<ProgressBar>,
@@ -90,7 +90,7 @@ impl Bars {
         Self { screen, tables: Vec::new(), all: None }
     }
 
-    /// Draws a report with at most so many bars for tables.
+    /// Draws a report with at most `most` bars for tables.
     fn draw(&mut self, report: &Report, most: usize) {
         if !report.running {
             return self.clear();
@@ -124,7 +124,7 @@ impl Bars {
 }
 
 fn bar() -> ProgressBar {
-    // The template is ours, and a test draws it.
+    // The template is constant, and a test draws it.
     let style = ProgressStyle::with_template("{prefix:24!} {bar:20} {wide_msg}");
     let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(WHOLE).with_style(style.progress_chars("=> "))
@@ -194,7 +194,7 @@ mod tests {
             }
         });
         let text = std::fs::read_to_string(file.path()).unwrap();
-        // The second was done when its first line was due.
+        // The second table was done before its first line was due.
         assert_eq!(told_at, [75, 125, 175, 225], "{text}");
         let fields = "snapshot goes on percent=25.0 rows=500 bytes=50000 rows_per_second=0 \
                       bytes_per_second=0 tables_left=1 tables_total=1";
@@ -220,7 +220,7 @@ mod tests {
             .collect();
         book.advance(tables[3], Amount { rows: 500, bytes: 50_000, pages: 50 });
         bars.draw(&book.snapshot(), 4);
-        // Drawing is limited to so many times a second; the last one is what counts.
+        // Drawing is rate limited; only the last state counts.
         std::iter::once(&bars.all).flatten().chain(&bars.tables).for_each(ProgressBar::force_draw);
         let rows = drawn(&terminal);
         assert_eq!(rows.len(), 5, "{rows:#?}");

@@ -14,7 +14,7 @@ use crate::config::{Config, OnGap};
 use crate::error::Error;
 use crate::telemetry;
 
-/// Longest time to end, behind `kafka.drain_timeout`, in any state.
+/// Longest time that ending takes after `kafka.drain_timeout`, in any state.
 const OVERTIME: Duration = Duration::from_secs(15);
 
 /// Run the bridge: publish every row change to Kafka until asked to stop
@@ -28,8 +28,8 @@ Examples:
   DATABASE_URL=postgres:///taxi KAFKA_BROKERS=localhost:9092 rowcast run
   rowcast run --tables 'public.*' --name taxi")]
 pub(super) struct RunArgs {
-    /// Go on although changes are missing that were never published and can't be read any more; what
-    /// they are is logged
+    /// Continue although changes were lost: never published and no longer readable; the log says
+    /// which
     #[arg(long)]
     accept_gap: bool,
     #[command(flatten)]
@@ -84,7 +84,7 @@ impl RunArgs {
     }
 }
 
-/// Has the bridge take on its configuration again, from all of its sources, at each SIGHUP.
+/// Reloads the configuration from all of its sources at each SIGHUP.
 async fn reload_on(
     mut hangups: Signal,
     bridge: Bridge,
@@ -116,24 +116,24 @@ async fn serve_admin(bridge: &Bridge) -> Result<Option<AbortOnDrop>, CliError> {
     Ok(Some(AbortOnDrop(task)))
 }
 
-/// Ends the process some time after it was asked to stop, though it should have ended by itself: a
-/// thread that nothing ends must not keep a supervisor waiting.
+/// Ends the process if it is still running some time after it was asked to stop: a stuck thread
+/// must not keep a supervisor waiting.
 async fn end_in_any_case(mut stop: watch::Receiver<bool>, bridge: Bridge) {
     if stop.wait_for(|told| *told).await.is_err() {
         return;
     }
     let limit = bridge.drain_timeout() + OVERTIME;
-    // A thread, as it may be the runtime that does not go on.
+    // On a thread of its own, because the runtime may be what is stuck.
     let end = move || {
         std::thread::sleep(limit);
         telemetry::last_words(&format!(
-            "error: told to stop, and after {} something still does not end\n\
-             fix: please report this, with the log\n",
+            "error: asked to stop, and after {} something is still running\nfix: please report \
+             this, with the log\n",
             humantime::format_duration(limit)
         ));
         std::process::exit(i32::from(Exit::Retry as u8));
     };
-    // Without it, nothing is lost but the limit.
+    // Without this thread there is only no limit.
     let _ = std::thread::Builder::new().name("end".to_owned()).spawn(end);
 }
 
@@ -145,13 +145,13 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Turns true at the first SIGTERM or SIGINT from now on. A second one ends the process at once, for
-/// whoever does not want to wait for the brokers.
+/// Turns true at the first SIGTERM or SIGINT from now on. A second signal ends the process at once,
+/// without waiting for the brokers.
 pub(super) fn told_to_stop() -> watch::Receiver<bool> {
     let (told, receiver) = watch::channel(false);
     let kinds = [SignalKind::terminate(), SignalKind::interrupt()];
-    // Listened to now: the task may run late, and until then a signal would end the process. Where
-    // the system gives no such signals, nobody waits for any.
+    // The handlers are installed here, not in the task: the task may start late, and until then a
+    // signal would end the process. On systems without these signals there is nothing to wait for.
     if let [Ok(mut terminate), Ok(mut interrupt)] = kinds.map(signal) {
         tokio::spawn(async move {
             for round in 0.. {
@@ -160,7 +160,7 @@ pub(super) fn told_to_stop() -> watch::Receiver<bool> {
                     _ = interrupt.recv() => {}
                 }
                 if round > 0 {
-                    tracing::warn!("told twice: ending without waiting for the brokers");
+                    tracing::warn!("asked to stop twice: ending without waiting for the brokers");
                     telemetry::flush();
                     std::process::exit(i32::from(Exit::Retry as u8));
                 }

@@ -1,4 +1,4 @@
-//! The flags that set configuration keys, and the way from them to a loaded configuration.
+//! The flags that set configuration keys, and how the configuration is loaded from them.
 
 use std::path::PathBuf;
 
@@ -7,12 +7,12 @@ use clap::Args;
 use super::exit::CliError;
 use crate::config::{self, FlagSetting, Loaded, Secret, Sources};
 
-/// Flags of every command.
+/// Flags that every command has.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct GlobalArgs {
     /// Configuration file, TOML or YAML [env: ROWCAST_CONFIG] [default: rowcast.toml, rowcast.yaml
-    /// or rowcast.yml in the current directory, if there is one]
+    /// or rowcast.yml in the current directory, if present]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
@@ -26,7 +26,7 @@ pub struct GlobalArgs {
     pub log_level: Option<String>,
 }
 
-/// Short forms for the keys that a first run needs.
+/// Short flags for the keys that a first run needs.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct SettingArgs {
@@ -35,11 +35,11 @@ pub struct SettingArgs {
     #[arg(long, value_name = "URL", value_parser = secret)]
     pub database_url: Option<Secret>,
 
-    /// Kafka brokers, host:port with commas between [env: KAFKA_BROKERS]
+    /// Kafka brokers, comma-separated host:port [env: KAFKA_BROKERS]
     #[arg(long, value_name = "BROKERS")]
     pub brokers: Option<String>,
 
-    /// Tables to capture, globs of schema.table with commas between
+    /// Tables to capture, comma-separated globs of schema.table
     #[arg(long, value_name = "PATTERNS")]
     pub tables: Option<String>,
 
@@ -49,10 +49,10 @@ pub struct SettingArgs {
 }
 
 impl GlobalArgs {
-    /// Loads the configuration; short forms outweigh `--set`.
+    /// Loads the configuration; short flags take precedence over `--set`.
     ///
     /// # Errors
-    /// When it is wrong.
+    /// When the configuration is invalid.
     pub fn load(&self, settings: &SettingArgs) -> Result<Loaded, CliError> {
         let flag = |flag: &str, key: &str, value: &Secret| FlagSetting {
             flag: flag.to_owned(),
@@ -78,7 +78,7 @@ impl GlobalArgs {
     }
 }
 
-/// A text that no `Debug` prints.
+/// A text that `Debug` never prints.
 pub(super) fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
     Ok(Secret::from(text.to_owned()))
 }

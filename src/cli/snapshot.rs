@@ -1,4 +1,4 @@
-//! `rowcast snapshot`: has a running bridge read tables again, and shows how far that is.
+//! `rowcast snapshot`: requests snapshots from a running bridge and shows their progress.
 
 use std::time::{Duration, Instant};
 
@@ -11,11 +11,11 @@ use crate::admin::{Accepted, List, Listed, Refusal};
 use crate::snapshot::progress::duration;
 use crate::snapshot::{Asked, SnapshotState};
 
-/// Time between two looks at a snapshot that is followed, and between two lines of it.
+/// Time between two status requests for a followed snapshot, and between two printed lines.
 const LOOK: Duration = Duration::from_millis(250);
 const LINE: Duration = Duration::from_secs(2);
 
-/// Have a running bridge publish the rows of tables, next to the stream of their changes
+/// Have a running bridge publish the rows of tables while it streams their changes
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["tables", "list", "pause", "resume", "stop"])))]
 #[command(after_help = "\
@@ -35,19 +35,19 @@ pub(super) struct SnapshotArgs {
     /// Only rows for which this SQL condition holds
     #[arg(long = "where", value_name = "SQL", requires = "tables")]
     condition: Option<String>,
-    /// Show how far it is until it is done; exit code 0 when all rows are published
+    /// Show its progress until it is done; exit code 0 when all rows are published
     #[arg(long, requires = "tables")]
     follow: bool,
-    /// List the snapshots under way, and those that ended lately
+    /// List running snapshots and those that ended recently
     #[arg(long)]
     list: bool,
-    /// Let a snapshot wait
+    /// Pause a snapshot
     #[arg(long, value_name = "ID")]
     pause: Option<String>,
-    /// Let it go on
+    /// Resume it
     #[arg(long, value_name = "ID")]
     resume: Option<String>,
-    /// End it where it is
+    /// Stop it
     #[arg(long, value_name = "ID")]
     stop: Option<String>,
     #[command(flatten)]
@@ -71,7 +71,7 @@ pub(super) async fn run(args: SnapshotArgs, global: &GlobalArgs) -> Result<(), C
         return super::print(&table(&list(&bridge).await?.snapshots));
     }
     let asked = Asked { tables: args.tables, condition: args.condition };
-    // Texts always have a form in JSON.
+    // Text can always be written as JSON.
     let body = serde_json::to_string(&asked).unwrap_or_default();
     let accepted: Accepted = read(&bridge, bridge.post("/snapshots", &body).await?)?;
     let tables = accepted.tables.join(", ");
@@ -83,7 +83,7 @@ async fn list(bridge: &Bridge) -> Result<List, CliError> {
     read(bridge, bridge.get("/snapshots").await?)
 }
 
-/// Prints a line whenever something changed, every two seconds at most, until all is at its end.
+/// Prints a line when something changed, at most every two seconds, until all tables have ended.
 async fn follow(bridge: &Bridge, id: &str) -> Result<(), CliError> {
     let mut told: Option<(Instant, String)> = None;
     loop {
@@ -100,13 +100,13 @@ async fn follow(bridge: &Bridge, id: &str) -> Result<(), CliError> {
         }
         if ended {
             let is_done = |listed: &Listed| listed.status.state == SnapshotState::Done;
-            // Forgotten by a bridge that was started again is not done.
+            // A snapshot that a restarted bridge does not know did not finish.
             return match own.iter().find(|listed| !is_done(listed)) {
                 None if !own.is_empty() => Ok(()),
                 unfinished => Err(CliError::SnapshotUnfinished {
                     id: id.to_owned(),
                     reason: unfinished.map_or_else(
-                        || "the bridge knows it no more".to_owned(),
+                        || "the bridge does not know it any more".to_owned(),
                         |listed| line(listed).trim().to_owned(),
                     ),
                 }),
@@ -128,7 +128,7 @@ fn line(listed: &Listed) -> String {
     parts.join("  ") + "\n"
 }
 
-/// The list, a block for each request.
+/// The list, one block per request.
 fn table(snapshots: &[Listed]) -> String {
     if snapshots.is_empty() {
         return "no snapshots\n".to_owned();
@@ -148,7 +148,7 @@ fn table(snapshots: &[Listed]) -> String {
     text
 }
 
-/// The answer's content, or the bridge's refusal.
+/// The content of the response, or the bridge's refusal.
 fn read<T: DeserializeOwned>(bridge: &Bridge, answer: Answer) -> Result<T, CliError> {
     let Answer { code, body } = answer;
     let address = bridge.address;
@@ -162,7 +162,7 @@ fn read<T: DeserializeOwned>(bridge: &Bridge, answer: Answer) -> Result<T, CliEr
     })
 }
 
-/// An ID as a part of a path.
+/// An ID as part of a URL path.
 fn encoded(id: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     let part =

@@ -1,14 +1,14 @@
-//! `rowcast status`: asks a running bridge how it is; the health check of its container.
+//! `rowcast status`: prints the status of a running bridge; health check of its container.
 
 use clap::Args;
 
 use super::ask::AskArgs;
 use super::{CliError, GlobalArgs};
 
-/// Ask a running bridge how it is; exit code 0 when it is ready
+/// Print the status of a running bridge; exit code 0 when it is ready
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Asks the address in admin.listen, unless told otherwise. As a container's health check:
+Sends the request to the address in admin.listen, unless --address names another. As a container's health check:
   HEALTHCHECK CMD [\"rowcast\", \"status\"]")]
 pub(super) struct StatusArgs {
     #[command(flatten)]

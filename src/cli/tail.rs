@@ -1,4 +1,4 @@
-//! `rowcast tail`: shows the events of topics as they come.
+//! `rowcast tail`: prints the events of topics as they arrive.
 
 use std::io::IsTerminal as _;
 
@@ -10,7 +10,7 @@ use crate::config::{self, Secret};
 use crate::telemetry;
 use crate::tools::tail;
 
-/// Print the events of topics, one line each
+/// Print the events of topics, one per line
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -20,7 +20,7 @@ pub(super) struct TailArgs {
     /// Topics, by name or glob [default: all but internal ones]
     #[arg(value_name = "TOPIC")]
     topics: Vec<String>,
-    /// Kafka brokers, host:port with commas between
+    /// Kafka brokers, comma-separated host:port
     #[arg(long, env = "KAFKA_BROKERS", default_value = "localhost:9092", value_name = "BROKERS")]
     brokers: String,
     /// Where to start
@@ -29,10 +29,10 @@ pub(super) struct TailArgs {
     /// End after this many events [default: no end]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// One JSON object a line
+    /// One JSON object per line
     #[arg(long)]
     json: bool,
-    /// Colours
+    /// When to use colours
     #[arg(long, value_enum, default_value_t = Color::Auto)]
     color: Color,
     /// Any librdkafka property, such as security.protocol=SSL; may be repeated. Other users of the
@@ -43,9 +43,9 @@ pub(super) struct TailArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum From {
-    /// The oldest event that is still there
+    /// The oldest event still in the topic
     Beginning,
-    /// The next event to come
+    /// The next new event
     End,
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn run(args: TailArgs, _global: &GlobalArgs) -> Result<(), CliE
     };
     let mut stop = super::run::told_to_stop();
     let stopped = async move {
-        // The sender lives as long as the process.
+        // The sender is never dropped.
         let _ = stop.wait_for(|told| *told).await;
     };
     let mut out = std::io::stdout();
@@ -86,10 +86,10 @@ pub(super) async fn run(args: TailArgs, _global: &GlobalArgs) -> Result<(), CliE
     Ok(())
 }
 
-/// Colours and width of the terminal, where there is one.
+/// Colours and width of the terminal, if there is a terminal.
 pub(super) fn look(color: Color) -> tail::Look {
     let is_terminal = std::io::stdout().is_terminal();
-    // https://no-color.org: set and not empty means none.
+    // https://no-color.org: set and not empty disables colours.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let color = match color {
         Color::Auto => is_terminal && !unwanted,

@@ -1,4 +1,4 @@
-//! `rowcast teardown`: removes what the bridge made in the database, and its checkpoint.
+//! `rowcast teardown`: removes what the bridge created in the database, and its checkpoint.
 
 use clap::Args;
 
@@ -6,12 +6,12 @@ use super::{CliError, GlobalArgs, SettingArgs};
 use crate::bridge::{Scope, Step, Teardown, teardown};
 use crate::telemetry;
 
-/// Drop the replication slot, the publication and the checkpoint; asks first
+/// Drop the replication slot, the publication and the checkpoint, after asking
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Changes that were not published yet are lost to Kafka: a later run starts again from nothing. Topics \
 stay. With
---keep-checkpoint a later run stops, and says what is missing.
+--keep-checkpoint a later run stops and reports the missing changes.
 
 What is not this pipeline's is left: a publication that somebody else made, unless --publication names \
 it, and a checkpoint of another cluster's pipeline of the same name.
@@ -26,19 +26,19 @@ pub(super) struct TeardownArgs {
     /// Leave the checkpoint in its topic
     #[arg(long)]
     keep_checkpoint: bool,
-    /// Drop the pipeline's publication, given by its name, although somebody else made it
+    /// Drop the pipeline's publication of this name although rowcast did not create it
     #[arg(long, value_name = "NAME")]
     publication: Option<String>,
     #[command(flatten)]
     settings: SettingArgs,
 }
 
-/// What an operator says to the question.
+/// The operator's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Yes,
     No,
-    /// There is nobody to say anything.
+    /// No terminal to ask on.
     None,
 }
 

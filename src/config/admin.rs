@@ -12,15 +12,17 @@ pub struct Admin {
     /// Serve `/livez`, `/readyz`, `/status`, `/metrics` and `/snapshots`.
     pub enabled: bool,
     /// Where to listen. Only this host can reach the default. On an address that is not loopback,
-    /// `/livez`, `/readyz` and `/metrics` are open, and the rest needs the token.
+    /// `/livez`, `/readyz` and `/metrics` are open, and the rest requires the token.
     pub listen: SocketAddr,
-    /// Names by which the endpoint is asked, besides IP addresses and `localhost`: that of a
-    /// container or a service, without a port. A request that names another host is refused, so that
-    /// no page in a browser can read the endpoint under a name of its own (DNS rebinding).
+    /// Host names that requests to the endpoint may use, in addition to IP addresses and
+    /// `localhost`: that of a container or a service, without a port. A request that names another
+    /// host is refused, so that no web page can read the endpoint under a name of its own (DNS
+    /// rebinding).
     pub hosts: Vec<String>,
-    /// A file whose first line is a token. Whoever asks for a snapshot over HTTP, or pauses, resumes
-    /// or stops one, must send it (`Authorization: Bearer ...`; `rowcast snapshot` and `rowcast status`
-    /// do). Without one that is open to whoever reaches a loopback address, and closed on every other.
+    /// A file whose first line is a token. HTTP requests to take, pause, resume or stop a snapshot
+    /// must send it (`Authorization: Bearer ...`; `rowcast snapshot` and `rowcast status` do).
+    /// Without a token these requests are open to every user who reaches a loopback address, and
+    /// refused on any other address.
     pub token_file: Option<PathBuf>,
 }
 

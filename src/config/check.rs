@@ -1,7 +1,7 @@
-//! One value against what its key takes.
+//! Checks one value against what its key accepts.
 //!
-//! Gives the value in the form that the section structs read, or the one fault it has. A text from
-//! a variable or a flag (`Data::Raw`) is read by the key's kind, so that `ROWCAST_NAME=1` is a name
+//! Returns the value in the form that the section structs read, or its fault. A text from a
+//! variable or a flag (`Data::Raw`) is read by the key's kind, so that `ROWCAST_NAME=1` is a name
 //! and `ROWCAST_TOPICS__PARTITIONS=1` a number.
 
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use super::size::Size;
 use super::tree::{Data, Node};
 use super::{rule, toml};
 
-/// The value as the structs read it. Kinds that hold further keys are walked by `walk`.
+/// The value as the structs read it. `walk` handles kinds that contain further keys.
 pub(super) fn accept(kind: Kind, node: &Node) -> Result<Value, Fault> {
     match kind {
         Kind::Text(rule) => {
@@ -222,7 +222,7 @@ fn distinct(items: &[String]) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A list of texts: as such, or in one text with commas.
+/// A list of texts: a real list, or one text with commas.
 fn list(node: &Node, expected: &'static str) -> Result<Vec<String>, Fault> {
     match &node.data {
         Data::List(items) => {
@@ -231,7 +231,7 @@ fn list(node: &Node, expected: &'static str) -> Result<Vec<String>, Fault> {
         Data::Raw(raw) if raw.trim_start().starts_with('[') && raw.trim_end().ends_with(']') => {
             match toml::parse_value(raw) {
                 Ok(node) if matches!(node.data, Data::List(_)) => list(&node, expected),
-                // A glob may begin with a bracket too: `[ab].rides,c.[de]`.
+                // A glob may also begin with a bracket: `[ab].rides,c.[de]`.
                 _ => Ok(split_at_commas(raw)),
             }
         }
@@ -240,7 +240,7 @@ fn list(node: &Node, expected: &'static str) -> Result<Vec<String>, Fault> {
     }
 }
 
-/// The parts between commas that do not stand in a glob's braces or brackets.
+/// Splits at commas outside of a glob's braces and brackets.
 fn split_at_commas(text: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0_u32;
@@ -259,7 +259,7 @@ fn split_at_commas(text: &str) -> Vec<String> {
         }
     }
     let trimmed = parts.iter().map(|part| part.trim().to_owned());
-    // `a,` and an empty variable name nothing more than `a` and nothing.
+    // `a,` is `a` alone, and an empty variable is an empty list.
     trimmed.filter(|part| !part.is_empty()).collect()
 }
 

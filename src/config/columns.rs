@@ -1,5 +1,5 @@
-//! Which columns of a table are published, those that a glob of `columns` matches and none of
-//! `exclude_columns` does, and what becomes of their values.
+//! Which columns of a table are published (those that match `columns` and not `exclude_columns`),
+//! and the rules for their values.
 //!
 //! Column names are compared as Postgres stores them: `riderId` is not `riderid`. Not here: columns
 //! that must be sent whatever a filter says (keys, replica identities); only a server knows them.
@@ -21,7 +21,7 @@ impl ColumnPattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// When it is no glob.
+    /// When it is not a valid glob.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let glob = GlobBuilder::new(text).build().map_err(|error| Fault::NoGlob {
             pattern: text.to_owned(),
@@ -49,10 +49,10 @@ impl ColumnPattern {
     }
 }
 
-/// What becomes of a table's columns.
+/// The rules for a table's columns.
 #[derive(Debug, Clone, Default)]
 pub struct ColumnRules {
-    /// None: every column.
+    /// `None` means every column.
     pub(super) include: Option<Vec<ColumnPattern>>,
     pub(super) exclude: Vec<ColumnPattern>,
     /// Rules for values with their numbers, the strictest first.
@@ -64,11 +64,11 @@ pub struct ColumnRules {
 /// A rule for the values of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleKey {
-    /// So many asterisks.
+    /// That many asterisks.
     Mask,
     /// A salted hash.
     Hash,
-    /// At most so many characters.
+    /// At most that many characters.
     Truncate,
     /// As many characters as fit.
     TruncateOversize,
@@ -106,7 +106,7 @@ impl ColumnRules {
         self.oversize.iter().any(|pattern| pattern.matches(column))
     }
 
-    /// Whether it lets every column of every table through as it is.
+    /// Whether it publishes every column of every table unchanged.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.include.is_none()
@@ -115,8 +115,7 @@ impl ColumnRules {
             && self.oversize.is_empty()
     }
 
-    /// The names without any glob that are none of these columns and would be hidden, each with its
-    /// key.
+    /// Exact names that match none of these columns and should hide something, each with its key.
     pub fn unknown_hidden<'a>(
         &'a self,
         columns: &'a [String],
@@ -131,7 +130,7 @@ impl ColumnRules {
             .map(|(key, pattern)| (key, pattern.as_str()))
     }
 
-    /// The names without any glob that are none of these columns: slips of the pen, most likely.
+    /// Exact names that match none of these columns: most likely typos.
     pub fn unknown<'a>(&'a self, columns: &'a [String]) -> impl Iterator<Item = &'a str> {
         self.include
             .iter()

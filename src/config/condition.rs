@@ -1,21 +1,21 @@
-//! Whether a text is one condition: the one check of every condition in a request.
+//! Checks that a text is one SQL condition. Every condition in a request passes this check.
 //!
-//! A condition is put into a statement of ours in brackets: `... WHERE (condition\n)`. One that closes
-//! the bracket itself would go on with SQL of its own: `false) UNION ALL SELECT ... WHERE (true`. So
-//! the text is read as the server's scanner reads it, and what is not balanced in itself is refused.
-//! What is balanced and no expression, the server refuses.
+//! A condition is inserted into a statement in brackets: `... WHERE (condition\n)`. One that closes
+//! the bracket could continue with SQL of its own: `false) UNION ALL SELECT ... WHERE (true`. So
+//! the text is scanned as the server scans it, and refused unless its brackets are balanced. The
+//! server refuses a balanced text that is not an expression.
 //!
-//! | read over | |
+//! | skipped | |
 //! |---|---|
 //! | `'..'`, `B'..'`, `X'..'`, `N'..'`, `U&'..'` | to the next quote that is not doubled |
-//! | `E'..'` | the same, and a backslash takes the next character along |
+//! | `E'..'` | the same, and a backslash escapes the next character |
 //! | `".."`, `U&".."` | to the next quote that is not doubled |
 //! | `$tag$..$tag$` | to the same tag |
 //! | `-- ..`, `/* .. */` | to the end of the line; to its end, nested |
 //!
-//! Holds with `standard_conforming_strings = on`, which every connection of ours has. A string that is
-//! continued on another line is refused: what is after the break is read as the first part is, which
-//! is easily missed.
+//! This requires `standard_conforming_strings = on`, which every connection of ours sets. A string
+//! that continues on another line is refused: the server reads the continuation with the first
+//! part's rules, which is easily missed.
 //!
 //! Scanner: `src/backend/parser/scan.l`,
 //! <https://www.postgresql.org/docs/current/sql-syntax-lexical.html>
@@ -25,15 +25,15 @@ use thiserror::Error;
 /// The longest condition.
 pub const MAX_BYTES: usize = 4096;
 
-/// Why a text is no condition.
+/// Why a text is not a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ConditionError {
-    /// It says nothing.
+    /// It is empty.
     #[error("the condition is empty; leave it out to read all rows")]
     Empty,
     /// It is too long.
-    #[error("the condition has {bytes} bytes, and {MAX_BYTES} are the most")]
+    #[error("the condition has {bytes} bytes; the maximum is {MAX_BYTES}")]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -42,21 +42,21 @@ pub enum ConditionError {
     #[error("the condition has a semicolon; write one expression")]
     Semicolon,
     /// It has a parameter.
-    #[error("the condition has a parameter or a stray dollar sign; write values as they are")]
+    #[error("the condition has a parameter or a stray dollar sign; write values literally")]
     Dollar,
-    /// A bracket closes what it did not open.
+    /// A closing bracket has no opening one.
     #[error("the condition closes a bracket that it has not opened; write one expression")]
     Closes,
     /// A bracket is open at the end.
     #[error("the condition has a bracket that is not closed")]
     Open,
-    /// A string, an identifier or a comment has no end.
-    #[error("the condition has {what} without an end")]
+    /// A string, an identifier or a comment is not closed.
+    #[error("the condition has {what} that is not closed")]
     Endless {
-        /// What has none.
+        /// Which of them.
         what: &'static str,
     },
-    /// A string goes on behind another.
+    /// A string continues another.
     #[error("the condition has a string in two pieces; write it in one")]
     Pieces,
     /// A zero byte.
@@ -64,7 +64,7 @@ pub enum ConditionError {
     Zero,
 }
 
-/// Checks that a text is balanced in itself, and of bounded length.
+/// Checks that a text is balanced and of bounded length.
 ///
 /// # Errors
 /// [`ConditionError`] with what is wrong.
@@ -92,7 +92,7 @@ struct Scanner<'a> {
 }
 
 impl Scanner<'_> {
-    /// Reads one token, or a part of one that means nothing here.
+    /// Reads one token, or an irrelevant part of one.
     fn step(&mut self) -> Result<(), ConditionError> {
         let next = |at: usize| self.rest.get(at).copied().unwrap_or_default();
         let (first, second) = (next(0), next(1));
@@ -175,7 +175,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Reads from one quote to its end.
+    /// Reads from a quote to its end.
     fn quoted(
         &mut self,
         quote: u8,
@@ -234,12 +234,12 @@ impl Scanner<'_> {
     }
 }
 
-/// Whether a name may begin so. Every byte of a character beyond ASCII may.
+/// Whether a name may begin with this byte. Every non-ASCII byte may.
 const fn is_name_start(byte: u8) -> bool {
     byte.is_ascii_alphabetic() || byte == b'_' || byte >= 0x80
 }
 
-/// Whether a name goes on so.
+/// Whether a name may continue with this byte.
 const fn is_name(byte: u8) -> bool {
     is_name_start(byte) || byte.is_ascii_digit() || byte == b'$'
 }

@@ -1,29 +1,29 @@
-//! What is promised of delivery, and what to do when it can't be kept.
+//! The delivery guarantee, and what to do when changes are lost.
 
 use serde::{Deserialize, Serialize};
 
-/// What is promised of delivery.
+/// The delivery guarantee.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Delivery {
-    /// Nothing is lost; after a crash, some of it comes again.
+    /// Nothing is lost; after a crash, some changes are published again.
     #[default]
     AtLeastOnce,
-    /// Nothing is lost and nothing comes again, for readers of what is committed.
+    /// Nothing is lost and nothing is repeated, for readers of committed records.
     ExactlyOnce,
 }
 
-/// What to do when changes are missing that can't be read any more.
+/// What to do when changes are missing and can't be read any more.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum OnGap {
-    /// Stop, and say which.
+    /// Stop, and report them.
     #[default]
     Stop,
-    /// Say which, and go on without them.
+    /// Report them, and continue without them.
     Accept,
-    /// Say which, and begin again: read all rows, then stream.
+    /// Report them, and start over: read all rows, then stream.
     Snapshot,
 }

@@ -2,7 +2,7 @@
 //!
 //! `ROWCAST_SECTION__KEY` sets `section.key`. `DATABASE_URL` and `KAFKA_BROKERS`, which many
 //! platforms set, are read below these. An unknown variable with our prefix is refused, because a
-//! misspelt one would otherwise be a setting that silently does not hold.
+//! misspelt one would otherwise be silently ignored.
 
 use std::ffi::OsString;
 
@@ -11,7 +11,7 @@ use super::keys::{self, KEYS, Key, Kind, PREFIX, nearest};
 use super::tree::Node;
 use super::walk::{Layer, walk};
 
-/// Names the file; read before the others.
+/// Names the configuration file; read before the others.
 pub(super) const CONFIG_VARIABLE: &str = "ROWCAST_CONFIG";
 
 /// Variables of other programs that set a key of ours; an empty one counts as unset, since
@@ -19,15 +19,15 @@ pub(super) const CONFIG_VARIABLE: &str = "ROWCAST_CONFIG";
 const FOREIGN: &[(&str, &[&str])] =
     &[("DATABASE_URL", &["postgres", "url"]), ("KAFKA_BROKERS", &["kafka", "brokers"])];
 
-/// A short name that outweighs the long one.
+/// A short name that takes precedence over the long one.
 const SHORT: &[(&str, &[&str])] = &[("ROWCAST_LOG", &["log", "level"])];
 
-/// Prefixes of variables that the test suite, the demo and the benchmarks read.
+/// Prefixes of variables that the test suite, the demo and the benchmarks use.
 const ELSEWHERE: &[&str] = &[
     "ROWCAST_TEST_",
     "ROWCAST_DEMO_",
     "ROWCAST_BENCH_",
-    // Of the scripts that fetch servers, run the tests and start the containers.
+    // Used by the scripts that fetch servers, run the tests and start the containers.
     "ROWCAST_CACHE",
     "ROWCAST_REQUIRE_",
     "ROWCAST_BIN",
@@ -43,7 +43,7 @@ pub(super) fn variable<'a>(variables: &'a Variables, name: &str) -> Option<&'a s
     variables.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.to_str())
 }
 
-/// The layers of the environment, in rising order of weight.
+/// The layers of the environment, in rising precedence.
 pub(super) fn layers(variables: &Variables) -> Vec<Layer> {
     let mut foreign = Layer::default();
     let mut own = Layer::default();

@@ -1,7 +1,7 @@
 //! What is wrong with a setting, and where it was set.
 //!
-//! A [`LoadError`] holds every problem that was found, not only the first, so that one start tells
-//! all that must be fixed. No variant carries a value that may be a secret.
+//! A [`LoadError`] holds every problem that was found, not only the first, so that one start
+//! reports all that must be fixed. No variant holds a value that may be a secret.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,11 +14,11 @@ use thiserror::Error;
 pub enum Origin {
     /// Nowhere: the default applies.
     Default,
-    /// In a file.
+    /// In the configuration file.
     File {
-        /// The file as it was named.
+        /// The path as it was given.
         path: PathBuf,
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
     },
     /// In the environment variable of this name.
@@ -45,35 +45,35 @@ pub enum Fault {
     /// No such key.
     #[error("unknown key{}", suggested(suggestion))]
     UnknownKey {
-        /// The known key nearest to it, if any is near.
+        /// The most similar known key, if any.
         suggestion: Option<String>,
     },
     /// A variable with our prefix that sets nothing.
     #[error("unknown variable{}", suggested(suggestion))]
     UnknownVariable {
-        /// The known variable nearest to it, if any is near.
+        /// The most similar known variable, if any.
         suggestion: Option<String>,
     },
-    /// A table setting given by a variable of its own.
+    /// A table setting in a variable of its own.
     #[error(
         "table names do not survive in a variable's name; set ROWCAST_TABLES to an inline table: \
          {{ \"public.rides\" = {{ partitions = 2 }} }}"
     )]
     TableVariable,
-    /// Another form of value is needed.
+    /// The value has the wrong form.
     #[error("expected {expected}, found {found}")]
     Form {
-        /// What the key takes.
+        /// What the key accepts.
         expected: &'static str,
-        /// What is there, in words.
+        /// A description of what was found.
         found: &'static str,
     },
-    /// A text that does not read as what the key takes.
+    /// A text that is not what the key accepts.
     #[error("\"{value}\" is not {expected}")]
     Unreadable {
         /// The text.
         value: String,
-        /// What the key takes.
+        /// What the key accepts.
         expected: String,
     },
     /// A duration without its unit.
@@ -91,31 +91,31 @@ pub enum Fault {
     /// Too small or too large.
     #[error("{value} is out of range: {range}")]
     Range {
-        /// What was given.
+        /// The value.
         value: String,
         /// What is allowed.
         range: String,
     },
-    /// Not one of the words the key takes.
+    /// Not one of the words that the key accepts.
     #[error("\"{value}\" is not one of {}{}", allowed.join(", "), suggested(suggestion))]
     NotOneOf {
         /// The word.
         value: String,
-        /// The words the key takes.
+        /// The words that the key accepts.
         allowed: Vec<&'static str>,
-        /// The nearest of them.
+        /// The most similar of them.
         suggestion: Option<String>,
     },
-    /// Set, but to nothing.
+    /// Set, but empty.
     #[error("is set but empty; leave it out to get the default")]
     Empty,
-    /// A text that is no SQL condition.
+    /// A text that is not an SQL condition.
     #[error("{0}")]
     Condition(super::condition::ConditionError),
-    /// A list that must have an entry.
+    /// A list that must not be empty.
     #[error("the list is empty; name at least one {item}, or leave the key out")]
     EmptyList {
-        /// What the list holds.
+        /// What the list contains.
         item: &'static str,
     },
     /// A list with the same entry twice.
@@ -130,17 +130,17 @@ pub enum Fault {
         /// The pattern.
         pattern: String,
     },
-    /// A pattern that is no glob.
-    #[error("\"{pattern}\" is no glob: {reason}")]
+    /// A pattern that is not a valid glob.
+    #[error("\"{pattern}\" is not a valid glob: {reason}")]
     NoGlob {
         /// The pattern.
         pattern: String,
-        /// What the glob parser says.
+        /// The glob parser's error.
         reason: String,
     },
     /// A template with an unknown placeholder.
     #[error(
-        "unknown placeholder {{{name}}}; there are {{prefix}}, {{database}}, {{schema}} and {{table}}"
+        "unknown placeholder {{{name}}}; use {{prefix}}, {{database}}, {{schema}} or {{table}}"
     )]
     Placeholder {
         /// The text between the braces.
@@ -175,45 +175,45 @@ pub enum Fault {
         /// The name.
         value: String,
     },
-    /// A text with characters that do no good in names.
-    #[error("holds a control character")]
+    /// A text with control characters.
+    #[error("contains a control character")]
     ControlCharacter,
     /// A property that rowcast sets.
     #[error("rowcast sets this property itself: {reason}")]
     Reserved {
-        /// Why, and what to do instead.
+        /// The reason, and what to do instead.
         reason: &'static str,
     },
-    /// A property set twice in two ways.
+    /// A property that is set in two ways.
     #[error("kafka.{way} sets this property too ({other}); keep one of the two")]
     Clash {
         /// The other way.
         way: &'static str,
-        /// Where the other one stands.
+        /// Where the other one is.
         other: Origin,
     },
     /// A file that can't be read.
     #[error("cannot read the file: {reason}")]
     File {
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
-    /// A file that is neither TOML nor YAML by its name.
+    /// A file whose name ends neither in TOML's nor in YAML's extension.
     #[error("the file's name must end in .toml, .yaml or .yml")]
     Extension,
-    /// Two files where one is looked for.
-    #[error("{other} stands beside it; remove one, or name the one to use with --config")]
+    /// Two default files exist.
+    #[error("{other} exists too; remove one, or name the one to use with --config")]
     TwoFiles {
         /// The other file.
         other: String,
     },
-    /// A text that is not in the file's language.
+    /// A syntax error.
     #[error("{reason}")]
     Syntax {
-        /// What the parser says.
+        /// The parser's error.
         reason: String,
     },
-    /// A variable that is no UTF-8.
+    /// A variable that is not valid UTF-8.
     #[error("is not valid UTF-8")]
     Encoding,
 }
@@ -227,7 +227,7 @@ fn suggested(suggestion: &Option<String>) -> String {
 pub struct Problem {
     /// Where the value was set.
     pub origin: Origin,
-    /// The key, dotted; empty where the whole source is at fault.
+    /// The dotted key; empty if the whole source is at fault.
     pub key: String,
     /// What is wrong.
     pub fault: Fault,
@@ -243,7 +243,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem of a configuration, in the order of the sources and their lines.
+/// Every problem of a configuration, ordered by source and line.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub struct LoadError {
     /// The problems; never empty.

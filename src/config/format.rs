@@ -1,4 +1,4 @@
-//! `[format]`: what a record looks like.
+//! `[format]`: the form of records.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::modes::{BinaryMode, DecimalMode, HstoreMode, IntervalMode, TimePrecisionMode};
 use super::secret::Secret;
 
-/// What a record looks like.
+/// The form of records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Format {
@@ -29,8 +29,8 @@ pub struct Format {
     pub hstore_handling_mode: Option<HstoreMode>,
     /// `bytea`, and the content of logical messages. Default: `bytes`, which is base64 in JSON.
     pub binary_handling_mode: Option<BinaryMode>,
-    /// What stands for a large value that did not change and was not sent, where a placeholder is
-    /// written: a text, or `hex:` and bytes in hexadecimal. Its shape follows the column's type.
+    /// The placeholder for a large value that did not change and was not sent, if `unchanged_toast`
+    /// writes one: a text, or `hex:` and bytes in hexadecimal. Its form follows the column's type.
     pub unavailable_value_placeholder: String,
     /// Publish types that Debezium does not know as it does under `include.unknown.datatypes`: the
     /// bytes of their text, in the form of `binary_handling_mode`. Otherwise they are text.
@@ -41,23 +41,23 @@ pub struct Format {
     pub tombstones: bool,
     /// With `value = "flat"`: add `__op`, `__ts_ms`, `__lsn` and `__deleted` to the row's columns.
     pub flat_metadata: bool,
-    /// What `hash` of a table puts before each value. Keep it secret: with it, values can be guessed
-    /// from their hashes.
+    /// The salt that `hash` of a table puts before each value. Keep it secret: values can be
+    /// guessed from their hashes with it.
     pub hash_salt: Option<Secret>,
-    /// A file whose first line is the salt; it wins over `hash_salt`.
+    /// A file whose first line is the salt; takes precedence over `hash_salt`.
     pub hash_salt_file: Option<PathBuf>,
     /// Add the headers `rowcast.lsn`, `rowcast.xid` and `rowcast.ordinal`, by which a consumer can
     /// rebuild transactions and drop repeats without parsing the value.
     pub position_headers: bool,
     /// Publish the begin and the end of each transaction to the topic `<prefix>.transaction`, and
-    /// give each event its place in its transaction.
+    /// add to each event its place in its transaction.
     pub transaction_metadata: bool,
     /// Add Debezium's headers `__debezium.context.*` to each record of a table. Default: as
     /// Debezium does under `types = "debezium"`, not otherwise.
     pub context_headers: Option<bool>,
     /// A large (TOAST) value that an update did not change, which the server does not send: `omit`
-    /// the column, write Debezium's `placeholder`, `reselect` what the column holds now, or `fail`.
-    /// Default: `placeholder` under `types = "debezium"`, else `omit`. See
+    /// the column, write Debezium's `placeholder`, `reselect` the column's current value, or
+    /// `fail`. Default: `placeholder` under `types = "debezium"`, else `omit`. See
     /// `docs/keys-and-identity.md`.
     pub unchanged_toast: Option<UnchangedToast>,
 }
@@ -71,7 +71,7 @@ impl Format {
 }
 
 impl Format {
-    /// What is done about a large value that did not change.
+    /// What to do about a large value that did not change.
     #[must_use]
     pub fn unchanged_toast(&self) -> UnchangedToast {
         self.unchanged_toast.unwrap_or(match self.types {
@@ -133,16 +133,16 @@ pub enum TypeProfile {
     Debezium,
 }
 
-/// What is done about a large value that an update did not change.
+/// What to do about a large value that an update did not change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum UnchangedToast {
     /// The column is left out and named in a header.
     Omit,
-    /// Debezium's placeholder stands for it.
+    /// Debezium's placeholder replaces it.
     Placeholder,
-    /// The column's present value is read from the table.
+    /// The column's current value is read from the table.
     Reselect,
     /// The stream stops.
     Fail,
@@ -155,6 +155,6 @@ pub enum UnchangedToast {
 pub enum KeyFormat {
     /// A JSON object of the key columns.
     Json,
-    /// The bare value of a single key column; an object where there are several.
+    /// The bare value of a single key column; an object if there are several.
     Value,
 }

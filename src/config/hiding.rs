@@ -1,18 +1,18 @@
-//! What the settings of a table keep back, and whether other settings keep back as much.
+//! What the settings of a table hide, and whether other settings hide as much.
 //!
 //! Settings apply by name, and names change: after a table or a column is renamed, other settings
-//! apply to it. So what was kept back is remembered with the table, and compared
-//! with what would be kept back now:
+//! apply to it. So what was hidden is stored with the table, and compared with what would be hidden
+//! now:
 //!
-//! | kept back | less is kept back when |
+//! | hidden | less is hidden when |
 //! |---|---|
 //! | the whole table (`exclude_tables`) | it is captured |
 //! | a column | it is published, masked, hashed or cut |
 //! | the value of a column: `mask`, `hash`, `truncate`, the strictest first | a weaker rule, or none, applies |
-//! | rows (`where`) | there is no condition, or another one: nobody knows what that lets through |
+//! | rows (`where`) | there is no condition, or another one, which may match other rows |
 //! | a hidden column out of the key (`key`) | it may become part of the key |
 //!
-//! Pure. Not here: which table was called what (`checkpoint::remembered`).
+//! Pure. Not here: the former names of tables (`checkpoint::remembered`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,14 +23,14 @@ use super::columns::{ColumnPattern, ColumnRules, RuleKey};
 use super::pattern::{TableFilter, exactly};
 use super::tables::{Table, TableSettings};
 
-/// What is kept back of one table.
+/// What is hidden of one table.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Hiding {
-    /// All of it.
+    /// Whether the whole table is excluded.
     #[serde(skip_serializing_if = "is_false")]
     pub excluded: bool,
-    /// As [`Table::columns`]; none where that lets every column through.
+    /// As [`Table::columns`]; `None` if that publishes every column.
     #[serde(skip_serializing_if = "Option::is_none")]
     columns: Option<Vec<String>>,
     /// As [`Table::exclude_columns`].
@@ -45,38 +45,38 @@ pub struct Hiding {
     /// As [`Table::truncate`].
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     truncate: BTreeMap<String, u32>,
-    /// As [`Table::r#where`]; none where that lets every row through.
+    /// As [`Table::r#where`]; `None` if that publishes every row.
     #[serde(skip_serializing_if = "Option::is_none")]
     r#where: Option<String>,
-    /// As [`Table::key`], where columns are hidden.
+    /// As [`Table::key`], if columns are hidden.
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<Vec<String>>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde requires this signature")]
 const fn is_false(value: &bool) -> bool {
     !*value
 }
 
-/// A column by its name of now, and by those under which it may have been hidden.
+/// A column by its current name, and by the names under which it may have been hidden.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedColumn<'a> {
-    /// More than one where it is not known which column it was.
+    /// More than one if it is not known which column it was.
     pub formers: Vec<&'a str>,
     /// Its name.
     pub now: &'a str,
 }
 
-/// Something that was kept back and would not be any more.
+/// Something that was hidden and would not be any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Loosened {
     /// The whole table.
     Excluded,
     /// The values of a column.
     Column {
-        /// The name under which they were kept back.
+        /// The name under which they were hidden.
         former: String,
-        /// Its name of now.
+        /// Its current name.
         now: String,
         /// The rule.
         rule: &'static str,
@@ -101,11 +101,11 @@ impl fmt::Display for Loosened {
     }
 }
 
-/// How well a value is hidden; a larger one is hidden better.
+/// How well a value is hidden; larger is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Strength {
     Published,
-    /// The fewer characters are left the better, so their number is turned around.
+    /// Fewer remaining characters hide more, so the order of the number is reversed.
     Cut(usize),
     Hashed,
     Masked,
@@ -135,7 +135,7 @@ impl Strength {
 }
 
 impl Hiding {
-    /// What is kept back of a table of this name.
+    /// What is hidden of a table of this name.
     #[must_use]
     pub fn of(captured: &TableFilter, tables: &TableSettings, schema: &str, table: &str) -> Self {
         let excluded = captured.excludes(schema, table);
@@ -162,13 +162,13 @@ impl Hiding {
         hiding
     }
 
-    /// Whether nothing is kept back.
+    /// Whether nothing is hidden.
     #[must_use]
     pub fn is_open(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Whether something is kept back of single columns.
+    /// Whether something is hidden in single columns.
     #[must_use]
     pub fn has_column_rules(&self) -> bool {
         self.columns.is_some()
@@ -178,7 +178,8 @@ impl Hiding {
             || !self.truncate.is_empty()
     }
 
-    /// The rules of the columns. What nobody can read, since it comes from elsewhere, hides all.
+    /// The rules of the columns. An invalid pattern (the text comes from a checkpoint) hides
+    /// everything.
     fn rules(&self) -> ColumnRules {
         let table = Table {
             columns: self.columns.clone(),
@@ -192,7 +193,7 @@ impl Hiding {
         table.column_rules().unwrap_or_else(|_| none())
     }
 
-    /// What `self` kept back of a table with these columns and `now` would not.
+    /// What `self` hid of a table with these columns and `now` would not hide.
     #[must_use]
     pub fn loosened(&self, now: &Self, columns: &[NamedColumn<'_>]) -> Vec<Loosened> {
         if now.excluded {
@@ -225,14 +226,14 @@ impl Hiding {
         lost
     }
 
-    /// Whether its own key has no column that is kept back in any way.
+    /// Whether no column of its own key is hidden in any way.
     fn keys_by_open_columns(&self, rules: &ColumnRules) -> bool {
         let is_open = |column: &String| Strength::of(rules, column) == Strength::Published;
         self.key.as_ref().is_some_and(|key| key.iter().all(is_open))
     }
 
-    /// What to write so that a table of this name keeps back what `self` did, and what it would by
-    /// the settings of now.
+    /// What to write so that a table of this name hides what `self` did, and what its current
+    /// settings hide.
     #[must_use]
     pub fn line(
         &self,
@@ -248,10 +249,10 @@ impl Hiding {
         format!("write in [tables.{}]: {settings}", toml_text(&name))
     }
 
-    /// Settings that keep back what `self` did of these columns, and what `now` does.
+    /// Settings that hide what `self` did of these columns, and what `now` does.
     fn kept(&self, now: &Self, columns: &[NamedColumn<'_>]) -> Self {
         let mut kept = self.merged(now, &self.loosened(now, columns));
-        // Patterns of one may let through what only the other kept back.
+        // Patterns of one may publish what only the other hid.
         for _ in 0..columns.len() {
             let lost = self.loosened(&kept, columns);
             if lost.is_empty() {
@@ -262,7 +263,7 @@ impl Hiding {
         kept
     }
 
-    /// What both keep back, and what was lost of columns under their names of now.
+    /// What both hide, and what `self` hid of columns that have new names.
     fn merged(&self, now: &Self, lost: &[Loosened]) -> Self {
         let union = |a: &[String], b: &[String]| -> Vec<String> {
             let mut seen = BTreeSet::new();
@@ -301,7 +302,7 @@ impl Hiding {
                 "truncate" => {
                     let count = counts(&self.truncate, former);
                     merged.truncate.insert(pattern, count);
-                    // The first that matches applies, whichever that is.
+                    // The first pattern that matches applies.
                     let also = merged.truncate.iter_mut().filter(|(text, _)| matches(text, now));
                     also.for_each(|(_, cut)| *cut = count.min(*cut));
                 }
@@ -315,7 +316,7 @@ impl Hiding {
         merged
     }
 
-    /// The settings, as they stand in a file.
+    /// The settings, as written in a file.
     fn settings(&self) -> String {
         let list = |items: &[String]| {
             format!("[{}]", items.iter().map(|item| toml_text(item)).collect::<Vec<_>>().join(", "))

@@ -1,4 +1,4 @@
-//! Every key there is, and what it takes.
+//! Every configuration key, and what it accepts.
 //!
 //! The section structs say what a key means and what its default is; this table says what may be
 //! written for it, so that all sources are checked by one rule and all faults are found at once.
@@ -9,10 +9,10 @@ use std::time::Duration;
 use super::memory::Memory;
 use super::size::Size;
 
-/// What a key takes.
+/// What a key accepts.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
-    /// A text that has to pass a further rule.
+    /// A text that must pass a further rule.
     Text(Rule),
     /// A text that is never shown.
     Secret,
@@ -93,7 +93,7 @@ pub(super) enum Rule {
 /// One key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
-    /// The section it stands in; empty at the top.
+    /// Its section; empty at the top level.
     pub(super) section: &'static str,
     pub(super) name: &'static str,
     pub(super) kind: Kind,
@@ -114,7 +114,7 @@ impl Key {
     }
 }
 
-/// What the name of a variable of ours begins with.
+/// Prefix of our variables.
 pub(super) const PREFIX: &str = "ROWCAST_";
 
 const fn key(section: &'static str, name: &'static str, kind: Kind) -> Key {
@@ -125,15 +125,16 @@ const fn duration(min_ms: u64, max_s: u64) -> Kind {
     Kind::Duration { min: Duration::from_millis(min_ms), max: Duration::from_secs(max_s) }
 }
 
-/// Asterisks beyond this only cost.
+/// More asterisks are only a cost.
 const MASK_MAX: i64 = 10_000;
 const PARTITIONS: Kind = Kind::Integer { min: 1, max: i32::MAX as i64, or: None };
 // Kafka's protocol has 16 bits for it.
 const REPLICAS: Kind = Kind::Integer { min: 1, max: i16::MAX as i64, or: Some(-1) };
 
-// A segment of WAL is 16 MB, and one is always held.
+// A WAL segment is 16 MB, and the slot always holds one.
 const SLOT_WAL: Kind = Kind::Size { min: Size::from_mb(32), max: Size::from_mb(1 << 30) };
-// Less than one batch would make a transaction of each; librdkafka's queue bounds what is useful.
+// With less than a batch, each batch would be a transaction; librdkafka's queue bounds what is
+// useful.
 const TRANSACTION_BYTES: Kind = Kind::Integer { min: 1 << 16, max: 1 << 34, or: None };
 
 const SNAPSHOT_MODES: &[&str] = &["initial", "always", "never", "only", "when-needed"];
@@ -148,7 +149,7 @@ const TIME_PRECISION_MODES: &[&str] = &[
 ];
 const BINARY_MODES: &[&str] = &["bytes", "base64", "base64-url-safe", "hex"];
 
-/// Every key outside of single tables, in the order of the manual.
+/// Every key except those of single tables, in the order of the manual.
 pub(super) const KEYS: &[Key] = &[
     key("", "name", Kind::Text(Rule::Name)),
     key("", "delivery", Kind::OneOf(&["at-least-once", "exactly-once"])),
@@ -254,9 +255,9 @@ pub(super) fn is_section(name: &str) -> bool {
     !name.is_empty() && KEYS.iter().any(|key| key.section == name)
 }
 
-/// The known word that `word` was most likely meant to be.
+/// The known word that is most similar to `word`.
 pub(crate) fn nearest(word: &str, known: impl Iterator<Item = String>) -> Option<String> {
-    // Below this, suggestions surprise more than they help (`name` for `nodes`).
+    // Below this similarity, suggestions are misleading (`name` for `nodes`).
     const ALIKE: f64 = 0.75;
     known
         .map(|candidate| (strsim::normalized_damerau_levenshtein(word, &candidate), candidate))

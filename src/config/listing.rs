@@ -1,7 +1,7 @@
 //! The effective configuration as `rowcast config` prints it: every key, its value, its origin.
 //!
-//! It starts from the values that the bridge would run with, so that nothing is shown that does
-//! not hold, and masks what is secret.
+//! It starts from the values that the bridge would run with, so that it shows what is in effect,
+//! and masks secrets.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub struct Entry {
     origin: Origin,
 }
 
-/// Every key in the order of the manual; maps have a line for each of their names.
+/// Every key in the order of the manual; maps have one line per name.
 #[must_use]
 pub fn entries(loaded: &Loaded) -> Vec<Entry> {
     let values = shown(&loaded.config);
@@ -44,7 +44,7 @@ fn tables(path: &[String], tables: &Value, origins: &Origins, entries: &mut Vec<
     for (pattern, table) in tables {
         for key in TABLE_KEYS {
             let path = [path, &[pattern.clone(), key.name.to_owned()]].concat();
-            // What one table leaves open holds as it does for all; a line would say nothing.
+            // A key that a table does not set has the general value; a line would add nothing.
             if !table[key.name].is_null() {
                 add(path, table[key.name].clone(), origins, entries);
             }
@@ -64,7 +64,7 @@ fn add(path: Vec<String>, value: Value, origins: &Origins, entries: &mut Vec<Ent
     entries.push(Entry { path, value, origin });
 }
 
-/// The configuration as JSON, with everything that may be shown in place of the masks.
+/// The configuration as JSON, with the masks replaced where part of the value may be shown.
 fn shown(config: &Config) -> Value {
     let Ok(mut values) = serde_json::to_value(config) else { return Value::Null };
     if let Some(url) = &config.postgres.url {
@@ -79,7 +79,7 @@ fn shown(config: &Config) -> Value {
     values
 }
 
-/// Three aligned columns for people.
+/// Three aligned columns, for people.
 #[must_use]
 pub fn text(entries: &[Entry]) -> String {
     let rows: Vec<[String; 3]> = entries
@@ -98,8 +98,8 @@ pub fn text(entries: &[Entry]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// A TOML document with the origins as comments. Keys without a value are comments too, so that it
-/// can be loaded again (once the secrets are filled in).
+/// A TOML document with the origins as comments. Keys without a value are comments, so that the
+/// document can be loaded again once the secrets are filled in.
 #[must_use]
 pub fn toml(entries: &[Entry]) -> String {
     let line = |entry: &Entry| {

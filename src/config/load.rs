@@ -1,10 +1,10 @@
 //! Reads the configuration from all of its sources.
 //!
-//! In rising order of weight: the defaults, one file, the environment, the command line. Each
-//! source is checked in full before they are merged, also where another outweighs it, so that a
-//! fault does not wait in a file until the variable above it is gone.
+//! In rising precedence: the defaults, one file, the environment, the command line. Each source is
+//! checked completely before they are merged, even where another overrides it, so that a fault in a
+//! file does not stay hidden until the overriding variable is removed.
 //!
-//! Not here: files that settings name (a password's); they are read by `resolved`, when needed.
+//! Not here: files that settings name, such as a password's; `resolved` reads those when needed.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -19,15 +19,15 @@ use super::tree::Node;
 use super::walk::{Layer, Setting, dotted, walk};
 use super::{Config, toml, yaml};
 
-/// The files that are looked for in the current directory when none is named.
+/// The file names that are tried in the current directory if none is given.
 const USUAL_FILES: [&str; 3] = ["rowcast.toml", "rowcast.yaml", "rowcast.yml"];
 
-/// Where settings are looked for.
+/// The sources of settings.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
-    /// The file named on the command line.
+    /// The file given on the command line.
     pub file: Option<PathBuf>,
-    /// The directory in which the usual file names are looked for.
+    /// The directory in which the default file names are tried.
     pub directory: PathBuf,
     /// The environment.
     pub environment: Vec<(OsString, OsString)>,
@@ -38,7 +38,7 @@ pub struct Sources {
 /// A setting from the command line.
 #[derive(Debug, Clone)]
 pub struct FlagSetting {
-    /// The flag, as messages name it: `--set`, `--brokers`.
+    /// The flag, as error messages show it: `--set`, `--brokers`.
     pub flag: String,
     /// The dotted key.
     pub key: String,
@@ -47,7 +47,8 @@ pub struct FlagSetting {
 }
 
 impl Sources {
-    /// This process's directory and environment, with a file and flags from its command line.
+    /// The sources of this process: its directory and environment, with a file and flags from its
+    /// command line.
     #[must_use]
     pub fn of_process(file: Option<PathBuf>, flags: Vec<FlagSetting>) -> Self {
         let environment = std::env::vars_os().collect();
@@ -60,7 +61,7 @@ impl Sources {
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Where each value that is no default was set.
+    /// Where each value that is not a default was set.
     pub origins: Origins,
 }
 
@@ -104,13 +105,13 @@ pub fn load(sources: &Sources) -> Result<Loaded, LoadError> {
     Ok(Loaded { config, origins: Origins(origins) })
 }
 
-/// A fault that `check` let through; `keys` holds wrong rules then, but the user still gets a
-/// clear refusal.
+/// A fault that `check` missed: the rules in `keys` are wrong then, but the user still gets a clear
+/// error.
 fn unchecked(error: figment::Error, origins: &BTreeMap<Vec<String>, Origin>) -> LoadError {
     let problems = error.into_iter().map(|error| Problem {
         origin: origins.get(&error.path).cloned().unwrap_or(Origin::Default),
         key: dotted(&error.path),
-        // Only the kind of form: figment's own text may quote the value.
+        // Only the expected form: figment's own text may quote the value.
         fault: Fault::Form { expected: "another form of value", found: "this one" },
     });
     LoadError { problems: problems.collect() }
@@ -142,7 +143,7 @@ fn file_layer(sources: &Sources) -> Layer {
     }
 }
 
-/// The file to read: the one that is named, else the usual one, else none.
+/// The file to read: the given one, else a default one if present.
 fn find_file(sources: &Sources) -> Result<Option<PathBuf>, Box<Problem>> {
     if let Some(file) = &sources.file {
         return Ok(Some(file.clone()));
@@ -217,7 +218,7 @@ fn clashes(origins: &BTreeMap<Vec<String>, Origin>) -> Vec<Problem> {
     problems
 }
 
-/// A checked layer as figment takes it.
+/// A checked layer in figment's form.
 struct Merge<'a>(&'a Layer);
 
 impl Provider for Merge<'_> {
@@ -245,7 +246,7 @@ fn insert(root: &mut Dict, Setting { path, value, .. }: &Setting) {
     dict.insert(last.clone(), value.clone());
 }
 
-/// Parses any text as a file of either language, for the tests that feed it anything.
+/// Parses any text as a file of either language, for fuzz and property tests.
 #[cfg(test)]
 pub(super) fn walk_text(text: &str) -> [Layer; 2] {
     let origin = |line| Origin::File { path: PathBuf::from("rowcast.toml"), line };

@@ -1,12 +1,12 @@
-//! `[log]`: what is logged, and how.
+//! `[log]`: level and format of the log.
 
 use serde::{Deserialize, Serialize};
 
-/// What is logged, and how.
+/// Level and format of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
-    /// Level, or directives as `tracing` takes them (`info`, `rowcast=debug`).
+    /// Level, or `tracing` directives (`info`, `rowcast=debug`).
     pub level: String,
     /// `text` for people, `json` for collectors.
     pub format: LogFormat,
@@ -25,6 +25,6 @@ impl Default for Log {
 pub enum LogFormat {
     /// One line of text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }

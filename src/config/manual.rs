@@ -2,7 +2,7 @@
 //!
 //! The page is generated: each key's meaning is the doc comment of its field, its default comes
 //! from the struct, its variable and its type from the table of keys. The test compares, and
-//! `UPDATE_GOLDEN=1` rewrites. What stands above the first generated line is written by hand.
+//! `UPDATE_GOLDEN=1` rewrites. The text above the first generated line is written by hand.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ fn root() -> PathBuf {
 
 /// The doc comment of a field, as one paragraph.
 fn meaning(source: &str, field: &str) -> String {
-    // A field that is named as a word of Rust is written with `r#`.
+    // A field whose name is a Rust keyword is written with `r#`.
     let heads = [format!("pub {field}: "), format!("pub r#{field}: ")];
     let lines: Vec<&str> = source.lines().map(str::trim).collect();
     let at = lines

@@ -1,7 +1,7 @@
 //! Which values are secret, and how a connection string is shown without its password.
 //!
-//! Where a string can't be read for certain, all of it is masked: too little shown is an
-//! inconvenience, too much is a leak.
+//! If a string can't be parsed for certain, all of it is masked: showing too little is an
+//! inconvenience, showing too much is a leak.
 
 use super::secret::MASK;
 
@@ -28,7 +28,7 @@ fn url(rest: &str) -> String {
         Some((rest, query)) => (rest, Some(query)),
         None => (rest, None),
     };
-    // The last `@`: a password may hold one that is not escaped, and a `/` too.
+    // The last `@`: a password may contain an unescaped one, and an unescaped `/`.
     let shown = match rest.rsplit_once('@') {
         Some((userinfo, rest)) => match userinfo.split_once(':') {
             Some((user, _password)) => format!("{user}:{MASK}@{rest}"),
@@ -37,7 +37,7 @@ fn url(rest: &str) -> String {
         None => rest.to_owned(),
     };
     let Some(query) = query else { return shown };
-    // A `?` in a password that is not escaped: then the `@` comes after it.
+    // An unescaped `?` in a password: then the `@` comes after it.
     if query.contains('@') {
         return MASK.to_owned();
     }
@@ -50,7 +50,7 @@ fn parameter(text: &str) -> String {
     format!("{}={}", shown_name(name), shown_value(name, value))
 }
 
-/// The parameters whose values are no secrets. Any other may be a password under a mistyped name.
+/// The parameters whose values are not secret. Any other may be a password under a mistyped name.
 const OPEN: [&str; 27] = [
     "host",
     "hostaddr",
@@ -90,14 +90,14 @@ fn shown_value<'a>(name: &str, value: &'a str) -> &'a str {
     }
 }
 
-/// A name that is none may be a piece of a password.
+/// An unknown name may be a piece of a password.
 fn shown_name(name: &str) -> &str {
     let is_name =
         name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_%0123456789".contains(&byte));
     if is_name { name } else { MASK }
 }
 
-/// `key=value` pairs, values quoted with `'` where needed; `None` where that is not what it is.
+/// `key=value` pairs, values quoted with `'` where needed; `None` if it is not such a list.
 fn pairs(text: &str) -> Option<String> {
     let mut shown = Vec::new();
     let mut rest = text.trim_start();
@@ -115,7 +115,7 @@ fn pairs(text: &str) -> Option<String> {
     Some(shown.join(" "))
 }
 
-/// Where the value at the start of `text` ends; `None` when its quote is never closed.
+/// The end of the value at the start of `text`; `None` if its quote is never closed.
 fn value_end(text: &str) -> Option<usize> {
     let quoted = text.starts_with('\'');
     let mut escaped = false;

@@ -1,11 +1,12 @@
-//! What a user may set, and the resolved form the bridge runs with.
+//! What a user may set, and the resolved form that the bridge runs with.
 //!
-//! One struct a section, and each field's doc comment is its manual entry. A setting is read from,
-//! in rising order of weight: the defaults here, a file, the environment, the command line. `load`
-//! does that reading and names the origin of every value it refuses.
+//! One struct per section; each field's doc comment is its manual entry. Sources of settings, in
+//! rising precedence: the defaults here, a file, the environment, the command line. `load` reads
+//! them and names the origin of every value that it refuses.
 //!
-//! Not here: what a setting means to Postgres or Kafka. Whatever only the server can judge (a
-//! table that does not exist, a topic setting that Kafka refuses) is judged by the stage that asks.
+//! Not here: what a setting means to Postgres or Kafka. What only a server can check (a table that
+//! does not exist, a topic setting that Kafka refuses) is checked by the code that queries the
+//! server.
 
 pub mod admin;
 mod check;
@@ -91,33 +92,35 @@ pub struct Config {
     /// The pipeline's name: the topic prefix, Debezium's `source.name`, and the stem of the slot's
     /// and the publication's names. Default: the database's name.
     pub name: Option<String>,
-    /// What is promised. `at-least-once`: nothing is lost, and after a crash at most the last second
-    /// comes again. `exactly-once`: records are written in Kafka transactions, and readers with
-    /// `isolation.level=read_committed` see each change once. See [delivery](delivery.md).
+    /// The delivery guarantee. `at-least-once`: nothing is lost, and after a crash at most the last
+    /// second is published again. `exactly-once`: records are written in Kafka transactions, and
+    /// readers with `isolation.level=read_committed` see each change once. See
+    /// [delivery](delivery.md).
     pub delivery: Delivery,
-    /// Bounds the memory that rows on their way take, whatever the size of a transaction and however
-    /// long Kafka is away; the database waits meanwhile. The process needs some 30 MB beside it.
+    /// Bounds the memory for rows in the pipeline, whatever the size of a transaction and however
+    /// long Kafka is unavailable; the database waits meanwhile. The process needs about 30 MB in
+    /// addition.
     pub memory: Size,
-    /// The database that is read.
+    /// The database to read.
     pub postgres: Postgres,
     /// The brokers that are written to.
     pub kafka: Kafka,
-    /// How topics are named and made.
+    /// How topics are named and created.
     pub topics: Topics,
-    /// What a record looks like.
+    /// The form of records.
     pub format: Format,
     /// What happens to a row that can't be published.
     pub errors: Errors,
     /// Settings of single tables, by `schema.table` or a glob of it; the first pattern that matches
     /// in alphabetical order applies, an exact name before any glob.
     pub tables: BTreeMap<String, Table>,
-    /// How the rows are read that were there before the stream.
+    /// How rows that existed before the stream are read.
     pub snapshot: Snapshot,
-    /// When a line that stands still counts as stalled.
+    /// When a pipeline without progress counts as stalled.
     pub watchdog: Watchdog,
     /// The HTTP endpoint for health and metrics.
     pub admin: Admin,
-    /// What is logged, and how.
+    /// Level and format of the log.
     pub log: Log,
 }
 

@@ -1,6 +1,6 @@
 //! The values of Debezium's switches for column values, under Debezium's names.
 //!
-//! What each does to a type is told in `docs/types.md`; these are only the words.
+//! `docs/types.md` describes what each does to a type; these are only the names.
 
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ pub enum BinaryMode {
     Bytes,
     /// Text of base64: the same in JSON, another schema.
     Base64,
-    /// The same in the letters that URLs allow.
+    /// The same in the URL-safe alphabet.
     Base64UrlSafe,
     /// Hexadecimal digits.
     Hex,

@@ -15,19 +15,19 @@ pub enum Operation {
     Delete,
     /// An emptied table, `t`.
     Truncate,
-    /// A logical message, `m`. No publication has or lacks those.
+    /// A logical message, `m`. Publications do not affect these.
     Message,
 }
 
 impl Operation {
-    /// Those that a publication can have, in the order in which Postgres lists them.
+    /// The kinds that a publication can have, in the order in which Postgres lists them.
     pub const ALL: [Self; 4] = [Self::Insert, Self::Update, Self::Delete, Self::Truncate];
 
     /// The words that name them in a file.
     pub(super) const WORDS: &'static [&'static str] =
         &["insert", "update", "delete", "truncate", "message"];
 
-    /// The operation by its name, as a publication's `publish` has it.
+    /// The operation's name, as in a publication's `publish`.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {

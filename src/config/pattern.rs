@@ -1,8 +1,8 @@
 //! Patterns of table names: `public.rides`, `public.*`, `{public,audit}.rides_?`.
 //!
 //! A pattern has two globs, one for the schema and one for the table, split at its first dot. They
-//! are matched apart, so that `*` stays within its part and a dot inside a table's name changes
-//! nothing. A dot inside a schema's name is written `[.]`.
+//! are matched separately, so that `*` stays within its part and a dot inside a table's name
+//! changes nothing. A dot inside a schema's name is written `[.]`.
 
 use std::fmt;
 
@@ -22,7 +22,7 @@ impl TablePattern {
     /// Reads a pattern.
     ///
     /// # Errors
-    /// When it names no schema or is no glob.
+    /// When it names no schema or is not a valid glob.
     pub fn parse(text: &str) -> Result<Self, Fault> {
         let (schema, table) =
             split(text).ok_or_else(|| Fault::NoSchema { pattern: text.to_owned() })?;
@@ -81,7 +81,7 @@ impl fmt::Debug for TablePattern {
     }
 }
 
-/// The tables to capture: those that a pattern matches and no exclusion does.
+/// The tables to capture: those that match a pattern and no exclusion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableFilter {
     include: Vec<TablePattern>,
@@ -111,12 +111,12 @@ impl TableFilter {
     #[must_use]
     pub fn without<'a>(mut self, tables: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let exact = tables.map(|(schema, table)| exactly(schema, table));
-        // What names one table is a pattern.
+        // A table's escaped name is a valid pattern.
         self.exclude.extend(exact.filter_map(|text| TablePattern::parse(&text).ok()));
         self
     }
 
-    /// Whether this table is excluded, whatever else names it.
+    /// Whether this table is excluded.
     #[must_use]
     pub fn excludes(&self, schema: &str, table: &str) -> bool {
         self.exclude.iter().any(|pattern| pattern.matches(schema, table))
@@ -141,11 +141,11 @@ impl TableFilter {
 /// The pattern that matches this table and no other.
 #[must_use]
 pub fn exactly(schema: &str, table: &str) -> String {
-    // A dot in the schema's name would end it.
+    // A dot would end the schema's part.
     format!("{}.{}", globset::escape(schema).replace('.', "[.]"), globset::escape(table))
 }
 
-/// The parts before and after the first dot that stands outside of brackets and braces.
+/// The parts before and after the first dot outside of brackets and braces.
 fn split(text: &str) -> Option<(&str, &str)> {
     let mut depth = 0_u32;
     let mut escaped = false;
@@ -224,7 +224,7 @@ mod tests {
         );
         assert_eq!(
             text("public.[rides"),
-            "\"public.[rides\" is no glob: unclosed character class; missing ']'"
+            "\"public.[rides\" is not a valid glob: unclosed character class; missing ']'"
         );
     }
 }

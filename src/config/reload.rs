@@ -1,14 +1,14 @@
-//! What a running bridge can take on of a changed configuration, and what holds until a restart.
+//! Which changes of the configuration a running bridge applies, and which need a restart.
 //!
-//! A session makes nearly everything again (connections, producer, encoder, topics), so nearly every
-//! key can change between two of them. What can't is what the process is known by, or what it set
-//! up once: those keys keep their values, and are told.
+//! A session creates nearly everything again (connections, producer, encoder, topics), so nearly
+//! every key can change between two sessions. The exceptions are what identifies the process and
+//! what it set up once: those keys keep their values, and the change is logged.
 
 use std::fmt;
 
 use super::Config;
 
-/// A key that was changed and holds only after a restart.
+/// A key whose change needs a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NeedsRestart {
     /// The key, dotted.
@@ -24,16 +24,16 @@ impl fmt::Display for NeedsRestart {
     }
 }
 
-const PIPELINE: &str = "checkpoints, slot and topics are found by it";
-const SLOT: &str = "the stream stands in the slot that it was started from";
+const PIPELINE: &str = "checkpoints, slot and topics are named after it";
+const SLOT: &str = "the stream reads from the slot that it was started from";
 const PUBLICATION: &str = "the server reads the slot's WAL under the publication of its time";
-const CHECKPOINTS: &str = "the position that the stream has reached stands there";
-const ADMIN: &str = "the address is taken once, when the process starts";
+const CHECKPOINTS: &str = "the stream's position is stored there";
+const ADMIN: &str = "the address is bound once, when the process starts";
 const LOG: &str = "the log is opened once, when the process starts";
 
 impl Config {
-    /// This configuration with the values of `running` for all that can't change while it runs;
-    /// and which of that differed.
+    /// This configuration with the values of `running` for all that can't change at run time; and
+    /// which of these differed.
     #[must_use]
     pub fn reloaded(mut self, running: &Self) -> (Self, Vec<NeedsRestart>) {
         let mut kept = Vec::new();
@@ -56,7 +56,7 @@ impl Config {
     }
 }
 
-/// Puts the value that holds in place; gives whether it was another.
+/// Restores the running value; returns whether it differed.
 fn replace<T: Clone + PartialEq>(new: &mut T, holds: &T) -> bool {
     let differs = new != holds;
     if differs {
@@ -86,7 +86,7 @@ mod tests {
         new.admin.enabled = false;
         new.log.level = "debug".to_owned();
         let (config, kept) = new.reloaded(&running);
-        assert_eq!(config, wanted, "what can change did, and nothing else");
+        assert_eq!(config, wanted, "only what can change did");
         let keys: Vec<&str> = kept.iter().map(|kept| kept.key).collect();
         let all =
             ["name", "postgres.slot", "postgres.publication", "topics.checkpoints", "admin", "log"];

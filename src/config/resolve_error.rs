@@ -1,4 +1,4 @@
-//! Why a configuration that is right in itself can't be run with, and what is odd about one that can.
+//! Why a valid configuration is not usable, and warnings about one that is.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use thiserror::Error;
 
 use super::Fault;
 
-/// Why a configuration that is right in itself can't be run with.
+/// Why a valid configuration is not usable.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ResolveError {
-    /// No broker is named.
+    /// No broker is configured.
     #[error(
         "no Kafka broker is named; set kafka.brokers in the file, KAFKA_BROKERS in the environment, \
          or --brokers"
@@ -23,10 +23,10 @@ pub enum ResolveError {
         key: String,
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A secret's file has nothing in it.
+    /// A secret's file is empty.
     #[error("{file}, which {key} names, has an empty first line", file = file.display())]
     EmptySecretFile {
         /// The key that names the file.
@@ -34,44 +34,44 @@ pub enum ResolveError {
         /// The file.
         file: PathBuf,
     },
-    /// A password that comes from two places.
+    /// A password from two sources.
     #[error(
         "postgres.password_file and postgres.password_command are both set; keep one of the two"
     )]
     TwoPasswords,
-    /// Signals that would never come.
+    /// Signals that could never arrive.
     #[error(
-        "postgres.signal_table needs inserts, and postgres.skipped_operations leaves them out; take \
-         insert out of it, or send signals as messages (postgres.signal_token_file)"
+        "postgres.signal_table needs inserts, and postgres.skipped_operations skips them; remove \
+         insert from it, or send signals as messages (postgres.signal_token_file)"
     )]
     NoSignals,
-    /// A hash that anybody could compute.
+    /// A hash without a salt.
     #[error(
-        "{key} needs a salt, or values could be guessed from their hashes; set \
+        "{key} needs a salt, because values could be guessed from their hashes without one; set \
          format.hash_salt_file, or format.hash_salt in the environment \
          (ROWCAST_FORMAT__HASH_SALT)"
     )]
     NoSalt {
-        /// The key that asks for the hash.
+        /// The key that uses the hash.
         key: String,
     },
-    /// Rows in the topic of the checkpoints, which Kafka compacts.
+    /// Rows in the compacted topic of the checkpoints.
     #[error(
-        "{key} and topics.checkpoints are the same topic, {topic:?}, and checkpoints need one of \
-         their own; set either to another name"
+        "{key} and topics.checkpoints are the same topic, {topic:?}, and checkpoints need a \
+         topic of their own; rename one of the two"
     )]
     CheckpointTopic {
-        /// The key that names the topic too.
+        /// The key that names the same topic.
         key: String,
         /// The topic.
         topic: String,
     },
-    /// A pattern that is wrong; only in configurations that were not loaded from a source.
+    /// An invalid pattern; only possible in configurations that were not loaded from a source.
     #[error("reading the table patterns: {0}")]
     Pattern(#[from] Fault),
 }
 
-/// What is odd but no fault.
+/// Something suspicious that is not an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {

@@ -1,7 +1,7 @@
-//! The form of the configuration that the bridge runs with.
+//! The resolved configuration that the bridge runs with.
 //!
-//! Every name is settled, every pattern is compiled, every secret's file is read. After this there
-//! is nothing left to be looked up or to be found wrong before a server is asked.
+//! Every name is settled, every pattern is compiled, every secret's file is read. After this, only
+//! a server can find something wrong.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ use super::{
 pub struct Resolved {
     /// The pipeline's name.
     pub name: String,
-    /// Who may hold how much of what is on its way.
+    /// How the memory is divided.
     pub memory: Memory,
-    /// What `{prefix}` stands for, and Debezium's `source.name`.
+    /// The value of `{prefix}`, and Debezium's `source.name`.
     pub prefix: String,
-    /// What is promised of delivery.
+    /// The delivery guarantee.
     pub delivery: Delivery,
     /// The replication slot.
     pub slot: String,
@@ -35,21 +35,21 @@ pub struct Resolved {
     pub publication: String,
     /// The publication for tables of which only inserts can be published.
     pub inserts_publication: String,
-    /// The connection string; libpq's defaults hold without one.
+    /// The connection string; libpq's defaults apply without one.
     pub url: Option<Secret>,
-    /// Where the password is read from at every connection; it wins over one in the URL.
+    /// Where the password is read from at every connection; takes precedence over one in the URL.
     pub password: Option<SecretSource>,
     /// The tables to capture.
     pub captured: TableFilter,
-    /// Time between two looks for new tables.
+    /// Time between two checks for new tables.
     pub discover_interval: Duration,
     /// The kinds of changes that are not published.
     pub skipped: Vec<Operation>,
-    /// Whether the slot and the publication are made and kept up to date.
+    /// Whether rowcast creates the slot and the publication and keeps them up to date.
     pub manage: bool,
     /// Whether changes of partitions are published as their root's.
     pub via_root: bool,
-    /// Who leaves columns out.
+    /// Where left-out columns are removed.
     pub column_lists: ColumnLists,
     /// Whether the slot is to be a failover slot.
     pub failover: bool,
@@ -59,7 +59,7 @@ pub struct Resolved {
     pub on_gap: OnGap,
     /// The table whose rows are signals.
     pub signal_table: Option<SignalTable>,
-    /// What a message in the stream must bring to be a signal; without one none is.
+    /// The token that makes a logical message a signal; without it no message is one.
     pub signal_token: Option<Secret>,
     /// Whether a signal may have a condition.
     pub signal_conditions: bool,
@@ -75,9 +75,9 @@ pub struct Resolved {
     pub kafka: Kafka,
     /// Where properties are read from for every session.
     pub property_sources: BTreeMap<String, SecretSource>,
-    /// How topics are named and made.
+    /// How topics are named and created.
     pub topics: Topics,
-    /// What a record looks like.
+    /// The form of records.
     pub format: Format,
     /// What happens to a row that can't be published.
     pub errors: Errors,
@@ -85,26 +85,26 @@ pub struct Resolved {
     pub hash_salt: Option<Secret>,
     /// Settings of single tables.
     pub tables: TableSettings,
-    /// How the rows are read that were there before the stream.
+    /// How existing rows are read.
     pub snapshot: Snapshot,
-    /// When a line that stands still counts as stalled.
+    /// When a pipeline without progress counts as stalled.
     pub watchdog: Watchdog,
     /// The HTTP endpoint.
     pub admin: Admin,
-    /// What whoever changes something over HTTP must bring.
+    /// The token that changes over HTTP require.
     pub admin_token: Option<Secret>,
     /// What is logged.
     pub log: Log,
-    /// What is odd but no fault, to be logged as warnings.
+    /// Suspicious settings, to be logged as warnings.
     pub warnings: Vec<Warning>,
 }
 
 impl Config {
-    /// Settles what is still open, given the name of the database of the connection string.
+    /// Resolves the configuration, given the name of the connection string's database.
     ///
     /// # Errors
-    /// When no broker is named, a secret's file can't be read, or rows would go to the topic of the
-    /// checkpoints.
+    /// When no broker is configured, a secret's file can't be read, or rows would go to the topic
+    /// of the checkpoints.
     pub fn resolve(&self, database: &str) -> Result<Resolved, ResolveError> {
         let brokers = self.kafka.brokers.clone().ok_or(ResolveError::NoBrokers)?;
         let name = self.name.clone().unwrap_or_else(|| database.to_owned());
@@ -197,7 +197,7 @@ impl Config {
         match (&self.postgres.password_file, &self.postgres.password_command) {
             (Some(_), Some(_)) => Err(ResolveError::TwoPasswords),
             (Some(file), None) => {
-                // Read now too: a wrong name is a fault of the configuration.
+                // Also read now: a wrong file name is an error of the configuration.
                 read_secret(FILE, file, false, warnings)?;
                 Ok(Some(SecretSource::file(FILE, file, false)))
             }
@@ -212,7 +212,7 @@ impl Config {
         &self,
         warnings: &mut Vec<Warning>,
     ) -> Result<BTreeMap<String, SecretSource>, ResolveError> {
-        // A PEM is many lines; every other value is one.
+        // A PEM file is used whole; other secrets are the first line.
         let is_whole = |property: &str| property.ends_with(".pem");
         let mut sources = BTreeMap::new();
         for (property, file) in &self.kafka.property_files {
@@ -246,7 +246,7 @@ impl Resolved {
         self.signal_table.as_ref().is_some_and(|signals| signals.hides(schema, name))
     }
 
-    /// The same with all properties as their files and commands have them now.
+    /// Reads all properties again from their files and commands.
     ///
     /// # Errors
     /// When one can't be read.
@@ -259,8 +259,8 @@ impl Resolved {
     }
 }
 
-/// The default name of the slot and the publication: `rowcast_` and the pipeline's name, in the
-/// letters that a slot's name may have.
+/// The default name of the slot and the publication: `rowcast_` and the pipeline's name, reduced to
+/// the characters that a slot's name may have.
 fn identifier(name: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
     let full: String = format!("rowcast_{name}").chars().map(plain).collect();
@@ -273,7 +273,8 @@ fn identifier(name: &str) -> String {
     format!("{}_{suffix}", &full[..MAX_IDENTIFIER_BYTES - 9])
 }
 
-/// The name of the publication for inserts, by that of the publication. Postgres would cut a longer one.
+/// The name of the publication for inserts, derived from that of the publication. Postgres would
+/// truncate a longer one.
 fn inserts_publication(publication: &str) -> String {
     const END: &str = "_inserts";
     if publication.len() + END.len() <= MAX_IDENTIFIER_BYTES {
@@ -306,7 +307,7 @@ fn read_secret(
     Ok(Secret::from(secret.to_owned()))
 }
 
-/// A warning of a file with a secret, where every user can read it.
+/// A warning if every user can read a file with a secret.
 pub(crate) fn world_readable(key: &str, file: &Path) -> Option<Warning> {
     use std::os::unix::fs::PermissionsExt;
     let is_open = |metadata: std::fs::Metadata| metadata.permissions().mode() & 0o004 != 0;
@@ -377,8 +378,8 @@ mod tests {
         assert_eq!(
             text(&by_table),
             "tables.\"public.*\".topic and topics.checkpoints are the same topic, \
-             \"rowcast.checkpoints\", and checkpoints need one of their own; set either to another \
-             name"
+             \"rowcast.checkpoints\", and checkpoints need a topic of their own; rename one of \
+             the two"
         );
         let mut dead_letter = config();
         dead_letter.errors.dead_letter_topic = topic;

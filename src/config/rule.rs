@@ -1,7 +1,6 @@
-//! The rules that texts have to pass before they are given to Postgres, Kafka or the log.
+//! Rules for texts that go to Postgres, Kafka or the log.
 //!
-//! Only what these would refuse in any setting is refused here; whether a server agrees with the
-//! rest is found out by asking it.
+//! Only what these would always refuse is refused here; the server checks the rest.
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -14,14 +13,14 @@ use super::keys::{Rule, nearest};
 /// (<https://www.postgresql.org/docs/current/sql-syntax-lexical.html>).
 pub(super) const MAX_IDENTIFIER_BYTES: usize = 63;
 
-/// Longest topic name Kafka takes.
+/// Longest topic name that Kafka accepts.
 const MAX_TOPIC_BYTES: usize = 249;
 
 pub(super) fn check(rule: Rule, text: &str) -> Result<(), Fault> {
     if text.trim().is_empty() {
         return Err(Fault::Empty);
     }
-    // SQL may stand on several lines.
+    // SQL may span several lines.
     let is_foreign = |c: char| c.is_control() && !(matches!(rule, Rule::Condition) && c == '\n');
     if text.chars().any(is_foreign) {
         return Err(Fault::ControlCharacter);
@@ -70,7 +69,7 @@ fn table(text: &str) -> Result<(), Fault> {
     }
 }
 
-/// Whether the byte may stand in a topic's name.
+/// Whether a topic's name may contain this byte.
 fn is_topic_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')
 }
@@ -132,7 +131,7 @@ fn unavailable(text: &str) -> Result<(), Fault> {
 }
 
 fn log_level(text: &str) -> Result<(), Fault> {
-    // `EnvFilter` takes a misspelt level for a target's name and logs nothing else from then on.
+    // `EnvFilter` reads a misspelt level as a target's name, and then logs nothing else.
     for directive in text.split(',').map(str::trim) {
         let bare = !directive.contains(['=', '[']);
         if bare && directive.parse::<LevelFilter>().is_err() {
@@ -192,7 +191,7 @@ mod tests {
         check(Rule::Template, "everything").unwrap();
         assert_eq!(
             refused(Rule::Template, "{prefix}.{tabel}"),
-            "unknown placeholder {tabel}; there are {prefix}, {database}, {schema} and {table}"
+            "unknown placeholder {tabel}; use {prefix}, {database}, {schema} or {table}"
         );
         for text in ["{table", "table}", "{{table}}", "}{"] {
             assert_eq!(refused(Rule::Template, text), "a brace has no partner", "{text}");

@@ -1,7 +1,8 @@
 //! A value that may be used but never shown.
 //!
 //! `Debug` and `Serialize` print asterisks, so that no log line, error or `rowcast config` can leak
-//! it by accident; only [`Secret::expose`] gives the text, and its callers are few enough to read.
+//! it by accident; only [`Secret::expose`] returns the text, and its callers are few enough to
+//! review.
 
 use std::fmt;
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What stands in place of a secret wherever one would be printed.
+/// What is printed in place of a secret.
 pub const MASK: &str = "********";
 
 /// A text that is never printed.
@@ -24,8 +25,8 @@ impl Secret {
         &self.0
     }
 
-    /// Whether it is this text. The time that this takes says nothing about it: the digests have one
-    /// length, and are compared to their end.
+    /// Whether it is this text. Takes constant time: digests of equal length are compared to the
+    /// end.
     #[must_use]
     pub fn is(&self, text: &str) -> bool {
         let (wanted, got) = (Sha256::digest(&self.0), Sha256::digest(text));

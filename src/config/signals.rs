@@ -1,7 +1,8 @@
 //! `postgres.signal_table`: the table whose rows are signals.
 //!
-//! It goes into the publication as a captured table does, and its rows are not published: they are
-//! for rowcast, and may hold conditions. Only where `postgres.tables` names it exactly are they.
+//! It is added to the publication like a captured table, but its rows are not published: they are
+//! meant for rowcast, and may contain conditions. They are published only if `postgres.tables`
+//! names it exactly.
 
 use super::pattern::TableFilter;
 
@@ -17,7 +18,7 @@ pub struct SignalTable {
 }
 
 impl SignalTable {
-    /// The table of this name, and what is captured apart from it.
+    /// The signal table of this name, and the filter of captured tables without it.
     #[must_use]
     pub fn settle(text: Option<&str>, captured: TableFilter) -> (Option<Self>, TableFilter) {
         let Some((schema, name)) = text.and_then(|text| text.split_once('.')) else {
@@ -38,7 +39,7 @@ impl SignalTable {
         self.schema == schema && self.name == name
     }
 
-    /// Whether this is the table, and its rows are for nobody else.
+    /// Whether this is the table, and its rows are not published.
     #[must_use]
     pub fn hides(&self, schema: &str, name: &str) -> bool {
         !self.is_published && self.is(schema, name)

@@ -1,7 +1,7 @@
-//! Sizes as they are written: a number and a unit.
+//! Sizes as a number and a unit.
 //!
 //! The units are those of Postgres' own settings, powers of 1024, so that a limit here and
-//! `max_slot_wal_keep_size` there compare as they read. `MiB` is taken for `MB`.
+//! `max_slot_wal_keep_size` there compare as they read. `MiB` is read as `MB`.
 //!
 //! Units: <https://www.postgresql.org/docs/current/config-setting.html>
 
@@ -17,13 +17,13 @@ const UNITS: [(&str, u32); 5] = [("TB", 40), ("GB", 30), ("MB", 20), ("kB", 10),
 pub struct Size(u64);
 
 impl Size {
-    /// So many bytes.
+    /// This many bytes.
     #[must_use]
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// So many megabytes.
+    /// This many megabytes.
     #[must_use]
     pub const fn from_mb(megabytes: u64) -> Self {
         Self(megabytes << 20)
@@ -35,8 +35,7 @@ impl Size {
         self.0
     }
 
-    /// Reads a whole number and a unit, in upper or lower case; none where it is not that, or more
-    /// than can be counted.
+    /// Parses a whole number and a unit, in upper or lower case; `None` if invalid or too large.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit() && c != '_')?;

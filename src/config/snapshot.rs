@@ -1,45 +1,45 @@
-//! `[snapshot]`: whether and how the rows are read that were there before the stream.
+//! `[snapshot]`: whether and how existing rows are read.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How the rows are read that were there before the stream.
+/// How existing rows are read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Snapshot {
-    /// When the rows of the tables are read, each published as an event with `op = "r"`. `initial`:
-    /// when the pipeline begins. `always`: at every start, after the first while the stream runs.
-    /// `never`. `only`: rowcast reads, drops its slot and ends; started again, it does the same.
-    /// `when-needed`: as `initial`, and when changes are missing that can't be read any more. A slot
-    /// that is adopted is streamed from, and no rows are read. See [snapshots](snapshots.md).
+    /// When existing rows are read, each published as an event with `op = "r"`. `initial`: when the
+    /// pipeline first starts. `always`: at every start; after the first, while the stream runs.
+    /// `never`. `only`: rowcast reads the rows, drops its slot and ends; started again, it does the
+    /// same. `when-needed`: as `initial`, and when changes are missing that can't be read any more.
+    /// From an adopted slot rowcast only streams and reads no rows. See [snapshots](snapshots.md).
     pub mode: SnapshotMode,
     /// How many connections read a first snapshot concurrently. Default: the number of processors,
     /// at most 4.
     pub connections: Option<NonZeroUsize>,
-    /// Longest that the server may work on some pages of a table without a key where somebody asked
-    /// for a snapshot with a condition: the stream of all tables waits for them. The snapshot then
-    /// fails.
+    /// Longest time that the server may take to read a few pages of a table without a key, for a
+    /// requested snapshot with a condition: the stream of all tables waits meanwhile. After that
+    /// the snapshot fails.
     #[serde(with = "humantime_serde")]
     pub condition_timeout: Duration,
 }
 
-/// When the rows of the tables are read.
+/// When existing rows are read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SnapshotMode {
-    /// When the pipeline begins.
+    /// When the pipeline first starts.
     #[default]
     Initial,
     /// At every start.
     Always,
     /// Never.
     Never,
-    /// When the pipeline begins; nothing is streamed.
+    /// When the pipeline first starts; nothing is streamed.
     Only,
-    /// When the pipeline begins, and when changes are missing.
+    /// When the pipeline first starts, and when changes are missing.
     WhenNeeded,
 }
 

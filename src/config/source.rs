@@ -1,11 +1,11 @@
-//! Where a secret comes from that is read when it is used: a file, or what a command prints.
+//! A secret that is read when it is used, from a file or a command.
 //!
-//! Passwords change, and tokens of cloud providers live for minutes, so nothing that is read here is
-//! kept for longer than one attempt to connect. A command is run as it is written, without a shell:
-//! its arguments mean nothing to anything but the program.
+//! Passwords change, and tokens of cloud providers live for minutes, so nothing that is read here
+//! is kept for longer than one connection attempt. A command runs as written, without a shell: only
+//! the program interprets its arguments.
 //!
-//! Neither what is read nor what a command says on standard error, which may repeat it, is in any
-//! error or log line.
+//! Neither the secret nor a command's standard error, which may repeat it, appears in any error or
+//! log line.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct SecretSource {
     /// The key that names it.
     key: String,
     from: From,
-    /// All of it is the secret, not its first line.
+    /// The whole content is the secret, not its first line.
     is_whole: bool,
 }
 
@@ -52,7 +52,7 @@ pub enum SecretError {
         key: String,
         /// The file.
         file: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The command can't be started.
@@ -62,7 +62,7 @@ pub enum SecretError {
         key: String,
         /// The program.
         program: String,
-        /// What the system says.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The command failed.
@@ -72,10 +72,10 @@ pub enum SecretError {
         key: String,
         /// The program.
         program: String,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
     },
-    /// The command does not end.
+    /// The command takes too long.
     #[error("{program:?}, which {key} names, did not end within {} s", PATIENCE.as_secs())]
     Slow {
         /// The key that names it.
@@ -83,8 +83,8 @@ pub enum SecretError {
         /// The program.
         program: String,
     },
-    /// There is nothing, or far too much, or no text.
-    #[error("what {key} names gives no secret: {reason}")]
+    /// The secret is missing, far too long, or not text.
+    #[error("no secret in what {key} names: {reason}")]
     NoSecret {
         /// The key.
         key: String,
@@ -94,8 +94,8 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// Whether the same may work later without anyone's doing: a file that is being replaced, a
-    /// service that a command asks.
+    /// Whether it may work later by itself: a file may be being replaced, or a service that a
+    /// command needs may be down.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         !matches!(self, Self::Start { .. })
@@ -109,8 +109,8 @@ impl SecretError {
                 format!("check what {key} names: the secret is its first line")
             }
             Self::Start { key, .. } | Self::Failed { key, .. } | Self::Slow { key, .. } => format!(
-                "run the command of {key} by hand, as the same user and with the same environment: it \
-                 is to print the secret on its first line"
+                "run the command of {key} by hand, as the same user and with the same \
+                 environment: it must print the secret on its first line"
             ),
         }
     }
@@ -129,7 +129,7 @@ impl SecretSource {
         Self { key: key.to_owned(), from: From::Command(command.to_vec()), is_whole }
     }
 
-    /// Reads the secret as it is now.
+    /// Reads the current secret.
     ///
     /// # Errors
     /// When it can't be read.
@@ -141,7 +141,7 @@ impl SecretSource {
         self.secret(bytes)
     }
 
-    /// The same of a file, for who can't wait; none for a command, which is not run.
+    /// Reads a file's secret without waiting; `None` for a command, which is not run.
     ///
     /// # Errors
     /// When the file can't be read.
@@ -169,7 +169,7 @@ impl SecretSource {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            // What it starts ends with it.
+            // Processes that it started end with it.
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
@@ -187,11 +187,11 @@ impl SecretSource {
         if ended.is_err()
             && let Some(group) = group.and_then(rustix::process::Pid::from_raw)
         {
-            // It may have ended this very moment.
+            // It may just have ended.
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
         match ended {
-            // What it wanted to print beyond that is of no use, nor is how it took its end.
+            // Its further output and its exit status no longer matter.
             _ if bytes.len() as u64 > MAX_BYTES => Ok(bytes),
             Err(_) => Err(SecretError::Slow { key: key(), program: program.clone() }),
             Ok(Err(source)) => Err(failed(source)),

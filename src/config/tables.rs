@@ -1,8 +1,8 @@
-//! `[tables."schema.table"]`: what one table does differently, and which settings apply to it.
+//! `[tables."schema.table"]`: settings of single tables, and which settings apply to a table.
 //!
-//! Of several patterns that match a table, one applies as a whole. What must not get lost that way
-//! is what keeps values back: where a pattern that does not apply would have done so, the bridge
-//! does not start, rather than publish what somebody meant to be hidden.
+//! If several patterns match a table, one of them applies as a whole. Settings that hide values
+//! must not get lost that way: if a pattern that does not apply hides something, the bridge does
+//! not start, instead of publishing what was meant to be hidden.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,11 +13,11 @@ use super::columns::{ColumnPattern, ColumnRules, RuleKey};
 use super::fault::Fault;
 use super::pattern::TablePattern;
 
-/// What one table, or all that match a glob, does differently.
+/// Settings of one table, or of all that match a glob.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Table {
-    /// The topic, instead of the one from `topics.template`.
+    /// The topic, instead of the name from `topics.template`.
     pub topic: Option<String>,
     /// Key columns, instead of the primary key. They must be part of the replica identity, unless
     /// updates and deletes are skipped.
@@ -31,34 +31,36 @@ pub struct Table {
     /// Rows to publish: an SQL condition, which the server checks (PostgreSQL 15 and later). Its
     /// columns must be part of the replica identity, unless updates and deletes are skipped.
     pub r#where: Option<String>,
-    /// Rows to read in a snapshot, on top of `where`: an SQL condition, which the server checks. The
-    /// stream has all rows. A snapshot that is asked for with a condition of its own takes that one.
+    /// Rows to read in a snapshot, in addition to `where`: an SQL condition, which the server
+    /// checks. It does not affect the stream. A snapshot request with a condition of its own uses
+    /// that instead.
     pub snapshot_where: Option<String>,
-    /// Text columns, as globs, whose values become so many asterisks: `{ card_number = 12 }`.
+    /// Text columns, as globs, whose values are replaced by that many asterisks: `{ card_number =
+    /// 12 }`.
     pub mask: Option<BTreeMap<String, u32>>,
-    /// Text columns, as globs, whose values become a SHA-256 of `format.hash_salt` and the value,
-    /// as Debezium's `column.mask.hash.v2`.
+    /// Text columns, as globs, whose values are replaced by a SHA-256 hash of `format.hash_salt`
+    /// and the value, as Debezium's `column.mask.hash.v2`.
     pub hash: Option<Vec<String>>,
-    /// Text columns, as globs, whose values are cut to so many characters: `{ notes = 100 }`.
+    /// Text columns, as globs, whose values are cut to that many characters: `{ notes = 100 }`.
     pub truncate: Option<BTreeMap<String, u32>>,
-    /// Text columns, as globs, whose values are cut when the record is larger than Kafka takes, to the
-    /// length at which it fits.
+    /// Text columns, as globs, whose values are cut if the record is larger than Kafka accepts, to
+    /// the length at which it fits.
     pub truncate_oversize: Option<Vec<String>>,
-    /// Former names of this table (`schema.table`) and of its columns. A table that is renamed keeps
-    /// what was kept back under its former name, or is left out with an error; with that name here,
-    /// the settings of the new name are meant, although they keep back less. See
+    /// Former names of this table (`schema.table`) and of its columns. A renamed table keeps hiding
+    /// what was hidden under its former name, or is left out with an error; listing that name here
+    /// confirms the settings of the new name although they hide less. See
     /// [filters](filters.md#tables-and-columns-that-are-renamed).
     pub renamed_from: Option<Vec<String>>,
-    /// Partitions of the topic when it is made, instead of `topics.partitions`.
+    /// Partitions of the topic when it is created, instead of `topics.partitions`.
     pub partitions: Option<i32>,
-    /// Replicas of the topic when it is made, instead of `topics.replication_factor`.
+    /// Replicas of the topic when it is created, instead of `topics.replication_factor`.
     pub replication_factor: Option<i32>,
-    /// Topic settings when it is made; they are laid over `topics.settings`.
+    /// Topic settings when it is created; they override those of `topics.settings`.
     pub settings: BTreeMap<String, String>,
 }
 
 impl Table {
-    /// The keys that keep something back, and whether each is set.
+    /// The keys that hide something, and whether each is set.
     pub(super) fn keeps_back(&self) -> [(&'static str, bool); 6] {
         [
             ("mask", self.mask.is_some()),
@@ -79,7 +81,7 @@ impl Table {
         let none = BTreeMap::new();
         let counts = |map: &Option<BTreeMap<String, u32>>, rule: RuleKey| {
             let one = |(text, &count): (&String, &u32)| {
-                // More characters than there can be memory for are no bound at all.
+                // More characters than fit into memory are no bound.
                 let count = usize::try_from(count).unwrap_or(usize::MAX);
                 Ok((ColumnPattern::parse(text)?, rule, count))
             };
@@ -112,26 +114,26 @@ struct Compiled {
     columns: ColumnRules,
 }
 
-/// A setting that keeps values back and does not apply to a table that its pattern matches.
+/// A setting that hides values and does not apply to a table that its pattern matches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hidden {
     /// The setting.
     pub key: &'static str,
-    /// The pattern it stands under.
+    /// Its pattern.
     pub pattern: String,
-    /// The pattern that applies instead, and does not set it.
+    /// The pattern that applies instead and does not set it.
     pub applied: String,
 }
 
 impl Hidden {
-    /// What fixes it.
+    /// The fix.
     #[must_use]
     pub fn fix(&self) -> String {
         let open = match self.key {
             "columns" => "[\"*\"] publishes all of them",
             "where" => "\"true\" publishes every row",
-            "mask" | "truncate" => "{} keeps nothing back",
-            _ => "[] keeps nothing back",
+            "mask" | "truncate" => "{} hides nothing",
+            _ => "[] hides nothing",
         };
         format!("set {} in [tables.\"{}\"] too; {open}", self.key, self.applied)
     }
@@ -172,7 +174,7 @@ impl TableSettings {
         self.first(schema, table).map(|compiled| &compiled.table)
     }
 
-    /// What becomes of this table's columns; none where all are published as they are.
+    /// The rules for this table's columns; `None` if all are published unchanged.
     #[must_use]
     pub fn columns(&self, schema: &str, table: &str) -> Option<&ColumnRules> {
         let columns = &self.first(schema, table)?.columns;
@@ -186,7 +188,7 @@ impl TableSettings {
     }
 
     /// The patterns that can only match the one table that they name, each with the first of its
-    /// keys that keeps something back, if any does.
+    /// keys that hides something, if any.
     pub fn exact(&self) -> impl Iterator<Item = (&TablePattern, Option<&'static str>)> {
         self.patterns.iter().filter(|of| of.pattern.is_exact()).map(|of| {
             let mut keys = of.table.keeps_back().into_iter();
@@ -194,7 +196,7 @@ impl TableSettings {
         })
     }
 
-    /// The key of a hash that some table asks for.
+    /// The key of a hash setting, if any table has one.
     #[must_use]
     pub fn hash_key(&self) -> Option<String> {
         let asks =
@@ -203,18 +205,18 @@ impl TableSettings {
         Some(format!("tables.\"{}\".hash", found.pattern.as_str()))
     }
 
-    /// Whether some table is keyed by other columns than its own key.
+    /// Whether some table has a configured key.
     #[must_use]
     pub fn has_keys(&self) -> bool {
         self.patterns.iter().any(|compiled| compiled.table.key.is_some())
     }
 
-    /// The topics that tables have of their own.
+    /// The topics that single tables set.
     pub fn topics(&self) -> impl Iterator<Item = &str> {
         self.patterns.iter().filter_map(|compiled| compiled.table.topic.as_deref())
     }
 
-    /// The key that gives a table this topic, if one does.
+    /// The key that sets this topic for a table, if any.
     #[must_use]
     pub fn topic_key(&self, topic: &str) -> Option<String> {
         let gives = |compiled: &&Compiled| compiled.table.topic.as_deref() == Some(topic);
@@ -222,8 +224,7 @@ impl TableSettings {
         Some(format!("tables.\"{}\".topic", found.pattern.as_str()))
     }
 
-    /// A setting that would keep something of this table back, were it not for the pattern that
-    /// applies before it.
+    /// A setting that would hide something of this table if another pattern did not apply first.
     #[must_use]
     pub fn hidden(&self, schema: &str, table: &str) -> Option<Hidden> {
         let mut matching =

@@ -190,7 +190,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("postgres = 1", "1: postgres: expected a table of keys, found an integer"),
     ("name = 1", "1: name: expected text, found an integer"),
     ("name = \"\"", "1: name: is set but empty; leave it out to get the default"),
-    ("name = \"a\\nb\"", "1: name: holds a control character"),
+    ("name = \"a\\nb\"", "1: name: contains a control character"),
     ("[postgres]\nurl = 5", "2: postgres.url: expected text, found an integer"),
     ("[postgres]\nmanage = \"true\"", "2: postgres.manage: expected true or false, found text"),
     (
@@ -217,7 +217,7 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[postgres]\ntables = [\"public.[a\"]",
-        "2: postgres.tables: \"public.[a\" is no glob: unclosed character class; missing ']'",
+        "2: postgres.tables: \"public.[a\" is not a valid glob: unclosed character class; missing ']'",
     ),
     (
         "[postgres]\ntables = []",
@@ -260,8 +260,8 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "[topics]\ntemplate = \"{prefix}.{tabel}\"",
-        "2: topics.template: unknown placeholder {tabel}; there are {prefix}, {database}, {schema} \
-         and {table}",
+        "2: topics.template: unknown placeholder {tabel}; use {prefix}, {database}, {schema} or \
+         {table}",
     ),
     ("[topics]\npartitions = 0", "2: topics.partitions: 0 is out of range: 1 to 2147483647"),
     (
@@ -373,7 +373,7 @@ fn the_file_is_found_or_its_absence_is_named() {
     let both = toml("").file("rowcast.yml", "");
     assert_eq!(
         both.problems(),
-        ["rowcast.toml: rowcast.yml stands beside it; remove one, or name the one to use with \
+        ["rowcast.toml: rowcast.yml exists too; remove one, or name the one to use with \
           --config"]
     );
     assert_eq!(

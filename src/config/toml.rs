@@ -1,7 +1,7 @@
 //! TOML into the tree of settings, each node with its line.
 //!
 //! `toml_edit` keeps the byte range of every key; the line is counted from it. Its own error text
-//! quotes the line at fault, which may hold a password, so only its message and place are kept.
+//! quotes the line at fault, which may hold a password, so only its message and position are kept.
 
 use toml_edit::{Document, Item, TableLike, Value};
 
@@ -17,9 +17,9 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxFault> {
     Ok(table(document.as_table(), 1, &lines))
 }
 
-/// Parses one value, as a variable or a flag may give it: `["a", "b"]`, `{ a = "b" }`.
+/// Parses one value of a variable or a flag: `["a", "b"]`, `{ a = "b" }`.
 pub(super) fn parse_value(text: &str) -> Result<Node, SyntaxFault> {
-    // As a document of one key, because only a whole document keeps what is needed for the tree.
+    // Parsed as a document of one key, because only a whole document keeps what the tree needs.
     let node = parse(&format!("value = {text}"))?;
     match node.data {
         Data::Map(mut entries) if entries.len() == 1 => Ok(entries.remove(0).value),

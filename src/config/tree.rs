@@ -1,27 +1,27 @@
-//! What a source of settings says, before it is known whether it may say it.
+//! The tree of settings from one source, before it is checked.
 //!
-//! TOML, YAML, a variable and a flag all become this one tree, each node with the line it stands
-//! on, so that every check is written once and every refusal can name its place.
+//! TOML, YAML, a variable and a flag all become this one tree, each node with its line number, so
+//! that every check is written once and every error can name the line.
 //!
-//! Not here: what the keys mean (`keys`) and which values they take (`check`).
+//! Not here: what the keys mean (`keys`) and which values they accept (`check`).
 
-/// A value and the line it stands on (1 is the first; 0 where there are no lines).
+/// A value and its line number (from 1; 0 if the source has no lines).
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
     pub(super) line: usize,
     pub(super) data: Data,
 }
 
-/// The forms a value has across the sources.
+/// The forms that a value has in the sources.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Data {
-    /// Text of a variable or a flag, whose form only the key decides.
+    /// Text of a variable or a flag; the key decides its form.
     Raw(String),
     Text(String),
     Integer(i64),
     Float(f64),
     Boolean(bool),
-    /// A TOML date or time; no key takes one.
+    /// A TOML date or time; no key accepts one.
     Moment,
     Null,
     List(Vec<Node>),
@@ -41,7 +41,7 @@ impl Node {
         Self { line: 0, data: Data::Raw(text.into()) }
     }
 
-    /// The tree in which `value` stands at `path`.
+    /// The tree with `value` at `path`.
     pub(super) fn at(path: &[String], value: Self) -> Self {
         path.iter().rev().fold(value, |value, key| Self {
             line: 0,
@@ -49,7 +49,7 @@ impl Node {
         })
     }
 
-    /// What the value is, in words, never its content: it may be a secret.
+    /// What the value is, never its content: it may be a secret.
     pub(super) fn form(&self) -> &'static str {
         match self.data {
             Data::Raw(_) | Data::Text(_) => "text",
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// The text a scalar is written as, for keys that pass any scalar on as text.
+    /// A scalar as text, for keys that pass on any scalar as text.
     pub(super) fn scalar_text(&self) -> Option<String> {
         match &self.data {
             Data::Raw(text) | Data::Text(text) => Some(text.clone()),
@@ -79,6 +79,6 @@ impl Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SyntaxFault {
     pub(super) line: usize,
-    /// What the parser found, without the text around it: that may hold a secret.
+    /// The parser's error, without the surrounding text, which may hold a secret.
     pub(super) reason: String,
 }

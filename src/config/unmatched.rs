@@ -1,5 +1,5 @@
-//! Settings that name a table exactly, and no table has that name: most likely typos. If such a
-//! setting keeps something back, what it should hide would be published under the intended name.
+//! Settings that name a table exactly although no table has that name: most likely typos. If such a
+//! setting hides something, that would be published under the intended name.
 //!
 //! A table that is created later can be named by a glob, which may match nothing yet.
 
@@ -12,15 +12,15 @@ use super::tables::TableSettings;
 /// How many names are suggested.
 const SUGGESTED: usize = 3;
 
-/// Below this, suggestions surprise more than they help; a slip makes more of a short name.
+/// Below this similarity, suggestions are misleading; a typo changes a short name more.
 fn alike(word: &str) -> f64 {
     if word.len() < 8 { 0.6 } else { 0.75 }
 }
 
-/// A setting that names something which is not there.
+/// A setting that names something that does not exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unmatched {
-    /// Whether it would keep something back.
+    /// Whether it would hide something.
     pub hides: bool,
     /// What is wrong.
     pub cause: String,
@@ -29,7 +29,7 @@ pub struct Unmatched {
 }
 
 /// The settings that name no table, and those that name no column of the table they name. `tables`
-/// are all names that there are or were.
+/// are all current and former names.
 #[must_use]
 pub fn unmatched(
     captured: &TableFilter,
@@ -72,7 +72,7 @@ pub fn unmatched(
         .collect()
 }
 
-/// The names that a word was most likely meant to be, the likeliest first.
+/// The most similar names, best first.
 #[must_use]
 pub fn nearest_names(word: &str, known: impl Iterator<Item = String>) -> Vec<String> {
     let likeness = |name: &String| strsim::normalized_damerau_levenshtein(word, name);

@@ -1,6 +1,6 @@
-//! From the tree of one source to its settings, each checked, each with its origin.
+//! Turns the tree of one source into settings, each checked and with its origin.
 //!
-//! Goes on after a fault, so that all of a source's faults are reported together.
+//! Continues after a fault, so that all faults of a source are reported together.
 
 use figment::value::{Dict, Value};
 
@@ -18,14 +18,14 @@ pub(super) struct Setting {
     pub(super) origin: Origin,
 }
 
-/// What a source gave.
+/// The settings of one source.
 #[derive(Debug, Default)]
 pub(super) struct Layer {
     pub(super) settings: Vec<Setting>,
     pub(super) problems: Vec<Problem>,
 }
 
-/// Checks a tree; `origin` says where a line of it stands.
+/// Checks a tree; `origin` returns the origin of a line.
 pub(super) fn walk(tree: &Node, origin: &dyn Fn(usize) -> Origin) -> Layer {
     let mut walker = Walker { origin, layer: Layer::default() };
     walker.top(tree);
@@ -54,7 +54,7 @@ impl Walker<'_> {
     fn section(&mut self, section: &Entry) {
         let Data::Map(entries) = &section.value.data else {
             let found = section.value.form();
-            // A section that is only named sets nothing.
+            // An empty section sets nothing.
             if section.value.data != Data::Null {
                 let fault = Fault::Form { expected: "a table of keys", found };
                 self.problem(std::slice::from_ref(&section.key), section.line, fault);
@@ -84,7 +84,7 @@ impl Walker<'_> {
         }
     }
 
-    /// A map of names with texts. Names have dots, which a file may write as nested tables.
+    /// A map from names to texts. Names contain dots, which a file may write as nested tables.
     fn texts(&mut self, kind: Kind, path: &[String], stem: &str, entry: &Entry) {
         let Some(entries) = self.entries(path, entry) else { return };
         for entry in &entries {
@@ -102,11 +102,11 @@ impl Walker<'_> {
         }
     }
 
-    /// A map of column globs with numbers.
+    /// A map from column globs to numbers.
     fn counts(&mut self, max: i64, path: &[String], entry: &Entry) {
         let Some(entries) = self.entries(path, entry) else { return };
         let kind = Kind::Integer { min: 0, max, or: None };
-        // Set to nothing is not the same as not set: it hides what another pattern sets.
+        // Empty is not the same as not set: it overrides what another pattern sets.
         if entries.is_empty() {
             self.setting(path.to_vec(), Value::from(Dict::new()), entry.line);
         }
@@ -160,7 +160,7 @@ impl Walker<'_> {
         }
     }
 
-    /// The entries of a map, which a variable or flag may give as a TOML inline table.
+    /// The entries of a map, which a variable or flag may write as a TOML inline table.
     fn entries(&mut self, path: &[String], entry: &Entry) -> Option<Vec<Entry>> {
         let parsed = match &entry.value.data {
             Data::Raw(text) => toml::parse_value(text).ok(),
@@ -194,7 +194,7 @@ impl Walker<'_> {
             section.into_iter().chain([key.dotted()])
         });
         let name = path.last().map_or("", String::as_str);
-        // A key in the wrong section is named as such; else the nearest spelling.
+        // Suggests the right section for a key in the wrong one, else the most similar spelling.
         let moved = KEYS.iter().find(|key| key.name == name).map(Key::dotted);
         let suggestion = moved.or_else(|| nearest(&path.join("."), known));
         self.problem(path, line, Fault::UnknownKey { suggestion });

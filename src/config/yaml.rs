@@ -1,8 +1,8 @@
 //! YAML into the tree of settings, each node with its line.
 //!
-//! Built from the parser's events rather than from a loaded document, because a loader keeps no
-//! lines and lets a repeated key win in silence. Plain scalars follow YAML 1.2's core schema
-//! (<https://yaml.org/spec/1.2.2/#103-core-schema>), so `no` and `on` stay texts.
+//! Built from the parser's events instead of a loaded document, because a loader keeps no line
+//! numbers and silently lets a repeated key win. Plain scalars follow YAML 1.2's core schema
+//! (<https://yaml.org/spec/1.2.2/#103-core-schema>), so `no` and `on` are texts.
 //!
 //! Not here, on purpose: anchors, aliases and tags. A configuration of this size has no use for
 //! them, and an alias can make a small file huge.
@@ -11,8 +11,10 @@ use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use super::tree::{Data, Entry, Node, SyntaxFault};
 
-/// Deeper than any key of ours, and shallow enough for the stack.
+/// Deeper than any of our keys, and shallow enough for the stack.
 const MAX_DEPTH: usize = 32;
+
+const NO_ANCHORS: &str = "anchors and tags are not supported";
 
 /// Parses a whole file. An empty one is an empty table.
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxFault> {
@@ -26,17 +28,17 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxFault> {
         let line = span.start.line();
         let finished = match event {
             Event::MappingStart(anchor, tag) => {
-                refuse_if(anchor != 0 || tag.is_some(), line, "anchors and tags are not taken")?;
+                refuse_if(anchor != 0 || tag.is_some(), line, NO_ANCHORS)?;
                 stack.push(Open { line, content: Content::Map(Vec::new(), None) });
                 None
             }
             Event::SequenceStart(anchor, tag) => {
-                refuse_if(anchor != 0 || tag.is_some(), line, "anchors and tags are not taken")?;
+                refuse_if(anchor != 0 || tag.is_some(), line, NO_ANCHORS)?;
                 stack.push(Open { line, content: Content::List(Vec::new()) });
                 None
             }
             Event::Scalar(text, style, anchor, tag) => {
-                refuse_if(anchor != 0 || tag.is_some(), line, "anchors and tags are not taken")?;
+                refuse_if(anchor != 0 || tag.is_some(), line, NO_ANCHORS)?;
                 let data = if style == ScalarStyle::Plain {
                     plain_scalar(&text)
                 } else {
@@ -44,7 +46,7 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxFault> {
                 };
                 Some(Node { line, data })
             }
-            Event::Alias(_) => return Err(fault(line, "aliases are not taken")),
+            Event::Alias(_) => return Err(fault(line, "aliases are not supported")),
             Event::MappingEnd | Event::SequenceEnd => stack.pop().map(Open::close),
             Event::DocumentStart(_) => {
                 refuse_if(root.is_some(), line, "expected a single document")?;
@@ -69,7 +71,7 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxFault> {
     }
 }
 
-/// A mapping or sequence whose end has not come yet.
+/// A mapping or sequence that is still open.
 struct Open {
     line: usize,
     content: Content,
@@ -77,7 +79,7 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    /// Finished entries, and the key (with its line) that waits for its value.
+    /// Complete entries, and the key (with its line) that waits for its value.
     Map(Vec<Entry>, Option<(String, usize)>),
 }
 
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn what_is_not_taken_is_refused_with_its_line() {
         assert_eq!(refusal("a: 1\na: 2\n"), (2, "duplicate key".to_owned()));
-        assert_eq!(refusal("a: &x 1\n"), (1, "anchors and tags are not taken".to_owned()));
+        assert_eq!(refusal("a: &x 1\n"), (1, "anchors and tags are not supported".to_owned()));
         assert_eq!(refusal("- a\n"), (1, "expected keys and values".to_owned()));
         assert_eq!(refusal(&"[".repeat(100)).1, "nested too deep");
     }

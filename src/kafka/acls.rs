@@ -1,14 +1,15 @@
-//! The rights that a pipeline needs on the brokers, as one block for Kafka's own tool.
+//! Lists the permissions that a pipeline needs on the brokers, as commands for Kafka's own tool.
 //!
-//! The brokers name one right at a time, and the next only once that one is granted. So where they
-//! refuse any, all are named: each line grants what this configuration uses, and nothing beyond it.
+//! The brokers name one missing permission at a time, and the next only once that one is granted.
+//! So if they refuse any, all are listed: each line grants what this configuration uses, and
+//! nothing more.
 
 use std::collections::BTreeSet;
 
 use crate::config::{Delivery, Resolved};
 use crate::route::Router;
 
-/// Who the brokers take us for; they alone know it where no name is sent.
+/// Placeholder for our principal; only the brokers know it if no user name is sent.
 const UNKNOWN: &str = "User:PRINCIPAL";
 
 /// One command for each resource.
@@ -33,14 +34,14 @@ pub fn acls(settings: &Resolved, database: &str) -> String {
             let id = quoted(&format!("rowcast.{}", settings.name));
             format!("{head} --operation Describe --operation Write --transactional-id {id}")
         }
-        // Brokers before 2.8 ask for it of a producer that is idempotent; later ones take the right to
-        // write for it.
+        // Brokers before 2.8 require it of an idempotent producer; later ones accept the permission
+        // to write instead.
         Delivery::AtLeastOnce => format!("{head} --operation IdempotentWrite --cluster"),
     });
     lines.join("\n")
 }
 
-/// The topics of the tables, by what their names begin with; then those that do not begin so.
+/// The topics of the tables, by their common prefix; then those without it.
 fn topics(settings: &Resolved, database: &str) -> Vec<String> {
     let router = Router::new(settings, database);
     let (begin, is_whole) = router.beginning();
@@ -60,7 +61,7 @@ fn topics(settings: &Resolved, database: &str) -> Vec<String> {
     topics
 }
 
-/// The text as a shell reads it back.
+/// The text as one shell word.
 fn quoted(text: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-:,/".contains(c);
     if !text.is_empty() && text.chars().all(is_plain) {
@@ -107,7 +108,7 @@ mod tests {
         let all = block(&config);
         assert!(all.ends_with(" --operation IdempotentWrite --cluster"), "{all}");
         assert!(!all.contains("--transactional-id"), "{all}");
-        // A topic is named as the brokers take it, and so is the right to it.
+        // The permission names the topic as the brokers do.
         config.topics.template = "{database}.{schema}.{table}".to_owned();
         let all = acls(&config.resolve("my db").unwrap(), "my db");
         assert!(all.contains("--topic my_db. --resource-pattern-type prefixed\n"), "{all}");

@@ -1,12 +1,13 @@
-//! The topic of the checkpoints: made compacted, read to its end at a start, cleared by a teardown.
+//! The topic of the checkpoints: created compacted, read to its end at a start, cleared by a
+//! teardown.
 //!
-//! Reading must not miss the newest checkpoint, or changes would come again. A reader of committed
-//! records stops at the first transaction that is open, which may be another pipeline's: so it is
-//! waited for until everything that stood in the topic can be read. With transactions, ours are
-//! settled before: whoever takes over a transactional id ends what is open under it.
+//! Reading must not miss the newest checkpoint, or changes would be published again. A reader of
+//! committed records stops at the first open transaction, which may be another pipeline's: so it
+//! waits until everything in the topic can be read. Our own transactions are settled before,
+//! because taking over a transactional id ends its open transaction.
 //!
-//! The checkpoint is written by the worker's way out, as any record; what is remembered of tables is
-//! written here. Not here: what either says.
+//! `pipeline` writes the checkpoint like any record; what is stored about tables is written here.
+//! Not here: the content of either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,24 +30,24 @@ use crate::route::TopicPlan;
 /// The only partition: one order for all checkpoints.
 pub const PARTITION: i32 = 0;
 
-/// Longest wait for one answer of the brokers.
+/// Longest wait for one response of the brokers.
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// Longest wait for the end: more than a transaction may be open.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// After how long a wait for somebody's transaction is told of.
+/// How long to wait for another's transaction before logging it.
 const TELL: Duration = Duration::from_secs(2);
 
 /// Longest wait for the acknowledgement of a record.
 const DELIVERY: Duration = Duration::from_secs(30);
 
-/// Records that are on their way at a time.
+/// Most records in flight.
 const AT_A_TIME: usize = 10_000;
 
-/// How the topic is made. Small segments, so that compaction, which leaves the newest one alone,
-/// keeps the rest short; a lag, so that what a copy wrote after it was replaced is seen beside what
-/// replaced it.
+/// How the topic is created. Small segments, so that compaction, which skips the newest one, keeps
+/// the rest short; a lag, so that what a copy wrote after it was replaced can still be seen
+/// together with what replaced it.
 #[must_use]
 pub fn checkpoint_topic(settings: &Resolved) -> TopicPlan {
     let set = [
@@ -66,22 +67,22 @@ pub fn checkpoint_topic(settings: &Resolved) -> TopicPlan {
     }
 }
 
-/// Takes key, value and offset of a record.
+/// Receives key, value and offset of a record.
 type Take<'a> = dyn FnMut(&[u8], Option<&[u8]>, i64) + 'a;
 
-/// What the topic has of one pipeline.
+/// What the topic contains for one pipeline.
 #[derive(Debug, Default)]
 pub struct Found {
     /// The newest checkpoint.
     pub checkpoint: Option<Checkpoint>,
-    /// What is remembered of tables, by OID.
+    /// What is stored about tables, by OID.
     pub remembered: BTreeMap<u32, Remembered>,
 }
 
 /// The checkpoint, and the records of tables by OID, each with its offset.
 type Gathered = (Result<Option<Checkpoint>, Error>, BTreeMap<u32, (Vec<u8>, i64)>);
 
-/// Reads, extends and clears what the topic has of one pipeline.
+/// Reads, extends and clears what the topic contains for one pipeline.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     config: ClientConfig,
@@ -90,7 +91,7 @@ pub struct Checkpoints {
 }
 
 impl Checkpoints {
-    /// The checkpoint of this pipeline; `config` is the producer's.
+    /// Access for this pipeline; `config` is the producer's.
     #[must_use]
     pub fn new(config: &ClientConfig, settings: &Resolved) -> Self {
         Self {
@@ -100,10 +101,10 @@ impl Checkpoints {
         }
     }
 
-    /// What the topic has of the pipeline. Blocks.
+    /// What the topic contains for the pipeline. Blocks.
     ///
     /// # Errors
-    /// When the topic can't be read to its end, or a record is not one of ours.
+    /// When the topic can't be read to its end, or a record is invalid.
     pub fn read(&self) -> Result<Found, Error> {
         let (newest, remembered) = self.gather()?;
         let remembered = remembered.into_iter().map(|(oid, (value, offset))| {
@@ -113,10 +114,10 @@ impl Checkpoints {
         Ok(Found { checkpoint: newest?, remembered: remembered.collect::<Result<_, Error>>()? })
     }
 
-    /// Takes away what the topic has of the pipeline and can't be read.
+    /// Removes unreadable records of the pipeline from the topic.
     ///
     /// # Errors
-    /// When the topic can't be read, or the brokers do not take the tombstones.
+    /// When the topic can't be read, or the brokers do not accept the tombstones.
     pub async fn remove_unreadable(&self) -> Result<(), Error> {
         let asked = self.clone();
         let gathered = tokio::task::spawn_blocking(move || asked.gather()).await;
@@ -129,7 +130,7 @@ impl Checkpoints {
         self.put(&tombstones).await
     }
 
-    /// What the topic has of the pipeline, the newest of each. Blocks.
+    /// The newest records of the pipeline. Blocks.
     fn gather(&self) -> Result<Gathered, Error> {
         let mut newest = Ok(None);
         let mut remembered = BTreeMap::new();
@@ -138,7 +139,7 @@ impl Checkpoints {
                 newest = self.newer(std::mem::replace(&mut newest, Ok(None)), value, offset);
             } else if let Some(oid) = Remembered::oid_of_key(&self.pipeline, key) {
                 match value {
-                    // Read when all is known: a later record may be one that can be read.
+                    // Parsed at the end: a later record may be readable.
                     Some(value) => drop(remembered.insert(oid, (value.to_vec(), offset))),
                     None => drop(remembered.remove(&oid)),
                 }
@@ -147,8 +148,8 @@ impl Checkpoints {
         Ok((newest, remembered))
     }
 
-    /// The keys of all that the topic has of the pipeline, readable or not; none where there is no
-    /// topic. Blocks.
+    /// The keys of all records of the pipeline, readable or not; empty if there is no topic.
+    /// Blocks.
     ///
     /// # Errors
     /// When the topic can't be read to its end.
@@ -170,7 +171,7 @@ impl Checkpoints {
         }
     }
 
-    /// Hands out key, value and offset of every record that has a key.
+    /// Passes on key, value and offset of every record that has a key.
     fn each(&self, take: &mut Take<'_>) -> Result<(), Error> {
         let deadline = Instant::now() + PATIENCE;
         let end = self.range(&self.consumer("read_uncommitted")?)?.1;
@@ -208,7 +209,7 @@ impl Checkpoints {
         }
     }
 
-    /// The newest checkpoint, as [`read`](Self::read) finds it; none without a topic. Blocks.
+    /// The newest checkpoint, as [`read`](Self::read) finds it; `None` without a topic. Blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -219,8 +220,8 @@ impl Checkpoints {
         }
     }
 
-    /// The newest checkpoint that can be read without waiting for anybody's transaction to end. It
-    /// says whose checkpoint this is, and not yet how far that is. Blocks.
+    /// The newest checkpoint that can be read without waiting for a transaction to end. It
+    /// identifies the checkpoint's owner; its position may be outdated. Blocks.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -239,10 +240,10 @@ impl Checkpoints {
         newest
     }
 
-    /// Takes all that the topic has of the pipeline away, so that a later start is a first start.
+    /// Removes all records of the pipeline, so that a later start is a first start.
     ///
     /// # Errors
-    /// When the topic can't be read, or the brokers do not take the tombstones.
+    /// When the topic can't be read, or the brokers do not accept the tombstones.
     pub async fn remove(&self) -> Result<(), Error> {
         let asked = self.clone();
         let keys = tokio::task::spawn_blocking(move || asked.keys()).await;
@@ -251,11 +252,11 @@ impl Checkpoints {
         self.put(&tombstones).await
     }
 
-    /// Writes records, or tombstones where there is no value, and waits until they are durable. They
-    /// belong to no Kafka transaction: each says the whole of what it is about.
+    /// Writes records (tombstones if without a value), and waits until they are durable. They are
+    /// not part of a Kafka transaction: each is complete on its own.
     ///
     /// # Errors
-    /// When the brokers do not take one of them.
+    /// When the brokers do not accept one of them.
     pub async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
         if records.is_empty() {
             return Ok(());
@@ -263,13 +264,14 @@ impl Checkpoints {
         self.notes()?.put(records).await
     }
 
-    /// Puts records as [`put`](Self::put) does, over one client: for whoever has few at a time, and often.
+    /// Writes records as [`put`](Self::put) does, over one client: for few records at a time,
+    /// often.
     ///
     /// # Errors
     /// When the client can't be created.
     pub fn notes(&self) -> Result<Notes, Error> {
         let mut config = self.config.clone();
-        // Each is waited for.
+        // Each is awaited.
         config.set("enable.idempotence", "true").set("linger.ms", "0");
         let producer = config.create().map_err(creation_error)?;
         Ok(Notes { producer, topic: Arc::clone(&self.topic) })
@@ -284,7 +286,7 @@ impl Checkpoints {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
-            // The end is told with an empty answer, which a broker keeps back for this long.
+            // The end is reported with an empty response, which a broker delays for this long.
             .set("fetch.wait.max.ms", "10")
             .set("isolation.level", isolation);
         config.create_with_context(Quiet::CHECKPOINTS).map_err(creation_error)
@@ -296,7 +298,7 @@ impl Checkpoints {
         range.map_err(|source| self.failed(source))
     }
 
-    /// Waits until what stands before `end` is committed or aborted. Returns whether there is
+    /// Waits until everything before `end` is committed or aborted. Returns whether there is
     /// anything to read.
     fn wait_until_committed(
         &self,
@@ -329,7 +331,7 @@ impl Checkpoints {
         value: Option<&[u8]>,
         offset: i64,
     ) -> Result<Option<Checkpoint>, Error> {
-        // A tombstone also ends what could not be read.
+        // A tombstone also replaces an unreadable record.
         let Some(value) = value else { return Ok(None) };
         let before = before?;
         let read = Checkpoint::read(value).map_err(|source| self.malformed(offset, source))?;
@@ -352,7 +354,7 @@ impl Checkpoints {
     }
 }
 
-/// Extends what the topic has of one pipeline, over one client.
+/// Writes records of one pipeline, over one client.
 pub struct Notes {
     producer: FutureProducer,
     topic: Arc<str>,
@@ -362,7 +364,7 @@ impl Notes {
     /// As [`Checkpoints::put`].
     ///
     /// # Errors
-    /// When the brokers do not take one of them.
+    /// When the brokers do not accept one of them.
     pub async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
         let producer = &self.producer;
         let undelivered = |source| Error::Undelivered {
@@ -392,7 +394,7 @@ impl Notes {
     }
 }
 
-/// Whether the client goes on by itself after this.
+/// Whether the client continues on its own after this.
 fn is_passing(error: &KafkaError) -> bool {
     is_missing(error) || error.rdkafka_error_code().is_some_and(passes)
 }

@@ -1,15 +1,15 @@
-//! What the producer hears back: acknowledgements to the ledger, failures to the bridge.
+//! Receives delivery reports: passes acknowledgements to the ledger and failures to the bridge.
 //!
-//! Reports come from the client one at a time, thousands in a burst. They are gathered and given
-//! to the ledger in batches, so that its lock is taken once per batch and not once per record. A
-//! batch is closed when it is full, when nothing more is in flight, and whenever the delivery
-//! thread runs out of reports: so no acknowledgement waits for another that may never come.
+//! The client delivers reports one at a time, thousands in a burst. They are passed to the ledger
+//! in batches, so that its lock is taken once per batch and not once per record. A batch is closed
+//! when it is full, when nothing more is in flight, and whenever the delivery thread has no more
+//! reports: so no acknowledgement waits for another that may never come.
 //!
-//! A success without an offset is no acknowledgement. The client reports one for a batch that a
-//! broker has refused, when the batch after it was taken: it concludes that the first had been
-//! written all the same. But a broker that knows nothing yet of this producer in a partition (one
-//! that was just made, or where nothing was written for a day) takes any first sequence number, and
-//! then the first batch is nowhere. What was not confirmed is published again instead.
+//! A success without an offset is not an acknowledgement. The client reports one for a batch that a
+//! broker has refused if the next batch was accepted: it concludes that the first had been written
+//! after all. But a broker that has no state of this producer for a partition (a new partition, or
+//! nothing written for a day) accepts any first sequence number, and then the first batch was never
+//! written. What was not confirmed is published again instead.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -30,36 +30,36 @@ use crate::checkpoint::{Ledger, Ticket};
 use crate::failpoint;
 use crate::metrics::Metrics;
 
-/// Acknowledgements that are gathered before the ledger hears of them.
+/// Acknowledgements that are collected before they are passed to the ledger.
 const BATCH: usize = 256;
 
-/// Stands for a checkpoint, which has no ticket.
+/// Identifies a checkpoint, which has no ticket.
 pub(super) const CHECKPOINT: usize = usize::MAX;
 
-/// Hears of deliveries on behalf of one producer.
+/// Receives delivery reports for one producer.
 pub(super) struct Delivery {
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
     batch: Mutex<Vec<Ticket>>,
-    /// What is under way.
+    /// Counts what is in flight, and times flushes.
     pub(super) flight: Flight,
-    /// What is left for more.
+    /// Free space of the queue.
     pub(super) room_left: Room,
-    /// Counts the times that room was made, or that waiting for it became pointless.
+    /// Counts how often space was freed, or waiting for it became pointless.
     rooms_made: AtomicU64,
-    /// Held while that is counted.
+    /// Held while that is incremented.
     counting: Mutex<()>,
     room: Condvar,
     failure: watch::Sender<Option<Arc<Error>>>,
-    /// Whether the client says that it can't go on; it is asked why outside of its call.
+    /// Whether the client reported a fatal error; its cause is read outside of the callback.
     is_fatal: AtomicBool,
-    /// Whether the client lost all brokers, and nothing was acknowledged since.
+    /// Whether the client lost all brokers and nothing was acknowledged since.
     is_cut_off: AtomicBool,
-    /// A record that the client gave up unsent; it is asked why outside of its call.
+    /// A record that the client purged; the cause is read outside of the callback.
     purged: Mutex<Option<Purged>>,
 }
 
-/// A record that the client gave up unsent, as it does where a Kafka transaction has failed.
+/// A record that the client purged unsent, as it does when a Kafka transaction has failed.
 pub(super) struct Purged {
     pub(super) topic: String,
     pub(super) partition: i32,
@@ -84,23 +84,23 @@ impl Delivery {
         }
     }
 
-    /// The first failure that ends the session, when there is one.
+    /// The first failure that ends the session, if any.
     pub(super) fn failure(&self) -> watch::Receiver<Option<Arc<Error>>> {
         self.failure.subscribe()
     }
 
-    /// Taken before a record is sent, so that room made meanwhile is not waited for.
+    /// Read before a record is sent, so that space that is freed meanwhile is not missed.
     pub(super) fn rooms_made(&self) -> u64 {
         self.rooms_made.load(Ordering::Acquire)
     }
 
-    /// Waits until room was made since `seen`, or until `limit`.
+    /// Waits until space was freed since `seen`, or until `limit`.
     pub(super) fn wait_for_room(&self, seen: u64, limit: Duration) {
         let counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = self.room.wait_timeout_while(counting, limit, |()| self.rooms_made() == seen);
     }
 
-    /// Gives the ledger what was gathered.
+    /// Passes the collected acknowledgements to the ledger.
     pub(super) fn close_batch(&self) {
         self.close(&mut self.batch.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -150,12 +150,12 @@ impl Delivery {
         self.is_cut_off.load(Ordering::Acquire)
     }
 
-    /// Whether the client said that it can't go on.
+    /// Whether the client reported a fatal error.
     pub(super) fn is_fatal(&self) -> bool {
         self.is_fatal.load(Ordering::Acquire)
     }
 
-    /// The first record that was given up unsent, once.
+    /// The first purged record; returned once.
     pub(super) fn take_purged(&self) -> Option<Purged> {
         self.purged.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
@@ -192,7 +192,7 @@ impl ClientContext for Delivery {
                 | RDKafkaErrorCode::SaslAuthenticationFailed
                 | RDKafkaErrorCode::ClusterAuthorizationFailed),
             ) => self.fail(Error::Fatal { code, reason: reason.to_owned() }),
-            // The client reconnects by itself; the records wait in its queue.
+            // The client reconnects; the records wait in its queue.
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.is_cut_off.store(true, Ordering::Release);
                 trouble::connection(&error, reason);
@@ -203,7 +203,7 @@ impl ClientContext for Delivery {
 }
 
 impl ProducerContext for Delivery {
-    /// A ticket's number: it travels through the client as a plain pointer-sized value.
+    /// A ticket's number: it passes through the client as a plain pointer-sized value.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, number: usize) {
@@ -230,7 +230,7 @@ impl ProducerContext for Delivery {
         if number != CHECKPOINT {
             self.ledger.reject(ticket);
         }
-        // What failed the client itself also fails its records; the cause is the better word.
+        // A failure of the client also fails its records; the cause explains more.
         match error {
             _ if self.is_fatal() => {}
             Error::Undelivered { topic, partition, source } if is_purged(&source) => {
@@ -241,7 +241,7 @@ impl ProducerContext for Delivery {
     }
 }
 
-/// Whether a record was given up unsent.
+/// Whether a record was purged unsent.
 fn is_purged(source: &KafkaError) -> bool {
     let code = source.rdkafka_error_code();
     matches!(code, Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight))
@@ -299,7 +299,7 @@ mod tests {
             ledger.commit(Lsn::from(end_lsn), Position::default());
         };
 
-        // Until the producer knows its cluster, records gather to one batch.
+        // Until the producer has cluster metadata, records collect in one batch.
         send(2);
         let delivered = || ledger.standing().delivered.through_lsn;
         let first = async {
@@ -323,7 +323,7 @@ mod tests {
         tokio::time::timeout(PATIENCE, failed).await.expect("a failure is reported");
         let failure = failure.borrow().clone();
         assert!(matches!(failure.as_deref(), Some(Error::Unplaced { .. })), "{failure:?}");
-        assert!(failure.unwrap().is_transient(), "publishing again mends it");
+        assert!(failure.unwrap().is_transient(), "publishing again repairs it");
         assert_eq!(delivered(), Lsn::from(2), "no further than to the refused one");
     }
 }

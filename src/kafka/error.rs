@@ -1,4 +1,4 @@
-//! What can go wrong between here and the broker, and what fixes it.
+//! Errors of the Kafka side, each with its fix.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::checkpoint::RecordError;
 /// A failure of the sink.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The user set a property that the delivery promises rest on.
+    /// The user set a property that the delivery guarantees depend on.
     #[error("kafka.properties sets {property:?}, which rowcast sets itself: {reason}")]
     Clash {
         /// The property as the user wrote it.
@@ -23,45 +23,45 @@ pub enum Error {
     Property {
         /// The property.
         property: String,
-        /// The library's words, without the value where it may be a secret.
+        /// The library's text, without the value if it may be a secret.
         reason: String,
     },
     /// The client could not be made from properties that are each valid.
     #[error("creating the kafka client: {reason}")]
     Client {
-        /// The library's words.
+        /// The library's text.
         reason: String,
     },
-    /// No broker answers.
-    #[error("asking {brokers} for metadata: {source}{}", because(reason.as_deref()))]
+    /// No broker responds.
+    #[error("requesting metadata from {brokers}: {source}{}", because(reason.as_deref()))]
     Unreachable {
         /// The bootstrap brokers.
         brokers: String,
-        /// What the client says.
+        /// The client's error.
         source: Box<KafkaError>,
-        /// What became of the connections, where that was said.
+        /// What the client reported of its connections, if anything.
         reason: Option<String>,
     },
-    /// A topic is missing and must not be made.
+    /// A topic is missing and must not be created.
     #[error("the topic {topic:?} does not exist, and topics.create is false")]
     TopicMissing {
         /// The topic.
         topic: String,
     },
-    /// A topic could not be made.
+    /// A topic could not be created.
     #[error("creating the topic {topic:?}: {code}")]
     TopicRefused {
         /// The topic.
         topic: String,
-        /// The broker's answer.
+        /// The broker's error.
         code: RDKafkaErrorCode,
     },
-    /// The request to make a topic failed as a whole.
+    /// The request to create a topic failed as a whole.
     #[error("creating the topic {topic:?}: {source}")]
     TopicRequest {
         /// The topic.
         topic: String,
-        /// What the client says.
+        /// The client's error.
         source: KafkaError,
     },
     /// A record is larger than the producer may send.
@@ -72,12 +72,12 @@ pub enum Error {
         /// Key and value together.
         bytes: usize,
     },
-    /// The client would not take a record.
+    /// The client did not accept a record.
     #[error("handing a record for the topic {topic:?} to the producer: {source}")]
     Refused {
         /// The topic.
         topic: String,
-        /// What the client says.
+        /// The client's error.
         source: KafkaError,
     },
     /// The broker refused a record for good.
@@ -87,10 +87,10 @@ pub enum Error {
         topic: String,
         /// The partition.
         partition: i32,
-        /// The broker's answer.
+        /// The broker's error.
         source: KafkaError,
     },
-    /// The client says that a record was delivered, and does not know where to.
+    /// The client reported a record as delivered without an offset.
     #[error(
         "delivering a record to {topic}[{partition}]: it was reported delivered without an offset, \
          so it may not be in the log"
@@ -101,30 +101,30 @@ pub enum Error {
         /// The partition.
         partition: i32,
     },
-    /// The brokers are there, and the producer does not reach them.
+    /// The brokers respond, but the producer does not reach them.
     #[error(
-        "the producer is stuck: {}, although the brokers answer others",
+        "the producer is stuck: {}, although the brokers answer other clients",
         match records {
-            0 => "the checkpoint was not taken".to_owned(),
+            0 => "the checkpoint was not accepted".to_owned(),
             _ => format!("none of {records} waiting records was acknowledged"),
         }
     )]
     Stuck {
-        /// Records that wait; without one it is a checkpoint.
+        /// Waiting records; if zero, a checkpoint waits.
         records: u64,
     },
     /// A checkpoint on which everything else waits did not become durable.
-    #[error("the brokers have not taken the checkpoint for {} s", after.as_secs())]
+    #[error("the brokers have not accepted the checkpoint for {} s", after.as_secs())]
     CheckpointUnwritten {
         /// The time waited.
         after: std::time::Duration,
     },
-    /// The producer can't go on and must be made again.
+    /// The producer failed and must be replaced.
     #[error("the producer failed: {code}: {reason}")]
     Fatal {
         /// The client's code.
         code: RDKafkaErrorCode,
-        /// Its words.
+        /// Its text.
         reason: String,
     },
     /// A step of a Kafka transaction failed.
@@ -132,7 +132,7 @@ pub enum Error {
     Transaction {
         /// The step.
         doing: &'static str,
-        /// What the client says.
+        /// The client's error.
         source: KafkaError,
     },
     /// A producer with the same transactional id was started after this one.
@@ -141,7 +141,7 @@ pub enum Error {
         /// The transactional id.
         id: String,
     },
-    /// The brokers gave up on a transaction that was open for too long.
+    /// The brokers aborted a transaction that was open for too long.
     #[error("the brokers aborted a kafka transaction that was open for {open:?}")]
     Expired {
         /// How long it was open.
@@ -160,7 +160,7 @@ pub enum Error {
     CheckpointRead {
         /// The topic.
         topic: String,
-        /// What the client says.
+        /// The client's error.
         source: KafkaError,
     },
     /// The checkpoint topic can't be read to its end in time.
@@ -168,7 +168,7 @@ pub enum Error {
     CheckpointSlow {
         /// The topic.
         topic: String,
-        /// How long it was waited for.
+        /// The time waited.
         after: Duration,
     },
     /// The checkpoint can't be used.
@@ -184,7 +184,7 @@ pub enum Error {
     /// The thread that receives delivery reports could not be started.
     #[error("starting the delivery thread: {source}")]
     Thread {
-        /// The system's answer.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A thread of the producer ended in a panic.
@@ -196,7 +196,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the same may work when tried again, without anyone's doing.
+    /// Whether a retry may succeed without anyone acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -237,7 +237,7 @@ impl Error {
         }
     }
 
-    /// Whether the brokers refused what we log in with.
+    /// Whether the brokers refused our credentials.
     #[must_use]
     pub fn is_refused_login(&self) -> bool {
         matches!(
@@ -246,7 +246,7 @@ impl Error {
         )
     }
 
-    /// Whether the brokers refused something for want of a right.
+    /// Whether the brokers refused a request because a permission is missing.
     #[must_use]
     pub fn is_unauthorized(&self) -> bool {
         matches!(
@@ -260,7 +260,7 @@ impl Error {
         )
     }
 
-    /// What the brokers, or the client, answered.
+    /// The error code of the brokers or the client.
     fn code(&self) -> Option<RDKafkaErrorCode> {
         match self {
             Self::Fatal { code, .. } | Self::TopicRefused { code, .. } => Some(*code),
@@ -306,9 +306,10 @@ impl Error {
             }
             Self::CheckpointRecord { .. } => {
                 return Some(
-                    "run the newest rowcast that ran here before; or rowcast run --accept-gap, which \
-                     removes it and goes on where the slot is confirmed: nothing that the slot holds \
-                     is lost, and what was published since comes again"
+                    "run the newest rowcast that ran here before; or rowcast run --accept-gap, \
+                     which removes it and continues from the slot's confirmed position: nothing \
+                     that the slot holds is lost, and what was published after that is published \
+                     again"
                         .to_owned(),
                 );
             }
@@ -323,9 +324,9 @@ impl Error {
         };
         if matches!((self, code), (Self::TopicRefused { .. }, RDKafkaErrorCode::InvalidTopic)) {
             return Some(
-                "give the table a topic of its own by [tables.\"...\"] topic: Kafka refuses a topic \
-                 whose name differs only in '.' and '_' from that of another, which may be one that \
-                 this principal does not see"
+                "set another topic for the table in [tables.\"...\"]: Kafka refuses a topic \
+                 whose name differs only in '.' and '_' from that of another, which this \
+                 principal may not be able to see"
                     .to_owned(),
             );
         }

@@ -1,23 +1,23 @@
-//! Which of the brokers' refusals heal, and what fixes the others: the one table of Kafka's errors.
+//! The table of Kafka's errors: which are temporary, and the fix of each.
 //!
-//! The client retries by itself whatever the protocol calls retriable, without end, because a record
-//! that was given up would be a hole in the stream; what comes up here is what it could not get
-//! over. A code that is not in the table is tried again too, with a new producer: Kafka adds codes,
-//! and a session that is made again loses nothing.
+//! The client itself retries without end what the protocol calls retriable, because a dropped
+//! record would be a hole in the stream; only other errors arrive here. A code that is not in the
+//! table is tried again too, with a new producer: Kafka adds codes, and a new session loses
+//! nothing.
 //!
-//! `docs/faults.md` has the same codes in the same words; a test holds the two together.
+//! `docs/faults.md` has the same codes and texts, held by a test.
 //!
 //! Codes: <https://kafka.apache.org/protocol#protocol_error_codes>
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
-/// One error.
+/// One error code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Condition {
     pub(super) code: Code,
     /// Whether the same may work later without anyone acting.
     pub(super) heals: bool,
-    /// What to do where it does not heal, or heals too slowly.
+    /// The fix if it is not temporary, or lasts too long.
     pub(super) fix: Option<&'static str>,
 }
 
@@ -36,12 +36,12 @@ const FIX_REPLICAS: Option<&str> = Some("start the brokers that are down: min.in
 const FIX_LOGIN: &str =
     "check security.protocol, sasl.mechanism, sasl.username and sasl.password in kafka.properties";
 const FIX_SIZE: &str = "raise max.message.bytes of the topic; or lower message.max.bytes and \
-                        batch.size in kafka.properties to it, and errors.on_oversize holds for \
-                        what is larger";
+                        batch.size in kafka.properties to it, and errors.on_oversize applies to \
+                        larger records";
 const FIX_SETTINGS: &str = "check topics.settings and the table's own settings";
-const FIX_COMPRESSION: &str = "set compression.type in kafka.properties to one that the brokers and \
-                               the topic take: zstd needs messages of Kafka 2.1, lz4 and snappy \
-                               are older";
+const FIX_COMPRESSION: &str = "set compression.type in kafka.properties to one that the brokers \
+                               and the topic accept: zstd needs messages of Kafka 2.1, lz4 and \
+                               snappy are older";
 const FIX_VERSION: &str = "use brokers of Kafka 2.1 or later";
 
 /// Every error that is distinguished.
@@ -61,7 +61,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
     heals(Code::NotEnoughReplicas, FIX_REPLICAS),
     heals(Code::NotEnoughReplicasAfterAppend, FIX_REPLICAS),
     heals(Code::KafkaStorageError, Some("see the broker's log: its disk is full or failing")),
-    // The topic was deleted: the next session makes it again, or says that it must not.
+    // The topic was deleted: the next session creates it again, or reports that it must not.
     heals(Code::UnknownTopicOrPartition, None),
     heals(Code::UnknownTopic, None),
     heals(Code::UnknownPartition, None),
@@ -74,7 +74,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
     ),
     stays(
         Code::ClusterAuthorizationFailed,
-        "grant the principal IdempotentWrite on the cluster, and Create to make topics",
+        "grant the principal IdempotentWrite on the cluster, and Create to create topics",
     ),
     stays(
         Code::TransactionalIdAuthorizationFailed,
@@ -90,7 +90,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
     stays(Code::Authentication, FIX_LOGIN),
     stays(Code::UnsupportedSASLMechanism, FIX_LOGIN),
     stays(Code::IllegalSASLState, FIX_LOGIN),
-    stays(Code::SecurityDisabled, "give the brokers an authorizer, or leave ACLs out"),
+    stays(Code::SecurityDisabled, "configure an authorizer on the brokers, or do not use ACLs"),
     stays(Code::MessageSizeTooLarge, FIX_SIZE),
     stays(Code::InvalidMessageSize, FIX_SIZE),
     stays(
@@ -99,12 +99,13 @@ pub(super) const CONDITIONS: &[Condition] = &[
     ),
     stays(Code::InvalidTopic, "set another topics.template, or the table's topic"),
     stays(Code::InvalidPartitions, "set topics.partitions to a number that the brokers allow"),
-    // Invalid while fewer brokers are up than it asks for, as in a restart of the cluster.
+    // Invalid while fewer brokers are up than replicas are requested, as in a restart of the
+    // cluster.
     heals(
         Code::InvalidReplicationFactor,
         Some(
-            "bring up as many brokers as the topic is to have replicas, or set \
-             topics.replication_factor to at most their number",
+            "start as many brokers as the topic has replicas, or set topics.replication_factor \
+             to at most their number",
         ),
     ),
     stays(Code::InvalidConfig, FIX_SETTINGS),
@@ -116,7 +117,7 @@ pub(super) const CONDITIONS: &[Condition] = &[
     stays(Code::Fenced, "another copy has taken over with the same name: stop one of the two"),
 ];
 
-/// The condition of a code, where it is distinguished.
+/// The table's entry for a code, if any.
 pub(super) fn find(code: Code) -> Option<&'static Condition> {
     CONDITIONS.iter().find(|condition| condition.code == code)
 }

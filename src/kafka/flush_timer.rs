@@ -1,63 +1,62 @@
-//! When queued records are sent: singly at once, in large batches while they pour.
+//! Decides when queued records are sent: single records at once, many in large batches.
 //!
 //! librdkafka sends a batch once it is full or its first record has waited for `linger.ms`. An
-//! idempotent producer has one batch a partition under way; as long as the next has waited longer
-//! than `linger.ms`, its thread spins until the broker answers, and costs a small machine a core. So
-//! no value serves both ends: a short one spins, and with a long one a lone record is late by it.
+//! idempotent producer has one batch per partition in flight; as long as the next has waited longer
+//! than `linger.ms`, its thread spins until the broker responds, and costs a small machine a core.
+//! So no single value is right: a short one spins, and a long one delays a lone record.
 //!
-//! The client is therefore told to linger for longer than a record ever waits, so that by itself it
-//! sends full batches only and rests in between, and [`Flight`] cuts the wait short:
+//! So `linger.ms` is longer than a record ever waits: on its own the client sends only full batches
+//! and sleeps in between, and [`FlushTimer`] ends the wait early:
 //!
-//! - whenever the worker has nothing more to hand over, what is queued is sent at once, unless
-//!   something sent before is still under way (Nagle's rule); then it is sent when that has landed.
-//!   While more than a handful of records come in between they are left to gather for [`LINGER`];
-//! - whatever else is queued is sent when nothing has been reported for [`LINGER`], and each
-//!   [`PATROL`] where full batches go and come all the time: a partition with few records is not to
+//! - whenever the worker has nothing more to hand over, queued records are sent at once, unless
+//!   earlier ones are still in flight (Nagle's rule); then they are sent once those are
+//!   acknowledged. If more than a few records arrive in between, they collect for [`LINGER`];
+//! - other queued records are sent when nothing has been reported for [`LINGER`], and every
+//!   [`PATROL`] while full batches are sent continuously: a partition with few records must not
 //!   wait for those with many.
 //!
-//! Must hold: no record that could be sent waits for longer than [`PATROL`] and what the client's
-//! thread needs to wake up.
+//! Must hold: no record that could be sent waits for longer than [`PATROL`] plus the time that the
+//! client's thread needs to wake up.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long records gather while they come one after the other: long enough for a batch to fill at
-/// 100,000 rows a second, short enough to be no latency that anyone sees where rows come that fast.
+/// How long records collect while more arrive: long enough for a batch to fill at 100,000 rows per
+/// second, short enough to be negligible latency at that rate.
 const LINGER: Duration = Duration::from_millis(5);
 
-/// The `linger.ms` that goes with this, longer than any record waits that can be sent.
+/// The matching `linger.ms`, longer than any record waits that can be sent.
 pub(super) const LINGER_MS: &str = "60000";
 
-/// Longest wait of a record among others that are sent in full batches. What is sent before its
-/// batch is full lets the client's thread spin for a moment, so this is seldom.
+/// Longest wait of a record while others are sent in full batches. Sending a batch before it is
+/// full makes the client's thread spin briefly, so this is rare.
 const PATROL: Duration = Duration::from_millis(50);
 
-/// The shortest that the client can be asked to hurry for, and some ten times what its thread needs to
-/// wake up.
+/// The shortest possible flush, about ten times what the client's thread needs to wake up.
 pub(super) const MOMENT: Duration = Duration::from_millis(1);
 
-/// A flight that is sent after another hurries for this part of the pause after it.
+/// A flush that follows another lasts for this fraction of the pause after it.
 const MOMENTS: u32 = 5;
 
-/// More records than this since the last flight, within [`LINGER`], are a stream.
+/// More records than this since the last flush, within [`LINGER`], are a stream.
 const STREAM: u64 = 64;
 
-/// Counts what is under way, and tells when to send what is queued.
+/// Counts records in flight, and decides when to send queued ones.
 #[derive(Debug, Default)]
 pub(super) struct Flight {
-    /// Records given to the client; the same number of reports will come.
+    /// Records handed to the client; the same number of reports will arrive.
     sent: AtomicU64,
     reported: AtomicU64,
-    /// The number of records that had been given to the client when it was last hurried.
+    /// The number of records that had been handed to the client at the last flush.
     end: AtomicU64,
     asked: Mutex<Asked>,
     wake: Condvar,
-    /// Whether the sending thread waits without an end, as nothing is under way.
+    /// Whether the sending thread sleeps, because nothing is in flight.
     is_at_rest: AtomicBool,
 }
 
-/// What the sending thread is to do.
+/// What the sending thread has to do.
 #[derive(Debug, Default)]
 struct Asked {
     send: bool,
@@ -65,7 +64,7 @@ struct Asked {
 }
 
 impl Flight {
-    /// A record is about to be given to the client.
+    /// A record is about to be handed to the client.
     pub(super) fn sending(&self) {
         self.sent.fetch_add(1, Ordering::SeqCst);
         if self.is_at_rest.load(Ordering::SeqCst) {
@@ -74,12 +73,12 @@ impl Flight {
         }
     }
 
-    /// The client did not take the record after all.
+    /// The client did not accept the record.
     pub(super) fn not_sent(&self) {
         self.sent.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// The client has reported a record. Returns whether none is left to be reported.
+    /// The client has reported a record. Returns whether it was the last one in flight.
     pub(super) fn reported(&self) -> bool {
         let reported = self.reported.fetch_add(1, Ordering::SeqCst) + 1;
         if reported == self.end.load(Ordering::SeqCst) {
@@ -89,7 +88,7 @@ impl Flight {
         reported == self.sent.load(Ordering::SeqCst)
     }
 
-    /// Nothing more comes for now: what is queued is to be sent.
+    /// No more records follow for now: send what is queued.
     pub(super) fn ask(&self) {
         let mut asked = self.lock();
         if !asked.send {
@@ -104,8 +103,8 @@ impl Flight {
         self.wake.notify_all();
     }
 
-    /// Calls `send` whenever what is queued should go now, with the time for which it may hurry
-    /// until that has landed, until it is stopped. Blocks.
+    /// Calls `send` whenever queued records should be sent now, with the time that the flush may
+    /// last, until it is stopped. Blocks.
     pub(super) fn run(&self, send: impl Fn(Duration)) {
         let mut rhythm = Rhythm::new(Instant::now());
         while self.wait(&mut rhythm) {
@@ -115,12 +114,12 @@ impl Flight {
         }
     }
 
-    /// Whether all was reported that the last flight took.
+    /// Whether all records of the last flush were reported.
     pub(super) fn has_landed(&self) -> bool {
         self.counts().has_landed()
     }
 
-    /// Waits until the next flight is due. Returns whether to go on.
+    /// Waits until the next flush is due. Returns whether to continue.
     fn wait(&self, rhythm: &mut Rhythm) -> bool {
         let mut asked = self.lock();
         while !asked.stop {
@@ -144,8 +143,8 @@ impl Flight {
     fn rest<'a>(&'a self, mut asked: MutexGuard<'a, Asked>) -> MutexGuard<'a, Asked> {
         asked.send = false;
         self.is_at_rest.store(true, Ordering::SeqCst);
-        // Whoever sends counts first and looks whether to wake somebody then, so one of the two
-        // sees the other.
+        // A sender increments the count first and then checks whether to wake this thread, so one
+        // of the two sees the other.
         let is_idle = |asked: &mut Asked| !asked.stop && !asked.send && !self.counts().is_any_out();
         let asked = self.wake.wait_while(asked, is_idle).unwrap_or_else(PoisonError::into_inner);
         self.is_at_rest.store(false, Ordering::SeqCst);
@@ -153,7 +152,7 @@ impl Flight {
     }
 
     fn counts(&self) -> Counts {
-        // Reports are read first: of what is sent meanwhile none is missed.
+        // Reports are read first, so that none is missed for records sent meanwhile.
         let reported = self.reported.load(Ordering::SeqCst);
         let end = self.end.load(Ordering::SeqCst);
         Counts { sent: self.sent.load(Ordering::SeqCst), reported, end }
@@ -164,8 +163,7 @@ impl Flight {
     }
 }
 
-/// How many records were sent, how many of them are reported, and how many had been sent when the
-/// last flight began.
+/// The numbers of records sent, of those reported, and of those sent when the last flush began.
 #[derive(Debug, Clone, Copy)]
 struct Counts {
     sent: u64,
@@ -182,22 +180,22 @@ impl Counts {
         self.reported >= self.end
     }
 
-    /// Whether so few were sent since the last flight that none waits for a batch to fill.
+    /// Whether so few were sent since the last flush that none should wait for a batch to fill.
     const fn are_few(self) -> bool {
         self.sent.saturating_sub(self.end) <= STREAM
     }
 }
 
-/// When the next flight is due: pure.
+/// When the next flush is due. Pure.
 #[derive(Debug)]
 struct Rhythm {
-    /// When the last flight began.
+    /// When the last flush began.
     last: Instant,
-    /// How long that may be in the air before another is sent after it: it may have been over before
-    /// the client's thread could look, or have found a batch under way.
+    /// How long to wait for its reports before flushing again: it may have ended before the
+    /// client's thread woke up, or may have found a batch in flight.
     pause: Duration,
     is_in_air: bool,
-    /// Since when something is out; none while nothing is.
+    /// Since when something is in flight; `None` while nothing is.
     out_since: Option<Instant>,
     /// Reports that were counted, and since when there are no more.
     reported: u64,
@@ -216,10 +214,10 @@ impl Rhythm {
         }
     }
 
-    /// A flight of what is queued begins. Returns the time that it has. Among many it is a moment: the
-    /// client's thread spins for it where batches are under way, and is woken by the next full one in
-    /// any case. Few have until they land; and the longer, the more were sent in vain, as on a busy
-    /// machine that thread may not get to look in a moment.
+    /// A flush begins. Returns how long it may last. Under load it is brief: the client's thread
+    /// spins meanwhile if batches are in flight, and the next full batch wakes it anyway. With few
+    /// records it lasts until they are acknowledged, and the more flushes had no effect the longer,
+    /// because on a busy machine that thread may need more time to wake up.
     fn begins(&mut self, counts: Counts, now: Instant) -> Duration {
         let is_again = std::mem::replace(&mut self.is_in_air, true);
         self.pause = if is_again { PATROL.min(2 * self.pause) } else { LINGER };
@@ -231,7 +229,7 @@ impl Rhythm {
         }
     }
 
-    /// When the next flight is due; none while nothing is out.
+    /// When the next flush is due; `None` while nothing is in flight.
     fn due(&mut self, counts: Counts, is_asked: bool, now: Instant) -> Option<Instant> {
         let reported = counts.reported;
         self.is_in_air &= !counts.has_landed();
@@ -266,7 +264,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(10);
     const MS: Duration = Duration::from_millis(1);
 
-    /// Runs `test` beside a flight; each time it sends, the channel hears of it.
+    /// Runs `test` with a timer; each flush is sent to the channel.
     fn with_flight(test: impl FnOnce(&Flight, &Receiver<()>)) {
         let flight = Flight::default();
         let (sent, sends) = channel();
@@ -307,11 +305,11 @@ mod tests {
         with_flight(|flight, sends| {
             flight.sending();
             flight.ask();
-            sends.recv_timeout(PATIENCE).expect("the first flight");
+            sends.recv_timeout(PATIENCE).expect("the first flush");
             flight.sending();
             flight.ask();
             flight.reported();
-            sends.recv_timeout(PATIENCE).expect("the second flight");
+            sends.recv_timeout(PATIENCE).expect("the second flush");
         });
         let now = Instant::now();
         let mut rhythm = Rhythm::new(now);
@@ -379,7 +377,7 @@ mod tests {
         }
         assert_eq!(times, [5, 2, 4, 8, 10, 10, 10].map(Duration::from_millis));
         assert_eq!(pauses, [5, 10, 20, 40, 50, 50, 50].map(Duration::from_millis));
-        // The next one is taken to land again.
+        // The next one is expected to be acknowledged again.
         rhythm.due(counts(2, 2, 2), false, at);
         assert_eq!(rhythm.begins(counts(2, 2, 1), at), LINGER);
     }
@@ -392,7 +390,7 @@ mod tests {
             let start = Instant::now();
             let mut rhythm = Rhythm::new(start);
             let (mut now, mut at) = (start, counts(0, 0, 0));
-            // Since when the oldest record waits that no flight has been sent for.
+            // Since when the oldest record waits without a flush.
             let mut waits = None;
             for (pause, sent, reported, is_asked) in steps {
                 now += pause * MS;

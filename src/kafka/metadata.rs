@@ -1,9 +1,9 @@
-//! Asks the brokers which topics there are, and why when nobody answers.
+//! Queries the brokers' topics, and finds out why if no broker responds.
 //!
-//! The client library reconnects by itself and says only that time ran out. The reason (a refused
-//! login, a certificate, a name that is not known) comes as an event of its own, so this client
-//! lives for one question and listens for it: a refused login then ends the bridge in a second
-//! instead of being tried again for ever.
+//! The client library reconnects on its own and only reports a timeout. The reason (a refused
+//! login, a certificate, an unknown host name) is a separate event, so this client lives for one
+//! request and listens for it: a refused login then ends the bridge within a second instead of
+//! being retried forever.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +20,7 @@ use super::error::Error;
 use super::error_table;
 use super::properties::creation_error;
 
-/// Waits for an answer, one after the other: short at first, as a refusal is heard between them.
+/// Successive waits for a response: short at first, because a refusal is noticed between them.
 const ANSWERS: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
@@ -41,10 +41,10 @@ pub struct Brokers {
     pub topics: Vec<String>,
 }
 
-/// The number of partitions of every topic there is.
+/// The number of partitions of every topic.
 ///
 /// # Errors
-/// When no broker answers.
+/// When no broker responds.
 pub(super) async fn topics(config: &ClientConfig) -> Result<HashMap<String, usize>, Error> {
     let config = config.clone();
     let asked = tokio::task::spawn_blocking(move || {
@@ -57,18 +57,18 @@ pub(super) async fn topics(config: &ClientConfig) -> Result<HashMap<String, usiz
     asked.await.unwrap_or_else(|_| Err(canceled()))
 }
 
-/// The names of the topics that there are, as far as the principal may see them.
+/// The names of the topics that the principal may see.
 ///
 /// # Errors
-/// When no broker answers.
+/// When no broker responds.
 pub async fn topic_names(config: &ClientConfig) -> Result<Vec<String>, Error> {
     Ok(topics(config).await?.into_keys().collect())
 }
 
-/// Whether a broker answers at all.
+/// Whether any broker responds.
 ///
 /// # Errors
-/// When none does.
+/// When no broker responds.
 pub async fn answers(config: &ClientConfig) -> Result<(), Error> {
     topics(config).await.map(drop)
 }
@@ -128,7 +128,7 @@ fn ask<T>(
     Err(Error::Unreachable { brokers, source: Box::new(source), reason })
 }
 
-/// Keeps the last trouble, unless a refusal was heard before.
+/// Keeps the last connection error, unless a refused login was reported before.
 #[derive(Default)]
 struct Hearing(Mutex<Option<(RDKafkaErrorCode, String)>>);
 
@@ -147,7 +147,7 @@ impl ClientContext for Hearing {
         let Some(code) = error.rdkafka_error_code() else { return };
         let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_refused = heard.as_ref().is_some_and(|(code, _)| !error_table::passes(*code));
-        // That no broker is left says less than what became of each.
+        // "All brokers down" says less than the errors of each.
         if !is_refused && code != RDKafkaErrorCode::AllBrokersDown {
             *heard = Some((code, reason.to_owned()));
         }

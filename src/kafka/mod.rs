@@ -1,9 +1,8 @@
-//! The sink: records go in with a ticket, acknowledgements come out.
+//! The Kafka sink: takes records with tickets, and returns acknowledgements.
 //!
-//! Types of the Kafka client end in this folder; what leaves it is tickets, topic names and
-//! [`Error`]. The producer is idempotent and waits for all replicas, and a record it took is tried
-//! until the broker has it or refuses it for good, so an acknowledgement means what the ledger
-//! takes it to mean.
+//! Types of the Kafka client stay in this folder; only tickets, topic names and [`Error`] leave it.
+//! The producer is idempotent and waits for all replicas, and retries a record until the broker has
+//! it or refuses it permanently, so an acknowledgement means what the ledger assumes.
 //!
 //! Not here: LSNs, tables, and the decision whether to try again after an error.
 
@@ -39,10 +38,10 @@ pub use self::topics::Topics;
 pub use self::transaction::{Takeover, timeout as transaction_timeout};
 pub use self::trouble::folded;
 
-/// librdkafka's own log lines, at their own level.
+/// Logs librdkafka's own lines, at their own level.
 fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
     use rdkafka::config::RDKafkaLogLevel as Level;
-    // The same is said of connections as an error, and again for each client.
+    // Connection problems are also reported as errors, once per client.
     let said = match facility {
         "FAIL" | "ERROR" => trouble::said(facility),
         _ => Some(0),
@@ -51,7 +50,7 @@ fn log(level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(target: "librdkafka", facility, "{message}");
         return;
     };
-    // Shown where there are any.
+    // Appended if not empty.
     let folded = (folded > 0).then_some(folded);
     match level {
         Level::Emerg | Level::Alert | Level::Critical | Level::Error => {

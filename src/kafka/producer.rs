@@ -1,9 +1,9 @@
 //! Hands records to librdkafka, each with its ticket.
 //!
-//! librdkafka copies a record into its own queue, in which there is [`room`](super::queue_budget) for so
-//! many bytes; when that is taken, [`Sink::send`] says so and the worker waits, which in turn stops
-//! the reader and is felt by the server as a full socket. Reports are heard on a thread of this producer's own, because
-//! the worker may be waiting for them.
+//! librdkafka copies a record into its own queue, whose size in bytes is
+//! [bounded](super::queue_budget); if it is full, [`Sink::send`] says so and the worker waits,
+//! which in turn stops the reader, so that the server sees a full socket. A thread of the producer
+//! receives delivery reports, because the worker may be waiting for them.
 //!
 //! With a transactional id, records go out in transactions: see `transaction`.
 
@@ -29,15 +29,15 @@ use crate::checkpoint::{Ledger, Ticket};
 use crate::failpoint;
 use crate::metrics::Metrics;
 
-/// How long the delivery thread waits for a report before it looks whether it should end.
+/// How long the delivery thread waits for a report before it checks whether it should end.
 const POLL: Duration = Duration::from_millis(100);
 
-/// One record, on its way out.
+/// One record to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Outgoing<'a> {
-    /// Where to.
+    /// Its topic.
     pub topic: &'a str,
-    /// Decides the partition; without one the record goes to any.
+    /// Decides the partition; without a key the record goes to any.
     pub key: Option<&'a [u8]>,
     /// `None` is a tombstone.
     pub value: Option<&'a [u8]>,
@@ -45,12 +45,12 @@ pub struct Outgoing<'a> {
     pub headers: &'a [(&'a str, Option<&'a [u8]>)],
     /// Milliseconds since the Unix epoch: the source transaction's commit time.
     pub timestamp_ms: i64,
-    /// A partition, when it is not the key's to decide.
+    /// A fixed partition, if the key does not decide it.
     pub partition: Option<i32>,
 }
 
 impl Outgoing<'_> {
-    /// What it takes while it waits for the brokers.
+    /// The memory that it takes while it waits for the brokers.
     fn weight(&self) -> u64 {
         let bytes = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
         queue_budget::weight(bytes(self.key), bytes(self.value), self.headers.len())
@@ -63,24 +63,24 @@ impl Outgoing<'_> {
     }
 }
 
-/// Why a record was not taken.
+/// Why a record was not accepted.
 #[derive(Debug)]
 pub enum SendError {
-    /// The queue is full: wait for room and send the same record again.
+    /// The queue is full: wait for space and send the same record again.
     Full {
-        /// What [`Sink::wait_for_room`] wants to know: how far room had been made before.
+        /// The argument of [`Sink::wait_for_room`]: how often space had been freed before.
         rooms_made: u64,
     },
-    /// It will not be taken at all.
+    /// It will never be accepted.
     Refused(Error),
 }
 
-/// Takes records in order, and reports each one's fate to the ledger.
+/// Takes records in order, and reports the outcome of each to the ledger.
 ///
 /// A trait so that the worker can be tested against a sink that delays, reorders and refuses on
 /// command.
 pub trait Sink {
-    /// Takes the record, or says why not.
+    /// Takes the record, or returns why not.
     ///
     /// # Errors
     /// [`SendError::Full`] when it must be sent again later.
@@ -95,20 +95,20 @@ pub trait Sink {
     /// Opens a Kafka transaction for what is sent from here on.
     ///
     /// # Errors
-    /// When the producer can't go on.
+    /// When the producer has failed.
     fn begin(&self) -> Result<(), Error>;
 
-    /// Commits the open transaction. Returns whether it is committed; if not, after `limit`, it is
-    /// to be called again.
+    /// Commits the open transaction. Returns whether it is committed; if not after `limit`, call it
+    /// again.
     ///
     /// # Errors
-    /// When it can't be committed any more: nothing of it counts.
+    /// When it can't be committed any more: all of it is aborted.
     fn commit(&self, limit: Duration) -> Result<bool, Error>;
 
-    /// Nothing more comes for now: what was taken need not wait for company. Does not block.
+    /// No more records follow for now: queued ones need not wait for more. Does not block.
     fn send_queued(&self);
 
-    /// Waits until room was made since a record was refused, or until `limit`.
+    /// Waits until space was freed since a record was refused, or until `limit`.
     fn wait_for_room(&self, rooms_made: u64, limit: Duration);
 }
 
@@ -117,14 +117,13 @@ pub struct Producer {
     inner: Arc<BaseProducer<Delivery>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
-    /// None without a transactional id. Dropped after the client.
+    /// `None` without a transactional id. Dropped after the client.
     transactions: Option<Arc<Transactions>>,
 }
 
 impl Producer {
-    /// Makes the client and starts its delivery thread. No broker needs to be there yet. Records
-    /// that wait for the brokers take at most `queue_bytes`, with all that the client needs for
-    /// them.
+    /// Creates the client and starts its delivery thread. Does not need a broker yet. Records that
+    /// wait for the brokers take at most `queue_bytes`, including the client's overhead.
     ///
     /// # Errors
     /// When the client library refuses the properties.
@@ -147,15 +146,15 @@ impl Producer {
             let (inner, transactions) = (Arc::clone(&inner), producer.transactions.clone());
             move || hear(&inner, transactions.as_deref(), &stop)
         })?;
-        // Who sets another `linger.ms` wants records to wait for it.
+        // A user who sets another `linger.ms` wants records to wait.
         if config.get("linger.ms") == Some(LINGER_MS) {
             producer.spawn("kafka-send", move || {
                 let flight = &inner.context().flight;
                 flight.run(|time| {
                     failpoint::reach("kafka-send");
                     let until = Instant::now() + time;
-                    // A moment each, as a flush lasts until nothing is out, also of what came after
-                    // it. What has not landed by then is tried again.
+                    // Briefly each time, because a flush lasts until nothing is in flight,
+                    // including later records. What is not acknowledged by then is flushed again.
                     while !flush(&inner, MOMENT) && !flight.has_landed() && Instant::now() < until {
                         failpoint::reach("kafka-send");
                     }
@@ -165,7 +164,7 @@ impl Producer {
         Ok(producer)
     }
 
-    /// Starts a thread; a panic in it is a failure as any other.
+    /// Starts a thread; a panic in it is a failure like any other.
     fn spawn(
         &mut self,
         name: &'static str,
@@ -173,7 +172,7 @@ impl Producer {
     ) -> Result<(), Error> {
         let client = Arc::clone(&self.inner);
         let guarded = move || {
-            // What it leaves behind is only asked for the failure.
+            // After a panic, only the failure is read from its state.
             if catch_unwind(AssertUnwindSafe(run)).is_err() {
                 client.context().fail(Error::Panicked { thread: name });
             }
@@ -189,24 +188,23 @@ impl Producer {
         self.inner.context().failure()
     }
 
-    /// Whether no broker can be reached, as far as the client knows: until something is acknowledged.
+    /// Whether the client reached no broker since the last acknowledgement.
     #[must_use]
     pub fn is_cut_off(&self) -> bool {
         self.inner.context().is_cut_off()
     }
 
-    /// With a transactional id: takes it over from whoever had it, and aborts what that left open.
-    /// To be called before anything is sent, and before the checkpoint is read. Blocks, at most
+    /// With a transactional id: takes it over from its former holder, and aborts what that left
+    /// open. Call it before anything is sent, and before the checkpoint is read. Blocks, at most
     /// `limit`.
     ///
     /// # Errors
-    /// When the brokers do not answer, or refuse.
+    /// When the brokers do not respond, or refuse.
     pub fn init_transactions(&self, limit: Duration, takeover: Takeover) -> Result<(), Error> {
         self.transactions.as_ref().map_or(Ok(()), |all| all.init(&self.inner, limit, takeover))
     }
 
-    /// Aborts the transaction that is open, if one is, as far as that can be. Blocks, at most
-    /// `limit`.
+    /// Aborts the open transaction, if any, as far as possible. Blocks, at most `limit`.
     pub fn abort(&self, limit: Duration) {
         if let Some(transactions) = &self.transactions {
             transactions.abort(&self.inner, limit);
@@ -270,8 +268,8 @@ impl Sink for Producer {
             return Ok(false);
         }
         let Some(transactions) = &self.transactions else { return Ok(true) };
-        // A record that is not where it should be is no reason for the client, but for us. Whoever
-        // hears of the failure ends the session.
+        // A record without an offset is an error for us, not for the client. The failure ends the
+        // session.
         if self.inner.context().is_failed() {
             std::thread::sleep(POLL.min(limit));
             return Ok(false);
@@ -293,7 +291,7 @@ impl Drop for Producer {
         self.stop.store(true, Ordering::Release);
         self.inner.context().flight.stop();
         for thread in self.threads.drain(..) {
-            // It ends by itself within one poll; a panic in it was already reported.
+            // It ends within one poll; a panic in it was already reported.
             let _ = thread.join();
         }
     }
@@ -306,7 +304,7 @@ fn hear(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>, 
         producer.poll(POLL);
         context.close_batch();
         if let Some(Purged { topic, partition, source }) = context.take_purged() {
-            // Of a client that is fenced it is known already, and asking would take time.
+            // A fenced client's failure is known already, and the call would take time.
             let is_asked = producer.client().fatal_error().is_none();
             let cause = transactions.filter(|_| is_asked).and_then(|of| of.cause(producer));
             let source = match cause.as_ref().and_then(KafkaError::rdkafka_error_code) {
@@ -323,7 +321,7 @@ fn hear(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>, 
     }
 }
 
-/// Why the client can't go on, if it can't.
+/// The client's fatal error, if any.
 fn fatal(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>) -> Option<Error> {
     let (code, reason) = producer.client().fatal_error()?;
     Some(match (code, transactions) {
@@ -333,15 +331,15 @@ fn fatal(producer: &BaseProducer<Delivery>, transactions: Option<&Transactions>)
 }
 
 /// Makes librdkafka send what is queued without lingering, and waits for the reports, at most
-/// `limit`. Returns whether all came.
+/// `limit`. Returns whether all arrived.
 ///
-/// Its flush does that while it waits. The safe wrapper's waits for nothing when asked for a moment,
-/// and is over before the sending thread has looked; asked for longer, it waits in steps of 100 ms.
+/// librdkafka's flush sends while it waits. The safe wrapper's flush does not wait if the time is
+/// short, and ends before the sending thread has woken up; if longer, it waits in steps of 100 ms.
 #[expect(unsafe_code, reason = "the safe wrapper calls it with a wait of zero")]
 fn flush(producer: &BaseProducer<Delivery>, limit: Duration) -> bool {
     let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the pointer is that of a live producer, which the reference keeps alive; the function
-    // may be called from any thread. The reports are heard on the delivery thread meanwhile.
+    // may be called from any thread. The delivery thread receives the reports meanwhile.
     let outcome =
         unsafe { rdkafka::bindings::rd_kafka_flush(producer.client().native_ptr(), limit_ms) };
     outcome == rdkafka::bindings::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR

@@ -1,7 +1,7 @@
-//! librdkafka's properties: what the promises need, what is a sensible default, what the user says.
+//! librdkafka's properties: those that the guarantees need, our defaults, and the user's.
 //!
-//! Any property can be passed through. The few that the delivery promises rest on are ours alone,
-//! and setting one is an error that says why, since a silent override would be a lie either way.
+//! Any property can be passed through. The few that the delivery guarantees depend on can't be set,
+//! and setting one is an error that says why, because a silent override would be wrong either way.
 //!
 //! Properties: <https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md>
 
@@ -16,29 +16,31 @@ use crate::config::kafka::RESERVED;
 use crate::config::secret::MASK;
 use crate::config::{Delivery, Resolved};
 
-/// Defaults that a property of the user's replaces, each with its other name in librdkafka.
+/// Defaults that a user's property replaces, each with its other name in librdkafka.
 const DEFAULTS: &[(&str, &str, &str)] = &[
-    // No record waits for it: see `flush_timer`. One that the user sets is kept to.
+    // No record waits for it: see `flush_timer`. A user's value is respected.
     ("linger.ms", "queue.buffering.max.ms", LINGER_MS),
-    // By itself it would be twice `linger.ms`, and records without a key go to one partition for it.
+    // The default would be twice `linger.ms`, and records without a key go to one partition for
+    // that long.
     ("sticky.partitioning.linger.ms", "sticky.partitioning.linger.ms", "10"),
     ("compression.type", "compression.codec", "lz4"),
     ("client.id", "client.id", "rowcast"),
     ("socket.keepalive.enable", "socket.keepalive.enable", "true"),
-    // As Java's clients have it. librdkafka's own ten seconds outlast an election: it asks who
-    // coordinates transactions only when an attempt to reach the dead coordinator has failed.
+    // As in Java's clients. librdkafka's own ten seconds are longer than an election: it looks for
+    // the new transaction coordinator only after an attempt to reach the dead one has failed.
     ("reconnect.backoff.max.ms", "reconnect.backoff.max.ms", "1000"),
-    // A host that is gone refuses nothing. By librdkafka's own minute, and half of one to connect,
-    // rows stand still for two where the coordinator was there, long after others are elected. What
-    // is slow and not gone is sent once more, and taken once: batches are numbered.
+    // A host that is gone does not refuse connections. With librdkafka's own timeouts of a minute,
+    // and half a minute to connect, rows would stall for two minutes if the coordinator was there,
+    // long after others are elected. A request to a slow host is sent once more and takes effect
+    // once, because batches are numbered.
     ("socket.timeout.ms", "socket.timeout.ms", "10000"),
     ("socket.connection.setup.timeout.ms", "socket.connection.setup.timeout.ms", "10000"),
-    // Without it, Nagle's algorithm holds a lone record back.
+    // Without it, Nagle's algorithm delays a lone record.
     ("socket.nagle.disable", "socket.nagle.disable", "true"),
-    // A metadata answer must never make a topic with the broker's defaults instead of ours.
+    // A metadata request must never create a topic with the broker's defaults instead of ours.
     ("allow.auto.create.topics", "allow.auto.create.topics", "false"),
     #[cfg(feature = "vendored-openssl")]
-    // A vendored OpenSSL does not know where this system keeps its roots.
+    // A vendored OpenSSL does not know where this system keeps its root certificates.
     ("ssl.ca.location", "ssl.ca.location", "probe"),
 ];
 
@@ -48,10 +50,10 @@ const SOCKET_TIMEOUT_MS: u128 = 10_000;
 /// librdkafka's own `batch.size`.
 pub(super) const BATCH_BYTES: usize = 1_000_000;
 
-/// The producer's properties, as librdkafka takes them.
+/// The producer's properties, in librdkafka's form.
 ///
 /// # Errors
-/// When the user sets a property that is ours.
+/// When the user sets a reserved property.
 pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     let user = &settings.kafka.properties;
     for (ours, reason) in RESERVED {
@@ -72,7 +74,7 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     client.set("enable.idempotence", "true");
     client.set("partitioner", "murmur2_random");
     client.set("message.timeout.ms", "0");
-    // What the client counts is values alone; `room` bounds all that a record takes.
+    // The client counts values only; `queue_budget` bounds all that a record takes.
     client.set("queue.buffering.max.messages", "0");
     client.set("queue.buffering.max.kbytes", i32::MAX.to_string());
     let batch = settings.memory.batch_bytes();
@@ -84,7 +86,7 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
         if !user.contains_key("transaction.timeout.ms") {
             client.set("transaction.timeout.ms", TIMEOUT_MS);
         }
-        // The client refuses to wait longer for an answer than for the end of a transaction.
+        // The client refuses a request timeout longer than the transaction timeout.
         let timeout = transaction::timeout(settings).as_millis();
         if !user.contains_key("socket.timeout.ms") && timeout < SOCKET_TIMEOUT_MS {
             client.set("socket.timeout.ms", timeout.to_string());
@@ -94,7 +96,7 @@ pub fn client_config(settings: &Resolved) -> Result<ClientConfig, Error> {
     Ok(client)
 }
 
-/// The largest record that the client takes, in bytes before compression.
+/// The largest record that the client accepts, in bytes before compression.
 #[must_use]
 pub fn record_limit(client: &ClientConfig) -> usize {
     /// librdkafka's own.
@@ -102,18 +104,18 @@ pub fn record_limit(client: &ClientConfig) -> usize {
     client.get("message.max.bytes").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT)
 }
 
-/// The largest batch that the client makes of several records, in bytes.
+/// The largest batch of several records that the client creates, in bytes.
 #[must_use]
 pub fn batch_bytes(client: &ClientConfig) -> usize {
     client.get("batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(BATCH_BYTES)
 }
 
-/// Bounds the batches that the client makes of several records.
+/// Bounds the batches of several records that the client creates.
 pub fn set_batch_bytes(client: &mut ClientConfig, bytes: usize) {
     client.set("batch.size", bytes.to_string());
 }
 
-/// Whether batches are compressed, so that a broker may take what looks too large here.
+/// Whether batches are compressed, so that a broker may accept what looks too large here.
 #[must_use]
 pub fn compresses(client: &ClientConfig) -> bool {
     let names = ["compression.type", "compression.codec"];
@@ -141,7 +143,7 @@ pub(super) fn without_producer(config: &ClientConfig) -> ClientConfig {
     config
 }
 
-/// The error for a client that could not be made, without any value that may be a secret.
+/// The error for a client that could not be created, without any value that may be a secret.
 pub(super) fn creation_error(error: KafkaError) -> Error {
     match error {
         KafkaError::ClientConfig(_, description, property, value) => {

@@ -1,20 +1,20 @@
-//! Room for records that wait for the brokers, counted in what they take, not in what they say.
+//! Bounds the memory of records that wait for the brokers, including overhead.
 //!
-//! librdkafka bounds its queue by the bytes of the values alone, and by a number of records. Neither
-//! bounds memory: a small row takes several times its value, and a flood of tombstones, keys and
-//! headers nothing at all. So records are weighed here, on their way in and by the same rule on
-//! their way out.
+//! librdkafka bounds its queue by the bytes of the values alone, and by a number of records.
+//! Neither bounds memory: a small row takes several times its value, and a flood of tombstones,
+//! keys and headers would count as nothing. So records are weighed here, when they enter and by the
+//! same rule when they leave.
 //!
-//! Must hold: what was taken is given back once, when the client is done with the record; a record
-//! heavier than the whole room passes alone.
+//! Must hold: what was taken is returned once, when the client is done with the record; a record
+//! heavier than the whole budget passes alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that the client takes for a record in addition to its key and value: the message itself, its list of
 /// headers, what the allocator adds to each, and our ticket.
 ///
-/// Measured with librdkafka 2.12 on x86-64 and glibc, in bytes beside key and value, and as weighed
-/// here; it must not be less:
+/// Measured with librdkafka 2.12 on x86-64 and glibc, in bytes besides key and value, and as
+/// weighed here, which must not be less:
 ///
 /// | headers | 0 | 3 | 7 | 8 | 12 |
 /// |---|---|---|---|---|---|
@@ -25,12 +25,12 @@ const RECORD_BYTES: u64 = 384;
 /// Bytes of a header: its own allocation, with name and value.
 const HEADER_BYTES: u64 = 96;
 
-/// What a record takes while it waits.
+/// The memory that a record takes while it waits.
 pub(super) const fn weight(key_bytes: usize, value_bytes: usize, headers: usize) -> u64 {
     RECORD_BYTES + key_bytes as u64 + value_bytes as u64 + HEADER_BYTES * headers as u64
 }
 
-/// Counts what is taken of it.
+/// Counts the used part of the budget.
 #[derive(Debug)]
 pub(super) struct Room {
     limit: u64,
@@ -42,17 +42,17 @@ impl Room {
         Self { limit, taken: AtomicU64::new(0) }
     }
 
-    /// Takes as much, unless that is more than is left.
+    /// Takes this much, unless it is more than is left.
     pub(super) fn take(&self, weight: u64) -> bool {
         let with =
             |taken: u64| (taken == 0 || taken + weight <= self.limit).then(|| taken + weight);
         self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, with).is_ok()
     }
 
-    /// The record is gone.
+    /// Returns what a record took.
     pub(super) fn give_back(&self, weight: u64) {
         let before = self.taken.fetch_sub(weight, Ordering::AcqRel);
-        debug_assert!(before >= weight, "{weight} given back of {before}");
+        debug_assert!(before >= weight, "{weight} returned of {before}");
     }
 }
 

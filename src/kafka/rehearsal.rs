@@ -1,10 +1,10 @@
-//! Asks the brokers whether topics could be created, without creating any.
+//! Checks with the brokers whether topics could be created, without creating any.
 //!
-//! A start that fails at its first topic has a replication slot by then, which holds the server's
-//! WAL. Rights, replicas and settings are what mostly fails, and the brokers judge all of them in a
-//! request that is only to be validated.
+//! A start that fails at its first topic already has a replication slot, which holds back the
+//! server's WAL. Permissions, replicas and settings are what mostly fails, and the brokers check
+//! all of them in a validate-only request.
 //!
-//! Not here: the right to write to a topic that exists, which no request reveals.
+//! Not here: the permission to write to an existing topic, which no request reveals.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,18 +21,18 @@ use super::properties::{creation_error, without_producer};
 use super::quiet::Quiet;
 use crate::route::TopicPlan;
 
-/// Longest wait for one answer of the brokers.
+/// Longest wait for one response of the brokers.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Topics in one request, and those that an error names.
+/// Most topics in one request, and that an error names.
 const BATCH: usize = 200;
 const NAMED: usize = 5;
 
-/// Checks that each of these topics exists or could be created; where topics are not to be
-/// created, that each exists. Brokers that do not validate are believed to be willing.
+/// Checks that each of these topics exists or could be created; if topics must not be created, that
+/// each exists. Brokers that do not support validation pass.
 ///
 /// # Errors
-/// What the brokers have against a topic, or that topics are missing.
+/// When the brokers would refuse a topic, or topics are missing.
 pub async fn rehearse(
     config: &ClientConfig,
     create: bool,
@@ -68,7 +68,7 @@ async fn validate(admin: &AdminClient<Quiet>, plans: &[&TopicPlan]) -> Result<()
     let answers = match admin.create_topics(&topics, &options).await {
         Ok(answers) => answers,
         Err(error) => {
-            tracing::debug!(%error, "the brokers do not say whether topics could be created");
+            tracing::debug!(%error, "checking whether topics could be created failed");
             return Ok(());
         }
     };
@@ -76,7 +76,7 @@ async fn validate(admin: &AdminClient<Quiet>, plans: &[&TopicPlan]) -> Result<()
         .into_iter()
         .filter_map(Result::err)
         .map(|(topic, code)| match code {
-            // Who does not see it among the topics may not describe it, and so not write to it.
+            // A principal that does not see the topic may not describe it, and so not write to it.
             Code::TopicAlreadyExists => (topic, Code::TopicAuthorizationFailed),
             code => (topic, code),
         })
@@ -88,7 +88,7 @@ async fn validate(admin: &AdminClient<Quiet>, plans: &[&TopicPlan]) -> Result<()
     Err(Error::TopicRefused { topic: listed(same), code })
 }
 
-/// Whether the same would be said of the topic itself.
+/// Whether creating the topic would fail in the same way.
 const fn is_refusal(code: Code) -> bool {
     matches!(
         code,
@@ -109,7 +109,7 @@ fn new_topic(plan: &TopicPlan) -> NewTopic<'_> {
     plan.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
 }
 
-/// Some names, and how many more there are.
+/// Some names, and the number of the rest.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
     let shown = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");

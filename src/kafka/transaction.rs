@@ -1,4 +1,4 @@
-//! Kafka transactions, as far as the producer's client leaves them to us.
+//! Kafka transactions of a producer.
 //!
 //! ```text
 //!   (init) -> Ready --begin--> Open --commit--> Ready
@@ -6,8 +6,8 @@
 //!                               +--abort, or the session ends: the next init aborts what is open
 //! ```
 //!
-//! Must hold: nothing of a transaction counts before [`Transactions::commit`] said so. A failure
-//! that only ends the transaction ends the session too: the next one begins at the checkpoint, so
+//! Must hold: nothing of a transaction counts before [`Transactions::commit`] succeeded. A failure
+//! that only aborts the transaction ends the session too: the next one begins at the checkpoint, so
 //! there is one way to recover and not two.
 
 use std::sync::{Mutex, PoisonError};
@@ -21,10 +21,10 @@ use super::delivery::Delivery;
 use super::error::Error;
 use crate::config::Resolved;
 
-/// librdkafka's `transaction.timeout.ms` where none is set.
+/// librdkafka's default `transaction.timeout.ms`.
 pub(super) const TIMEOUT_MS: &str = "60000";
 
-/// When the brokers give up on a transaction that is not committed.
+/// When the brokers abort a transaction that is not committed.
 #[must_use]
 pub fn timeout(settings: &Resolved) -> Duration {
     let set = settings.kafka.properties.get("transaction.timeout.ms");
@@ -32,27 +32,27 @@ pub fn timeout(settings: &Resolved) -> Duration {
 }
 
 fn parsed(millis: &str) -> Duration {
-    // The client refuses what is no number.
+    // The client refuses a value that is not a number.
     Duration::from_millis(millis.parse().unwrap_or(60_000))
 }
 
-/// Held by who takes the transactional id over. The client goes on asking for it until it has it or is
-/// gone, also when nobody waits for the answer any more: the producer of a session that was ended
+/// Held while a producer takes over the transactional id. The client keeps requesting it until it
+/// succeeds or is dropped, even if no one waits any more: the producer of a session that was ended
 /// meanwhile would fence the next session's. So the next one waits for its end.
 pub type Takeover = tokio::sync::OwnedMutexGuard<()>;
 
-/// What is known of the transaction of one producer.
+/// The transaction state of one producer.
 #[derive(Debug)]
 pub(super) struct Transactions {
     id: String,
     timeout: Duration,
     open_since: Mutex<Option<Instant>>,
-    /// Of a client that may still be asking for its id, until it is gone.
+    /// Held by a client that may still request its id, until it is dropped.
     takeover: Mutex<Option<Takeover>>,
 }
 
 impl Transactions {
-    /// None for a producer without a transactional id.
+    /// `None` for a producer without a transactional id.
     pub(super) fn of(config: &ClientConfig) -> Option<Self> {
         let id = config.get("transactional.id")?.to_owned();
         let timeout = config.get("transaction.timeout.ms").unwrap_or(TIMEOUT_MS);
@@ -60,7 +60,7 @@ impl Transactions {
         Some(Self { id, timeout: parsed(timeout), open_since, takeover })
     }
 
-    /// Takes the transactional id over: whoever had it is fenced, what it left open is aborted.
+    /// Takes over the transactional id: fences its former holder and aborts what that left open.
     /// Blocks.
     pub(super) fn init(
         &self,
@@ -80,8 +80,8 @@ impl Transactions {
         Ok(())
     }
 
-    /// Commits, with everything delivered. Returns whether that is done; else it is to be called
-    /// again. Blocks, at most `limit`.
+    /// Commits, with everything delivered. Returns whether that is done; otherwise call it again.
+    /// Blocks, at most `limit`.
     pub(super) fn commit(
         &self,
         producer: &BaseProducer<Delivery>,
@@ -106,13 +106,14 @@ impl Transactions {
         match producer.abort_transaction(limit) {
             Ok(()) => self.set_open(None),
             Err(error) => {
-                tracing::debug!(error = %error, "the open kafka transaction is left to its timeout");
+                tracing::debug!(error = %error, "aborting the open kafka transaction failed: its \
+                                                 timeout ends it");
             }
         }
     }
 
-    /// Being fenced, told as what it comes from: brokers that aborted a transaction themselves fence
-    /// its producer too.
+    /// The error for a fenced producer by its cause: brokers that aborted a transaction themselves
+    /// fence its producer too.
     pub(super) fn fenced(&self) -> Error {
         match self.open_for() {
             Some(open) if open >= self.timeout => Error::Expired { open },
@@ -120,8 +121,8 @@ impl Transactions {
         }
     }
 
-    /// Why the client gave up what was in the open transaction: it reports each record as purged, and
-    /// keeps the cause for whoever asks for a step of the transaction.
+    /// Why the client purged the records of the open transaction: it reports each record as purged,
+    /// and returns the cause from the next step of the transaction.
     pub(super) fn cause(&self, producer: &BaseProducer<Delivery>) -> Option<KafkaError> {
         let error = producer.begin_transaction().err()?;
         let is_known = !matches!(error.rdkafka_error_code(), None | Some(RDKafkaErrorCode::State));

@@ -1,11 +1,12 @@
-//! What the client says of its connections, folded: an outage is a hundred lines a minute of which four in
-//! five are the same.
+//! Logs the client's connection errors, with repeats folded: an outage causes a hundred lines a
+//! minute, four in five of them the same.
 //!
-//! Each kind is logged when it comes first. After that all kinds together are one line a half minute, with
-//! the number of those that were not logged. While records wait, that line is the watchdog's, which says
-//! what the outage means, and takes the number over ([`folded`]). A minute without any begins again.
+//! The first error of each kind is logged. After that all kinds together are one line per half
+//! minute, with the number of those that were not logged. While records wait, the watchdog writes
+//! that line, which says what the outage means and includes the number ([`folded`]). After a minute
+//! without errors this starts over.
 //!
-//! One for the process: an application has one Kafka, whatever number of clients reach for it.
+//! One per process: there is one Kafka cluster, however many clients connect to it.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -19,7 +20,7 @@ const KINDS: usize = 32;
 
 static TROUBLE: Mutex<Trouble> = Mutex::new(Trouble::new());
 
-/// What was said since it began.
+/// The errors since the outage began.
 #[derive(Debug)]
 struct Trouble {
     kinds: Vec<String>,
@@ -32,7 +33,7 @@ impl Trouble {
         Self { kinds: Vec::new(), last: None, repeats: Repeats::new() }
     }
 
-    /// Something of this kind is said. Returns how many were not logged before, if this is to be.
+    /// An error of this kind. Returns how many were not logged before, if this one is to be.
     fn said(&mut self, kind: &str, now: Instant) -> Option<u64> {
         if self.last.is_some_and(|last| now.duration_since(last) >= 2 * Repeats::APART) {
             self.kinds.clear();
@@ -47,12 +48,12 @@ impl Trouble {
     }
 }
 
-/// Whether a line of this kind is to be logged: how many were not, since the last that was.
+/// Whether to log an error of this kind; returns how many were not logged since the last.
 pub(super) fn said(kind: &str) -> Option<u64> {
     TROUBLE.lock().unwrap_or_else(PoisonError::into_inner).said(kind, Instant::now())
 }
 
-/// A connection fails, or all of them. The client tries again.
+/// Logs a failed connection, or all of them. The client tries again.
 pub(super) fn connection(error: &KafkaError, reason: &str) {
     let kind =
         error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string());
@@ -63,7 +64,7 @@ pub(super) fn connection(error: &KafkaError, reason: &str) {
     }
 }
 
-/// How many lines were not logged; whoever asks logs that the brokers are away, in their place.
+/// Takes the number of lines that were not logged; the caller logs the outage instead.
 #[must_use]
 pub fn folded() -> u64 {
     TROUBLE.lock().unwrap_or_else(PoisonError::into_inner).repeats.told(Instant::now())
@@ -86,7 +87,7 @@ mod tests {
         let lines =
             (3..122).filter(|at| said(*at, ["refused", "all down"][(at % 2) as usize]).is_some());
         assert_eq!(lines.collect::<Vec<_>>(), [32, 62, 92]);
-        assert_eq!(said(200, "all down"), Some(29), "it was over");
+        assert_eq!(said(200, "all down"), Some(29), "it had ended");
         assert_eq!(said(201, "refused"), Some(0));
     }
 }

@@ -1,11 +1,10 @@
-//! How the worker stands with its word of how far it is: the pace of its checkpoints, and the Kafka
-//! transaction that is open.
+//! Decides when a checkpoint is due, and when the open Kafka transaction is committed or cut.
 //!
-//! Kafka transactions are rated, not timed from their beginning: a lone change after a rest is
+//! The rate of Kafka transactions is limited, not their age: a lone change after a pause is
 //! committed at once, the next ones once the interval is over. Under a backlog the interval is
-//! longer, since each commit costs a pause of some round trips and nobody waits for single rows.
+//! longer, because each commit costs a pause of some round trips and no one waits for single rows.
 //!
-//! Not here: what is sent when (`commit`).
+//! Not here: what is sent, and in which order (`commit`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,23 +15,25 @@ use crate::checkpoint::{Checkpoint, Pace, Progress, Snapshots};
 use crate::encode::Records;
 use crate::lsn::Lsn;
 
-/// Header of a change whose transaction does not lie in one Kafka transaction: `continues` on the
-/// last change before a cut, `continued` on all that follow in the source transaction.
+/// Header of a change whose source transaction is split over several Kafka transactions:
+/// `continues` on the last change before a cut, `continued` on all that follow in the source
+/// transaction.
 pub(crate) const HEADER_SPLIT: &str = "rowcast.split";
 
-/// With `at-least-once`, the least time between two checkpoints, and so what may come again.
+/// With `at-least-once`, the shortest time between two checkpoints, and so how much may be
+/// repeated.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How much longer Kafka transactions may be under a backlog.
+/// How much longer the commit interval may be under a backlog.
 const BACKLOG_FACTOR: u32 = 10;
 
-/// How long a Kafka transaction may be open. The brokers give up on it after `transaction.timeout.ms`,
-/// and the commit needs its time too.
+/// How long a Kafka transaction may be open. The brokers abort it after `transaction.timeout.ms`,
+/// and the commit takes time too.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ages {
-    /// Then it is cut at the next change.
+    /// After this it is cut at the next change.
     pub(crate) busy: Duration,
-    /// Then it is cut as it is, where no next change comes.
+    /// After this it is cut even if no next change arrives.
     pub(crate) idle: Duration,
 }
 
@@ -44,20 +45,20 @@ impl Ages {
     }
 }
 
-/// What the worker needs to say how far it is.
+/// What the worker needs to write checkpoints.
 #[derive(Debug, Clone)]
 pub struct Checkpointing {
     /// The topic of checkpoints.
     pub topic: Arc<str>,
-    /// The pipeline's name, under which the checkpoint stands.
+    /// The pipeline's name, which is the checkpoint's key.
     pub pipeline: String,
-    /// The checkpoint that holds at the start: what it covers is not sent again.
+    /// The checkpoint at the start: what it covers is not sent again.
     pub start: Checkpoint,
     /// Whether that one is not in the topic yet.
     pub is_new: bool,
     /// With or without Kafka transactions.
     pub mode: Mode,
-    /// Longest time between two checkpoints that tell of idle WAL.
+    /// Longest time between two checkpoints that only cover idle WAL.
     pub idle_limit: Duration,
     /// At the end, longest wait for the brokers.
     pub drain_limit: Duration,
@@ -70,32 +71,32 @@ pub enum Mode {
     AtLeastOnce,
     /// Records and the checkpoint in one transaction.
     ExactlyOnce {
-        /// Least time between two commits.
+        /// Shortest time between two commits.
         commit_interval: Duration,
         /// Bytes of records above which a source transaction is cut.
         max_transaction_bytes: u64,
-        /// When the brokers give up on a transaction that is not committed.
+        /// When the brokers abort a transaction that is not committed.
         timeout: Duration,
     },
 }
 
-/// How the checkpoints stand.
+/// The state of checkpoints and transactions.
 pub(crate) struct Cadence {
     pub(crate) told: Checkpointing,
     pub(crate) pace: Pace,
     /// The Kafka transaction that is open.
     pub(crate) open: Option<Open>,
-    /// Whether parts of the source transaction that is open stand in an earlier Kafka transaction.
+    /// Whether parts of the open source transaction are in an earlier Kafka transaction.
     pub(crate) is_continued: bool,
     is_backlog: bool,
-    /// How the snapshots stand, each with the position through which the stream must be published
-    /// before it holds; ascending, and at least one.
+    /// States of the snapshots, each with the position through which the stream must be published
+    /// before it is valid; ascending, and at least one.
     snapshots: VecDeque<(Lsn, Arc<Snapshots>)>,
-    /// The last change whose records were all sent, and that the ledger does not know of.
+    /// The last change whose records were all sent and that is not in the ledger yet.
     pub(crate) last_change: Option<Position>,
     /// The last checkpoint as a record's value.
     pub(crate) json: Vec<u8>,
-    /// A recent time, taken once a chunk.
+    /// A recent time, read once per chunk.
     now: Instant,
 }
 
@@ -134,12 +135,12 @@ impl Cadence {
         self.told.start.progress
     }
 
-    /// The server wants to hear how far we are.
+    /// The server requested a status update.
     pub(crate) const fn ask(&mut self) {
         self.pace.ask();
     }
 
-    /// A source transaction begins; the ledger knows all that came before.
+    /// A source transaction begins; the ledger has everything before it.
     pub(crate) fn source_began(&mut self, commit_lsn: Lsn) {
         let start = self.told.start.progress;
         self.is_continued = self.is_transactional()
@@ -147,7 +148,7 @@ impl Cadence {
             && !start.covers_commit(commit_lsn);
     }
 
-    /// A chunk comes; more of them wait behind it.
+    /// A chunk begins; `more` says whether others wait after it.
     pub(crate) fn chunk_begins(&mut self, is_backlog: bool) {
         self.now = Instant::now();
         self.is_backlog = is_backlog;
@@ -165,13 +166,13 @@ impl Cadence {
         }
     }
 
-    /// How the snapshots stand once the stream is published through `through_lsn`.
+    /// Sets the snapshots' state once the stream is published through `through_lsn`.
     pub(crate) fn snapshots_stand(&mut self, through_lsn: Lsn, snapshots: Arc<Snapshots>) {
         debug_assert!(self.snapshots.back().is_none_or(|(lsn, _)| *lsn <= through_lsn));
         self.snapshots.push_back((through_lsn, snapshots));
     }
 
-    /// How the snapshots stand at this progress.
+    /// The snapshots' state at this progress.
     pub(crate) fn snapshots_at(&self, progress: Progress) -> Arc<Snapshots> {
         let held = self.snapshots.iter().rev().find(|(lsn, _)| *lsn <= progress.through_lsn);
         held.map(|(_, snapshots)| Arc::clone(snapshots)).unwrap_or_default()
@@ -187,13 +188,12 @@ impl Cadence {
         }
     }
 
-    /// Whether the snapshots stand otherwise than the last checkpoint says.
+    /// Whether the snapshots' state differs from the last checkpoint's.
     fn has_snapshot_news(&self, progress: Progress) -> bool {
         self.snapshots.get(1).is_some_and(|(lsn, _)| *lsn <= progress.through_lsn)
     }
 
-    /// What the change about to be sent says of the Kafka transaction it stands in; none where its
-    /// source transaction is whole so far.
+    /// The split header of the next change; `None` if its source transaction is not split so far.
     pub(crate) fn split(&self, records: &Records) -> Option<Split> {
         let Mode::ExactlyOnce { max_transaction_bytes, .. } = self.told.mode else { return None };
         let too_much = self.open.as_ref().is_some_and(|open| {
@@ -213,7 +213,7 @@ impl Cadence {
         }
     }
 
-    /// Whether the Kafka transaction that is open holds as much as it may, or is as old.
+    /// Whether the open Kafka transaction has reached its limit of size or age.
     pub(crate) fn is_full(&self) -> bool {
         let Mode::ExactlyOnce { max_transaction_bytes, .. } = self.told.mode else { return false };
         let is_full = |open: &Open| {
@@ -245,24 +245,24 @@ impl Cadence {
         self.due_at(progress).is_some_and(|due| due + stretch <= Instant::now())
     }
 
-    /// Whether a checkpoint with this progress would say anything new.
+    /// Whether a checkpoint with this progress would be new.
     pub(crate) fn is_news(&self, progress: Progress) -> bool {
         self.due_at(progress).is_some()
     }
 
-    /// When a checkpoint with this progress is due, if nothing hurries it or holds it up.
+    /// When a checkpoint with this progress is due, if nothing else changes that.
     pub(crate) fn due_at(&self, progress: Progress) -> Option<Instant> {
         let with_records = self.open.is_some() || self.has_snapshot_news(progress);
         self.pace.due_at(progress, with_records)
     }
 }
 
-/// What a change says of the Kafka transaction it stands in.
+/// Whether a change's source transaction is split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Split {
-    /// Its source transaction goes on in the next one.
+    /// Its source transaction continues in the next Kafka transaction.
     Continues,
-    /// Its source transaction began in an earlier one.
+    /// Its source transaction began in an earlier Kafka transaction.
     Continued,
 }
 

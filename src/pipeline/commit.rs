@@ -1,14 +1,14 @@
-//! What the worker says of how far it is: the checkpoint as a record, and with `exactly-once` the
-//! Kafka transaction that holds it together with what it covers.
+//! Writes checkpoints: a record on its own, or with `exactly-once` in the Kafka transaction
+//! together with the records that it covers.
 //!
 //! ```text
 //! at least once    record record record ... acknowledged --> checkpoint --> acknowledged: confirm
 //! exactly once     begin, record record ... checkpoint, commit ------------------------> confirm
 //! ```
 //!
-//! Must hold: a Kafka transaction ends where a transaction of the source does, or behind a whole
-//! change of one that is too large or too slow. While a commit is under way nothing else is sent;
-//! the reader goes on filling its channel meanwhile.
+//! Must hold: a Kafka transaction ends where a source transaction does, or after a complete change
+//! of one that is too large or too slow. During a commit nothing else is sent; the reader continues
+//! to fill its channel meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ use crate::checkpoint::{Checkpoint, Ledger, Progress};
 use crate::clock::now_us;
 use crate::kafka::{CHECKPOINT_PARTITION, Outgoing, SendError, Sink};
 
-/// How often acknowledgements that are due are looked for.
+/// Time between two checks for acknowledgements.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Longest wait for one step of a commit before looking whether to stop.
+/// Longest wait for one step of a commit before checking whether to stop.
 const COMMIT: Duration = Duration::from_secs(1);
 
-/// Longest wait for an acknowledgement before looking whether to stop.
+/// Longest wait for an acknowledgement before checking whether to stop.
 const FLUSH: Duration = Duration::from_millis(100);
 
 impl<S: Sink> Out<S> {
@@ -34,7 +34,7 @@ impl<S: Sink> Out<S> {
         self.settle_at(self.ledger.standing().sent)
     }
 
-    /// The same of a checkpoint with this progress, whatever was sent.
+    /// The same for a checkpoint with this progress, whatever was sent.
     pub(crate) fn settle_at(&mut self, progress: Progress) -> Result<(), Halt> {
         if self.checkpoints.is_transactional() {
             return self.commit_at(progress);
@@ -53,7 +53,7 @@ impl<S: Sink> Out<S> {
         while !is_done(&self.ledger) {
             self.go_on()?;
             if self.sink.commit(FLUSH)? {
-                // The report is heard on another thread, or is a failure.
+                // Another thread receives the report, or fails.
                 std::thread::sleep(FLUSH / 50);
             }
         }
@@ -74,14 +74,14 @@ impl<S: Sink> Out<S> {
         Ok(())
     }
 
-    /// Ends the Kafka transaction behind a whole change, inside of a source transaction.
+    /// Ends the Kafka transaction after a complete change, inside of a source transaction.
     pub(crate) fn cut(&mut self) -> Result<(), Halt> {
         self.mark();
         self.checkpoints.is_continued = true;
         self.commit()
     }
 
-    /// A source transaction has ended, and the ledger knows of it.
+    /// A source transaction has ended and is in the ledger.
     pub(crate) fn source_ended(&mut self) -> Result<(), Halt> {
         self.checkpoints.last_change = None;
         if self.checkpoints.open.is_some() && self.checkpoints.is_due(self.ledger.standing().sent) {
@@ -90,7 +90,7 @@ impl<S: Sink> Out<S> {
         Ok(())
     }
 
-    /// A change outside of transactions may have been sent: it is one of its own.
+    /// A non-transactional message may have been sent: it counts as a transaction of its own.
     pub(crate) fn message_ended(&mut self) -> Result<(), Halt> {
         if self.checkpoints.last_change.is_none() {
             return Ok(());
@@ -99,8 +99,7 @@ impl<S: Sink> Out<S> {
         self.source_ended()
     }
 
-    /// Writes the checkpoint that holds at the start, where that is a new one: from then on a slot
-    /// that is lost is noticed.
+    /// Writes the checkpoint of the start if it is new: from then on a lost slot is noticed.
     pub(crate) fn begin(&mut self) -> Result<(), Halt> {
         match (self.checkpoints.told.is_new, self.checkpoints.is_transactional()) {
             (false, _) => Ok(()),
@@ -109,7 +108,7 @@ impl<S: Sink> Out<S> {
         }
     }
 
-    /// Writes the checkpoint if one is due. Called behind each chunk, and at
+    /// Writes the checkpoint if one is due. Called after each chunk, and at
     /// [`wake_at`](Self::wake_at).
     pub(crate) fn tick(&mut self, in_transaction: bool) -> Result<(), Halt> {
         if !self.checkpoints.is_transactional() {
@@ -129,7 +128,7 @@ impl<S: Sink> Out<S> {
         if self.checkpoints.is_due(self.ledger.standing().sent) { self.commit() } else { Ok(()) }
     }
 
-    /// When to [`tick`](Self::tick) if no chunk comes before.
+    /// When to [`tick`](Self::tick) if no chunk arrives before.
     pub(crate) fn wake_at(&self, in_transaction: bool) -> Option<Instant> {
         let state = &self.checkpoints;
         let sent = self.ledger.standing().sent;
@@ -145,14 +144,14 @@ impl<S: Sink> Out<S> {
         }
     }
 
-    /// Ends the Kafka transaction where it holds too much, though it says nothing of what it holds:
-    /// that comes again if the process ends before the next.
+    /// Ends a Kafka transaction that is too large, without a checkpoint that covers its content:
+    /// that is published again if the process ends before the next one.
     pub(crate) fn commit_what_is_too_much(&mut self) -> Result<(), Halt> {
         if self.checkpoints.is_full() { self.commit() } else { Ok(()) }
     }
 
-    /// Brings what was sent to its end, as far as the brokers do so in time. What is open inside of
-    /// a source transaction stays so: it will be aborted.
+    /// Finishes what was sent, as far as the brokers do so in time. A Kafka transaction inside of a
+    /// source transaction remains open and will be aborted.
     pub(crate) fn finish(&mut self, in_transaction: bool) -> Result<(), Halt> {
         let (limit, started) = (self.checkpoints.told.drain_limit, Instant::now());
         if !self.checkpoints.is_transactional() {
@@ -177,20 +176,20 @@ impl<S: Sink> Out<S> {
         Ok(())
     }
 
-    /// Tells the ledger of the last change that was sent.
+    /// Records the last sent change in the ledger.
     fn mark(&mut self) {
         if let Some(position) = self.checkpoints.last_change.take() {
             self.ledger.mark(position);
         }
     }
 
-    /// Says how far everything is acknowledged, when that is due.
+    /// Writes a checkpoint of what is acknowledged, if due.
     fn checkpoint_delivered(&mut self) -> Result<(), Halt> {
         let delivered = self.ledger.standing().delivered;
         if !self.checkpoints.is_due(delivered) || self.ledger.is_checkpoint_under_way() {
             return Ok(());
         }
-        // Where there is no room, the next tick tries again.
+        // If the queue is full, the next tick tries again.
         self.offer(delivered)?;
         Ok(())
     }
@@ -201,9 +200,9 @@ impl<S: Sink> Out<S> {
     }
 
     fn commit_at(&mut self, progress: Progress) -> Result<(), Halt> {
-        // What was sent is counted before the brokers have it, too.
+        // Includes what was sent and is not acknowledged yet.
         self.count();
-        // From here on it is waited for, though no record may be.
+        // From here on there is something to wait for, even without records.
         self.ledger.commit_begins();
         self.open_transaction()?;
         while !self.offer(progress)? {
@@ -219,11 +218,11 @@ impl<S: Sink> Out<S> {
     fn committed(&mut self, progress: Progress) {
         self.ledger.confirm(progress);
         self.checkpoints.open = None;
-        // What the commit took does not count for the interval.
+        // The duration of the commit does not count for the interval.
         self.checkpoints.written(progress);
     }
 
-    /// Hands a checkpoint to the producer. Returns whether there was room for it.
+    /// Hands a checkpoint to the producer. Returns whether its queue had space.
     pub(crate) fn offer(&mut self, progress: Progress) -> Result<bool, Halt> {
         let snapshots = self.checkpoints.snapshots_at(progress);
         let Cadence { told, json, .. } = &mut self.checkpoints;
@@ -239,7 +238,7 @@ impl<S: Sink> Out<S> {
         };
         let is_transactional = matches!(told.mode, Mode::ExactlyOnce { .. });
         if !is_transactional {
-            // Before it is sent: its acknowledgement may be faster than the next line.
+            // Before it is sent: its acknowledgement may be faster than the next statement.
             self.ledger.checkpoint_sent(progress);
         }
         match self.sink.checkpoint(&record) {

@@ -1,45 +1,45 @@
-//! Forgets tables that were dropped, so that an application that creates and drops tables for ever does
-//! not make the process grow for ever.
+//! Forgets dropped tables, so that memory does not grow if an application keeps creating and
+//! dropping tables.
 //!
-//! The server describes a table once in a session, and again only after it was altered. So what is known
-//! of a table may go only when no change of it can come any more:
+//! The server describes a table once per session, and again only after it was altered. So a table
+//! may be forgotten only when no change of it can arrive any more:
 //!
 //! ```text
-//! described -- many are known --> asked of -- the catalog has it no more --> waits until the stream has
-//!     ^                              |                                       passed that look: forgotten
+//! described -- many are known --> queried -- it is not in the catalog ----> waits until the stream has
+//!     ^                              |                                       passed the query: forgotten
 //!     +-- the catalog has it, or ----+
 //!         can't show it yet
 //! ```
 //!
-//! - A snapshot describes its tables too, in the transactions of its watermarks: of a table that only a
-//!   snapshot has published, nothing else would say that it is known.
-//! - A table that is missing may be one that is not visible yet: a transaction is in the WAL, and so in
-//!   the stream, before others see it. So a table counts as dropped only where the look sees the
-//!   transaction that described it: its creation came no later.
-//! - Whoever writes to a table holds a lock on it until the end of the transaction, so all of its changes
-//!   are in transactions that committed before the drop, and that is before the look's end of the WAL.
-//! - An OID that a later table has is described again, after the look: that one stays.
+//! - A snapshot describes its tables too, in the transactions of its watermarks: nothing else would
+//!   record a table that only a snapshot has published.
+//! - A missing table may not be visible yet: a transaction is in the WAL, and so in the stream,
+//!   before others see it. So a table counts as dropped only if the query's snapshot sees the
+//!   transaction that described it: it was created no later.
+//! - A writer holds a lock on the table until the end of its transaction, so all changes are in
+//!   transactions that committed before the drop, which is before the end of the WAL at the query.
+//! - A later table with the same OID is described after the query: that one is kept.
 //!
-//! The catalog is asked when twice as many tables are known as were left after the last time: what a
-//! table costs is the same however many there are, and at most twice the tables of the catalog are known,
-//! with those that were dropped since the point that the stream is at.
+//! The catalog is queried when twice as many tables are known as remained after the last query: so
+//! the cost per table is constant, and at most twice the tables of the catalog are known, plus
+//! those dropped since the stream's position.
 
 use std::collections::HashMap;
 
 use crate::lsn::Lsn;
 use crate::snapshot::Visibility;
 
-/// So many tables are known before it is asked whether they still exist.
+/// Number of known tables before the first query.
 const FEW: usize = 512;
 
-/// A look at the catalog.
+/// The result of a query of the catalog.
 #[derive(Debug, Clone, Default)]
 pub struct Dropped {
-    /// The tables that it does not have.
+    /// The tables that are not in it.
     pub oids: Vec<u32>,
-    /// The transactions that it sees.
+    /// The transactions that are visible to it.
     pub sees: Visibility,
-    /// The end of the WAL, not before it was taken.
+    /// The end of the WAL, read after the query.
     pub through: Lsn,
 }
 
@@ -55,9 +55,9 @@ struct Seen {
 #[derive(Debug)]
 pub(crate) struct Described {
     seen: HashMap<u32, Seen>,
-    /// How many there are when it is asked again.
+    /// The number of tables at which to query again.
     ask_at: usize,
-    /// Tables that are gone, once the stream has passed this point.
+    /// Dropped tables, to be forgotten once the stream has passed this position.
     waiting: Option<(Lsn, Vec<u32>)>,
 }
 
@@ -66,23 +66,23 @@ impl Described {
         Self { seen: HashMap::new(), ask_at: FEW, waiting: None }
     }
 
-    /// A table is described in this transaction.
+    /// Records the description of a table in this transaction.
     pub(crate) fn describe(&mut self, oid: u32, xid: u32, commit_lsn: Lsn) {
         self.seen.insert(oid, Seen { xid, commit_lsn });
     }
 
-    /// How many there are.
+    /// The number of tables.
     pub(crate) fn count(&self) -> u64 {
         self.seen.len() as u64
     }
 
-    /// The tables to ask the catalog for, if it is time.
+    /// The tables to query, if a query is due.
     pub(crate) fn to_ask(&self) -> Option<Vec<u32>> {
         let is_time = self.waiting.is_none() && self.seen.len() >= self.ask_at;
         is_time.then(|| self.seen.keys().copied().collect())
     }
 
-    /// What the catalog says of them.
+    /// Takes the result of the query.
     pub(crate) fn asked(&mut self, look: Dropped) {
         let Dropped { mut oids, sees, through } = look;
         oids.retain(|oid| self.seen.get(oid).is_some_and(|of| sees.shows(of.xid)));
@@ -93,8 +93,8 @@ impl Described {
         }
     }
 
-    /// The stream has come to `lsn`, between two transactions. Returns the tables of which nothing comes
-    /// any more, if there are any.
+    /// The stream has reached `lsn`, between two transactions. Returns the tables without further
+    /// changes, if any.
     #[inline]
     pub(crate) fn passed(&mut self, lsn: Lsn) -> Option<Vec<u32>> {
         let (through, _) = self.waiting.as_ref()?;
@@ -123,7 +123,7 @@ mod tests {
         Dropped { oids: oids.to_vec(), sees, through: Lsn::from(through) }
     }
 
-    /// As many tables as are asked of, each described by the transaction of its number.
+    /// `count` tables, each described in the transaction with its number.
     fn many() -> Described {
         let mut described = Described::new();
         for oid in 1..=u32::try_from(FEW).unwrap() {
@@ -144,7 +144,7 @@ mod tests {
     fn what_is_gone_is_forgotten_once_the_stream_has_passed_the_look_and_not_before() {
         let mut described = many();
         described.asked(look(&[3, 4], "600:600:", 700));
-        assert_eq!(described.to_ask(), None, "one question at a time");
+        assert_eq!(described.to_ask(), None, "one query at a time");
         assert_eq!(passed(&mut described, 699), [0; 0]);
         assert_eq!(passed(&mut described, 700), [3, 4]);
         assert_eq!(passed(&mut described, 701), [0; 0]);
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn what_is_not_visible_yet_and_what_has_the_oid_since_stay() {
         let mut described = many();
-        // 5 is in the stream, and the look does not see its transaction.
+        // 5 is in the stream, and the query does not see its transaction.
         described.asked(look(&[3, 4, 5], "5:600:5", 700));
         described.describe(4, 650, Lsn::from(720));
         assert_eq!(passed(&mut described, 800), [3]);
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(described.ask_at, 2 * (2 * FEW - 500));
     }
 
-    /// Tables come and go for ever.
+    /// Tables are created and dropped forever.
     #[test]
     fn the_number_of_tables_that_are_known_is_bounded() {
         let mut described = Described::new();

@@ -1,4 +1,4 @@
-//! The way of one change to Kafka, for whoever brings it: the stream and both kinds of snapshot.
+//! Publishes changes to Kafka, for the stream and both kinds of snapshot.
 //!
 //! ```text
 //! Change --publish--> records --send--> producer ..acknowledged.. commit --> checkpoint
@@ -7,15 +7,15 @@
 //! | file | what it does |
 //! |---|---|
 //! | `publish` | decides whether a change is published, routes it and encodes its records |
-//! | `oversize` | makes records fit that are too large, as configured |
-//! | `report` | logs what is left out, and counts it |
-//! | `send` | gives each record its ticket and hands it to the producer, waiting where its queue is full |
-//! | `cadence` | answers when a checkpoint is due, and when a Kafka transaction is cut |
+//! | `oversize` | cuts or rejects records that are too large, as configured |
+//! | `report` | logs and counts what is left out |
+//! | `send` | assigns each record its ticket and hands it to the producer, waiting while its queue is full |
+//! | `cadence` | decides when a checkpoint is due, and when a Kafka transaction is cut |
 //! | `commit` | writes the checkpoint and waits until it is durable |
 //! | `dropped` | forgets tables that the database no longer has |
 //!
-//! Plain synchronous calls; whoever calls them owns the thread. Not here: where changes come from, and
-//! what becomes of an error.
+//! Plain synchronous calls on the caller's thread. Not here: where changes come from, and how
+//! errors are handled.
 
 pub(crate) mod cadence;
 pub(crate) mod commit;
@@ -42,10 +42,10 @@ use crate::kafka::Sink;
 use crate::metrics::Metrics;
 use crate::route::TopicPlan;
 
-/// How long to wait for room before looking whether to stop.
+/// How long to wait for space in the queue before checking whether to stop.
 pub(crate) const ROOM: Duration = Duration::from_millis(50);
 
-/// Tells the worker to end, from another thread.
+/// Requests the worker to end, from another thread.
 #[derive(Debug, Default)]
 pub struct Stop(AtomicU8);
 
@@ -58,7 +58,7 @@ impl Stop {
         self.0.fetch_max(Self::AT_COMMIT, Ordering::AcqRel);
     }
 
-    /// End at the next look, in the middle of whatever it is.
+    /// End at the next check, even inside a transaction.
     pub fn now(&self) {
         self.0.store(Self::NOW, Ordering::Release);
     }
@@ -69,7 +69,7 @@ impl Stop {
         self.0.load(Ordering::Acquire) == Self::NOW
     }
 
-    /// Completes once it is to end now.
+    /// Completes once it must end now.
     pub(crate) async fn stopped(&self) {
         while !self.is_now() {
             tokio::time::sleep(ROOM).await;
@@ -81,7 +81,7 @@ impl Stop {
     }
 }
 
-/// What the stream alone does not tell, asked once per relation version.
+/// Facts that the stream does not contain, looked up once per relation version.
 pub trait Lookup {
     /// What the catalog knows of a relation that the stream describes, in a transaction. What that
     /// transaction changed is known, too.
@@ -95,7 +95,7 @@ pub trait Lookup {
         described_in: Option<&Transaction>,
     ) -> Result<RelationFacts, Error>;
 
-    /// The present values of some columns of a row; none where the row can't be found.
+    /// The current values of some columns of a row; `None` if the row does not exist.
     ///
     /// # Errors
     /// When the table can't be read.
@@ -106,21 +106,21 @@ pub trait Lookup {
         columns: &[usize],
     ) -> Result<Option<Reselected>, Error>;
 
-    /// The OID of a table of which nothing is to be published any more, now that this one is
-    /// described so: itself, or the table that it is a partition of.
+    /// The OID of a table that must not be published any more, given this description: the table
+    /// itself, or the one that it is a partition of.
     ///
     /// # Errors
     /// When the catalog can't be asked.
     fn withheld(&mut self, relation: &Relation) -> Result<Option<u32>, Error>;
 
-    /// Makes sure that a topic exists.
+    /// Ensures that a topic exists.
     ///
     /// # Errors
-    /// When it can't be made.
+    /// When it can't be created.
     fn ensure_topic(&mut self, topic: &TopicPlan) -> Result<Ensured, Error>;
 
-    /// Makes sure that many topics exist, for which [`ensure_topic`](Self::ensure_topic) is asked
-    /// afterwards: so that this need not go to the brokers for each.
+    /// Ensures that many topics exist, so that later calls of [`ensure_topic`](Self::ensure_topic)
+    /// need not contact the brokers for each.
     ///
     /// # Errors
     /// When one of them can't be created.
@@ -136,24 +136,24 @@ pub trait Lookup {
         Ok(Dropped::default())
     }
 
-    /// Nothing of these tables comes any more, and these topics are no table's now.
+    /// Forgets tables without further changes, and topics that no table has any more.
     fn forget(&mut self, _tables: &[u32], _topics: &[Arc<str>]) {}
 }
 
-/// What became of a topic that is to exist.
+/// The result of ensuring a topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ensured {
     /// It exists.
     Exists {
-        /// The largest record that it takes, in bytes, where that is known.
+        /// The largest record that it accepts, in bytes, if known.
         limit: Option<usize>,
     },
-    /// Not known, since the worker is to stop. Nothing may be sent to it.
+    /// Unknown, because the worker must stop. Nothing may be sent to it.
     Stopped,
 }
 
 impl Ensured {
-    /// The largest record that the topic takes, where that is known.
+    /// The largest record that the topic accepts, if known.
     pub(crate) fn limit(self) -> Result<Option<usize>, Halt> {
         match self {
             Self::Exists { limit } => Ok(limit),
@@ -165,21 +165,21 @@ impl Ensured {
 /// Why the worker ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// It was told to.
+    /// It was asked to stop.
     Stopped,
     /// The reader will send no more.
     SourceClosed,
 }
 
-/// What a row goes through on its way out.
+/// The stages that a change passes.
 pub(crate) struct Stage<'a, S, L> {
-    /// How tables are described in the stream.
+    /// Descriptions of tables in the stream.
     pub(crate) relations: &'a Relations,
     pub(crate) publisher: &'a mut Publisher<L>,
     pub(crate) out: &'a mut Out<S>,
 }
 
-/// Why a message was not carried through.
+/// Why a message was not processed completely.
 pub(crate) enum Halt {
     Stopped,
     Failed(Error),
@@ -191,8 +191,8 @@ impl<E: Into<Error>> From<E> for Halt {
     }
 }
 
-/// Writes one checkpoint, the one that [`Checkpointing`] starts with, and waits until it is durable.
-/// Returns whether it is: not when asked to stop before. Nothing else may be under way. Blocks.
+/// Writes the checkpoint that [`Checkpointing`] starts with, and waits until it is durable. Returns
+/// false if asked to stop before. Nothing else may be in flight. Blocks.
 ///
 /// # Errors
 /// When it can't be written.
@@ -203,7 +203,7 @@ pub(crate) fn write_checkpoint<S: Sink>(
     stop: Arc<Stop>,
     checkpointing: Checkpointing,
 ) -> Result<bool, Error> {
-    // An intent may come behind much that was sent, and takes it back.
+    // An intent may follow many sent records, and revokes them.
     let progress = checkpointing.start.progress;
     match Out::new(sink, ledger, metrics, stop, checkpointing).settle_at(progress) {
         Ok(()) => Ok(true),

@@ -1,22 +1,23 @@
-//! Rows and messages whose record is larger than Kafka takes: found before they are sent, where that can be known.
+//! Handles rows and messages whose record is larger than Kafka accepts, before they are sent if the
+//! limit is known.
 //!
-//! Known are the client's own bound and, where the brokers tell it, the topic's. The client judges
-//! by the bytes before compression, a broker by the batch as it arrives. So what is above the
-//! topic's bound and goes out compressed may still be taken: under `fail` the broker decides, and
-//! its refusal stops the stream. A policy that does something about the row decides here, by the
-//! bytes before compression; for after a refusal it would be too late, as what follows is under way.
+//! The client's own limit is known, and the topic's if the brokers report it. The client compares
+//! the bytes before compression, a broker the batch as it arrives. So a compressed record above the
+//! topic's limit may still be accepted: under `fail` the broker decides, and its refusal stops the
+//! stream. A policy that handles the row decides here, by the bytes before compression, because
+//! after a refusal the following records are already in flight.
 
 use crate::change::{Change, Data, Op};
 use crate::config::OnOversize;
 use crate::encode::{EncodeError, Encoder, Records};
 use crate::metrics::Metrics;
 
-/// What to do with records that are too large, and what the client knows of that.
+/// What to do with records that are too large, and the client's limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Oversize {
-    /// What to do where nothing may be cut; where nobody said, see `Oversize::acts_on`.
+    /// What to do if nothing may be cut; if not configured, see `Oversize::acts_on`.
     pub action: Option<OnOversize>,
-    /// The largest record that the client takes, in bytes.
+    /// The largest record that the client accepts, in bytes.
     pub client_limit: usize,
     /// Whether batches are compressed.
     pub is_compressed: bool,
@@ -37,8 +38,8 @@ pub(crate) struct Limit {
 }
 
 impl Oversize {
-    /// Whether the stream goes on without a change that is too large. Where nobody said so, it does
-    /// without a logical message, which any role may write, and not without a row.
+    /// Whether the stream continues without a change that is too large. By default it skips a
+    /// logical message, which any role may write, and not a row.
     pub(crate) const fn acts_on(&self, op: Op) -> bool {
         match self.action {
             Some(action) => matches!(action, OnOversize::DeadLetter),
@@ -46,8 +47,8 @@ impl Oversize {
         }
     }
 
-    /// `topic` is the topic's own bound, where it is known; `acts` says whether something is done
-    /// about a change that is too large.
+    /// `topic` is the topic's own limit, if known; `acts` says whether a change that is too large
+    /// is handled.
     pub(crate) const fn limit(&self, topic: Option<usize>, acts: bool) -> Limit {
         let is_certain = !self.is_compressed;
         match topic {
@@ -59,8 +60,8 @@ impl Oversize {
     }
 }
 
-/// Refuses a logical message that is too large whatever its record looks like, before that is written:
-/// anyone may write one of a gigabyte, and its record would take more than twice as much again.
+/// Refuses a logical message that is too large in any form, before its record is written: any role
+/// may write one of a gigabyte, and its record would take more than twice as much in addition.
 #[inline]
 pub(crate) fn refuse_unwritten(
     change: &Change<'_>,
@@ -76,8 +77,8 @@ pub(crate) fn refuse_unwritten(
     Err(EncodeError::MessageTooLarge { bytes, limit, bound })
 }
 
-/// Makes the records of a change fit, if its table allows that. Returns the reason why they can't be
-/// sent where it does not.
+/// Makes the records of a change fit if its table allows that. Otherwise returns why they can't be
+/// sent.
 #[cold]
 pub(crate) fn fit(
     (change, now_us): (&Change<'_>, i64),

@@ -1,11 +1,11 @@
-//! What becomes of one change: whether it is published, where to, and as which records.
+//! Decides for one change whether it is published, to which topic, and as which records.
 //!
-//! Apart from the stream, so that rows of a snapshot are published by the same rules: whoever has a
-//! change asks [`Publisher::prepare`] and sends what it gives. Per row nothing is allocated here:
-//! the buffers belong to the encoder and are reused, the topic was found when the relation was
-//! announced.
+//! Independent of the stream, so that rows of a snapshot are published by the same rules: the
+//! caller passes a change to [`Publisher::prepare`] and sends the result. Nothing is allocated per
+//! row: the buffers belong to the encoder and are reused, and the topic was found when the relation
+//! was announced.
 //!
-//! Not here: tickets, Kafka transactions, what is published already (`out`, `commit`).
+//! Not here: tickets, Kafka transactions, what is published already (`send`, `commit`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,19 +27,19 @@ use crate::state::{LeftOut, LeftOutList, LeftOutReason};
 /// What is left out.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Policy {
-    /// Operations to leave out even where the server sends them.
+    /// Operations to leave out even if the server sends them.
     pub skipped: Vec<Operation>,
-    /// What to do with a change that can't be published; where nobody said, the stream goes on
-    /// without a logical message, which any role may write, and not without a row.
+    /// What to do with a change that can't be published; by default the stream skips a logical
+    /// message, which any role may write, and not a row.
     pub on_error: Option<OnError>,
-    /// What to do with a change that is larger than Kafka takes.
+    /// What to do with a change that is larger than Kafka accepts.
     pub oversize: Oversize,
-    /// The tables to publish, where the publication has others too: one for all tables, or for
-    /// whole schemas.
+    /// The tables to publish, if the publication has others too: one for all tables, or for whole
+    /// schemas.
     pub captured: Option<TableFilter>,
-    /// The table whose rows are signals, and published only if it says so.
+    /// The table whose rows are signals, published only if configured.
     pub signals: Option<SignalTable>,
-    /// Where tables are named that can't have their topics.
+    /// The list of tables that can't be given their topics.
     pub left_out: Arc<LeftOutList>,
 }
 
@@ -69,9 +69,9 @@ pub(crate) struct Publisher<L> {
     /// Kinds of errors that were logged, by table.
     told: HashSet<(u32, &'static str)>,
     tables: HashMap<u32, Destination>,
-    /// Tables of which nothing is published, until they are admitted.
+    /// Tables that are not published until they are admitted.
     left_out: HashSet<u32>,
-    /// Those of them that nobody has noted yet.
+    /// Those of them that are not noted yet.
     refused: Vec<LeftOutTable>,
     message_topic: Option<(Arc<str>, Limit)>,
     transaction_topic: Option<Arc<str>>,
@@ -82,26 +82,26 @@ pub(crate) struct Publisher<L> {
 struct Destination {
     topic: TopicPlan,
     encoded: PlanId,
-    /// None until the topic is made sure of, with the first record: the server also describes
-    /// partitions whose changes it tells as their root's.
+    /// `None` until the first record ensures the topic: the server also describes partitions whose
+    /// changes it sends as their root's.
     limit: Option<Limit>,
 }
 
-/// What became of a table that was described.
+/// The outcome for a described table.
 enum Placed<'a> {
     At(&'a TopicPlan),
-    /// It was known before that nothing of it is published.
+    /// It was already left out.
     LeftOut,
     Refused(Box<Refusal>),
 }
 
-/// The records of one change, and where they go.
+/// The records of one change, and their destination.
 #[derive(Clone, Copy)]
 pub(crate) struct Prepared<'a> {
     pub(crate) topic: &'a str,
     /// Milliseconds since the Unix epoch.
     pub(crate) at_ms: i64,
-    /// A partition, where it is not the key's to decide.
+    /// A fixed partition, if the key does not decide it.
     pub(crate) partition: Option<i32>,
     pub(crate) records: &'a Records,
 }
@@ -124,8 +124,8 @@ impl<L: Lookup> Publisher<L> {
         }
     }
 
-    /// A table is described for the first time, or again after it changed: finds its topic. `before` is
-    /// what was known of it.
+    /// Finds the topic of a table that is described for the first time, or again after it changed.
+    /// `before` is the former description.
     pub(crate) fn announce(
         &mut self,
         relation: &Arc<Relation>,
@@ -141,7 +141,7 @@ impl<L: Lookup> Publisher<L> {
         }
         if let Some(other) = self.router.shares_with(relation.oid) {
             let table = relation.full_name.as_str();
-            tracing::info!(table, %other, "two tables have one topic, as it is configured");
+            tracing::info!(table, %other, "two tables share one topic, as configured");
         }
         Ok(())
     }
@@ -153,17 +153,17 @@ impl<L: Lookup> Publisher<L> {
         self.refused.push(LeftOutTable { oid, schema, table: name });
     }
 
-    /// Nothing of these tables is published, until they are admitted.
+    /// Leaves these tables out until they are admitted.
     pub(crate) fn go_on_without(&mut self, tables: impl Iterator<Item = u32>) {
         self.left_out.extend(tables);
     }
 
-    /// The tables that were refused since this was last asked.
+    /// The tables that were refused since the last call.
     pub(crate) fn take_refused(&mut self) -> impl Iterator<Item = LeftOutTable> {
         self.refused.drain(..)
     }
 
-    /// Nothing of these tables comes any more, unless they are described again.
+    /// Forgets tables without further changes, unless they are described again.
     #[cold]
     pub(crate) fn forget(&mut self, tables: &[u32]) {
         let mut free = Vec::new();
@@ -181,13 +181,13 @@ impl<L: Lookup> Publisher<L> {
         self.lookup.forget(tables, &free);
     }
 
-    /// How many tables it knows.
+    /// The number of known tables.
     #[cfg(test)]
     pub(crate) fn known(&self) -> usize {
         self.tables.len()
     }
 
-    /// It is known of a table that nobody else has its topic any more.
+    /// Admits a table: no other table has its topic any more.
     pub(crate) fn admit(&mut self, oid: u32, relation: Option<&Arc<Relation>>) -> Result<(), Halt> {
         self.left_out.remove(&oid);
         if self.tables.contains_key(&oid) {
@@ -196,12 +196,12 @@ impl<L: Lookup> Publisher<L> {
         self.router.take_over(oid);
         match relation {
             Some(relation) => self.announce(relation, None),
-            // It is announced with its first row.
+            // It is announced when its first row arrives.
             None => Ok(()),
         }
     }
 
-    /// The same for many tables and without logging it, and makes sure of the topics.
+    /// The same for many tables, without logging; ensures the topics.
     pub(crate) fn settle<'a>(
         &mut self,
         relations: impl Iterator<Item = &'a Arc<Relation>> + Clone,
@@ -231,7 +231,7 @@ impl<L: Lookup> Publisher<L> {
             return Ok(Placed::LeftOut);
         }
         let captured = self.policy.captured.as_ref();
-        // Without a topic, nothing of it is published.
+        // A table without a topic is not published.
         if captured.is_some_and(|tables| !tables.matches(schema, table)) {
             self.tables.remove(oid);
             let table = full_name.as_str();
@@ -256,7 +256,7 @@ impl<L: Lookup> Publisher<L> {
             }
         };
         for former_oid in self.router.take_gone() {
-            // It was dropped or renamed; if it was not, its changes are missing from here on.
+            // It was dropped or renamed; otherwise its changes are missing from here on.
             if self.tables.remove(&former_oid).is_some() {
                 let (table, topic) = (full_name.as_str(), &*plan.name);
                 tracing::warn!(
@@ -273,7 +273,7 @@ impl<L: Lookup> Publisher<L> {
         Ok(Placed::At(&place.into_mut().topic))
     }
 
-    /// Takes over what another found out of a table.
+    /// Takes over what another publisher found out about a table.
     pub(crate) fn learn(&mut self, relation: &Arc<Relation>, from: &Self) -> Result<(), Halt> {
         if let Some(Destination { topic, limit, .. }) = from.tables.get(&relation.oid) {
             let encoded = self.encoder.announce(relation, &topic.name)?;
@@ -283,8 +283,8 @@ impl<L: Lookup> Publisher<L> {
         Ok(())
     }
 
-    /// The records of a change that stands at `lsn`; none where it is not to be published. A change
-    /// that can't be published is a dead letter or an error, as the policy says.
+    /// The records of a change at `lsn`; `None` if it must not be published. A change that can't be
+    /// published is a dead letter or an error, depending on the policy.
     pub(crate) fn prepare(
         &mut self,
         change: &Change<'_>,
@@ -342,13 +342,12 @@ impl<L: Lookup> Publisher<L> {
         if !records.replaced().is_empty() {
             report_replaced(change, records, metrics);
         }
-        // A truncate has no key; readers of partition 0 are told for all.
+        // A truncate has no key; it goes to partition 0.
         let partition = (change.op() == Op::Truncate).then_some(0);
         Ok(Some(Prepared { topic, at_ms, partition, records }))
     }
 
-    /// A change that is published already, and so only has its place in the counts of a transaction
-    /// that was cut.
+    /// Skips a change that is published already, but counts it in its transaction.
     pub(crate) fn pass_over(&mut self, change: &Change<'_>, metrics: &Metrics) {
         let plan = match change.relation() {
             Some(relation) => match self.tables.get(&relation.oid) {
@@ -397,7 +396,7 @@ impl<L: Lookup> Publisher<L> {
     }
 }
 
-/// What the list of tables that are left out says of one that can't have its topic.
+/// The entry in the list of left-out tables for one that can't be given its topic.
 #[must_use]
 pub(crate) fn left_out(refusal: &Refusal) -> LeftOut {
     let Named { schema, name, .. } = refusal.table.clone();
@@ -430,7 +429,7 @@ fn message_topic(
     Ok((plan.name, policy.oversize.limit(limit, policy.oversize.acts_on(Op::Message))))
 }
 
-/// Seldom enough to be added to the metrics at once.
+/// Rare enough to be added to the metrics at once.
 fn count_unchanged(policy: UnchangedToast, records: &Records, metrics: &Metrics) {
     let (unchanged, reselected) = (records.unchanged(), records.reselected());
     if unchanged > 0 {
@@ -446,8 +445,8 @@ fn count_unchanged(policy: UnchangedToast, records: &Records, metrics: &Metrics)
     }
 }
 
-/// Reads back what the stream does not have of a row; none where it has everything, or the row is
-/// not found. Blocks.
+/// Reads back the values of a row that the stream does not contain; `None` if it contains all, or
+/// the row is not found. Blocks.
 fn reselect(
     change: &Change<'_>,
     lookup: &mut impl Lookup,
@@ -462,7 +461,7 @@ fn reselect(
     if stop.is_now() { Err(Halt::Stopped) } else { Ok(read) }
 }
 
-/// A topic that is not a table's, made sure of on its first record.
+/// Ensures a topic that is not a table's, on its first record.
 fn topic_once<'a>(
     known: &'a mut Option<Arc<str>>,
     plan: impl FnOnce() -> TopicPlan,
@@ -478,7 +477,7 @@ fn topic_once<'a>(
     }
 }
 
-/// The operation as the configuration names it, if it is one that can be skipped.
+/// The operation as the configuration names it, if it can be skipped.
 const fn operation(op: Op) -> Option<Operation> {
     match op {
         Op::Create => Some(Operation::Insert),

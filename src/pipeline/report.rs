@@ -1,5 +1,5 @@
-//! What the worker logs for an operator: of tables as they are described, and of changes that can't be
-//! published. Names of tables and columns, never values.
+//! Logs tables as they are described, and changes that can't be published. Names of tables and
+//! columns, never values.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +12,11 @@ use crate::metrics::Metrics;
 use crate::postgres::publication::TableName;
 use crate::route::TopicPlan;
 
-/// Most columns of which it is kept that they were logged.
+/// Most columns that are remembered as logged.
 const TOLD_OF: usize = 4096;
 
-/// Whether the stream may go on without a change that can't be published; logs the first of each
-/// table and reason.
+/// Whether the stream may skip a change that can't be published; logs the first of each table and
+/// reason.
 #[cold]
 pub(crate) fn go_on_without(
     change: &Change<'_>,
@@ -37,14 +37,14 @@ pub(crate) fn go_on_without(
             reason,
             error = error.told(),
             fix = error.fix(),
-            "sent to the dead letter topic; more of the kind are only counted"
+            "sent to the dead letter topic; further ones of this kind are only counted"
         );
     }
     Ok(())
 }
 
-/// Counts characters that were replaced, as no reader takes them; logs the first of each column, for all
-/// that publish: the stream, and each connection of a snapshot.
+/// Counts characters that were replaced because readers refuse them; logs the first of each column,
+/// across all publishers: the stream, and each connection of a snapshot.
 #[cold]
 pub(crate) fn report_replaced(change: &Change<'_>, records: &Records, metrics: &Metrics) {
     static TOLD: Mutex<BTreeSet<(u32, String)>> = Mutex::new(BTreeSet::new());
@@ -53,7 +53,7 @@ pub(crate) fn report_replaced(change: &Change<'_>, records: &Records, metrics: &
         metrics.json_replaced.inc_by(count);
         let column = relation.columns.get(at).map_or("", |column| &column.name);
         let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
-        // Tables come and go: what was logged long ago may be logged again.
+        // Tables are created and dropped: what was logged long ago may be logged again.
         if told.len() >= TOLD_OF {
             told.clear();
         }
@@ -61,14 +61,14 @@ pub(crate) fn report_replaced(change: &Change<'_>, records: &Records, metrics: &
             tracing::warn!(
                 table = relation.full_name,
                 column,
-                "JSON with half of a surrogate pair, which readers refuse: U+FFFD is published in \
-                 its place; more in this column are only counted"
+                "JSON with a lone surrogate, which readers refuse: publishing U+FFFD instead; \
+                 further ones in this column are only counted"
             );
         }
     }
 }
 
-/// Logs what an operator may want to know of a table that was described.
+/// Logs what an operator may want to know about a described table.
 pub(crate) fn report(
     before: Option<&Relation>,
     relation: &Relation,
@@ -89,20 +89,20 @@ pub(crate) fn report(
             from = before.full_name,
             to = table,
             topic = &*plan.name,
-            "table renamed: its topic follows its name"
+            "table renamed: its topic changes with its name"
         ),
         Some(before) if !before.key_names().eq(relation.key_names()) => tracing::warn!(
             table,
             before = names(before),
             now = names(relation),
-            "the table's key has changed: its rows stand under other keys from here on"
+            "the table's key has changed: its rows have other keys from here on"
         ),
         _ => {}
     }
     for disagreement in &relation.disagreements {
         tracing::warn!(
             table,
-            "the catalog of now differs from the stream of then, which is followed: {disagreement}"
+            "catalog is newer than the stream; using the stream's definition: {disagreement}"
         );
     }
     let unkeyed: Vec<&str> = relation.key_outside_identity().collect();
@@ -113,8 +113,9 @@ pub(crate) fn report(
             table,
             columns = unkeyed.join(", "),
             fix,
-            "the replica identity lacks columns of the configured key: a DELETE can't be keyed and \
-             goes by errors.on_error, and an UPDATE of these columns leaves the row under its old key"
+            "the replica identity lacks columns of the configured key: a DELETE can't be keyed \
+             and is handled by errors.on_error, and an UPDATE of these columns leaves the row \
+             under its old key"
         );
     }
 }

@@ -1,7 +1,7 @@
-//! The worker's way out: each record gets its ticket here, and waits for room where there is none.
+//! Sends records: assigns each its ticket, and waits while the producer's queue is full.
 //!
-//! Counts are kept between chunks and given to the metrics once a chunk. Not here: what is sent.
-//! Several threads may send concurrently, each by a [`Lane`] of its own.
+//! Counts are kept between chunks and added to the metrics once per chunk. Not here: what is sent.
+//! Several threads may send concurrently, each with its own [`Lane`].
 
 use std::sync::Arc;
 
@@ -14,12 +14,12 @@ use crate::encode::RecordRef;
 use crate::kafka::{Outgoing, SendError, Sink};
 use crate::metrics::Metrics;
 
-/// More than any record has: four of Debezium's context, three of the position, one each of a key
-/// change, of the content type, of unchanged, of reselected and of cut columns, of a transaction that
-/// is cut.
+/// More headers than any record has: four of Debezium's context, three of the position, one each of
+/// a key change, of the content type, of unchanged, reselected and cut columns, and of a split
+/// transaction.
 const HEADERS_MAX: usize = 13;
 
-/// What a record needs on its way to the brokers.
+/// What sending a record needs.
 pub(crate) struct Lane<'a, S> {
     pub(crate) sink: &'a S,
     pub(crate) ledger: &'a Ledger,
@@ -28,7 +28,7 @@ pub(crate) struct Lane<'a, S> {
 }
 
 impl<S: Sink> Lane<'_, S> {
-    /// Sends one of the records that were prepared. Returns the bytes of its key and value.
+    /// Sends one of the prepared records. Returns the bytes of its key and value.
     pub(crate) fn send(
         &self,
         prepared: Prepared<'_>,
@@ -68,14 +68,14 @@ impl<S: Sink> Lane<'_, S> {
     }
 }
 
-/// The way out: where a record gets its ticket.
+/// Sends records, and assigns their tickets.
 pub(crate) struct Out<S> {
     pub(crate) sink: Arc<S>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) stop: Arc<Stop>,
     pub(crate) checkpoints: Cadence,
-    /// Since the last chunk; added to the metrics once a chunk.
+    /// Since the last chunk; added to the metrics once per chunk.
     sent: u64,
     sent_bytes: u64,
     pub(crate) changes: u64,
@@ -93,8 +93,7 @@ impl<S: Sink> Out<S> {
         Self { sink, ledger, metrics, stop, checkpoints, sent: 0, sent_bytes: 0, changes: 0 }
     }
 
-    /// Sends all records of one change, and ends the Kafka transaction behind it where that holds
-    /// enough.
+    /// Sends all records of one change, and ends the Kafka transaction after it if that is full.
     pub(crate) fn send_change(
         &mut self,
         position: Position,

@@ -1,9 +1,10 @@
-//! What a Relation message does not say of a table: its keys, which columns can be null and what
-//! they hold by default, and what its types are made of.
+//! Reads from the catalog what a Relation message lacks: a table's keys, nullable columns,
+//! defaults, and the parts of its types.
 //!
-//! Asked once per relation version, of that relation alone, or of many at once where many are to be
-//! read: a catalog of a million types costs nothing here. The catalog speaks of now and the stream of then; whoever takes these facts lets
-//! the message win. A table that is gone has no facts, which is no error.
+//! Queried once per relation version, for that relation alone or for many at once: a catalog of a
+//! million types costs nothing here. The catalog describes the present and the stream the past; if
+//! they differ, the message takes precedence. A table that is gone has no facts, which is not an
+//! error.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -24,26 +25,25 @@ const PARTIAL_PARTITIONS: &str = include_str!("../../sql/partial_partitions.sql"
 const EQUALITY: &str = include_str!("../../sql/equality_of_types.sql");
 const TYPES: &str = include_str!("../../sql/types.sql");
 
-/// Tables that are asked for in one query, so that answers stay small.
+/// Most tables in one query, so that results are small.
 pub(crate) const BATCH: usize = 500;
 
 /// The first OID that is not one of the server's own.
 const FIRST_OF_USERS: u32 = 16_384;
 
-/// Most types of which it is kept how their values are compared: an application may create and drop types
-/// for ever.
+/// Most types whose equality operators are kept: an application may create and drop types forever.
 const KNOWN_TYPES: usize = 4096;
 
-/// Asks the catalog, over a connection that is opened again when it was lost.
+/// Queries the catalog, over a connection that is opened again when it was lost.
 pub struct Catalog {
     info: ConnInfo,
     options: ConnectOptions,
     client: Client,
-    /// Of types that were asked for: how two values are compared. None where the system does it.
+    /// The equality operator of each known type; `None` for the system's own.
     pub(super) equalities: BTreeMap<u32, Option<Equality>>,
 }
 
-/// The operator by which two values of a type are equal, where it is not one of the system's.
+/// The equality operator of a type, if it is not one of the system's.
 #[derive(Debug, Clone)]
 pub(super) struct Equality {
     /// Its schema.
@@ -63,7 +63,7 @@ impl Catalog {
         Ok(Self { info, options, client, equalities: BTreeMap::new() })
     }
 
-    /// A connection that works.
+    /// A working connection.
     ///
     /// # Errors
     /// When it is lost and can't be opened again.
@@ -74,7 +74,7 @@ impl Catalog {
         Ok(&self.client)
     }
 
-    /// What the catalog knows of a table and of these types of its columns.
+    /// The catalog's facts about a table and these types of its columns.
     ///
     /// # Errors
     /// When a query fails, or the connection is lost and can't be opened again.
@@ -87,8 +87,8 @@ impl Catalog {
         Ok(facts.remove(&oid).unwrap_or_default())
     }
 
-    /// The same of several tables, by OID, in few queries: of these types of each, or of those of all
-    /// its columns. A table that is gone has no facts.
+    /// The same for several tables, by OID, in few queries: with these types of each, or those of
+    /// all its columns. A table that is gone has no facts.
     ///
     /// # Errors
     /// As [`relation`](Self::relation).
@@ -115,11 +115,11 @@ impl Catalog {
             let rows = self.client.query_typed(query, params).await;
             rows.map_err(|source| Error::Sql { doing, source })
         };
-        // The server answers them one after the other, and is waited for once.
+        // Sent together: the server processes them in turn, with one round trip.
         let (indexes, columns, partial) = tokio::try_join!(
-            ask("ask for the keys of tables", INDEXES),
-            ask("ask for the columns of tables", COLUMNS),
-            ask("ask for the partitions of tables", PARTIAL_PARTITIONS),
+            ask("read the keys of tables", INDEXES),
+            ask("read the columns of tables", COLUMNS),
+            ask("read the partitions of tables", PARTIAL_PARTITIONS),
         )?;
         for row in indexes {
             let facts: &mut RelationFacts = facts.entry(row.get(0)).or_default();
@@ -162,7 +162,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Asks how values of these types are compared, as far as it is not known.
+    /// Reads how values of these types are compared, if not known yet.
     pub(super) async fn learn_equalities(&mut self, types: &[u32]) -> Result<(), Error> {
         if self.equalities.len() > KNOWN_TYPES {
             self.equalities.clear();
@@ -172,7 +172,7 @@ impl Catalog {
         if new.is_empty() {
             return Ok(());
         }
-        let failed = |source| Error::Sql { doing: "ask how values are compared", source };
+        let failed = |source| Error::Sql { doing: "read how values are compared", source };
         let rows = self.client().await?.query(EQUALITY, &[&new]).await.map_err(failed)?;
         self.equalities.extend(new.into_iter().map(|oid| (oid, None)));
         for row in &rows {
@@ -182,7 +182,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Puts what columns would hold in the place of defaults that they hold otherwise than written.
+    /// Replaces defaults that columns store differently from how they are written.
     async fn settle_defaults(
         &self,
         written: Vec<((u32, usize), Written)>,
@@ -192,7 +192,7 @@ impl Catalog {
             return Ok(());
         }
         let (places, written): (Vec<(u32, usize)>, Vec<Written>) = written.into_iter().unzip();
-        let failed = |source| Error::Sql { doing: "ask what columns hold by default", source };
+        let failed = |source| Error::Sql { doing: "read the defaults of columns", source };
         let held = defaults::held(&self.client, &written).await.map_err(failed)?;
         for ((oid, at), held) in places.into_iter().zip(held) {
             let column = facts.get_mut(&oid).and_then(|facts| facts.columns.get_mut(at));
@@ -208,7 +208,7 @@ impl Catalog {
             .client
             .query_typed(TYPES, &[(&oids, Type::OID_ARRAY)])
             .await
-            .map_err(|source| Error::Sql { doing: "ask for the types of a table", source })?;
+            .map_err(|source| Error::Sql { doing: "read the types of a table", source })?;
         let facts = rows.iter().map(|row| {
             let oid: u32 = row.get(0);
             let kind = match (row.get::<_, &str>(3), row.get::<_, bool>(4)) {
@@ -230,17 +230,17 @@ impl Catalog {
     }
 }
 
-/// A connection on which values, and constants in defaults, have the text that they have in the
+/// A connection whose settings give values, and constants in defaults, the same text as in the
 /// stream.
 async fn open(info: &ConnInfo, options: &ConnectOptions) -> Result<Client, Error> {
     let client = client::connect(info, options).await?;
     let set = TEXT_SETTINGS.map(|(name, value)| format!("SET {name} = '{value}'"));
-    let failed = |source| Error::Sql { doing: "settle the form of values", source };
+    let failed = |source| Error::Sql { doing: "set the format of values", source };
     client.batch_execute(&set.join("; ")).await.map_err(failed)?;
     Ok(client)
 }
 
-/// Those of the known types that these are, and that they are made of.
+/// Those of the known types that are listed or are parts of a listed one.
 pub(crate) fn with_parts(
     mut wanted: Vec<u32>,
     known: &BTreeMap<u32, TypeFacts>,
@@ -258,7 +258,7 @@ pub(crate) fn with_parts(
     found
 }
 
-/// Of a row that begins with the table.
+/// One column, from a row that begins with the table.
 fn column(row: &tokio_postgres::Row) -> ColumnFacts {
     let generated = match row.get(4) {
         "s" => Generated::Stored,
@@ -280,7 +280,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    /// PostgreSQL 18 sets `attnotnull` for a constraint that holds for new rows alone.
+    /// PostgreSQL 18 sets `attnotnull` for a constraint that applies to new rows only.
     #[test]
     fn every_query_that_asks_for_not_null_asks_whether_it_was_validated() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("sql");
@@ -292,6 +292,6 @@ mod tests {
             asked += count("attnotnull");
             assert_eq!(count("attnotnull"), count("convalidated"), "{}", path.display());
         }
-        assert!(asked > 0, "some query asks");
+        assert!(asked > 0, "some query reads it");
     }
 }

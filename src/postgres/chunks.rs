@@ -1,12 +1,11 @@
 //! The channel between the reader and the worker, bounded in bytes.
 //!
 //! Its bound is the bridge's back-pressure on Postgres: when the worker waits for Kafka, the
-//! channel fills, the reader stops reading and the walsender feels a full TCP window. The reader
-//! waits for room without blocking, so that status updates go on meanwhile; the worker blocks its
-//! own thread.
+//! channel fills, the reader stops reading and the walsender's TCP window fills. The reader waits
+//! for space without blocking, so that status updates continue; the worker blocks its own thread.
 //!
-//! Must hold: room is given back when a chunk is dropped, not when it is received; a chunk larger
-//! than the whole budget passes once the channel is empty.
+//! Must hold: space is freed when a chunk is dropped, not when it is received; a chunk larger than
+//! the whole budget passes once the channel is empty.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -18,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::frame::Chunk;
 
-/// Makes a channel that holds at most `budget_bytes`.
+/// Creates a channel that holds at most `budget_bytes`.
 #[must_use]
 pub fn chunk_channel(budget_bytes: usize) -> (ChunkSender, ChunkReceiver) {
     let budget = u32::try_from(budget_bytes).unwrap_or(u32::MAX).max(1);
@@ -37,7 +36,7 @@ pub struct ChunkSender {
     budget: u32,
 }
 
-/// The receiver is gone: nobody will take what is sent.
+/// The receiver is gone: no one will take what is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ReceiverGone;
 
@@ -55,7 +54,7 @@ impl ChunkSender {
         }
     }
 
-    /// Sends `bytes`, whole CopyData messages, into room that was waited for.
+    /// Sends `bytes` (complete CopyData messages) into space that was waited for.
     pub(crate) fn send(
         &self,
         bytes: Bytes,
@@ -79,7 +78,7 @@ impl ChunkReceiver {
         self.receiver.blocking_recv()
     }
 
-    /// The next chunk, waited for until `deadline`; without one, for ever. Blocks the thread, as
+    /// The next chunk, waiting until `deadline`, or forever without one. Blocks the thread, as
     /// above.
     pub fn recv_until(&mut self, deadline: Option<Instant>) -> Received {
         let received = |chunk: Option<Chunk>| chunk.map_or(Received::Closed, Received::Chunk);
@@ -112,18 +111,18 @@ impl ChunkReceiver {
         self.receiver.is_empty()
     }
 
-    /// The next chunk if one is there already.
+    /// The next chunk if one is available.
     pub fn try_recv(&mut self) -> Option<Chunk> {
         self.receiver.try_recv().ok()
     }
 }
 
-/// What came in time.
+/// The result of waiting.
 #[derive(Debug)]
 pub enum Received {
     /// A chunk.
     Chunk(Chunk),
-    /// Nothing, nor will anything: the reader has stopped and all chunks were received.
+    /// None, and none will follow: the reader has stopped and all chunks were received.
     Closed,
     /// Nothing yet.
     Nothing,

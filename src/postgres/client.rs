@@ -1,9 +1,8 @@
 //! The SQL connection: `tokio-postgres` over our own socket.
 //!
-//! Host order, TLS and time limits are those of the replication connection, because both come from
-//! the same code; `tokio-postgres` gets a socket that is connected, and encrypted where it must
-//! be. Its own TLS step is told "direct" and then finds that there is nothing left to do but to
-//! hand over what the login is bound to.
+//! Host order, TLS and time limits are those of the replication connection, because both use the
+//! same code; `tokio-postgres` receives a socket that is connected, and encrypted if required. Its
+//! own TLS step is set to "direct" and only passes on the channel binding of the login.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -27,7 +26,7 @@ use super::wire::{LOGIN_BYTES, LONG_LOGIN};
 use super::{Error, limits, search_path};
 use crate::lsn::Lsn;
 
-/// Connects to the first host that will do; the connection ends with its client.
+/// Connects to the first suitable host; the connection ends with its client.
 ///
 /// # Errors
 /// When no host will do, or the login is refused.
@@ -55,9 +54,9 @@ pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Client
 /// # Errors
 /// When the query fails.
 pub async fn server_version(client: &Client) -> Result<u32, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the server's version", source };
+    let failed = |source| Error::Sql { doing: "read the server's version", source };
     let row = client.query_one("SHOW server_version_num", &[]).await.map_err(failed)?;
-    // Digits, by its definition; a server that says otherwise is treated as the oldest.
+    // Digits, by definition; a server that reports anything else is treated as the oldest.
     Ok(row.get::<_, &str>(0).parse().unwrap_or(0))
 }
 
@@ -66,7 +65,7 @@ pub async fn server_version(client: &Client) -> Result<u32, Error> {
 /// # Errors
 /// When the query fails.
 pub async fn in_recovery(client: &Client) -> Result<bool, Error> {
-    let failed = |source| Error::Sql { doing: "ask what kind of server this is", source };
+    let failed = |source| Error::Sql { doing: "read what kind of server this is", source };
     let row = client.query_one(session::TARGET_QUERY, &[]).await.map_err(failed)?;
     Ok(row.get::<_, &str>(0) == "true")
 }
@@ -79,7 +78,7 @@ pub async fn wal_end(client: &Client) -> Result<Lsn, Error> {
     end_of_wal(client, include_str!("../../sql/wal_end.sql")).await
 }
 
-/// A point of the WAL behind all commits that this session has seen.
+/// A position of the WAL after all commits that this session has seen.
 ///
 /// # Errors
 /// When the query fails.
@@ -88,13 +87,13 @@ pub async fn wal_insert(client: &Client) -> Result<Lsn, Error> {
 }
 
 async fn end_of_wal(client: &Client, query: &str) -> Result<Lsn, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the end of the WAL", source };
+    let failed = |source| Error::Sql { doing: "read the end of the WAL", source };
     let row = client.query_one(query, &[]).await.map_err(failed)?;
     let end = row.get::<_, Option<&str>>(0).and_then(|text| text.parse().ok());
-    end.ok_or(Error::Malformed { what: "the end of the WAL is no position" })
+    end.ok_or(Error::Malformed { what: "the end of the WAL is not a position" })
 }
 
-/// Commits an empty message that is published by nobody.
+/// Commits an empty message that is not published.
 ///
 /// # Errors
 /// When the server refuses it, as a standby does.
@@ -104,13 +103,14 @@ pub async fn probe(client: &Client) -> Result<(), Error> {
     probed.map_err(|source| Error::Sql { doing: "commit a message", source })
 }
 
-/// The slots of standbys for which the server holds changes back, and that nobody reads from.
+/// The slots of standbys that the server waits for before it sends changes, and that have no
+/// reader.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn missing_standbys(client: &Client) -> Result<String, Error> {
     const MISSING: &str = include_str!("../../sql/missing_standbys.sql");
-    let failed = |source| Error::Sql { doing: "ask which standbys are waited for", source };
+    let failed = |source| Error::Sql { doing: "read which standbys the server waits for", source };
     Ok(client.query_one(MISSING, &[]).await.map_err(failed)?.get(0))
 }
 
@@ -128,25 +128,25 @@ async fn attempt(
         tls: Arc::clone(tls),
     };
     let (client, running, question) = way.log_in(info).await?;
-    // Until the server has told which of its sessions this is, the limit of the attempt holds.
+    // Until the server has reported the session's process id, the limit of the attempt applies.
     let pid: i32 = client
         .query_one("SELECT pg_catalog.pg_backend_pid()", &[])
         .await
-        .map_err(|source| Error::Sql { doing: "ask which session this is", source })?
+        .map_err(|source| Error::Sql { doing: "read which session this is", source })?
         .get(0);
     tokio::spawn(way.watch(running, question, pid));
     if candidate.target != TargetSessionAttrs::Any {
         let row = client
             .query_one(session::TARGET_QUERY, &[])
             .await
-            .map_err(|source| Error::Sql { doing: "ask what kind of server this is", source })?;
+            .map_err(|source| Error::Sql { doing: "read what kind of server this is", source })?;
         let is = |column| row.get::<_, &str>(column) == "true";
         session::check_target(candidate, is(0), is(1))?;
     }
     Ok(client)
 }
 
-/// How a server was reached, to reach it again.
+/// How a server was reached, to connect to it again.
 pub(super) struct Way {
     pub(super) info: ConnInfo,
     pub(super) options: ConnectOptions,
@@ -155,7 +155,7 @@ pub(super) struct Way {
     pub(super) tls: Arc<ClientConfig>,
 }
 
-/// Whether the server works for a session, by its process id.
+/// The query whether a session is active, by its process id.
 const AT_WORK: &str = include_str!("../../sql/session_at_work.sql");
 
 /// The part of a connection that moves bytes, until its client is dropped.
@@ -189,7 +189,7 @@ impl Way {
         let socket = SqlSocket::new(socket);
         let (question, is_logged_in) =
             (Arc::clone(&socket.question), Arc::clone(&socket.is_logged_in));
-        // What a connection has to say at its end, its client says too.
+        // Errors at the connection's end are also reported by its client.
         let (client, running) = if is_tls {
             config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
             let (client, connection) =
@@ -209,7 +209,7 @@ impl Way {
         Ok((client, running, question))
     }
 
-    /// Ends the connection when the server has nothing to do for it while an answer is missing.
+    /// Ends the connection if its session is idle while a response is missing.
     async fn watch(self, mut running: Running, question: Arc<Question>, pid: i32) {
         tokio::select! {
             _ = &mut running => {}
@@ -218,35 +218,34 @@ impl Way {
                 tracing::warn!(
                     host = %self.host,
                     after_ms = u64::try_from(after).unwrap_or(u64::MAX),
-                    "the server has answered, or was never asked, and the line between has lost \
-                     it: closing the connection"
+                    "the network has lost a query or its result: closing the connection"
                 );
                 running.abort();
             }
         }
     }
 
-    /// Whether the server works for a session of its: then `at_work` finds it. One that can't be
-    /// asked does not.
+    /// Whether the session is active on the server: then `at_work` finds it. If the server can't be
+    /// queried, it is not.
     pub(super) async fn is_worked_on(&self, pid: i32, at_work: &str) -> bool {
         let asked = async {
             let info = self.info.with_fresh_password().await?;
             let (client, running, _) = self.log_in(&info).await?;
             let found = client.query_opt(at_work, &[&pid]).await;
             running.abort();
-            found.map_err(|source| Error::Sql { doing: "ask whether a session works", source })
+            found.map_err(|source| Error::Sql { doing: "read whether a session is active", source })
         };
         let limit = session::connect_timeout(&self.info, self.options.connect_timeout);
         match tokio::time::timeout(limit, asked).await {
             Ok(Ok(found)) => found.is_some(),
-            // It is there, and has no room for one more.
+            // It responds, but accepts no more connections.
             Ok(Err(Error::Server(_) | Error::AuthFailed(_) | Error::TooManyWalsenders(_))) => true,
             Ok(Err(_)) | Err(_) => false,
         }
     }
 }
 
-/// Stands where `tokio-postgres` would make the connection secure.
+/// Takes the place of the TLS step of `tokio-postgres`.
 struct AlreadySecure;
 
 impl TlsConnect<SqlSocket> for AlreadySecure {
@@ -261,9 +260,9 @@ impl TlsConnect<SqlSocket> for AlreadySecure {
 
 /// Our socket as `tokio-postgres` uses it.
 ///
-/// It knows what a login on it is bound to, and it breaks the connection when a server asks for
-/// the password in clear text where others could read it, which the library would answer; and when
-/// it sends more than a login needs, all of which the library would keep.
+/// It holds the channel binding of the login. It breaks the connection if a server requests the
+/// password in clear text where others could read it, which the library would answer; and if the
+/// server sends more than a login needs, all of which the library would keep.
 struct SqlSocket {
     socket: Socket,
     end_point: Option<Vec<u8>>,
@@ -302,7 +301,7 @@ impl SqlSocket {
         if *request == CLEARTEXT_REQUEST {
             return Err(std::io::Error::new(
                 std::io::ErrorKind::PermissionDenied,
-                "the server asks for the password in clear text over a connection without TLS",
+                "the server requests the password in clear text over a connection without TLS",
             ));
         }
         if request.len() == CLEARTEXT_REQUEST.len() {

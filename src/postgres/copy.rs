@@ -1,20 +1,20 @@
-//! A session that reads tables by COPY, and hands the bytes on as they came off the socket.
+//! Reads tables by COPY, and passes on the bytes as they arrive from the socket.
 //!
 //! Host order, TLS, login and time limits are those of the replication connection, and so are the
-//! settings of the session: a value has the same text here as in the stream. Rows are handed out
-//! many at a time, as whole CopyData messages over one buffer, so that nothing is copied and nobody
-//! is woken for a single row.
+//! settings of the session: a value has the same text here as in the stream. Rows are passed on
+//! many at a time, as complete CopyData messages in one buffer, so that nothing is copied and no
+//! task is woken for a single row.
 //!
-//! Must hold: what is handed out is whole; a COPY that ended well had every row that the server
-//! counted; one that fails half-way is an error, with the server's code where it spoke; a server
-//! that is silent because the line is dead is noticed, and one that is silent because it works, or
-//! waits for a lock, is waited for.
+//! Must hold: messages are passed on complete; a COPY that succeeded had every row that the server
+//! counted; one that fails half-way is an error, with the server's code if it sent one; a dead
+//! connection is detected, while a server that is silent because it is working or waiting for a
+//! lock is waited for.
 //!
-//! A session that is dropped in a COPY closes its socket, and the server ends the COPY at its next
-//! row, or within [`CHECK_CLIENT`] where it has none.
+//! A session that is dropped during a COPY closes its socket, and the server ends the COPY at its
+//! next row, or within [`CHECK_CLIENT`] if there is none.
 //!
-//! A session is used by one thread: make it and drive it there, by a runtime of that thread, and no
-//! other thread is woken for its bytes.
+//! Create and use a session on one thread, with a runtime of that thread, so that no other thread
+//! is woken for its bytes.
 //!
 //! Flow: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY>
 
@@ -36,10 +36,10 @@ use super::socket::Socket;
 use super::startup::Purpose;
 use super::wire::{self, HEADER_BYTES, WRONG_ANSWER, Wire};
 
-/// Room for one read: some thousand rows.
+/// Buffer for one read: some thousand rows.
 const READ_BYTES: usize = 256 * 1024;
 
-/// How often the server looks whether the client of a long query is still there.
+/// How often the server checks whether the client of a long query is still connected.
 pub const CHECK_CLIENT: &str = "5s";
 
 const AT_WORK: &str = include_str!("../../sql/reader_at_work.sql");
@@ -53,11 +53,11 @@ pub struct CopySession<S = Socket> {
     question: Question,
     patience: Patience,
     lifeline: Option<Lifeline>,
-    /// Whether the answer to the last command was not read to its end.
+    /// Whether the last command's result was not read to its end.
     is_answering: bool,
 }
 
-/// How to ask the server about the session.
+/// How to query the server about the session.
 struct Lifeline {
     way: Way,
     pid: i32,
@@ -70,10 +70,10 @@ impl std::fmt::Debug for Lifeline {
 }
 
 impl CopySession {
-    /// Connects to the first host that will do and logs in.
+    /// Connects to the first suitable host and logs in.
     ///
     /// # Errors
-    /// When no host will do, or the login is refused.
+    /// When no host is suitable, or the login is refused.
     pub async fn connect(info: &ConnInfo, options: &ConnectOptions) -> Result<Self, Error> {
         let mut session = Session::open(info, options, Purpose::Reading).await?;
         session.take_bytes_as_they_are().await?;
@@ -88,7 +88,7 @@ impl CopySession {
             Some(Lifeline { way: Way { info, options, host, encryption, tls }, pid });
         let check = format!("SET client_connection_check_interval = '{CHECK_CLIENT}'");
         match session.query(&check).await {
-            // A server on a system that can't do it refuses.
+            // A server on a system without support refuses it.
             Ok(_) | Err(Error::Server(_)) => Ok(session),
             Err(error) => Err(error),
         }
@@ -126,7 +126,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopySession<S> {
         self.server_version
     }
 
-    /// Runs SQL and gives the rows of its result as text; few, as they are all kept.
+    /// Runs SQL and returns the rows of its result as text; for few rows, because all are kept in
+    /// memory.
     ///
     /// # Errors
     /// What the server reports, or when the connection is lost.
@@ -137,8 +138,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopySession<S> {
         attended(answered, &self.question, self.patience, self.lifeline.as_ref()).await
     }
 
-    /// Begins a transaction that sees what the snapshot shows that another session exported, and
-    /// nothing else.
+    /// Begins a transaction with the snapshot that another session exported.
     ///
     /// # Errors
     /// When that session has ended its transaction, or the connection is lost.
@@ -147,8 +147,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopySession<S> {
         self.query(&format!("SET TRANSACTION SNAPSHOT {}", escape_literal(name))).await.map(drop)
     }
 
-    /// Starts a `COPY ... TO STDOUT` in text form. What it brings is read by [`CopyOut::next`]; what
-    /// is not read when the next command comes is let go.
+    /// Starts a `COPY ... TO STDOUT` in text form. [`CopyOut::next`] reads its rows; rows that are
+    /// not read before the next command are discarded.
     ///
     /// # Errors
     /// When the server refuses it, or the connection is lost.
@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopySession<S> {
         Ok(CopyOut { session: self, rows: 0, is_over: false })
     }
 
-    /// Reads what is left of an answer.
+    /// Reads the rest of a result.
     async fn settle(&mut self) -> Result<(), Error> {
         while self.is_answering {
             let read = async {
@@ -183,7 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopySession<S> {
     }
 }
 
-/// Awaits `work`, unless the server says that it has nothing to do for it.
+/// Awaits `work`, unless the server reports that the session is idle.
 async fn attended<T>(
     work: impl Future<Output = Result<T, Error>>,
     question: &Question,
@@ -220,7 +220,7 @@ async fn begin<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<
     }
 }
 
-/// An error after which the server says nothing more.
+/// An error after which the server sends nothing more.
 fn fatal(body: &[u8]) -> Result<(), Error> {
     let error = ServerError::parse(body);
     match error.severity.as_str() {
@@ -229,7 +229,7 @@ fn fatal(body: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// A COPY under way.
+/// A running COPY.
 #[derive(Debug)]
 pub struct CopyOut<'s, S = Socket> {
     session: &'s mut CopySession<S>,
@@ -238,18 +238,18 @@ pub struct CopyOut<'s, S = Socket> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CopyOut<'_, S> {
-    /// The next rows; none once the server has sent all and said so. Cancelling the wait loses
-    /// nothing.
+    /// The next rows; `None` once the server has sent all and confirmed it. Cancelling the wait
+    /// loses nothing.
     ///
     /// # Errors
-    /// When the server ends the COPY with an error, or the connection is lost: what came before is
-    /// not all there is.
+    /// When the server ends the COPY with an error, or the connection is lost: the rows so far are
+    /// incomplete.
     pub async fn next(&mut self) -> Result<Option<CopyChunk>, Error> {
         if self.is_over {
             return Ok(None);
         }
         let (rows, session) = (&mut self.rows, &mut *self.session);
-        // What came in the last read already is not waited for.
+        // Uses what the last read brought before waiting for more.
         let chunk = match take(&mut session.wire, rows)? {
             Taken::Nothing => {
                 session.question.heard_and_waiting();
@@ -269,14 +269,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopyOut<'_, S> {
         }
     }
 
-    /// Rows that were handed out so far.
+    /// Rows that were returned so far.
     #[must_use]
     pub const fn rows(&self) -> u64 {
         self.rows
     }
 }
 
-/// What there was at the front of what was received.
+/// What is at the front of the received bytes.
 enum Taken {
     Rows(CopyChunk),
     /// The server is ready for the next command.
@@ -299,7 +299,7 @@ async fn wait<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// Takes all rows that stand at the front, or the messages that end a COPY.
+/// Takes all rows at the front, or the messages that end a COPY.
 fn take<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     rows: &mut u64,
@@ -316,7 +316,9 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
             b'C' => {
                 let told = counted(&message.body);
                 if told.is_some_and(|told| told != *rows) {
-                    return Err(Error::Malformed { what: "a COPY has not the rows it counts" });
+                    return Err(Error::Malformed {
+                        what: "a COPY does not have the rows that it counted",
+                    });
                 }
             }
             b'Z' => return Ok(Taken::End),
@@ -328,7 +330,7 @@ fn take<S: AsyncRead + AsyncWrite + Unpin>(
     Ok(Taken::Nothing)
 }
 
-/// Length and number of the whole CopyData messages at the front.
+/// Length and number of the complete CopyData messages at the front.
 fn whole_rows(received: &[u8]) -> Result<(usize, u64), Error> {
     let (mut bytes, mut count) = (0, 0);
     loop {
@@ -349,7 +351,7 @@ fn counted(tag: &[u8]) -> Option<u64> {
     text.strip_prefix("COPY ")?.parse().ok()
 }
 
-/// Some rows, as whole CopyData messages.
+/// Some rows, as complete CopyData messages.
 #[derive(Clone)]
 pub struct CopyChunk {
     bytes: Bytes,
@@ -371,7 +373,7 @@ impl CopyChunk {
 
 impl std::fmt::Debug for CopyChunk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Rows' values are not to be shown.
+        // Row values must not be shown.
         f.debug_struct("CopyChunk").field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }

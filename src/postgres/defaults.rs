@@ -1,16 +1,16 @@
-//! Defaults as their columns would hold them.
+//! Converts defaults to the values that their columns would store.
 //!
-//! The catalog has a default as it was written: `numeric(6,2) DEFAULT 12.345` is 12.345 there, and every
-//! row that takes it holds 12.35. The same goes for the digits of a time, for a `real`, for an integer
-//! with a fraction. So the server itself is asked what the column makes of a literal: only of those, and
-//! only as casts between types of its own, so that it calls no function of a user.
+//! The catalog has a default as it was written: `numeric(6,2) DEFAULT 12.345` is 12.345 there, and
+//! every row that takes it holds 12.35. The same applies to the digits of a time, to a `real`, and
+//! to an integer with a fraction. So the server converts the literal: only literals, and only with
+//! casts between built-in types, so that no user function is called.
 //!
 //! Not here: which expressions become defaults in schemas (`encode`).
 
 use postgres_protocol::escape::escape_literal;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-/// A default that its column may hold otherwise than it was written.
+/// A default that its column may store differently from how it is written.
 #[derive(Debug)]
 pub(super) struct Written {
     /// The literal with its own type, in SQL.
@@ -40,7 +40,7 @@ const SOURCES: [&str; 16] = [
 ];
 
 impl Written {
-    /// The default of a column of this type, if the column may hold it otherwise.
+    /// The default of a column of this type, if the column may store it differently.
     pub(super) fn of(expression: &str, type_oid: u32, typmod: i32, column: &str) -> Option<Self> {
         let may_differ = match type_oid {
             // int2, int4, int8: of a number with a fraction, or another type's.
@@ -62,14 +62,14 @@ impl Written {
     }
 }
 
-/// The literal that an expression is, rewritten with its type; none if it is anything else.
+/// An expression that is a literal, rewritten with its type; `None` if it is anything else.
 fn literal(expression: &str) -> Option<String> {
     let Some(rest) = expression.strip_prefix('\'') else {
         let is_number = expression.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
         return (is_number && !expression.is_empty())
             .then(|| format!("CAST({} AS numeric)", escape_literal(expression)));
     };
-    // Nothing that needs an escape: such a literal is of no type that is asked of here.
+    // Nothing that needs an escape: such a literal has none of the types above.
     let (text, rest) = rest.split_once('\'')?;
     let name = rest.strip_prefix("::")?;
     let (base, modifier) = match name.split_once('(') {
@@ -81,8 +81,8 @@ fn literal(expression: &str) -> Option<String> {
     is_plain.then(|| format!("CAST({} AS {name})", escape_literal(text)))
 }
 
-/// What each column would hold, as the text that the stream has; none where the server refuses it: no
-/// row can take such a default.
+/// What each column would store, as the stream's text; `None` if the server refuses it: no row can
+/// have such a default.
 ///
 /// # Errors
 /// When the connection fails.
@@ -94,7 +94,7 @@ pub(super) async fn held(
     match ask(client, &casts).await {
         Ok(held) => return Ok(held),
         Err(error) if error.as_db_error().is_none() => return Err(error),
-        // One of them; the others have their answers all the same.
+        // Only this one fails; the others still have results.
         Err(_) => {}
     }
     let mut held = Vec::with_capacity(casts.len());
@@ -112,7 +112,7 @@ async fn ask(
     client: &Client,
     casts: &[String],
 ) -> Result<Vec<Option<String>>, tokio_postgres::Error> {
-    // In answers to simple queries, values have the text that they have in the stream.
+    // In results of simple queries, values have the same text as in the stream.
     let answers = client.simple_query(&format!("SELECT {}", casts.join(", "))).await?;
     let row = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => Some(row),

@@ -1,7 +1,7 @@
-//! What can go wrong with Postgres, distinguished as far as someone must act differently.
+//! Errors of Postgres, distinguished by what someone has to do about them.
 //!
-//! The bridge retries what [`Error::is_transient`] says passes by itself; all else stops it and
-//! [`Error::fix`] goes to the operator.
+//! The bridge retries if [`Error::is_transient`]; all other errors stop it, and [`Error::fix`] is
+//! shown to the operator.
 
 mod decoding;
 mod fix;
@@ -21,7 +21,7 @@ use super::tls::TlsError;
 use crate::allocation;
 use crate::config::SecretError;
 
-/// What can go wrong with Postgres.
+/// An error of Postgres.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection to a host.
@@ -32,18 +32,18 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// None of several hosts would do.
+    /// None of several hosts is suitable.
     #[error("none of the hosts can be used: {}", list(attempts))]
     Hosts {
         /// Each host with what went wrong there.
         attempts: Vec<(String, Error)>,
     },
-    /// The server is of another kind than asked for.
-    #[error("{address} is not {wanted}, as target_session_attrs asks")]
+    /// The server is not of the requested kind.
+    #[error("{address} is not {wanted}, as target_session_attrs requires")]
     WrongTarget {
         /// The host.
         address: String,
-        /// The kind of server asked for.
+        /// The requested kind of server.
         wanted: &'static str,
     },
     /// The connection broke.
@@ -54,42 +54,43 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
-    /// The server hung up without a word.
+    /// The server closed the connection without an error.
     #[error("the server closed the connection")]
     Closed,
-    /// The server did not answer in time.
-    #[error("the server gives no answer to {doing} within {} ms", after.as_millis())]
+    /// The server did not respond in time.
+    #[error("the server did not respond to {doing} within {} ms", after.as_millis())]
     Timeout {
         /// What was being done.
         doing: &'static str,
         /// The time waited.
         after: Duration,
     },
-    /// The server was asked and said nothing: nobody is there, though nobody said so.
-    #[error("the server sent nothing for {} ms although it was asked: the connection is dead", after.as_millis())]
+    /// The server was asked to reply and sent nothing: the connection is dead.
+    #[error("the server sent nothing for {} ms although it was asked to reply: the connection is \
+             dead", after.as_millis())]
     Silent {
         /// The time waited.
         after: Duration,
     },
-    /// A table is altered while it is looked at.
-    #[error("{table} is altered, or locked, by somebody else just now")]
+    /// A table is altered while it is being read.
+    #[error("{table} is being altered or locked by another session")]
     Altered {
         /// The table.
         table: String,
     },
-    /// The bytes are not the protocol's.
+    /// The bytes do not follow the protocol.
     #[error("the server does not follow the protocol: {what}")]
     Malformed {
         /// What is wrong with them.
         what: &'static str,
     },
-    /// A row that memory is refused for.
+    /// The system refuses the memory that a row needs.
     #[error("{}", allocation::refused(*bytes))]
     Memory {
         /// Its size.
         bytes: usize,
     },
-    /// A message that has no place where it came.
+    /// A message that is not allowed at this point.
     #[error("the server does not follow the protocol: message {tag:?} while {doing}")]
     Unexpected {
         /// Its tag.
@@ -97,7 +98,7 @@ pub enum Error {
         /// What was being done.
         doing: &'static str,
     },
-    /// A message of the stream is not one of a walsender's.
+    /// A message of the stream is not a walsender's.
     #[error("the server does not follow the protocol")]
     Frame(#[from] FrameError),
     /// TLS cannot be prepared.
@@ -113,7 +114,7 @@ pub enum Error {
     TlsHandshake {
         /// The host.
         address: String,
-        /// The cause; of a certificate that is not accepted, its reason.
+        /// The cause; if a certificate is not accepted, the reason.
         source: io::Error,
     },
     /// The server has no TLS.
@@ -126,18 +127,18 @@ pub enum Error {
     #[error("reading the password: {0}")]
     Password(#[from] SecretError),
     /// The server wants a password and there is none.
-    #[error("the server asks for the password of {user:?} and none is set")]
+    #[error("the server requests the password of {user:?} and none is set")]
     PasswordMissing {
         /// The role.
         user: String,
     },
-    /// The server wants the password readable on an open network.
+    /// The server requests the password in clear text on an open network.
     #[error("the server asks for the password in clear text over a connection without TLS")]
     CleartextRefused,
-    /// A way to log in that is not known here.
-    #[error("the server asks to log in by {method}, which is not supported")]
+    /// An authentication method that is not supported.
+    #[error("the server requests authentication by {method}, which is not supported")]
     AuthMethod {
-        /// The way.
+        /// The method.
         method: String,
     },
     /// The login cannot be bound to the TLS channel.
@@ -162,7 +163,7 @@ pub enum Error {
         slot: String,
         /// The server process that holds it.
         pid: Option<i32>,
-        /// As reported; none where it was seen before it was tried.
+        /// The server's error; `None` if found before trying.
         source: Option<Box<ServerError>>,
     },
     /// There is no such slot.
@@ -173,15 +174,13 @@ pub enum Error {
         /// As reported.
         source: Box<ServerError>,
     },
-    /// There was such a slot, and it was read from.
-    #[error(
-        "the replication slot {slot:?} is gone: it was dropped, or a failover did not carry it over"
-    )]
+    /// The slot existed and was used, and is gone.
+    #[error("the replication slot {slot:?} is gone: it was dropped, or lost in a failover")]
     SlotGone {
         /// The slot.
         slot: String,
     },
-    /// There is one already.
+    /// The slot already exists.
     #[error("the replication slot {slot:?} already exists")]
     SlotExists {
         /// The slot.
@@ -197,13 +196,13 @@ pub enum Error {
         /// As reported.
         source: Box<ServerError>,
     },
-    /// The server fails to decode for a slot, or to read a table. It may pass.
+    /// The server fails to decode for a slot, or to read a table. It may be temporary.
     #[error("{}: {}", .0.doing(), .0.source)]
     Decoding(Box<Stuck>),
-    /// The same, and it does not pass.
+    /// The same, and it is not temporary.
     #[error("{}: {}; {}", .0.doing(), .0.cause(), .0.source)]
     Stuck(Box<Stuck>),
-    /// The server is a standby, which can't be what it is to be.
+    /// The server is a standby, which is not suitable.
     #[error("the server of postgres.url is a standby{}", match is_too_old {
         true => ", and changes can be read from one only from version 16 on",
         false => ", where no publication can be created or altered, and postgres.manage is true",
@@ -211,16 +210,16 @@ pub enum Error {
     Standby {
         /// Whether its version can't decode on a standby.
         is_too_old: bool,
-        /// Whether this process has streamed: then it may be promoted in a moment.
+        /// Whether this process has streamed: then it may be about to be promoted.
         has_streamed: bool,
     },
     /// A publication is gone.
     #[error("a publication does not exist: {0}")]
     PublicationMissing(#[source] Box<ServerError>),
-    /// All places for walsenders are taken.
+    /// All walsenders are in use.
     #[error("the server has no free walsender: {0}")]
     TooManyWalsenders(#[source] Box<ServerError>),
-    /// All places for slots are taken.
+    /// All slots are in use.
     #[error("the server has no free replication slot: {0}")]
     TooManySlots(#[source] Box<ServerError>),
     /// Any other refusal.
@@ -234,10 +233,10 @@ pub enum Error {
         /// The cause.
         source: tokio_postgres::Error,
     },
-    /// The server or the role can't do what is needed.
+    /// The server or the role does not meet a requirement.
     #[error("the database can't be used as it is set up: {}", causes(shortfalls))]
     Preflight {
-        /// Everything that does not hold.
+        /// Every requirement that is not met.
         shortfalls: Vec<Shortfall>,
     },
     /// The thread of the reader cannot be started.
@@ -268,9 +267,10 @@ impl From<ServerError> for Error {
 }
 
 impl Error {
-    /// A login by the SQL library that failed, distinguished as those of our own are.
+    /// A failed login of the SQL library, classified like those of our own.
     ///
-    /// The library has no codes for what it refuses itself, so that is told from what it lacked.
+    /// The library has no codes for what it refuses itself, so this is inferred from what was
+    /// missing.
     #[must_use]
     pub(crate) fn logging_in(
         source: tokio_postgres::Error,
@@ -282,7 +282,7 @@ impl Error {
             return ServerError::from(error).into();
         }
         match io_cause(&source).map(io::Error::kind) {
-            // Only our own socket says this.
+            // Only our own socket returns this.
             Some(io::ErrorKind::PermissionDenied) => Self::CleartextRefused,
             None if !source.is_closed() && !has_password => {
                 Self::PasswordMissing { user: user.to_owned() }
@@ -294,7 +294,7 @@ impl Error {
         }
     }
 
-    /// Says of an error that came in answer to a command about `slot` what it means for it.
+    /// Classifies an error that a command about `slot` returned.
     #[must_use]
     pub(crate) fn about_slot(self, slot: &str) -> Self {
         let Self::Server(source) = self else { return self };
@@ -310,12 +310,12 @@ impl Error {
         }
     }
 
-    /// Says of an error that came in the stream of `slot`, behind `place`, what it means.
+    /// Classifies an error in the stream of `slot`, after `place`.
     #[must_use]
     pub(crate) fn in_stream_of(self, slot: &str, place: StreamPlace, server_version: u32) -> Self {
         let Self::Server(source) = self else { return self };
         match source.sqlstate.as_str() {
-            // The slot is held by then; what can still be undefined is a publication.
+            // The slot is held by then; only a publication can still be undefined.
             "42704" => Self::PublicationMissing(source),
             _ => Self::decoding(slot.to_owned(), place, server_version, source),
         }
@@ -337,8 +337,7 @@ impl Error {
         }
     }
 
-    /// What makes the failure the same as another, where it may be one that does not pass: trying for
-    /// long would hold WAL back for ever.
+    /// What identifies a failure that may be permanent: retrying it would hold WAL back forever.
     #[must_use]
     pub(crate) fn may_be_stuck(&self) -> Option<String> {
         match self {
@@ -351,13 +350,13 @@ impl Error {
         }
     }
 
-    /// Whether it is about a row that is too large to be sent, which trying again does not change.
+    /// Whether it is due to a row that is too large to be sent, which a retry does not change.
     #[must_use]
     pub(crate) fn is_too_large(&self) -> bool {
         matches!(self, Self::Decoding(stuck) if decoding::is_too_large(&stuck.source))
     }
 
-    /// The failure once it is known not to pass.
+    /// The failure once it is known to be permanent.
     #[must_use]
     pub(crate) fn into_stuck(self) -> Self {
         match self {
@@ -366,11 +365,11 @@ impl Error {
         }
     }
 
-    /// Says of an error that came while rows were read what it means.
+    /// Classifies an error while rows were read.
     #[must_use]
     pub(crate) fn in_copy(self) -> Self {
         match self {
-            // There is no decoding that may do better the next time.
+            // No decoding is involved, which might succeed the next time.
             Self::Server(source) if decoding::is_too_large(&source) => {
                 let place = StreamPlace::default();
                 Self::Stuck(Box::new(Stuck { slot: None, place, server_version: 0, source }))
@@ -391,7 +390,7 @@ impl Error {
         }
     }
 
-    /// The server's condition code, where the server spoke.
+    /// The server's SQLSTATE, if it sent one.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
@@ -410,7 +409,7 @@ impl Error {
         }
     }
 
-    /// Whether trying again later can help without anyone acting.
+    /// Whether a later retry may succeed without anyone acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -420,13 +419,13 @@ impl Error {
             | Self::Silent { .. }
             | Self::WrongTarget { .. }
             | Self::SlotActive { .. }
-            // Another copy made it meanwhile.
+            // Another copy created it meanwhile.
             | Self::SlotExists { .. }
-            // The next session decides by the slot's state, and what is published.
+            // The next session decides from the slot's state and what is published.
             | Self::WalRemoved { .. }
             | Self::Decoding(_)
             | Self::TooManyWalsenders(_)
-            // Whoever alters it ends some time.
+            // The other session's lock ends at some time.
             | Self::Altered { .. } => true,
             Self::Standby { has_streamed, .. } => *has_streamed,
             Self::Password(source) => source.is_transient(),
@@ -435,7 +434,7 @@ impl Error {
             Self::TlsHandshake { source, .. } => source.kind() != io::ErrorKind::InvalidData,
             Self::Sql { source, .. } => match source.code() {
                 Some(code) => passes(code.code()),
-                // Without a word from the server it is the connection that broke.
+                // Without an error of the server, the connection broke.
                 None => match io_cause(source) {
                     Some(cause) => !is_refused_by_tls(cause),
                     None => source.is_closed(),
@@ -447,8 +446,8 @@ impl Error {
     }
 }
 
-/// Whether a connection that seemed to stand was ended by TLS: in version 1.3 the server looks at
-/// the client's certificate only after the client thinks that all is done.
+/// Whether TLS ended a connection that seemed established: in version 1.3 the server checks the
+/// client's certificate only after the client has finished its handshake.
 fn is_refused_by_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
 }
@@ -475,7 +474,7 @@ fn by_pid(pid: Option<i32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" by server process {pid}"))
 }
 
-/// The process id stands last in the message, in every language.
+/// The process id is the last number of the message, in every language.
 fn last_number(message: &str) -> Option<i32> {
     let mut runs = message.rsplit(|c: char| !c.is_ascii_digit());
     runs.find(|run| !run.is_empty())?.parse().ok()

@@ -1,8 +1,8 @@
-//! Which standbys keep a failover slot, so that one of them can take over with it.
+//! Checks which standbys have a copy of a failover slot, so that one of them can take over with it.
 //!
-//! Asked are the primary, and the standbys that `postgres.url` names. A standby with a slot of the same
-//! name that is none of the primary's keeps no copy, however long it is connected: the slot is a
-//! left-over of the time when that server was the primary, or was created there by hand.
+//! Queries the primary and the standbys that `postgres.url` names. A standby that has a slot of the
+//! same name which is not the primary's never receives a copy: the slot is left over from when that
+//! server was the primary, or was created there by hand.
 
 use super::conninfo::{ConnInfo, Host};
 use super::{ConnectOptions, Error, client};
@@ -10,16 +10,16 @@ use super::{ConnectOptions, Error, client};
 const FAILOVER_SLOT: &str = include_str!("../../sql/failover_slot.sql");
 const SLOT_ON_STANDBY: &str = include_str!("../../sql/slot_on_standby.sql");
 
-/// Where a failover slot is kept.
+/// Where a failover slot has copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kept {
-    /// There is no such slot, or nobody could be asked.
+    /// There is no such slot, or no server could be queried.
     Unknown,
-    /// A standby has a copy, or asks for one.
+    /// A standby has a copy, or requests one.
     Yes,
     /// No standby does.
     Nowhere,
-    /// The slot was created without.
+    /// The slot was created without failover.
     NoFailover,
     /// A standby has another slot of this name.
     LeftOver {
@@ -28,12 +28,12 @@ pub enum Kept {
     },
 }
 
-/// Asks where a failover slot is kept. A standby that can't be reached says nothing.
+/// Queries where a failover slot has copies. A standby that can't be reached is ignored.
 ///
 /// # Errors
-/// When the primary can't be asked.
+/// When the primary can't be queried.
 pub async fn kept(info: &ConnInfo, options: &ConnectOptions, slot: &str) -> Result<Kept, Error> {
-    let failed = |source| Error::Sql { doing: "ask which standby keeps the slot", source };
+    let failed = |source| Error::Sql { doing: "read which standby has the slot", source };
     let primary = client::connect(info, options).await?;
     let Some(row) = primary.query_opt(FAILOVER_SLOT, &[&slot]).await.map_err(failed)? else {
         return Ok(Kept::Unknown);
@@ -49,7 +49,7 @@ pub async fn kept(info: &ConnInfo, options: &ConnectOptions, slot: &str) -> Resu
             Ok(Some(false)) => return Ok(Kept::LeftOver { host: host.to_string() }),
             Ok(None) => standbys += 1,
             Err(error) => {
-                tracing::debug!(%host, %error, "asking a standby for the slot");
+                tracing::debug!(%host, %error, "checking a standby's slot");
             }
         }
     }
@@ -64,7 +64,7 @@ async fn on_standby(
     host: &Host,
     slot: &str,
 ) -> Result<Option<bool>, Error> {
-    let failed = |source| Error::Sql { doing: "ask a standby for the slot", source };
+    let failed = |source| Error::Sql { doing: "read a standby's slot", source };
     let standby = client::connect(&info.standby_at(host), options).await?;
     let row = standby.query_opt(SLOT_ON_STANDBY, &[&slot]).await.map_err(failed)?;
     Ok(row.map(|row| row.get(0)))

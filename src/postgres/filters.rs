@@ -1,21 +1,21 @@
-//! Column and row filters, settled against the tables as they are.
+//! Checks column and row filters against the tables as they are.
 //!
-//! A filter that Postgres takes may still break the application: it accepts a column list without
+//! A filter that Postgres accepts may still break the application: it accepts a column list without
 //! the replica identity, or a row filter on columns outside of it, and then refuses every UPDATE
-//! and DELETE of the table. So that is found here, before anything is changed:
+//! and DELETE of the table. So this is checked here, before anything is changed:
 //!
-//! | filter | replica identity | what happens |
+//! | filter | replica identity | result |
 //! |---|---|---|
-//! | columns | a key | the identity's and the key's columns are put into the list |
+//! | columns | a key | the identity's and the key's columns are added to the list |
 //! | columns | FULL | Postgres allows no list; the columns are dropped in the bridge |
 //! | rows | without a column of the condition | a new table: refused at the start, with the fix; else only inserts are published |
 //!
-//! Where the server can't filter columns (before PostgreSQL 15, or in a publication that is not
-//! the bridge's to change), the encoder does, as it does in any case: a column that is not wanted
-//! never gets into a value. Rows are filtered by the server or not at all, and so refused there.
+//! If the server can't filter columns (before PostgreSQL 15, or in a publication that the bridge
+//! may not change), the encoder does, as it always does: an excluded column never gets into a
+//! value. Rows are filtered by the server or not at all, so a row filter is refused in these cases.
 //!
-//! The server itself says what a condition means, by a check constraint on a temporary table: how
-//! it writes the condition (so that an equal one is known as such) and which columns it looks at.
+//! The server itself interprets a condition, as a check constraint on a temporary table: how it
+//! writes the condition (so that an equal one is recognised) and which columns it uses.
 
 mod probe;
 
@@ -35,29 +35,29 @@ use crate::config::{ColumnLists, ColumnRules, Resolved};
 
 const TABLE_COLUMNS: &str = include_str!("../../sql/table_columns.sql");
 
-/// What is published of the tables that have filters, and what speaks against it.
+/// What is published of the tables that have filters, and problems with it.
 #[derive(Debug, Default)]
 pub struct Filters {
-    /// What of each table is to be published; a table that is not here is published whole.
+    /// What to publish of each table; a table that is not here is published completely.
     pub published: BTreeMap<TableName, Published>,
-    /// The columns that row filters look at.
+    /// The columns that row filters use.
     pub conditions: BTreeMap<TableName, Vec<String>>,
-    /// What can't be done as configured, and of which table.
+    /// What can't be done as configured, with the table.
     pub shortfalls: Vec<(TableName, Shortfall)>,
-    /// Tables whose row filter's meaning is not known.
+    /// Tables whose row filter could not be interpreted.
     pub unknown: BTreeSet<TableName>,
-    /// What is worth a line in the log.
+    /// What to log.
     pub notes: Vec<String>,
 }
 
 impl Filters {
-    /// Whether a table can't be put into a publication now.
+    /// Whether a table can't be added to a publication now.
     #[must_use]
     pub fn keeps_out(&self, table: &TableName) -> bool {
         self.unknown.contains(table) || self.shortfalls.iter().any(|(other, _)| other == table)
     }
 
-    /// What is published of a table stays as it is.
+    /// Keeps a table's publication as it is.
     fn keep_published(&mut self, table: &TableName, present: Present<'_>) {
         match present.part(table) {
             Some(published) => self.published.insert(table.clone(), published.clone()),
@@ -81,12 +81,12 @@ pub struct ServerFacts<'a> {
     pub version: u32,
     /// The publications as they are.
     pub present: Present<'a>,
-    /// Whether a row filter of a table that is not published yet is refused, if Postgres would then
-    /// refuse to update its rows; else only its inserts are published, as of one that is.
+    /// Whether to refuse a row filter of an unpublished table if Postgres would then refuse to
+    /// update its rows; otherwise only its inserts are published, as for a published table.
     pub is_start: bool,
 }
 
-/// A table as far as filters must heed it.
+/// The facts about a table that filters depend on.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct TableFacts {
     /// The columns that can be published, in order.
@@ -102,8 +102,8 @@ struct TableFacts {
 }
 
 impl TableFacts {
-    /// What old rows have of these columns. Postgres looks at what holds the rows; of a partitioned
-    /// table without partitions yet, its own identity is what they will have.
+    /// Which of these columns old rows have. Postgres checks the tables that hold the rows; a
+    /// partitioned table without partitions uses its own identity, which they will have.
     fn new(columns: Vec<String>, key: Vec<String>, leaves: &[Leaf]) -> Self {
         let with_rows: Vec<&Leaf> = leaves.iter().filter(|leaf| leaf.has_rows).collect();
         let members = if with_rows.is_empty() { leaves.iter().collect() } else { with_rows };
@@ -127,22 +127,22 @@ impl TableFacts {
 enum ColumnList {
     All,
     Some(Vec<String>),
-    /// Not to be had from the server, so left to the bridge.
+    /// The server can't filter them, so the bridge does.
     InBridge,
-    /// Nothing is left of the table.
+    /// No column is left.
     Nothing,
 }
 
-/// The rows to ask the server for.
+/// The rows that the server should publish.
 enum Rows {
-    /// Or it can't be done as configured.
+    /// All rows, or it can't be done as configured.
     All,
     Some(Probed),
     Unknown,
 }
 
-/// Settles the filters of all captured tables. Of a table whose filters can't be as configured, and of
-/// a condition that `probes` does not know, what is published stays.
+/// Resolves the filters of all captured tables. A table whose filters are impossible, or whose
+/// condition `probes` does not know, remains published as it is.
 ///
 /// # Errors
 /// When a query fails.
@@ -170,7 +170,7 @@ pub async fn settle(
         false => facts(client, &filtered).await?,
     };
     for candidate in filtered {
-        // A table that was dropped in between.
+        // The table was dropped meanwhile.
         let Some(facts) = facts.get(&candidate.table) else { continue };
         if server.present.is_unread(&candidate.table) {
             filters.unknown.insert(candidate.table.clone());
@@ -188,7 +188,7 @@ pub async fn settle(
     Ok(filters)
 }
 
-/// One table's filters, being settled.
+/// One table's filters, being resolved.
 struct Settling<'a> {
     settings: &'a Resolved,
     server: ServerFacts<'a>,
@@ -241,9 +241,9 @@ impl Settling<'_> {
         format!("tables.\"{}\".{name}", pattern.map_or("", |pattern| pattern.as_str()))
     }
 
-    /// Whether the server would refuse updates of rows whose identity is not published whole.
+    /// Whether the server would refuse updates of rows whose identity is not published completely.
     fn needs_identity(&self) -> bool {
-        // Without an identity it refuses them in any case.
+        // Without an identity it always refuses them.
         needs_identity(&self.settings.skipped)
             && self.candidate.refused(Part::default(), self.server.version).next().is_none()
     }
@@ -273,7 +273,7 @@ impl Settling<'_> {
             ColumnList::Nothing => {
                 let cause = format!("no column of {schema}.{name} is left by its column filter");
                 let fix = format!(
-                    "correct {} or {}, or leave the table out by postgres.exclude_tables",
+                    "correct {} or {}, or leave the table out with postgres.exclude_tables",
                     self.key("columns"),
                     self.key("exclude_columns")
                 );
@@ -292,8 +292,7 @@ impl Settling<'_> {
             }
             _ if self.settings.column_lists == ColumnLists::None => None,
             ColumnList::InBridge => {
-                let why = "Postgres allows no column list where old rows are published whole \
-                           (REPLICA IDENTITY FULL)";
+                let why = "Postgres allows no column list with REPLICA IDENTITY FULL";
                 filters.notes.push(in_bridge(why));
                 None
             }
@@ -301,7 +300,7 @@ impl Settling<'_> {
         }
     }
 
-    /// The condition as the server writes it, if it can be had.
+    /// The condition as the server writes it, if possible.
     async fn rows(
         &self,
         client: &Client,
@@ -335,9 +334,7 @@ impl Settling<'_> {
             Some(Ok(probed)) => probed,
             Some(Err(Refused::Rights(reason))) => {
                 return Ok(Err(Shortfall {
-                    cause: format!(
-                        "the server can't be asked what {key} means on {table}: {reason}"
-                    ),
+                    cause: format!("checking {key} on {table} failed: {reason}"),
                     fix: "grant the role what the message names: GRANT TEMPORARY ON DATABASE, or \
                           GRANT SELECT ON the table"
                         .to_owned(),
@@ -346,7 +343,7 @@ impl Settling<'_> {
             Some(Err(Refused::Condition(reason))) => {
                 return Ok(Err(Shortfall {
                     cause: format!(
-                        "the server does not take {key} as a condition on {table}: {reason}"
+                        "the server does not accept {key} as a condition on {table}: {reason}"
                     ),
                     fix: format!("correct {key}"),
                 }));
@@ -362,8 +359,8 @@ impl Settling<'_> {
         if self.server.version < FILTERS_SINCE {
             return Some(Shortfall {
                 cause: format!(
-                    "{key} asks for some rows of {table}, which PostgreSQL can publish from version \
-                     15 on; this server has version {}",
+                    "{key} selects rows of {table}, which requires PostgreSQL 15; this server \
+                     has version {}",
                     self.server.version / 10_000
                 ),
                 fix: format!("remove {key}, and filter in the consumer; or upgrade the server"),
@@ -371,11 +368,11 @@ impl Settling<'_> {
         }
         (!self.is_by_table).then(|| Shortfall {
             cause: format!(
-                "{key} asks for some rows of {table}, but the publication {:?} is for all tables or \
-                 whole schemas, and takes no row filters",
+                "{key} selects rows of {table}, but the publication {:?} is for all tables or whole \
+                 schemas, which can't have row filters",
                 self.settings.publication
             ),
-            fix: "let rowcast make a publication of its own (postgres.publication, \
+            fix: "let rowcast create a publication of its own (postgres.publication, \
                   postgres.manage = true), or remove the key"
                 .to_owned(),
         })
@@ -393,7 +390,7 @@ impl Settling<'_> {
         let column = probed.columns.iter().find(is_outside)?;
         Some(Shortfall {
             cause: format!(
-                "{key} looks at the column {column:?}, which is not part of the replica identity of \
+                "{key} uses the column {column:?}, which is not part of the replica identity of \
                  {table}: Postgres would refuse every UPDATE and DELETE of its rows"
             ),
             fix: format!(
@@ -409,7 +406,7 @@ impl Settling<'_> {
         let (table, key) = (&self.candidate.table, self.key("where"));
         let present = self.server.present.part(table);
         let is_there = present.is_some_and(|p| p.condition.as_ref() == Some(&probed.condition));
-        // Without a publication, preflight asks for all of it.
+        // Without a publication, preflight lists all of it.
         if self.settings.manage || self.server.present.main.is_none() || is_there {
             return None;
         }
@@ -422,8 +419,8 @@ impl Settling<'_> {
         };
         Some(Shortfall {
             cause: format!(
-                "{key} asks for some rows of {table}, the publication {:?} does not filter them so, \
-                 and postgres.manage is false",
+                "{key} selects rows of {table}, but the publication {:?} has another filter, and \
+                 postgres.manage is false",
                 self.settings.publication
             ),
             fix: change.sql(&self.settings.publication).join(";\n") + ";",
@@ -446,7 +443,7 @@ fn hidden(settings: &Resolved, table: &TableName) -> Option<Shortfall> {
 /// | | |
 /// |---|---|
 /// | wanted | in the list |
-/// | part of the replica identity, where updates or deletes are published | in the list: the server would refuse them else |
+/// | part of the replica identity, if updates or deletes are published | in the list: the server would refuse them otherwise |
 /// | part of what may become the key | in the list: a key is never cut |
 /// | any other | left out |
 fn column_list(
@@ -484,7 +481,7 @@ async fn facts(
     let rows = client
         .query(TABLE_COLUMNS, &[&schemas, &names])
         .await
-        .map_err(|source| Error::Sql { doing: "ask for the columns of tables", source })?;
+        .map_err(|source| Error::Sql { doing: "read the columns of tables", source })?;
     let facts = rows.iter().filter_map(|row| {
         let name = TableName { schema: row.get(0), name: row.get(1) };
         let candidate = tables.iter().find(|candidate| candidate.table == name)?;

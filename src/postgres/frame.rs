@@ -1,8 +1,8 @@
-//! What a CopyData message of the replication stream carries, and what is answered.
+//! Parses the CopyData messages of the replication stream, and writes status updates.
 //!
-//! Pure: bytes in, values out. A chunk holds whole CopyData messages as they came off the socket,
-//! and its frames borrow from it, so that a row is not copied between the socket and the decoder.
-//! What stands in `data` is pgoutput's affair.
+//! Pure: bytes in, values out. A chunk holds complete CopyData messages as they arrived from the
+//! socket, and its frames borrow from it, so that a row is not copied between the socket and the
+//! decoder. `data` is parsed by `pgoutput`.
 //!
 //! Layout: <https://www.postgresql.org/docs/current/protocol-replication.html>
 
@@ -21,7 +21,7 @@ const HEADER_BYTES: usize = 5;
 pub enum Frame<'a> {
     /// A piece of the stream; with pgoutput, exactly one of its messages.
     XLogData {
-        /// Where in the WAL the data comes from.
+        /// The data's position in the WAL.
         wal_start: Lsn,
         /// The end of WAL on the server when it was sent.
         wal_end: Lsn,
@@ -30,18 +30,18 @@ pub enum Frame<'a> {
         /// The output plugin's bytes.
         data: &'a [u8],
     },
-    /// A sign of life.
+    /// A keepalive.
     Keepalive {
         /// How far the server has read the WAL; everything before it was sent.
         wal_end: Lsn,
         /// The server's clock, microseconds since 2000-01-01 UTC.
         sent_at_us: i64,
-        /// Whether the server wants a status update at once.
+        /// Whether the server requests a status update at once.
         reply_requested: bool,
     },
 }
 
-/// Bytes that are no frame of the replication stream.
+/// Bytes that are not a frame of the replication stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// Ends before its last field.
@@ -94,14 +94,14 @@ fn take_u64(bytes: &[u8]) -> Result<(u64, &[u8]), FrameError> {
     Ok((u64::from_be_bytes(*value), rest))
 }
 
-/// The frames of a run of CopyData messages. After an error it gives nothing more.
+/// The frames of a sequence of CopyData messages. After an error it returns nothing more.
 #[derive(Clone, Debug)]
 pub struct Frames<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Frames<'a> {
-    /// Frames of `bytes`, which hold whole CopyData messages, headers included.
+    /// Frames of `bytes`, which hold complete CopyData messages, headers included.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
@@ -152,7 +152,7 @@ pub fn put_status_update(confirmed: Lsn, now_us: i64, reply_requested: bool, out
     out.put_u8(reply_requested.into());
 }
 
-/// Appends one CopyData message with XLogData. For tests and benches, which play the server.
+/// Appends one CopyData message with XLogData. For tests and benches, which act as the server.
 pub fn put_xlog_data(
     wal_start: Lsn,
     wal_end: Lsn,
@@ -169,7 +169,7 @@ pub fn put_xlog_data(
     put_copy_data(&payload, out);
 }
 
-/// Appends one CopyData message with a keepalive. For tests and benches, which play the server.
+/// Appends one CopyData message with a keepalive. For tests and benches, which act as the server.
 pub fn put_keepalive(wal_end: Lsn, sent_at_us: i64, reply_requested: bool, out: &mut BytesMut) {
     let mut payload = BytesMut::with_capacity(18);
     payload.put_u8(b'k');
@@ -181,13 +181,12 @@ pub fn put_keepalive(wal_end: Lsn, sent_at_us: i64, reply_requested: bool, out: 
 
 fn put_copy_data(payload: &[u8], out: &mut BytesMut) {
     out.put_u8(b'd');
-    // The protocol cannot say more than 4 GiB; such a message is cut off to its reader.
+    // The protocol cannot express more than 4 GiB; such a message is cut off for its reader.
     out.put_u32(u32::try_from(payload.len() + 4).unwrap_or(u32::MAX));
     out.put_slice(payload);
 }
 
-/// Whole CopyData messages in one piece of memory; the room it takes in its channel is given back
-/// when it is dropped.
+/// Complete CopyData messages in one buffer; its space in the channel is freed when it is dropped.
 #[derive(Debug)]
 pub struct Chunk {
     bytes: Bytes,
@@ -204,13 +203,13 @@ impl Chunk {
         Self { bytes, is_backlog, _room: Some(room) }
     }
 
-    /// A chunk that came from no channel.
+    /// A chunk outside of a channel.
     #[must_use]
     pub const fn from_bytes(bytes: Bytes) -> Self {
         Self { bytes, is_backlog: false, _room: None }
     }
 
-    /// Whether rows came faster than they could be read one by one, so that more follow at once.
+    /// Whether rows arrived faster than they could be read one by one, so that more follow at once.
     #[must_use]
     pub const fn is_backlog(&self) -> bool {
         self.is_backlog

@@ -1,7 +1,6 @@
-//! The way in for `fuzz/`, which sees no more of this crate than anyone: behind a feature of its own.
+//! Entry points for `fuzz/`, which only sees the public API: behind a feature of its own.
 //!
-//! What a server may say is read by modules that are nobody's business outside, over a stream that
-//! only they should make.
+//! What a server sends is parsed by private modules, over a stream that only they should create.
 
 use std::io;
 use std::pin::Pin;
@@ -18,23 +17,24 @@ use super::{Error, ReplicationStream, StreamPhase, chunk_channel};
 use crate::config::Secret;
 use crate::lsn::Lsn;
 
-/// How far a connection is to be trusted.
+/// How far a connection can be trusted.
 #[derive(Clone, Copy, Debug)]
 pub struct Trust {
-    /// Whether nobody on the way can read it.
+    /// Whether no one on the network can read it.
     pub is_private: bool,
     /// Whether it is encrypted.
     pub is_tls: bool,
-    /// Whether there is a password: `hunter2`.
+    /// Whether a password is set: `hunter2`.
     pub has_password: bool,
     /// Whether the login must be bound to the channel.
     pub must_bind: bool,
 }
 
-/// Logs in to a server that says `said` and hangs up, asks it something, and streams from it.
+/// Logs in to a server that sends `said` and closes the connection, runs a query, and streams from
+/// it.
 ///
 /// # Errors
-/// Almost always; the server has to say the right things.
+/// Almost always; the server would have to send the right bytes.
 pub async fn converse(said: &[u8], piece_bytes: usize, trust: Trust) -> Result<(), Error> {
     let mut wire = Wire::new(Said { rest: said.to_vec(), piece_bytes });
     let password = trust.has_password.then(|| Secret::from("hunter2".to_owned()));
@@ -63,14 +63,14 @@ pub async fn converse(said: &[u8], piece_bytes: usize, trust: Trust) -> Result<(
     let streamed = stream.run(sender, confirmed, phase).await;
     while let Some(chunk) = chunks.try_recv() {
         for frame in chunk.frames() {
-            // The stream forwards whole messages alone, whatever is in them.
+            // The stream forwards only complete messages, whatever is in them.
             let _ = frame;
         }
     }
     logged_in.map(drop).and(asked.map(drop)).and(streamed)
 }
 
-/// Says what it was given, a piece a read; takes whatever it is told.
+/// Returns the given bytes, a piece per read; accepts all writes.
 #[derive(Debug)]
 struct Said {
     rest: Vec<u8>,

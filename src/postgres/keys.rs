@@ -1,19 +1,18 @@
-//! Configured keys, checked against the tables before the first row.
+//! Checks configured keys against the tables, before the first row.
 //!
-//! A key that the table does not have for every change of a row does its harm late: with the first
-//! DELETE, which can't be keyed and ends the stream, or in silence, with an UPDATE of the key that
-//! leaves the row under its old key for ever. So it is found where the table is taken in:
+//! A key that is not known for every change of a row fails late: with the first DELETE, which can't
+//! be keyed and ends the stream, or silently, with an UPDATE of the key that leaves the row under
+//! its old key forever. So it is checked when a table is added:
 //!
-//! | a column of the key | what follows |
+//! | a column of the key | result |
 //! |---|---|
 //! | is not a column that is published | refused |
 //! | is not part of the replica identity, of the table or a partition, and updates or deletes are published | refused, with the SQL |
 //! | the same, and `errors.on_error` sends such a DELETE to the dead letters | a warning with the SQL |
-//! | the same, and there is no identity at all, so that the table is insert-only | nothing: none can come |
+//! | the same, and there is no identity at all, so that the table is insert-only | nothing: there are no updates and deletes |
 //! | may be null | a warning: a row with a null there has no key |
 //!
-//! Not here: keys that tables have of their own, which are chosen so that this can't happen
-//! (`change::key`).
+//! Not here: the tables' own keys, which are chosen so that this can't happen (`change::key`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,16 +28,16 @@ const CONFIGURED_KEYS: &str = include_str!("../../sql/configured_keys.sql");
 /// The first version that can publish generated columns.
 const GENERATED_SINCE: u32 = 180_000;
 
-/// What speaks against the configured keys.
+/// Problems with the configured keys.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct KeyFaults {
-    /// Tables whose key can't be, by the name that holds their rows' settings.
+    /// Tables whose key is impossible, by the name under which their rows are configured.
     pub refused: BTreeMap<TableName, Shortfall>,
-    /// What is worth a line in the log.
+    /// What to log.
     pub notes: Vec<String>,
 }
 
-/// A table as the stream describes it, and a table that holds rows of it.
+/// A table as the stream describes it, and a table that holds its rows.
 #[derive(Debug, Clone)]
 struct Member {
     table: TableName,
@@ -49,7 +48,7 @@ struct Member {
     identity: Vec<String>,
 }
 
-/// Holds the configured keys of these tables against the tables as they are.
+/// Compares the configured keys of these tables with the tables as they are.
 ///
 /// # Errors
 /// When the query fails.
@@ -72,7 +71,7 @@ pub async fn check<'a>(
     let rows = client
         .query(CONFIGURED_KEYS, &[&schemas, &names, &settings.via_root, &has_generated])
         .await
-        .map_err(|source| Error::Sql { doing: "ask for the columns of configured keys", source })?;
+        .map_err(|source| Error::Sql { doing: "read the columns of configured keys", source })?;
     let member = |row: &tokio_postgres::Row| Member {
         table: TableName { schema: row.get(0), name: row.get(1) },
         member: TableName { schema: row.get(2), name: row.get(3) },
@@ -88,9 +87,9 @@ pub async fn check<'a>(
     Ok(faults)
 }
 
-/// Whether updates or deletes come in the stream, and are published.
+/// Whether updates or deletes are in the stream, and published.
 fn publishes_old_rows(settings: &Resolved, present: Option<&Publication>) -> bool {
-    // Another publication than the bridge's own has the operations that it has.
+    // A publication that rowcast does not manage has its own operations.
     let foreign = present.filter(|publication| !settings.manage || !publication.is_by_table);
     [Operation::Update, Operation::Delete].iter().any(|operation| {
         !settings.skipped.contains(operation)
@@ -119,7 +118,7 @@ fn judge(settings: &Resolved, has_old_rows: bool, members: &[Member], faults: &m
         let fault = outside_identity(table, &setting, key, &lacking);
         if settings.errors.on_error == Some(OnError::SkipWithDeadLetter) {
             faults.notes.push(format!(
-                "{}, were it not for errors.on_error, which sends it to the dead letter topic; {}",
+                "{}; errors.on_error sends it to the dead letter topic instead; {}",
                 fault.cause, fault.fix
             ));
         } else {
@@ -131,9 +130,9 @@ fn judge(settings: &Resolved, has_old_rows: bool, members: &[Member], faults: &m
         key.iter().filter(|column| nullable.contains(column)).map(String::as_str).collect();
     if !loose.is_empty() {
         faults.notes.push(format!(
-            "{setting} has columns of {table} that may be null, {loose:?}: a row with a null there \
-             has no key, and errors.on_error decides what becomes of it; ALTER TABLE {} ALTER COLUMN \
-             ... SET NOT NULL rules that out",
+            "{setting} has columns of {table} that may be null, {loose:?}: a row with a null \
+             there has no key and is handled by errors.on_error; ALTER TABLE {} ALTER COLUMN ... \
+             SET NOT NULL prevents that",
             table.sql()
         ));
     }
@@ -144,7 +143,7 @@ fn no_such_column(table: &TableName, setting: &str, column: &str, columns: &[Str
     Shortfall {
         cause: format!("{setting} names {column:?}, which is not a published column of {table}"),
         fix: match near {
-            Some(near) => format!("write {near:?} in {setting}, if that is meant"),
+            Some(near) => format!("write {near:?} in {setting}, if that was meant"),
             None => format!("name columns of {table} in {setting}: {}", columns.join(", ")),
         },
     }

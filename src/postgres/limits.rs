@@ -1,9 +1,9 @@
-//! Limits that the role, the database or the server sets for whoever connects, lifted for us: a stream
-//! is a command that never ends, and a first snapshot one transaction that takes hours.
+//! Lifts limits that the role, the database or the server sets for sessions: a stream is a command
+//! that never ends, and a first snapshot one transaction that takes hours.
 //!
-//! `statement_timeout` and its like have come with one version after the other, and more will, so the
-//! server is asked for those that it has. A session that is read-only by default takes writes: only the
-//! publication is written to. Where a snapshot must not write, its transaction says so.
+//! New Postgres versions keep adding limits like `statement_timeout`, so the server lists those
+//! that it has. A session that is read-only by default is made writable: only the publication is
+//! written to. A snapshot's transaction, which must not write, is declared read-only.
 
 /// Lifts them; the second command of every connection.
 pub(super) const LIFT: &str = concat!(

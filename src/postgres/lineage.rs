@@ -1,5 +1,5 @@
-//! What tables are called now, what their columns are, and what they are partitions of: the side of
-//! the catalog in the comparison with what is remembered of tables.
+//! Reads the current names of tables, their columns, and what they are partitions of, to compare
+//! them with what is stored.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub struct Lineage {
 /// # Errors
 /// When the query fails.
 pub async fn lineage(client: &Client, oids: Option<&[u32]>) -> Result<Lineage, Error> {
-    let failed = |source| Error::Sql { doing: "ask what tables are called", source };
+    let failed = |source| Error::Sql { doing: "read the names of tables", source };
     let rows = client.query(LINEAGE, &[&oids]).await.map_err(failed)?;
     let mut found = Lineage::default();
     for row in rows {
@@ -40,7 +40,7 @@ pub async fn lineage(client: &Client, oids: Option<&[u32]>) -> Result<Lineage, E
     Ok(found)
 }
 
-/// Tables with the names of their columns, where `has_columns` says that these matter.
+/// Tables with the names of their columns, if `has_columns` says that these matter.
 ///
 /// # Errors
 /// When the query fails.
@@ -49,7 +49,7 @@ pub async fn with_columns(
     tables: BTreeMap<u32, Identity>,
     has_columns: impl Fn(u32, &Identity) -> bool,
 ) -> Result<Vec<Present>, Error> {
-    let failed = |source| Error::Sql { doing: "ask what columns are called", source };
+    let failed = |source| Error::Sql { doing: "read the names of columns", source };
     let wanted: Vec<u32> =
         tables.iter().filter(|(oid, of)| has_columns(**oid, of)).map(|(oid, _)| *oid).collect();
     let mut columns: BTreeMap<u32, BTreeMap<i16, String>> = BTreeMap::new();
@@ -65,8 +65,8 @@ pub async fn with_columns(
     Ok(present.collect())
 }
 
-/// Which database of which cluster this is. Where the role may not ask for the cluster's number, that
-/// is left empty.
+/// Which database of which cluster this is. If the role may not read the cluster's identifier, that
+/// is empty.
 ///
 /// # Errors
 /// When the query fails for another reason.
@@ -76,7 +76,7 @@ pub async fn place(client: &Client, database: &str) -> Result<DatabaseId, Error>
         Ok(row) => row.get(0),
         Err(error) if error.as_db_error().is_some() => String::new(),
         Err(source) => {
-            return Err(Error::Sql { doing: "ask for the cluster's number", source });
+            return Err(Error::Sql { doing: "read the cluster's identifier", source });
         }
     };
     Ok(DatabaseId { system_identifier, database: database.to_owned() })

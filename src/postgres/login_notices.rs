@@ -1,10 +1,11 @@
-//! What servers say about a login that worked: a password that expires in days, MD5 on its way out.
+//! Reports warnings of servers at a successful login: a password that expires soon, or MD5 that is
+//! deprecated.
 //!
-//! The login is fine today and will not be later, so an operator has to read it: each text is a
-//! warning once, however often we log in, and remains in `/status`. Notices of a lower rank need no
-//! action.
+//! The login works today and will fail later, so an operator has to see it: each text is logged
+//! once as a warning, however often we log in, and remains in `/status`. Notices of a lower
+//! severity need no action.
 //!
-//! A server may be hostile: few texts are kept, each is cut, and none can end a log line.
+//! A server may be hostile: few texts are kept, each is cut, and none can contain a line break.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -24,7 +25,7 @@ pub fn login_notices() -> Vec<String> {
     TEXTS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Takes note of a notice that came with a login.
+/// Records a notice that was sent with a login.
 pub(super) fn note(body: &[u8]) {
     let notice = ServerError::parse(body);
     let text = shown(&notice.message);
@@ -40,7 +41,7 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<String>> {
     TEXTS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the text is new, and there was room for it.
+/// Whether the text is new and was stored.
 fn keep(texts: &mut Vec<String>, text: &str) -> bool {
     if texts.len() >= MAX_TEXTS || texts.iter().any(|known| known == text) {
         return false;

@@ -1,24 +1,24 @@
-//! Tells a question that is being worked on from one that nobody works on any more.
+//! Detects a query whose answer was lost.
 //!
-//! A question may take long in all honesty: a table is locked for a migration. But where a proxy or
-//! a broken network swallowed it, or its answer, the connection stands, its bytes are acknowledged,
-//! and the answer never comes; no keepalive tells the two apart. The server does: asked on another
-//! connection, it says whether the session of this one is at work. A session that waits for us,
-//! while we wait for it, has lost something on the way.
+//! A query may take long for a good reason: a table is locked for a migration. But if a proxy or a
+//! broken network lost it, or its answer, the connection remains open, its bytes are acknowledged,
+//! and the answer never arrives; no keepalive distinguishes the two cases. The server can: queried
+//! on another connection, it reports whether this session is active. If the session waits for us
+//! while we wait for it, a message was lost.
 //!
 //! Not here: the replication connection, on which a healthy server is never silent for long.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is taken for how long.
+/// The time limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
-    /// How long an answer may take before the server is asked about it.
+    /// How long an answer may take before the server is queried about it.
     pub(super) unanswered: Duration,
-    /// Between two looks.
+    /// Time between two checks.
     pub(super) look: Duration,
-    /// Time for an answer that was on its way while the server was asked.
+    /// Time for an answer that was in transit during the check.
     pub(super) grace: Duration,
 }
 
@@ -29,7 +29,7 @@ pub(super) const PATIENCE: Patience = Patience {
     grace: Duration::from_secs(1),
 };
 
-/// When the last question was asked that has no answer yet.
+/// When the last unanswered query was sent.
 #[derive(Debug, Default)]
 pub(super) struct Question {
     asked: Mutex<Option<Instant>>,
@@ -41,17 +41,17 @@ impl Question {
         self.asked().get_or_insert_with(Instant::now);
     }
 
-    /// Bytes have come, and more are to come.
+    /// Bytes arrived, and more are expected.
     pub(super) fn heard_and_waiting(&self) {
         *self.asked() = Some(Instant::now());
     }
 
-    /// Bytes have come.
+    /// Bytes arrived.
     pub(super) fn heard(&self) {
         *self.asked() = None;
     }
 
-    /// Since when it is open.
+    /// Since when it is unanswered.
     fn open_since(&self) -> Option<Instant> {
         *self.asked()
     }
@@ -62,7 +62,7 @@ impl Question {
     }
 }
 
-/// Returns once a question is open for too long and `is_worked_on` says that it is not.
+/// Returns once a query is unanswered for too long and `is_worked_on` is false.
 pub(super) async fn lost<Answer: Future<Output = bool>>(
     question: &Question,
     patience: Patience,
@@ -121,7 +121,7 @@ mod tests {
         };
         let waiting = lost(&question, SHORT, answered);
         let ended = tokio::time::timeout(20 * SHORT.unanswered, waiting).await;
-        assert!(ended.is_err(), "it was answered");
+        assert!(ended.is_err(), "the answer arrived");
         assert_eq!(asked.get(), 1);
     }
 }

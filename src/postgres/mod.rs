@@ -7,9 +7,9 @@
 //!                  +-> client -> catalog, publication, slot, preflight
 //! ```
 //!
-//! Three kinds of connection by one connection string: our own to the walsender, which no SQL library
-//! can open; our own for whole tables by COPY, whose bytes are handed on as they came; and
-//! `tokio-postgres` for everything else that is SQL. Nothing here knows what a row is.
+//! Three kinds of connection with one connection string: our own to the walsender, which no SQL
+//! library can open; our own for reading tables by COPY, whose bytes are passed on as they arrive;
+//! and `tokio-postgres` for all other SQL. Nothing here interprets rows.
 
 pub mod catalog;
 pub mod client;

@@ -1,9 +1,9 @@
 //! How long to wait before the next read of the stream.
 //!
-//! The walsender writes each row by itself. A reader that reads at once is woken for each of them,
+//! The walsender writes each row separately. A reader that reads at once is woken for each of them,
 //! and its wake-ups cost both sides more than the rows: some 400,000 reads for a million rows. A
-//! short pause lets rows gather, so that one read brings many. But a row that comes alone must not
-//! wait, so pauses are made only while rows come faster than they can be read one by one.
+//! short pause lets rows accumulate, so that one read brings many. But a lone row must not wait, so
+//! it pauses only while rows arrive faster than they can be read one by one.
 //!
 //! ```text
 //!            >= BUSY_BYTES within WINDOW, and this read was small
@@ -13,12 +13,12 @@
 //!            a pause that brought < WORTHWHILE_BYTES
 //! ```
 //!
-//! Pure: time is passed in. The pause itself is made by whoever reads.
+//! Pure: time is passed in. The reader makes the pause itself.
 
 use std::time::{Duration, Instant};
 
-/// Length of a pause. Long enough for some dozens of rows at the rate at which a walsender sends
-/// (5 us a row), short enough to be no latency anyone sees.
+/// Length of a pause. Long enough for some dozens of rows at the rate at which a walsender sends (5
+/// us a row), short enough to be negligible latency.
 pub(crate) const PAUSE: Duration = Duration::from_micros(300);
 
 /// The time over which arrivals are added up before pauses begin.
@@ -27,8 +27,7 @@ const WINDOW: Duration = Duration::from_millis(2);
 /// So many bytes in a window are a backlog: 80 rows of 200 bytes, or 40,000 rows a second.
 const BUSY_BYTES: usize = 16 * 1024;
 
-/// A read this large gathered enough by itself; the socket holds more, and a pause would only
-/// leave it standing.
+/// A read this large needs no pause: the socket holds more, and a pause would only leave it there.
 const LARGE_READ_BYTES: usize = 128 * 1024;
 
 /// A pause that brought less than this (ten rows) was not worth it: the backlog is gone.
@@ -58,7 +57,7 @@ impl Pacer {
         self.state == Pacing::Paced
     }
 
-    /// Takes note of a read of `bytes`; gives the pause to make before the next one.
+    /// Records a read of `bytes`; returns the pause before the next one.
     pub(crate) fn after_read(&mut self, now: Instant, bytes: usize) -> Option<Duration> {
         match &mut self.state {
             Pacing::Eager { since, bytes: sum } => {
@@ -88,7 +87,8 @@ mod tests {
 
     const ROW: usize = 235;
 
-    /// Reads rows as they come, one each `every`; gives how many reads were followed by a pause.
+    /// Reads rows as they arrive, one each `every`; returns how many reads were followed by a
+    /// pause.
     fn pauses(rows: u32, every: Duration) -> usize {
         let mut now = Instant::now();
         let mut pacer = Pacer::new(now);

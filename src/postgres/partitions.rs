@@ -1,9 +1,10 @@
-//! Which partitions a published table has, and which of them came with rows that were never streamed.
+//! Finds the partitions of published tables, and which of them were attached with rows that were
+//! never streamed.
 //!
-//! An `ATTACH` writes no row, so the rows that a partition brings are in no stream. Whether one came by
-//! it is read from the system catalog: the entry that makes it a partition names the transaction, and
-//! a snapshot (`pg_current_snapshot()`) of an earlier look says whether that is new. So all that is to
-//! be remembered, over restarts too, is that snapshot.
+//! An `ATTACH` writes no row, so the rows of an attached partition are in no stream. The system
+//! catalog shows an attached partition: the entry that makes it a partition names the transaction,
+//! and a snapshot (`pg_current_snapshot()`) of an earlier check shows whether that is new. So only
+//! that snapshot must be stored, over restarts too.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +19,14 @@ const PARTITIONS: &str =
 const PARTITIONS_14: &str =
     concat!(include_str!("../../sql/published_14.sql"), include_str!("../../sql/partitions.sql"));
 
-/// The first version whose walsender notices that a table that it streamed nothing of became a partition
-/// of one that it streams.
+/// The first version whose walsender notices when a table of which it streamed nothing becomes a
+/// partition of a streamed one.
 const NOTICED_SINCE: u32 = 150_000;
 
 /// The partitions of all published tables, at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Partitions {
-    /// The transactions that are seen, as `pg_current_snapshot()` returns them.
+    /// The visible transactions, as `pg_current_snapshot()` returns them.
     pub shows: String,
     /// The partitioned tables.
     pub roots: BTreeMap<u32, TableName>,
@@ -40,20 +41,20 @@ pub struct Partition {
     pub root: u32,
     /// Its name.
     pub name: TableName,
-    /// Whether it is new since the earlier look.
+    /// Whether it is new since the earlier check.
     pub is_new: bool,
     /// Whether it was attached since then, and may have brought rows.
     pub is_attached: bool,
     /// The file that holds its rows.
     pub filenode: u32,
-    /// Rows when they were last counted, below zero for never.
+    /// The last row count; negative if never counted.
     pub counted: f64,
     /// Rows by the server's running count.
     pub live: i64,
 }
 
 impl Partition {
-    /// How many rows it has, about.
+    /// Roughly how many rows it has.
     #[must_use]
     pub fn rows(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
@@ -62,8 +63,8 @@ impl Partition {
     }
 }
 
-/// Looks at the partitions of what these publications publish. `seen` is what an earlier look saw; none
-/// where there was none, and then nothing is new. No lock is waited for.
+/// Reads the partitions of the tables of these publications. `seen` is the snapshot of an earlier
+/// check; if `None`, nothing counts as new. Does not wait for locks.
 ///
 /// # Errors
 /// When the query fails.
@@ -73,7 +74,7 @@ pub async fn look(
     seen: Option<&str>,
     server_version: u32,
 ) -> Result<Partitions, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the partitions of tables", source };
+    let failed = |source| Error::Sql { doing: "read the partitions of tables", source };
     let query = if server_version >= FILTERS_SINCE { PARTITIONS } else { PARTITIONS_14 };
     let rows = client.query(query, &[&publications, &seen]).await.map_err(failed)?;
     let mut found = Partitions::default();
@@ -96,8 +97,8 @@ pub async fn look(
     Ok(found)
 }
 
-/// Makes a walsender look again at what became a partition, where it does not by itself: one that has met
-/// the table before goes on to leave it out. Changes nothing of the publication, if there is one.
+/// Makes a walsender notice new partitions on versions where it does not: one that knows the table
+/// already would continue to omit it. Does not change the publication, if there is one.
 ///
 /// # Errors
 /// When the server refuses it.
@@ -109,6 +110,6 @@ pub async fn remind(client: &Client, publication: &str, server_version: u32) -> 
     let (publication, via_root) = (escape_identifier(publication), present.via_root);
     let sql =
         format!("ALTER PUBLICATION {publication} SET (publish_via_partition_root = {via_root})");
-    let failed = |source| Error::Sql { doing: "make the server look at new partitions", source };
+    let failed = |source| Error::Sql { doing: "have the server notice new partitions", source };
     client.batch_execute(&sql).await.map_err(failed)
 }

@@ -1,23 +1,23 @@
-//! How far a stream has come, so that an error of the server's can be placed in the WAL.
+//! Tracks the stream's position, to add it to the server's errors.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use crate::lsn::Lsn;
 
-/// Bytes of an XLogData message before what pgoutput wrote: a tag and three numbers.
+/// Bytes of an XLogData message before pgoutput's data: a tag and three numbers.
 const DATA_AT: usize = 25;
 
-/// The last that the server sent.
+/// The last position that the server sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamPlace {
     /// Where in the WAL the last message of pgoutput's comes from; before the first, where the stream starts.
     pub last: Lsn,
-    /// Where the transaction commits that was begun and not ended.
+    /// The commit position of the open transaction.
     pub commit: Option<Lsn>,
 }
 
 impl StreamPlace {
-    /// Takes note of the payload of a CopyData message.
+    /// Records the payload of a CopyData message.
     #[inline]
     pub(super) fn see(&mut self, payload: &[u8]) {
         if payload.first() != Some(&b'w') {

@@ -1,9 +1,9 @@
-//! What must hold on the server before anything is made there, all of it checked at once.
+//! Checks all requirements on the server at once, before anything is created there.
 //!
-//! Each check that fails says why it matters and gives the SQL, or the setting, for whoever may
-//! run it. A right is only asked for where it is needed: a role that finds its publication and its
-//! slot made by a DBA needs neither CREATE nor ownership. No fix makes the role a member of another,
-//! which would give it all that the other may do.
+//! Each failed check says why it matters and has the SQL, or the setting, that fixes it. A
+//! permission is only required if it is needed: a role whose publication and slot a DBA created
+//! needs neither CREATE nor ownership. No fix makes the role a member of another, which would grant
+//! it all that the other may do.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,13 +17,13 @@ use super::publication::{Names, Plan, Publication, TableName};
 const RIGHTS: &str = include_str!("../../sql/rights.sql");
 const UNREADABLE: &str = include_str!("../../sql/unreadable.sql");
 
-/// One thing that does not hold.
+/// A requirement that is not met.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortfall {
     /// What is wrong, and what it is needed for.
     pub cause: String,
-    /// What fixes it. A line that ends with a semicolon is SQL, and one that starts with `--` is a
-    /// comment on it; any other is words.
+    /// The fix. A line that ends with a semicolon is SQL, and one that starts with `--` is a
+    /// comment on it; any other is plain text.
     pub fix: String,
 }
 
@@ -33,12 +33,12 @@ impl fmt::Display for Shortfall {
     }
 }
 
-/// Who asks, as far as it decides what the role may do.
+/// The role, as far as it decides what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Role {
     /// Its name.
     pub name: String,
-    /// Whether it may make, read and drop slots.
+    /// Whether it may create, read and drop slots.
     pub can_replicate: bool,
 }
 
@@ -47,12 +47,12 @@ pub struct Role {
 /// # Errors
 /// When the query fails.
 pub async fn role(client: &Client) -> Result<Role, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the role's rights", source };
+    let failed = |source| Error::Sql { doing: "read the role's rights", source };
     let row = client.query_one(RIGHTS, &[]).await.map_err(failed)?;
     Ok(Role { name: row.get(0), can_replicate: row.get(3) })
 }
 
-/// The role may not make, read or drop slots.
+/// The shortfall of a role that may not create, read or drop slots.
 #[must_use]
 pub fn no_replication(role: &str) -> Shortfall {
     let role = escape_identifier(role);
@@ -62,27 +62,27 @@ pub fn no_replication(role: &str) -> Shortfall {
     }
 }
 
-/// What is about to be done on the server.
+/// What a start will do on the server.
 #[derive(Debug)]
 pub struct Intent<'a> {
     /// The publications' names.
     pub names: Names<'a>,
     /// The publication as it is.
     pub present: Option<&'a Publication>,
-    /// What is to be done to it, and to the one for inserts.
+    /// The planned changes of it, and of the one for inserts.
     pub plan: &'a Plan,
-    /// The slot's name, where it is to be made.
+    /// The slot's name, if it must be created.
     pub new_slot: Option<&'a str>,
-    /// Whether the bridge may make what is missing.
+    /// Whether the bridge may create what is missing.
     pub manage: bool,
 }
 
-/// Everything that does not hold; empty when all is well.
+/// The requirements that are not met; empty if all are.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the role's rights", source };
+    let failed = |source| Error::Sql { doing: "read the role's rights", source };
     let row = client.query_one(RIGHTS, &[]).await.map_err(failed)?;
     let role: String = escape_identifier(row.get(0));
     let database: String = escape_identifier(row.get(1));
@@ -101,7 +101,7 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
     );
     need(
         row.get::<_, i32>(7) > 0,
-        "max_wal_senders is 0, so nobody can stream".to_owned(),
+        "max_wal_senders is 0, so streaming is impossible".to_owned(),
         "-- then restart the server:\nALTER SYSTEM SET max_wal_senders = 10;".to_owned(),
     );
     if let Some(slot) = intent.new_slot {
@@ -123,8 +123,8 @@ pub async fn check(client: &Client, intent: &Intent<'_>) -> Result<Vec<Shortfall
     Ok(shortfalls)
 }
 
-/// From version 19 on the first logical slot has row changes written from then on, and the last one that
-/// goes ends it: `replica` is enough. `effective_wal_level` says how it is now, and nothing of a start.
+/// From version 19 on, the first logical slot turns on logical WAL, and dropping the last one turns
+/// it off: `replica` is enough. `effective_wal_level` only shows the current state.
 fn need_wal_level(wal_level: &str, version: i32, need: &mut impl FnMut(bool, String, String)) {
     let (is_enough, enough) = match version {
         190_000.. => (matches!(wal_level, "replica" | "logical"), "replica"),
@@ -132,15 +132,18 @@ fn need_wal_level(wal_level: &str, version: i32, need: &mut impl FnMut(bool, Str
     };
     need(
         is_enough,
-        format!("wal_level is {wal_level}, and only {enough} has what row changes are read from"),
+        format!(
+            "wal_level is {wal_level}, and only {enough} contains the information for row \
+                 changes"
+        ),
         format!("-- then restart the server:\nALTER SYSTEM SET wal_level = '{enough}';"),
     );
 }
 
-/// What keeps the role from making the publication what it is to be.
+/// What prevents the role from creating or altering the publication as needed.
 ///
-/// Where tables are others', a DBA runs what we would have run: whoever may publish a table may do
-/// anything to it, so the role is given neither the tables nor their owner's rights.
+/// If tables belong to others, a DBA runs what we would have run: a role that may publish a table
+/// may do anything to it, so the role should own neither the tables nor have their owner's rights.
 fn publishing(intent: &Intent<'_>, role: &str, database: &str, can_create: bool) -> Vec<Shortfall> {
     let (publication, change) = (intent.names.main, &intent.plan.main);
     let mut shortfalls = Vec::new();
@@ -156,7 +159,7 @@ fn publishing(intent: &Intent<'_>, role: &str, database: &str, can_create: bool)
             format!("the publication {publication:?} does not exist, and postgres.manage is false"),
             &statements,
         );
-        // What a DBA makes needs no right to make it.
+        // What a DBA creates does not require the role's permission.
         let grant = format!("GRANT CREATE ON DATABASE {database} TO {role};");
         need(
             !intent.manage || can_create,
@@ -171,7 +174,7 @@ fn publishing(intent: &Intent<'_>, role: &str, database: &str, can_create: bool)
             present.is_owned,
             format!(
                 "the publication {publication:?} belongs to {:?}, and its tables, filters or \
-                 operations are not those that the configuration asks for",
+                 operations are not as configured",
                 present.owner
             ),
             &statements,
@@ -190,7 +193,7 @@ fn publishing(intent: &Intent<'_>, role: &str, database: &str, can_create: bool)
     shortfalls
 }
 
-/// Few names in full, of many the first.
+/// All names if few, else the first.
 fn few(names: &[String]) -> String {
     const NAMED: usize = 5;
     let named: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
@@ -200,8 +203,8 @@ fn few(names: &[String]) -> String {
     }
 }
 
-/// What to do about all of it: each statement once, to be pasted as it is; what is not SQL is a
-/// comment there, and plain words where there is no statement at all.
+/// The fix for all of it: each statement once, to be pasted as it is; what is not SQL becomes a
+/// comment, or plain text if there is no statement at all.
 #[must_use]
 pub fn fix(shortfalls: &[Shortfall]) -> String {
     let mut lines: Vec<&str> = Vec::new();
@@ -219,12 +222,12 @@ pub fn fix(shortfalls: &[Shortfall]) -> String {
     words.chain(sql.into_iter().map(str::to_owned)).collect::<Vec<_>>().join("\n")
 }
 
-/// The tables whose rows a snapshot is to read, and this role may not; empty when all is well.
+/// The tables whose rows a snapshot has to read but this role may not; empty if none.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn check_reading(client: &Client, tables: &[TableName]) -> Result<Vec<Shortfall>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the role's rights on tables", source };
+    let failed = |source| Error::Sql { doing: "read the role's rights on tables", source };
     let role = client.query_one("SELECT current_user::text", &[]).await.map_err(failed)?;
     let role: String = escape_identifier(role.get(0));
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
@@ -246,17 +249,17 @@ pub async fn check_reading(client: &Client, tables: &[TableName]) -> Result<Vec<
     });
     Ok(vec![Shortfall {
         cause: format!(
-            "the role {role} may not read {}, whose rows are to be published first",
+            "the role {role} may not read {}, whose existing rows are published first",
             few(&names)
         ),
         fix: grants
-            .chain(["-- or set snapshot.mode = \"never\", and no row is read first".to_owned()])
+            .chain(["-- or set snapshot.mode = \"never\" to read no rows".to_owned()])
             .collect::<Vec<_>>()
             .join("\n"),
     }])
 }
 
-/// A plain name reads better without the quotes that any other needs.
+/// A plain name needs no quotes.
 fn unquoted(identifier: &str) -> &str {
     let bare = identifier.trim_matches('"');
     let is_plain = bare.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))

@@ -1,8 +1,7 @@
 //! The connection to a walsender: its commands.
 //!
-//! Commands are few and end before the stream begins; from then on the connection belongs to
-//! [`ReplicationStream`]. Names and texts are quoted here and
-//! nowhere else.
+//! There are few commands, and all end before the stream begins; from then on the connection
+//! belongs to [`ReplicationStream`]. Only this module quotes names and texts for them.
 //!
 //! Commands: <https://www.postgresql.org/docs/current/protocol-replication.html>
 
@@ -20,7 +19,7 @@ use crate::lsn::Lsn;
 /// Which cluster this is and how far it has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SystemIdentity {
-    /// The cluster's own number, the same on its standbys.
+    /// The cluster's identifier, the same on its standbys.
     pub system_id: String,
     /// Counts failovers.
     pub timeline: u32,
@@ -30,31 +29,31 @@ pub struct SystemIdentity {
     pub database: String,
 }
 
-/// How a slot is made.
+/// Options of a new slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotOptions {
     /// Drop it when the connection ends.
     pub temporary: bool,
-    /// Keep it on synchronised standbys. Left out before PostgreSQL 17, which has no such slots.
+    /// Synchronise it to standbys. Ignored before PostgreSQL 17, which does not have such slots.
     pub failover: bool,
-    /// What becomes of the snapshot that shows the database as of the slot's start.
+    /// What to do with the snapshot of the slot's start.
     pub snapshot: SlotSnapshot,
 }
 
-/// What becomes of a new slot's snapshot.
+/// What to do with a new slot's snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlotSnapshot {
     /// Other connections may import it, until this one runs its next command.
     Export,
-    /// It is not kept.
+    /// None is exported.
     #[default]
     Nothing,
 }
 
-/// A slot that was made.
+/// A new slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreatedSlot {
-    /// The stream holds every transaction that commits after it, and the snapshot all before.
+    /// The stream contains every transaction that commits after it, and the snapshot all before.
     pub consistent_point: Lsn,
     /// The exported snapshot.
     pub snapshot_name: Option<String>,
@@ -67,8 +66,8 @@ pub struct StreamOptions {
     pub publications: Vec<String>,
     /// Also stream logical messages (`pg_logical_emit_message`); from PostgreSQL 14 on.
     pub messages: bool,
-    /// After how long without a byte the connection counts as dead. Twice the server's
-    /// `wal_sender_timeout` without one.
+    /// After how long without a byte the connection counts as dead. Default: twice the server's
+    /// `wal_sender_timeout`.
     pub silent_after: Option<Duration>,
 }
 
@@ -108,7 +107,7 @@ impl ReplicationClient {
     /// Which cluster this is and how far it has written.
     ///
     /// # Errors
-    /// When the connection is lost, no answer comes in time, or it is malformed.
+    /// When the connection is lost, or no valid response arrives in time.
     pub async fn identify_system(&mut self) -> Result<SystemIdentity, Error> {
         let rows = self.ask("IDENTIFY_SYSTEM", "IDENTIFY_SYSTEM").await?;
         Ok(SystemIdentity {
@@ -119,18 +118,18 @@ impl ReplicationClient {
         })
     }
 
-    /// The timelines before this one, each with where it was left.
+    /// The timelines before this one, each with the position where it ended.
     ///
     /// # Errors
-    /// When the server no longer has the history, no answer comes in time, or it is malformed.
+    /// When the server no longer has the history, or no valid response arrives in time.
     pub async fn timeline_history(&mut self, timeline: u32) -> Result<Vec<(u32, Lsn)>, Error> {
         let command = format!("TIMELINE_HISTORY {timeline}");
         let rows = self.ask("TIMELINE_HISTORY", &command).await?;
         history(text(&rows, 1)?).ok_or(WRONG_ANSWER)
     }
 
-    /// Makes a logical slot for pgoutput, once all transactions have ended that run now: however
-    /// long that takes; see `slot_creation`.
+    /// Creates a logical slot for pgoutput, once all running transactions have ended, however long
+    /// that takes; see `slot_creation`.
     ///
     /// # Errors
     /// [`Error::SlotExists`], [`Error::TooManySlots`], or what the server reports.
@@ -158,7 +157,7 @@ impl ReplicationClient {
         dropped.map(drop).map_err(|error| error.about_slot(name))
     }
 
-    /// Begins to stream from `start`, or from the slot's confirmed position where that is later.
+    /// Begins to stream from `start`, or from the slot's confirmed position if that is later.
     ///
     /// # Errors
     /// [`Error::SlotActive`], [`Error::SlotMissing`], [`Error::WalRemoved`], what the server
@@ -203,26 +202,26 @@ impl ReplicationClient {
         }
     }
 
-    /// Which of the server's processes this connection has.
+    /// The server process of this connection.
     ///
     /// # Errors
-    /// When the connection is lost, no answer comes in time, or it is malformed.
+    /// When the connection is lost, or no valid response arrives in time.
     pub async fn walsender(&mut self) -> Result<Walsender, Error> {
         Ok(self.served_by().await?.1)
     }
 
-    /// After how long the server gives up on a silent reader (`None` when never), and which of its
-    /// processes this connection has.
+    /// After how long the server ends the connection of a silent reader (`None` if never), and the
+    /// server process of this connection.
     async fn served_by(&mut self) -> Result<(Option<Duration>, Walsender), Error> {
         const QUERY: &str = include_str!("../../sql/walsender.sql");
-        let rows = self.ask("the question which walsender this is", QUERY).await?;
+        let rows = self.ask("the query which walsender this is", QUERY).await?;
         let ms: u64 = text(&rows, 0)?.parse().map_err(|_| WRONG_ANSWER)?;
         let pid = text(&rows, 1)?.parse().map_err(|_| WRONG_ANSWER)?;
         let walsender = Walsender { pid, started: text(&rows, 2)?.to_owned() };
         Ok(((ms > 0).then(|| Duration::from_millis(ms)), walsender))
     }
 
-    /// Asks what the server answers at once.
+    /// Sends a query that the server answers at once.
     async fn ask(
         &mut self,
         doing: &'static str,
@@ -231,8 +230,8 @@ impl ReplicationClient {
         self.in_time(doing, async |client| wire::query(&mut client.session.wire, query).await).await
     }
 
-    /// Waits for what the server does at once no longer than that may take: a line that swallows all
-    /// it is given looks like a server that thinks.
+    /// Limits the wait for a response that should be immediate: a connection that swallows all
+    /// bytes looks like a busy server.
     async fn in_time<T>(
         &mut self,
         doing: &'static str,
@@ -244,7 +243,7 @@ impl ReplicationClient {
     }
 }
 
-/// A history file: lines of a timeline, where it was left, and why, with comments between.
+/// A history file: lines with a timeline, where it ended, and why, with comments between.
 fn history(file: &str) -> Option<Vec<(u32, Lsn)>> {
     let lines =
         file.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -285,7 +284,7 @@ fn create_slot_command(name: &str, options: SlotOptions, version: u32) -> String
 fn start_command(slot: &str, start: Lsn, options: &StreamOptions, version: u32) -> String {
     let publications: Vec<_> = options.publications.iter().map(|name| identifier(name)).collect();
     let publications = literal(&publications.join(","));
-    // Version 1 of the protocol: a transaction comes whole, after it committed.
+    // Version 1 of the protocol: a transaction is sent complete, after its commit.
     let mut tail = format!("\"proto_version\" '1', \"publication_names\" {publications}");
     if options.messages && version >= 140_000 {
         tail.push_str(", \"messages\" 'true'");

@@ -1,9 +1,9 @@
-//! Reads columns of one row back from its table, for values that the stream does not have.
+//! Reads columns of one row back from its table, for values that the stream does not contain.
 //!
-//! The row is found by its own key. What is read is the value of now, which later changes of the
-//! stream may have made: they follow, and bring it again. Not found is a row that is gone, or that
-//! nothing tells from others; and so is one whose table is by now another one than in the stream.
-//! Read in the simple protocol, whose values are the text that the stream has too.
+//! The row is found by its own key. The value that is read is the current one, which a later change
+//! may have written: that change follows in the stream and repeats it. A row is not found if it is
+//! gone, if no key identifies it, or if the table of that name is now another one than in the
+//! stream. It uses the simple protocol, whose values have the same text as the stream.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::change::{Relation, Reselected, Row};
 use crate::pgoutput::Datum;
 
 impl Catalog {
-    /// The present values of some columns of a row; none where the row can't be found.
+    /// The current values of some columns of a row; `None` if the row can't be found.
     ///
     /// # Errors
     /// When the role may not read the table, or the connection is lost.
@@ -54,10 +54,10 @@ impl Catalog {
     }
 }
 
-/// The query for a row; none where its key is not known.
+/// The query for a row; `None` if its key is not known.
 ///
-/// Operators are looked for in `pg_catalog` alone; one of another schema is named with it, and takes
-/// the very type that it is for.
+/// Operators are looked up only in `pg_catalog`; one of another schema is qualified, with an
+/// operand cast to exactly its type.
 fn query(
     relation: &Relation,
     row: &Row<'_>,
@@ -84,7 +84,7 @@ fn query(
     if key.is_empty() {
         return None;
     }
-    // Another table may have taken the name.
+    // Another table may have the name now.
     Some(format!(
         "SELECT {wanted} FROM {table} WHERE {}::regclass = {}::oid AND {} LIMIT 2",
         escape_literal(&table),
@@ -93,7 +93,7 @@ fn query(
     ))
 }
 
-/// Whether the table was dropped, renamed or altered so that the query does not fit it any more.
+/// Whether the table was dropped, renamed or altered so that the query does not match it any more.
 fn is_of_another_table(code: &SqlState) -> bool {
     [
         &SqlState::UNDEFINED_TABLE,

@@ -1,8 +1,8 @@
-//! How much WAL a slot holds back, and how much more there is room for.
+//! Reads how much WAL a slot holds back, and how much more it may hold.
 //!
-//! Two things may end what a slot holds: the server gives it up (`max_slot_wal_keep_size`), or the
-//! disk is full and the server stops. The first the server tells; the second only a look at the disk,
-//! which is there for who runs on the same host and may read the data directory.
+//! Two things bound what a slot holds: the server invalidates it (`max_slot_wal_keep_size`), or the
+//! disk is full and the server stops. The server reports the first; the second needs access to the
+//! disk, which is possible only on the same host with the permission to read the data directory.
 //!
 //! Not here: how fast it grows, and what to do about it.
 
@@ -19,22 +19,22 @@ const RETENTION: &str = include_str!("../../sql/slot_retention.sql");
 pub struct Retention {
     /// Bytes of WAL since the position that the slot needs.
     pub retained_bytes: u64,
-    /// The server's word for it: `reserved`, `extended`, `unreserved` or `lost`.
+    /// The server's status: `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: String,
-    /// Whether somebody reads from it.
+    /// Whether it has a reader.
     pub is_active: bool,
-    /// Bytes that may be written before the server gives the slot up; none where it never does.
+    /// Bytes that may be written before the server invalidates the slot; `None` if it never does.
     pub keep_size_room: Option<u64>,
-    /// Bytes free on the disk that holds the WAL; none where that can't be seen from here.
+    /// Bytes free on the disk that holds the WAL; `None` if not visible from here.
     pub disk_room: Option<u64>,
 }
 
-/// Asks what a slot holds back; none where there is no such slot.
+/// Reads what a slot holds back; `None` if the slot does not exist.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn retention(client: &Client, slot: &str) -> Result<Option<Retention>, Error> {
-    let failed = |source| Error::Sql { doing: "ask what the slot retains", source };
+    let failed = |source| Error::Sql { doing: "read what the slot retains", source };
     let Some(row) = client.query_opt(RETENTION, &[&slot]).await.map_err(failed)? else {
         return Ok(None);
     };
@@ -49,7 +49,7 @@ pub async fn retention(client: &Client, slot: &str) -> Result<Option<Retention>,
     }))
 }
 
-/// What is left for those who are not root on the disk that a folder lies on.
+/// Free bytes for non-root users on the disk of a directory.
 fn free_bytes(folder: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(folder).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)

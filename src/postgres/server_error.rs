@@ -1,4 +1,4 @@
-//! What the server says when it refuses: an ErrorResponse, or a notice, with its fields.
+//! Parses the server's errors: an ErrorResponse, or a notice, with its fields.
 //!
 //! Fields: <https://www.postgresql.org/docs/current/protocol-error-fields.html>
 
@@ -9,11 +9,11 @@ use std::fmt;
 pub struct ServerError {
     /// `ERROR`, `FATAL`, `PANIC`, or of a notice `WARNING` and below; never translated.
     pub severity: String,
-    /// The five characters that name the condition in every language.
+    /// The five-character error code, the same in every language.
     pub sqlstate: String,
-    /// One line for people, in the server's language.
+    /// One line of text, in the server's language.
     pub message: String,
-    /// More of it.
+    /// Further details.
     pub detail: Option<String>,
     /// What the server suggests.
     pub hint: Option<String>,
@@ -23,7 +23,7 @@ pub struct ServerError {
 
 impl ServerError {
     /// Reads the body of an ErrorResponse or NoticeResponse. What is cut off or not UTF-8 is kept
-    /// as far as it goes: a broken error is still better than none.
+    /// as far as possible: a broken error is still better than none.
     #[must_use]
     pub fn parse(body: &[u8]) -> Self {
         let mut error = Self::default();
@@ -32,7 +32,7 @@ impl ServerError {
             let text = String::from_utf8_lossy(text).into_owned();
             match kind {
                 b'V' => error.severity = text,
-                // Translated; counts only where the server is too old for 'V'.
+                // Translated; used only if the server is too old for 'V'.
                 b'S' if error.severity.is_empty() => error.severity = text,
                 b'C' => error.sqlstate = text,
                 b'M' => error.message = text,
@@ -45,13 +45,13 @@ impl ServerError {
         error
     }
 
-    /// The error without the server's words, which can hold values of rows: what SQL of a user's makes
-    /// of them. They are logged at level debug.
+    /// The error without the server's text, which can contain row values through a user's SQL. The
+    /// text is logged at level debug.
     #[must_use]
     pub fn without_text(&self) -> Self {
-        tracing::debug!(error = %self, "what the server says of a condition");
-        let message = "the server refuses to read rows under the condition; what it says can hold \
-                       values, so it is only in its own log, and in this one at level debug";
+        tracing::debug!(error = %self, "the server's error about a condition");
+        let message = "the server refuses to read rows with the condition; its error may contain \
+                       values, so it is only in the server's log, and in this one at level debug";
         Self {
             severity: self.severity.clone(),
             sqlstate: self.sqlstate.clone(),
@@ -60,7 +60,7 @@ impl ServerError {
         }
     }
 
-    /// Whether this is the warning that a publication does not exist where the stream stands.
+    /// Whether this is the warning that a publication does not exist at the stream's position.
     ///
     /// `LoadPublications` in `src/backend/replication/pgoutput/pgoutput.c`; it has no other.
     #[must_use]

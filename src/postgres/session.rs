@@ -1,7 +1,9 @@
-//! From a connection string to one logged-in connection: which host, in which order, for how long.
+//! Opens one logged-in connection from a connection string: which host, in which order, for how
+//! long.
 //!
-//! Hosts are tried in order, as libpq does: a host that cannot be reached or is of the wrong kind
-//! gives way to the next, a refused login does not, because the same user and password go to all.
+//! Hosts are tried in order, as in libpq: after a host that can't be reached or is of the wrong
+//! kind, the next is tried; after a refused login it is not, because the user and password are the
+//! same for all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,25 +17,25 @@ use super::wire::{self, Wire};
 use super::{Error, limits, search_path, tls};
 use crate::config::Resolved;
 
-/// Longest wait for the answer to a replication command, where `watchdog` sets none.
+/// Longest wait for the response to a replication command, if `watchdog` sets none.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// How to connect.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
-    /// Longest wait for one host, where the connection string sets none.
+    /// Longest wait for one host, if the connection string sets none.
     pub connect_timeout: Duration,
-    /// Name shown in `pg_stat_activity`, where the connection string sets none.
+    /// Name shown in `pg_stat_activity`, if the connection string sets none.
     pub application_name: String,
     /// Longest time between two status updates. A third of the server's `wal_sender_timeout` is
-    /// used where that is shorter.
+    /// used if that is shorter.
     pub status_interval: Duration,
-    /// Longest wait for the answer to a replication command that the server answers at once.
+    /// Longest wait for the response to a replication command that the server answers at once.
     pub answer_timeout: Duration,
 }
 
 impl ConnectOptions {
-    /// As the configuration says.
+    /// From the configuration.
     #[must_use]
     pub fn of(settings: &Resolved) -> Self {
         Self {
@@ -56,18 +58,18 @@ impl Default for ConnectOptions {
     }
 }
 
-/// One way to one host.
+/// One way to connect to one host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Candidate<'a> {
     pub(crate) host: &'a Host,
     pub(crate) encryption: Encryption,
-    /// The kind of server that will do.
+    /// The kind of server that is acceptable.
     pub(crate) target: TargetSessionAttrs,
-    /// Whether the next candidate is this host again with another encryption.
+    /// Whether the next candidate is the same host with another encryption.
     pub(crate) has_fallback: bool,
 }
 
-/// All ways, in order. `prefer-standby` goes round twice: first for a standby, then for any.
+/// All ways, in order. `prefer-standby` has two rounds: first for a standby, then for any.
 pub(crate) fn candidates(info: &ConnInfo) -> Vec<Candidate<'_>> {
     let targets = match info.target_session_attrs {
         TargetSessionAttrs::PreferStandby => {
@@ -167,9 +169,9 @@ impl Session {
         self.parameters.get("server_version").map_or(0, |text| version_number(text))
     }
 
-    /// A database without an encoding may hold any bytes. Asked for UTF-8, its server would end the
-    /// stream, or a COPY, at the first row that is none; asked for nothing, it leaves that row to
-    /// us, which can tell where it stands, and do with it as configured.
+    /// A SQL_ASCII database may contain any bytes. With client_encoding UTF-8, its server would end
+    /// the stream, or a COPY, at the first row that is not valid; without conversion, the row
+    /// reaches us, and we can report its position and handle it as configured.
     pub(crate) async fn take_bytes_as_they_are(&mut self) -> Result<(), Error> {
         if self.parameters.get("server_encoding").is_some_and(|encoding| encoding == "SQL_ASCII") {
             wire::query(&mut self.wire, "SET client_encoding = 'SQL_ASCII'").await?;
@@ -189,14 +191,14 @@ fn version_number(text: &str) -> u32 {
     }
 }
 
-/// Collects what went wrong on the way to the first host that will do.
+/// Collects the failures on the way to the first suitable host.
 #[derive(Debug, Default)]
 pub(crate) struct Attempts(Vec<(String, Error)>);
 
 impl Attempts {
-    /// Notes a failure; gives it back when the hosts after it are not to be tried.
+    /// Notes a failure; returns it if the remaining hosts must not be tried.
     pub(crate) fn note(&mut self, candidate: &Candidate<'_>, error: Error) -> Result<(), Error> {
-        // A server may refuse one encryption in pg_hba.conf and take the other.
+        // A server may refuse one encryption in pg_hba.conf and accept the other.
         let refused_encryption = candidate.has_fallback
             && matches!(&error, Error::AuthFailed(e) if e.sqlstate == "28000");
         let elsewhere = matches!(
@@ -218,7 +220,7 @@ impl Attempts {
         Err(error)
     }
 
-    /// The error when no host would do.
+    /// The error if no host is suitable.
     pub(crate) fn into_error(mut self) -> Error {
         match self.0.len() {
             1 => self.0.remove(0).1,
@@ -227,14 +229,14 @@ impl Attempts {
     }
 }
 
-/// The TLS configuration, where any host needs one.
+/// The TLS configuration, if any host needs one.
 pub(crate) fn tls_config(info: &ConnInfo) -> Result<Arc<ClientConfig>, Error> {
     let failed = |source| {
         let address = info.hosts().first().map_or_else(String::new, ToString::to_string);
         Error::Tls { address, source }
     };
     if info.ssl_mode == SslMode::Disable {
-        // Files that a connection without TLS would not read are no reason to refuse it.
+        // A connection without TLS does not fail because of files that it would not read.
         let mut plain = info.clone();
         plain.client_certificate = None;
         return tls::client_config(&plain).map_err(failed);
@@ -247,10 +249,10 @@ pub(crate) fn connect_timeout(info: &ConnInfo, otherwise: Duration) -> Duration 
     info.connect_timeout.unwrap_or(otherwise)
 }
 
-/// Asks what kind of server this is: in recovery, and read-only, each `t` or `f`.
+/// Reads the kind of server: in recovery, and read-only, each `t` or `f`.
 pub(crate) const TARGET_QUERY: &str = include_str!("../../sql/server_kind.sql");
 
-/// Whether a server of this kind will do.
+/// Whether a server of this kind is acceptable.
 pub(crate) fn check_target(
     candidate: &Candidate<'_>,
     in_recovery: bool,

@@ -1,4 +1,4 @@
-//! The table whose rows are signals, as the server has it.
+//! Reads the signal table's properties from the catalog.
 
 use tokio_postgres::Client;
 
@@ -7,7 +7,7 @@ use super::publication::TableName;
 
 const SIGNAL_TABLE: &str = include_str!("../../sql/signal_table.sql");
 
-/// What is known of the table.
+/// The table's properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignalFacts {
     /// `r` for an ordinary table, as `pg_class.relkind` has it.
@@ -24,12 +24,12 @@ pub struct SignalFacts {
     pub columns: Vec<(String, bool)>,
 }
 
-/// Looks at the table; nothing where there is none of that name.
+/// Reads the table; `None` if it does not exist.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn look(client: &Client, table: &TableName) -> Result<Option<SignalFacts>, Error> {
-    let failed = |source| Error::Sql { doing: "look at the signal table", source };
+    let failed = |source| Error::Sql { doing: "read the signal table", source };
     let row = client.query_opt(SIGNAL_TABLE, &[&table.schema, &table.name]).await;
     let Some(row) = row.map_err(failed)? else { return Ok(None) };
     let names: Vec<String> = row.try_get(5).map_err(failed)?;

@@ -1,7 +1,7 @@
-//! The replication slot: what holds the server's WAL until the bridge has published it.
+//! The replication slot: holds back the server's WAL until the bridge has published it.
 //!
 //! ```text
-//!   Absent --create--> Idle <--> Active        Lost: the server gave up on it, what it held is gone
+//!   Absent --create--> Idle <--> Active        Lost: the server invalidated it, what it held is gone
 //! ```
 
 use tokio_postgres::Client;
@@ -14,7 +14,8 @@ const END_READER: &str = include_str!("../../sql/end_slot_reader.sql");
 const HOLDER: &str = include_str!("../../sql/slot_holder.sql");
 const END_WALSENDER: &str = include_str!("../../sql/end_walsender.sql");
 
-/// Our own word for a slot that the server takes for whole, and says that it lacks WAL for.
+/// Our own status for a slot that the server considers valid although it reported missing WAL for
+/// it.
 pub const SEGMENT_MISSING: &str = "segment_missing";
 
 /// The server process of one connection. The two together name it among all that the server ever
@@ -27,10 +28,10 @@ pub struct Walsender {
     pub started: String,
 }
 
-/// How a slot stands.
+/// The state of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SlotState {
-    /// There is none of this name.
+    /// It does not exist.
     Absent,
     /// It waits for a reader.
     Idle {
@@ -41,29 +42,29 @@ pub enum SlotState {
     Active {
         /// The server process that serves it.
         pid: i32,
-        /// Where the next reader starts; zero while the slot is being made.
+        /// Where the next reader starts; zero while the slot is being created.
         confirmed: Lsn,
     },
-    /// The server gave up on it, and what it held is gone.
+    /// The server invalidated it, and what it held is gone.
     Lost {
-        /// The server's word for the reason, from version 17 on.
+        /// The server's reason, from version 17 on.
         reason: Option<String>,
     },
-    /// It is not one for pgoutput in this database.
+    /// It is not for pgoutput in this database.
     Foreign {
-        /// Its output plugin; none for a physical slot.
+        /// Its output plugin; `None` for a physical slot.
         plugin: Option<String>,
-        /// Its database; none for a physical slot.
+        /// Its database; `None` for a physical slot.
         database: Option<String>,
     },
 }
 
-/// Asks how a slot of `database` stands.
+/// Reads the state of a slot of `database`.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn state(client: &Client, name: &str, database: &str) -> Result<SlotState, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the replication slot", source };
+    let failed = |source| Error::Sql { doing: "read the replication slot", source };
     let Some(row) = client.query_opt(SLOT, &[&name]).await.map_err(failed)? else {
         return Ok(SlotState::Absent);
     };
@@ -82,20 +83,20 @@ pub async fn state(client: &Client, name: &str, database: &str) -> Result<SlotSt
     })
 }
 
-/// Whether somebody has read from a slot, by the server's own count; one that it has lost, as in a
-/// crash, counts as none.
+/// Whether a slot was ever read from, by the server's own count; a count that was lost, as in a
+/// crash, means no.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn was_read(client: &Client, name: &str) -> Result<bool, Error> {
     let query = "SELECT total_txns > 0 FROM pg_catalog.pg_stat_replication_slots
                  WHERE slot_name = $1";
-    let failed = |source| Error::Sql { doing: "ask whether the slot was read from", source };
+    let failed = |source| Error::Sql { doing: "read whether the slot was used", source };
     let row = client.query_opt(query, &[&name]).await.map_err(failed)?;
     Ok(row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
 }
 
-/// Ends whoever reads from a slot; nobody is no error.
+/// Ends the reader of a slot; having none is not an error.
 ///
 /// # Errors
 /// When the role may not end it, or the query fails.
@@ -105,29 +106,29 @@ pub async fn end_reader(client: &Client, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says who the reader is that a server process serves, as far as the role may see it.
+/// Identifies the reader that a server process serves, as far as the role may see it.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn holder(client: &Client, pid: i32) -> Result<Holder, Error> {
-    let failed = |source| Error::Sql { doing: "ask who reads from the slot", source };
+    let failed = |source| Error::Sql { doing: "read who uses the slot", source };
     let row = client.query_opt(HOLDER, &[&pid]).await.map_err(failed)?;
     let (name, address) = row.map_or_else(Default::default, |row| (row.get(0), row.get(1)));
     Ok(Holder { pid, name, address })
 }
 
-/// Who reads from a slot.
+/// The reader of a slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     pid: i32,
-    /// The name that it gave itself; empty where the role may not see it.
+    /// Its application name; empty if the role may not see it.
     name: String,
-    /// Empty likewise, and for who is on the server's host.
+    /// Empty likewise, and for clients on the server's host.
     address: String,
 }
 
 impl Holder {
-    /// Whether it may be who names itself so: also where its name can't be seen.
+    /// Whether it may have this application name: also if its name can't be seen.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         // The server keeps 63 bytes of a name.
@@ -149,10 +150,9 @@ impl std::fmt::Display for Holder {
     }
 }
 
-/// Ends a walsender, if that very process still runs. It takes as long as the process needs to
-/// notice.
+/// Ends a walsender, if that process still runs. It takes as long as the process needs to notice.
 ///
-/// Returns whether it was asked to end.
+/// Returns whether the process was signalled.
 ///
 /// # Errors
 /// When the role may not end it, or the query fails.
@@ -163,12 +163,12 @@ pub async fn end_walsender(client: &Client, walsender: &Walsender) -> Result<boo
     Ok(row.is_some_and(|row| row.get(0)))
 }
 
-/// Drops a slot; one that is not there is no error.
+/// Drops a slot; a missing one is not an error.
 ///
-/// Returns whether there was one.
+/// Returns whether it existed.
 ///
 /// # Errors
-/// When somebody reads from it, or the query fails.
+/// When it has a reader, or the query fails.
 pub async fn drop(client: &Client, name: &str) -> Result<bool, Error> {
     let query = "SELECT pg_catalog.pg_drop_replication_slot(slot_name)
                  FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";

@@ -1,13 +1,14 @@
-//! The making of a slot, which waits until every transaction that was running has ended, however
-//! long that takes, and in every database of the server.
+//! Creates a slot, which waits until every running transaction has ended, however long that takes,
+//! in every database of the server.
 //!
-//! The walsender that makes it says nothing meanwhile, so a second connection is asked what it waits
-//! for. The same question tells a wait from a line that is dead: a walsender that is gone, or that
-//! waits for us while we wait for it, will never answer. And for as long as it is there, it holds a
-//! lock that tells other copies that somebody waits: without it, a walsender that makes the slot was
-//! left behind by a process that was killed ([`end_deserted`]).
+//! The walsender that creates it sends nothing meanwhile, so a second connection queries what it
+//! waits for. The same query distinguishes a wait from a dead connection: a walsender that is gone,
+//! or that waits for us while we wait for it, will never respond. The second connection also holds
+//! a lock that shows other copies that a client waits: without it, a walsender that is creating the
+//! slot was left behind by a killed process ([`end_deserted`]).
 //!
-//! Not here: who hears of it, and what becomes of a walsender that is left alone; see the bridge.
+//! Not here: how the wait is reported, and what is done about an abandoned walsender; see the
+//! bridge.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -24,32 +25,32 @@ const QUESTION: &str = include_str!("../../sql/slot_creation.sql");
 const LOCK: &str = include_str!("../../sql/lock_slot_making.sql");
 const END_MAKER: &str = include_str!("../../sql/end_slot_maker.sql");
 
-/// Time between two looks.
+/// Time between two checks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Longest wait for one look, its connection included.
+/// Longest wait for one check, including its connection.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// Looks in a row that fail, or that find nobody at work, before the line counts as dead. An answer
-/// that was on its way during one has arrived by the next.
+/// Consecutive checks that fail, or find the walsender idle, before the connection counts as dead.
+/// A response that was in transit during one has arrived by the next.
 const LOOKS: u32 = 3;
 
-const MAKING: &str = "making the replication slot";
+const MAKING: &str = "creating the replication slot";
 
-/// A transaction that a slot waits for. Of its statements nothing is told: they hold values.
+/// A transaction that a slot waits for. Its statements are not shown: they contain values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blocker {
-    /// The server process that runs it; none for a prepared one.
+    /// The server process that runs it; `None` for a prepared one.
     pub pid: Option<i32>,
     /// The name of a prepared one.
     pub gid: Option<String>,
-    /// Whose it is, as far as the role may see it.
+    /// Its user, as far as the role may see it.
     pub user: Option<String>,
-    /// What its session calls itself.
+    /// Its application name.
     pub application: Option<String>,
-    /// Where it runs, which need not be the database that is read.
+    /// Its database, which may be another than the one being read.
     pub database: Option<String>,
-    /// As `pg_stat_activity` has it: `active`, `idle in transaction`.
+    /// As in `pg_stat_activity`: `active`, `idle in transaction`.
     pub state: Option<String>,
     /// Time since it began, or was prepared.
     pub age: Option<Duration>,
@@ -58,7 +59,7 @@ pub struct Blocker {
 }
 
 impl Blocker {
-    /// What ends the wait.
+    /// The fix that ends the wait.
     #[must_use]
     pub fn fix(&self) -> String {
         use postgres_protocol::escape::escape_literal;
@@ -102,24 +103,24 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// What one look finds.
+/// The result of a check.
 enum Sight {
     /// The walsender is gone.
     Gone,
-    /// It has nothing to do.
+    /// It is idle.
     Idle,
-    /// It makes the slot, and may wait for a transaction.
+    /// It is creating the slot, and may wait for a transaction.
     AtWork(Option<Blocker>),
 }
 
 impl ReplicationClient {
-    /// As [`create_slot`](Self::create_slot), for a slot that may have to wait: `waits` hears once a
-    /// second for whom, and for how long so far.
+    /// As [`create_slot`](Self::create_slot), for a slot that may have to wait: calls `waits` once
+    /// a second with what it waits for, and for how long so far.
     ///
-    /// The caller has asked `walsender` of this connection.
+    /// The caller has called `walsender` on this connection.
     ///
     /// # Errors
-    /// As there; and when the line is dead: [`Error::Closed`] or [`Error::Timeout`].
+    /// As there; and if the connection is dead, [`Error::Closed`] or [`Error::Timeout`].
     pub async fn create_slot_in_time(
         &mut self,
         name: &str,
@@ -129,8 +130,8 @@ impl ReplicationClient {
         waits: impl FnMut(Option<Blocker>, Duration),
     ) -> Result<CreatedSlot, Error> {
         let mut watch = Watch { slot: name, walsender, info, options, connected: None };
-        // Before the slot is begun, so that nobody finds it without the lock. The first look tells what
-        // is wrong with the connection.
+        // Before the creation begins, so that no one finds the slot without the lock. The first
+        // check reports problems of the connection.
         let _ = tokio::time::timeout(ANSWER, watch.client()).await;
         tokio::select! {
             created = self.create_slot(name, slot) => created,
@@ -139,16 +140,16 @@ impl ReplicationClient {
     }
 }
 
-/// Ends the server process `pid` if it makes the slot for a process like this one that is gone: under
-/// the same role and application name, and nobody has the lock. Should one be taken for gone that only
-/// lost a connection, it begins again.
+/// Ends the server process `pid` if it is creating the slot for a process like this one that is
+/// gone: same role and application name, and the lock is free. If that process is alive and only
+/// lost a connection, it starts again.
 ///
 /// Returns whether it was asked to end.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn end_deserted(client: &Client, slot: &str, pid: i32) -> Result<bool, Error> {
-    let failed = |source| Error::Sql { doing: "end the making of a slot", source };
+    let failed = |source| Error::Sql { doing: "cancel the creation of a slot", source };
     let row = client.query_opt(END_MAKER, &[&slot, &pid]).await.map_err(failed)?;
     Ok(row.and_then(|row| row.get::<_, Option<bool>>(0)).unwrap_or(false))
 }
@@ -163,7 +164,7 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    /// Looks again and again; ends with what is wrong.
+    /// Checks periodically; returns what is wrong.
     async fn until_dead(&mut self, mut waits: impl FnMut(Option<Blocker>, Duration)) -> Error {
         let started = Instant::now();
         let mut bad = 0;
@@ -210,7 +211,7 @@ impl Watch<'_> {
     async fn look(&mut self) -> Result<Sight, Error> {
         let Walsender { pid, started } = self.walsender;
         let client = self.client().await?;
-        let failed = |source| Error::Sql { doing: "ask what the slot waits for", source };
+        let failed = |source| Error::Sql { doing: "read what the slot waits for", source };
         let Some(row) = client.query_opt(QUESTION, &[pid, started]).await.map_err(failed)? else {
             return Ok(Sight::Gone);
         };

@@ -1,8 +1,7 @@
 //! The bytes under the protocol: TCP, a Unix socket, or TLS over TCP.
 //!
-//! One way to reach a server for both kinds of connection, so that replication and SQL agree on
-//! hosts, TLS and time limits. What is said over the socket is left to `startup` and to
-//! `tokio-postgres`.
+//! Both kinds of connection use it, so that replication and SQL agree on hosts, TLS and time
+//! limits. `startup` and `tokio-postgres` do the protocol.
 
 use std::io;
 use std::net::IpAddr;
@@ -22,30 +21,30 @@ use tokio_rustls::client::TlsStream;
 use super::conninfo::{Address, ConnInfo, Host, SslMode};
 use super::{Error, tls};
 
-/// Quiet time before the system probes whether the peer is still there. The system's own default
-/// is two hours, long after the server gave up on us.
+/// Idle time before the system probes whether the peer is still there. The system's default is two
+/// hours, long after the server has ended the connection.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest time that sent bytes may stay unacknowledged before the connection counts as dead.
+/// Longest time that sent bytes may remain unacknowledged before the connection counts as dead.
 const USER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whether TLS is asked for on one attempt.
+/// Whether one attempt requests TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Encryption {
-    /// Not at all.
+    /// No TLS.
     Plain,
-    /// Asked for; plain if the server has none.
+    /// Requested; plain if the server has none.
     IfOffered,
-    /// Insisted on.
+    /// Required.
     Required,
 }
 
-/// A connected stream and what is known of its safety.
+/// A connected stream and its security properties.
 #[derive(Debug)]
 pub struct Socket {
     stream: Stream,
-    /// The value that ties a login to this TLS channel, where its certificate gives one.
+    /// The channel binding value of this TLS connection, if its certificate defines one.
     pub(crate) end_point: Option<Vec<u8>>,
 }
 
@@ -57,7 +56,7 @@ enum Stream {
 }
 
 impl Socket {
-    /// Whether a password may be sent as it is: nobody on the way can read it.
+    /// Whether a password may be sent in clear text: no one on the network can read it.
     pub(crate) fn is_private(&self) -> bool {
         !matches!(self.stream, Stream::Tcp(_))
     }
@@ -68,8 +67,8 @@ impl Socket {
     }
 }
 
-/// How TLS is tried on `host`, in order; each later way only after the server refused the one
-/// before it, as libpq does.
+/// The attempts for `host`, in order; each later one only after the server refused the one before
+/// it, as in libpq.
 pub(crate) fn encryption_attempts(info: &ConnInfo, host: &Host) -> &'static [Encryption] {
     match (&host.address, info.ssl_mode) {
         (Address::Unix(_), _) | (_, SslMode::Disable) => &[Encryption::Plain],
@@ -112,7 +111,7 @@ async fn unix(directory: &Path, port: u16) -> io::Result<UnixStream> {
 }
 
 fn set_options(tcp: &TcpStream, info: &ConnInfo) -> io::Result<()> {
-    // A status update is small and must not wait for company.
+    // A status update is small and must not wait for more data.
     tcp.set_nodelay(true)?;
     if let Some(wanted) = info.keepalive {
         let mut keepalive = TcpKeepalive::new()
@@ -134,20 +133,21 @@ fn set_options(tcp: &TcpStream, info: &ConnInfo) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks for TLS: `S` is yes, `N` is no.
+/// Requests TLS: `S` is yes, `N` is no.
 async fn offers_tls(tcp: &mut TcpStream) -> io::Result<bool> {
     let mut request = bytes::BytesMut::new();
     postgres_protocol::message::frontend::ssl_request(&mut request);
     tcp.write_all(&request).await?;
     let mut answer = [0];
-    // Nothing beyond this byte may be read before TLS: someone on the way could have put it there.
+    // Nothing beyond this byte may be read before TLS: an attacker on the network could have
+    // injected it.
     tcp.read_exact(&mut answer).await?;
     match answer {
         [b'S'] => Ok(true),
         [b'N'] => Ok(false),
         _ => Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "the answer to the request for TLS is neither yes nor no: this is not Postgres",
+            "the response to the TLS request is neither yes nor no: this is not Postgres",
         )),
     }
 }

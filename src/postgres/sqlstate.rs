@@ -1,15 +1,15 @@
-//! Which of the server's refusals heal, and what fixes the others: the one table of SQLSTATEs.
+//! The table of SQLSTATEs: which errors are temporary, and the fix of each.
 //!
-//! A code that is not here is found by its class, its first two characters; one whose class is not
-//! here either needs someone. What a code means in answer to a command about a slot, or in the
-//! stream, is distinguished before ([`Error::about_slot`](super::Error), `in_stream_of`); the table
-//! says what holds wherever else it comes.
+//! A code that is not here is looked up by its class, its first two characters; one whose class is
+//! not here either needs an operator. Errors of commands about a slot, or in the stream, are
+//! classified before ([`Error::about_slot`](super::Error), `in_stream_of`); the table covers all
+//! other cases.
 //!
-//! `docs/faults.md` has the same codes in the same words; a test holds the two together.
+//! `docs/faults.md` has the same codes and texts, held by a test.
 //!
 //! Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>
 
-/// One condition or class of conditions.
+/// One error code or class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Condition {
     /// Five characters, or the two of a class.
@@ -18,7 +18,7 @@ pub(crate) struct Condition {
     pub(crate) name: &'static str,
     /// Whether the same may work later without anyone acting on rowcast or its rights.
     pub(crate) heals: bool,
-    /// What to do where it does not heal, or heals too slowly.
+    /// The fix if it is not temporary, or lasts too long.
     pub(crate) fix: Option<&'static str>,
 }
 
@@ -35,20 +35,20 @@ const FIX_CORRUPTED: &str = "the server's own data is damaged: see its log, and 
 
 const FIX_DISK: Option<&str> = Some("check the server's disk and its log");
 
-/// Every condition that is distinguished, in the order of the codes.
+/// Every known code, in order.
 pub(crate) const CONDITIONS: &[Condition] = &[
     heals("08", "connection_exception", None),
     stays(
         "08P01",
         "protocol_violation",
-        "point postgres.url at Postgres itself: a pooler in between does not pass replication on",
+        "point postgres.url at Postgres itself: a pooler does not pass on replication",
     ),
     stays(
         "0A000",
         "feature_not_supported",
         "point postgres.url at a PostgreSQL of version 14 or later, and not at a pooler",
     ),
-    // Two copies that start for the first time make the same things; the later one finds them.
+    // Two copies that start for the first time create the same objects; the later one finds them.
     heals("23505", "unique_violation", None),
     heals(
         "25006",
@@ -103,23 +103,23 @@ pub(crate) const CONDITIONS: &[Condition] = &[
     stays(
         "57P04",
         "database_dropped",
-        "the database is gone while it was read: name another in postgres.url",
+        "the database was dropped while it was read: name another in postgres.url",
     ),
     heals("58", "system_error", FIX_DISK),
     heals("58030", "io_error", FIX_DISK),
     // Among them races with DDL, such as `tuple concurrently updated`.
-    heals("XX000", "internal_error", Some("if it stays, see the server's log")),
+    heals("XX000", "internal_error", Some("if it recurs, see the server's log")),
     stays("XX001", "data_corrupted", FIX_CORRUPTED),
     stays("XX002", "index_corrupted", FIX_CORRUPTED),
 ];
 
-/// The condition of a code: its own, or its class.
+/// The entry of a code, or of its class.
 pub(crate) fn find(sqlstate: &str) -> Option<&'static Condition> {
     let of = |code: &str| CONDITIONS.iter().find(|condition| condition.code == code);
     of(sqlstate).or_else(|| of(sqlstate.get(..2)?))
 }
 
-/// Whether it may work when tried again.
+/// Whether a retry may succeed.
 pub(crate) fn passes(sqlstate: &str) -> bool {
     find(sqlstate).is_some_and(|condition| condition.heals)
 }

@@ -1,8 +1,9 @@
-//! Logging in to a walsender, or to a session of ours.
+//! Logs in to a walsender, or to an SQL session of our own.
 //!
-//! Own code because the SQL library cannot ask for replication, nor hand out COPY as it came. Must hold: a password crosses a
-//! network readable only inside TLS; a login that should be bound to the TLS channel is never
-//! silently done without; the server proves by SCRAM that it knows the password too.
+//! Our own code, because the SQL library can't request replication, nor return COPY data as it
+//! arrives. Must hold: a clear-text password crosses a network only inside TLS; a login that should
+//! be bound to the TLS channel is never silently unbound; the server proves by SCRAM that it knows
+//! the password too.
 //!
 //! Flow: <https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-START-UP>
 
@@ -23,8 +24,7 @@ use super::wire::{Body, LOGIN_BYTES, Message, Wire};
 use super::{Error, login_notices, search_path};
 use crate::config::Secret;
 
-/// Settings under which text values have one form, whatever the server, the database or the role
-/// prefer.
+/// Settings that fix the text form of values, whatever the server, the database or the role set.
 pub(crate) const TEXT_SETTINGS: [(&str, &str); 5] = [
     ("DateStyle", "ISO"),
     ("IntervalStyle", "iso_8601"),
@@ -33,8 +33,8 @@ pub(crate) const TEXT_SETTINGS: [(&str, &str); 5] = [
     ("bytea_output", "hex"),
 ];
 
-/// The role may have limits for its queries; the stream is a query that never ends, and a large
-/// table one that takes hours.
+/// The role may have limits for queries; the stream is a query that never ends, and reading a large
+/// table takes hours.
 const NO_LIMITS: [(&str, &str); 2] =
     [("statement_timeout", "0"), ("idle_in_transaction_session_timeout", "0")];
 
@@ -47,9 +47,8 @@ pub(crate) enum Purpose {
     Reading,
 }
 
-/// What must hold while tables are read, whatever the role has set: no row is left out because of
-/// who asks (the server refuses instead), a lock is waited for, and nothing is made ready for a
-/// query longer than it runs.
+/// Settings for reading tables, whatever the role has set: no row is hidden by row security (the
+/// server refuses instead), locks are waited for, and no time is spent on compiling a query.
 const READING: [(&str, &str); 4] = [
     ("row_security", "off"),
     ("lock_timeout", "0"),
@@ -67,7 +66,7 @@ impl Purpose {
     }
 }
 
-/// Who logs in, and how far that is to be trusted to the network.
+/// Who logs in, and how secure the connection is.
 #[derive(Debug)]
 pub(crate) struct Login<'a> {
     pub(crate) purpose: Purpose,
@@ -78,9 +77,9 @@ pub(crate) struct Login<'a> {
     pub(crate) options: Option<&'a str>,
     pub(crate) password: Option<&'a Secret>,
     pub(crate) channel_binding: ChannelBinding,
-    /// The TLS channel's value to bind to, if there is one.
+    /// The TLS channel binding value, if any.
     pub(crate) end_point: Option<&'a [u8]>,
-    /// Whether nobody on the way can read what is sent.
+    /// Whether no one on the network can read what is sent.
     pub(crate) is_private: bool,
     pub(crate) is_tls: bool,
 }
@@ -88,7 +87,7 @@ pub(crate) struct Login<'a> {
 /// What the server reported about itself, by name (`server_version`, ...).
 pub(crate) type Parameters = BTreeMap<String, String>;
 
-/// Logs in and reads on until the server is ready.
+/// Logs in and reads until the server is ready.
 pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     login: &Login<'_>,
@@ -116,7 +115,7 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
                 let name = body.text()?.to_owned();
                 parameters.insert(name, body.text()?.to_owned());
             }
-            // The key to cancel with, and a word on protocol versions: nothing here needs them.
+            // The cancel key and the protocol version: not needed here.
             b'K' | b'v' => {}
             b'Z' => {
                 wire.allow(None);
@@ -127,7 +126,7 @@ pub(crate) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The next message; notices of the server are noted, and an ErrorResponse is an error.
+/// The next message; notices of the server are recorded, and an ErrorResponse is an error.
 async fn expect<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<Message, Error> {
     loop {
         let message = wire.message().await?;
@@ -153,9 +152,11 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     let message = request(wire).await?;
     let mut body = Body(&message.body);
     let method = body.i32()?;
-    // Only a login that proves both sides know the channel may pass when binding is required.
+    // If binding is required, only a login that proves the channel to both sides may pass.
     if login.channel_binding == ChannelBinding::Require && method != SASL {
-        return Err(Error::ChannelBinding { why: "the server asked for another login" });
+        return Err(Error::ChannelBinding {
+            why: "the server requested another authentication method",
+        });
     }
     match method {
         OK => return Ok(()),
@@ -178,7 +179,7 @@ async fn authenticate<S: AsyncRead + AsyncWrite + Unpin>(
     let message = request(wire).await?;
     match Body(&message.body).i32()? {
         OK => Ok(()),
-        _ => Err(Error::Malformed { what: "the server asks for a second login" }),
+        _ => Err(Error::Malformed { what: "the server requests a second login" }),
     }
 }
 
@@ -187,7 +188,7 @@ async fn request<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Resul
     let message = expect(wire).await?;
     match message.tag {
         b'R' => Ok(message),
-        // A server newer than the protocol version asked for says which it speaks.
+        // A server that does not support the requested protocol version reports its own.
         b'v' => Err(Error::Malformed { what: "the server refuses protocol version 3.0" }),
         tag => Err(Error::Unexpected { tag: char::from(tag), doing: "logging in" }),
     }
@@ -232,7 +233,7 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     let message = request(wire).await?;
     let mut body = Body(&message.body);
     if body.i32()? != SASL_CONTINUE {
-        return Err(Error::Malformed { what: "the server cuts the SCRAM exchange short" });
+        return Err(Error::Malformed { what: "the server ended the SCRAM exchange early" });
     }
     scram.update(body.0).map_err(|source| Error::Scram { source })?;
     frontend::sasl_response(scram.message(), &mut wire.outgoing).map_err(encoding)?;
@@ -241,13 +242,13 @@ async fn scram<S: AsyncRead + AsyncWrite + Unpin>(
     let message = request(wire).await?;
     let mut body = Body(&message.body);
     if body.i32()? != SASL_FINAL {
-        return Err(Error::Malformed { what: "the server cuts the SCRAM exchange short" });
+        return Err(Error::Malformed { what: "the server ended the SCRAM exchange early" });
     }
-    // Here the server proves itself: without the password it cannot have signed this.
+    // This authenticates the server: without the password it can't have signed this.
     scram.finish(body.0).map_err(|source| Error::Scram { source })
 }
 
-/// Which mechanism, and what the client says of channel binding in it.
+/// Chooses the mechanism, and the client's channel binding flag.
 ///
 /// | wanted | TLS value | server offers PLUS | mechanism, flag |
 /// |---|---|---|---|

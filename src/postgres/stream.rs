@@ -1,8 +1,8 @@
-//! The stream: rows one way, one position back.
+//! The replication stream: receives rows, and reports the confirmed position.
 //!
-//! Must hold: status updates go out on time whatever the worker does, because a server that hears
-//! nothing for `wal_sender_timeout` cuts the line; a position is reported only after it was
-//! confirmed; a lone row is passed on at once; a line that is dead is noticed.
+//! Must hold: status updates are sent on time whatever the worker does, because a server that
+//! receives nothing for `wal_sender_timeout` closes the connection; a position is reported only
+//! after it was confirmed; a lone row is passed on at once; a dead connection is detected.
 //!
 //! ```text
 //! Streaming --> Draining --> Finished
@@ -11,8 +11,8 @@
 //!   reports
 //! ```
 //!
-//! What the frames carry is the worker's business; here only their boundaries count, and whether
-//! the server asks for a reply.
+//! The worker reads the frames' content; here only their boundaries matter, and whether the server
+//! requests a reply.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ use crate::clock::{self, POSTGRES_EPOCH_US};
 use crate::failpoint;
 use crate::lsn::Lsn;
 
-/// Room for one read: more than the server's send buffer brings in a pause.
+/// Buffer for one read: more than the server's send buffer brings during a pause.
 const READ_BYTES: usize = 256 * 1024;
 
 /// Shortest time between two status updates that only report progress.
@@ -43,14 +43,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// Longest wait for the server to end the stream once we did.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest wait for a status update to leave: the socket's buffer holds thousands of them, so one
-/// that does not fit means that the server takes nothing any more.
+/// Longest wait for sending a status update: the socket's buffer holds thousands of them, so if one
+/// does not fit, the server accepts nothing any more.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What stands for `wal_sender_timeout` where the server has none.
+/// Used instead of `wal_sender_timeout` if the server has none.
 const DEFAULT_SILENCE: Duration = Duration::from_secs(60);
 
-/// Where the stream stands, as the bridge decides it.
+/// The phase of the stream, set by the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamPhase {
     /// Read and forward.
@@ -70,17 +70,17 @@ pub struct ReplicationStream<S = Socket> {
     status_interval: Duration,
     silence_limit: Duration,
     pacer: Pacer,
-    /// What came last, to place an error.
+    /// The last position, for errors.
     place: StreamPlace,
     server_version: u32,
-    /// How much of what was received is known to be whole CopyData messages.
+    /// How many of the received bytes are known to be complete CopyData messages.
     whole_bytes: usize,
-    /// Whether a keepalive asked for a status update.
+    /// Whether a keepalive requested a status update.
     reply_due: bool,
     start: Lsn,
     reported: Lsn,
     reported_at: Instant,
-    /// When bytes last came, or when reading was resumed.
+    /// When bytes last arrived, or reading was resumed.
     heard_at: Instant,
 }
 
@@ -108,7 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             wire,
             slot,
             walsender: None,
-            // Two updates may be lost before the server gives up.
+            // Two updates may be lost before the server closes the connection.
             status_interval: status_interval.min(silence / 3).max(Duration::from_millis(10)),
             silence_limit: silence * 2,
             pacer: Pacer::new(now),
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         }
     }
 
-    /// The server process that serves it, as it named itself.
+    /// The server process of this connection.
     #[must_use]
     pub const fn walsender(&self) -> Option<&Walsender> {
         self.walsender.as_ref()
@@ -133,28 +133,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         Self { walsender: Some(walsender), server_version, ..self }
     }
 
-    /// An error as the server sent it, with what it means for the stream.
+    /// Classifies an error of the server for the stream.
     fn error(&self, body: &[u8]) -> Error {
         let error = Error::from(ServerError::parse(body));
         error.in_stream_of(&self.slot, self.place, self.server_version)
     }
 
-    /// Another limit on the server's silence. An idle server is made to speak at least twice in it.
+    /// Sets another limit on the server's silence. An idle server is asked to reply at least twice
+    /// within it.
     pub(crate) fn with_silence(self, limit: Option<Duration>) -> Self {
         let Some(silence_limit) = limit else { return self };
         let status_interval = self.status_interval.min(silence_limit / 3);
         Self { silence_limit, status_interval, ..self }
     }
 
-    /// Runs until the phase is [`StreamPhase::Finished`] (or its sender is gone) or the line
-    /// breaks. Reports `confirmed`, which must never be more than was published; zero stands for
-    /// nothing yet.
+    /// Runs until the phase is [`StreamPhase::Finished`] (or its sender is gone) or the connection
+    /// breaks. Reports `confirmed`, which must never be more than was published; zero means nothing
+    /// yet.
     ///
-    /// Pauses of a fraction of a millisecond block the thread, so this wants a thread of its own:
+    /// Pauses of a fraction of a millisecond block the thread, so this needs a thread of its own:
     /// see [`spawn_reader`].
     ///
     /// # Errors
-    /// When the line breaks, or the server ends the stream with an error.
+    /// When the connection breaks, or the server ends the stream with an error.
     pub async fn run(
         mut self,
         chunks: ChunkSender,
@@ -163,7 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     ) -> Result<(), Error> {
         let mut chunks = Some(chunks);
         let mut confirmed_open = true;
-        // What came with the answer to the command, which may be all that ever comes.
+        // Bytes that arrived with the response to the command, which may be all that ever arrives.
         self.scan()?;
         loop {
             match *phase.borrow_and_update() {
@@ -212,13 +213,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         }
     }
 
-    /// Takes note of what arrived, and pauses where that lets the next read bring more.
+    /// Records what arrived, and pauses if that lets the next read bring more.
     fn after_read(&mut self, count: usize) -> Result<(), Error> {
         let now = Instant::now();
         self.heard_at = now;
         self.scan()?;
         if let Some(pause) = self.pacer.after_read(now, count)
-            // A position that waits to be reported or a full piece is not made to wait longer.
+            // Does not delay a position to report, or a full buffer.
             && self.wire.received().len() < READ_BYTES
             && !self.reply_due
         {
@@ -227,7 +228,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         Ok(())
     }
 
-    /// Finds the end of the last whole CopyData message, and keepalives that want a reply.
+    /// Finds the end of the last complete CopyData message, and keepalives that request a reply.
     fn scan(&mut self) -> Result<(), Error> {
         loop {
             let received = self.wire.received();
@@ -236,35 +237,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             let Some(message) = rest.get(..total) else { return Ok(()) };
             match tag {
                 b'd' => {
-                    // The last byte of a keepalive asks for a reply.
+                    // The last byte of a keepalive requests a reply.
                     if message.get(HEADER_BYTES) == Some(&b'k') && message.last() != Some(&0) {
                         self.reply_due = true;
                     }
                     self.place.see(message.get(HEADER_BYTES..).unwrap_or_default());
                     self.whole_bytes += total;
                 }
-                // What comes before it must be forwarded first.
+                // Earlier bytes must be forwarded first.
                 _ if self.whole_bytes > 0 => return Ok(()),
                 _ => self.take_other()?,
             }
         }
     }
 
-    /// Takes a message that is no CopyData from the front of what was received.
+    /// Takes a message that is not CopyData from the front of the received bytes.
     fn take_other(&mut self) -> Result<(), Error> {
         let Some(message) = self.wire.take_message()? else { return Ok(()) };
         match message.tag {
             b'E' => Err(self.error(&message.body)),
             b'N' => self.take_notice(&message.body),
             b'S' => Ok(()),
-            // A server that shuts down ends the stream once all it sent was confirmed.
+            // A server that shuts down ends the stream once everything it sent was confirmed.
             b'c' | b'C' => Err(Error::Closed),
             tag => Err(Error::Unexpected { tag: char::from(tag), doing: "streaming" }),
         }
     }
 
-    /// From version 18 on, a missing publication is only a warning, and what it would have published
-    /// is left out of the stream.
+    /// From version 18 on, a missing publication is only a warning, and the stream omits its
+    /// tables.
     fn take_notice(&self, body: &[u8]) -> Result<(), Error> {
         let notice = ServerError::parse(body);
         if notice.tells_of_missing_publication() {
@@ -290,8 +291,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         self.reported_at + wait
     }
 
-    /// What may be reported: never less than where the stream began, as that was confirmed by
-    /// whoever chose it.
+    /// What may be reported: never less than where the stream began, because that position was
+    /// confirmed before.
     fn confirmable(&self, confirmed: Lsn) -> Lsn {
         confirmed.max(self.start).max(self.reported)
     }
@@ -301,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         if !self.reply_due && now < self.next_report_at(confirmed) {
             return Ok(());
         }
-        // Asking back makes an idle server show that it is still there.
+        // Requesting a reply makes an idle server show that it is alive.
         let silent = now.duration_since(self.heard_at) >= self.status_interval;
         self.report(confirmed, silent).await
     }
@@ -321,7 +322,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         Ok(())
     }
 
-    /// While nothing is read, silence says nothing of the server.
+    /// While nothing is read, silence says nothing about the server.
     fn check_silence(&mut self, is_reading: bool) -> Result<(), Error> {
         let now = Instant::now();
         if !is_reading || self.whole_bytes > 0 {
@@ -339,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         frontend::copy_done(&mut self.wire.outgoing);
         self.wire.flush().await?;
         loop {
-            // What the server had sent already is read and let go; it was not confirmed.
+            // What the server had sent already is read and discarded; it was not confirmed.
             let message = self.wire.message().await?;
             match message.tag {
                 b'E' => return Err(self.error(&message.body)),
@@ -352,8 +353,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     }
 }
 
-/// Waits for bytes from the server or, where whole messages wait already, for room to forward
-/// them. Never ready while nothing may be forwarded.
+/// Waits for bytes from the server or, if complete messages are waiting, for space to forward them.
+/// Never ready while nothing may be forwarded.
 async fn next_data<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     whole_bytes: usize,
@@ -378,7 +379,7 @@ fn forward(
     chunks.ok_or(ReceiverGone)?.send(bytes, is_backlog, room)
 }
 
-/// Our clock as the server counts time.
+/// Our clock in the server's time format.
 fn now_us() -> i64 {
     clock::now_us() - POSTGRES_EPOCH_US
 }
@@ -386,16 +387,16 @@ fn now_us() -> i64 {
 /// The reader's thread. Awaiting it gives the stream's result.
 #[derive(Debug)]
 pub struct ReaderHandle {
-    /// None once the result was taken.
+    /// `None` once the result was taken.
     result: Option<tokio::sync::oneshot::Receiver<Result<(), Error>>>,
 }
 
 impl ReaderHandle {
-    /// Waits for the stream to end; once it has told its result, it has none to tell. Cancelling
-    /// the wait does not stop the stream.
+    /// Waits for the stream to end; returns its result once. Cancelling the wait does not stop the
+    /// stream.
     ///
     /// # Errors
-    /// The stream's error, or that its thread died.
+    /// The stream's error, or that its thread panicked.
     pub async fn join(&mut self) -> Result<(), Error> {
         let Some(result) = &mut self.result else { return Ok(()) };
         let result = result.await;
@@ -407,9 +408,9 @@ impl ReaderHandle {
     }
 }
 
-/// Makes a connection and runs its stream on a thread of its own, so that pauses between reads
-/// delay nobody else. `open` runs on that thread too, because a socket stays with the runtime that
-/// made it.
+/// Opens a connection and runs its stream on a thread of its own, so that pauses between reads
+/// delay nothing else. `open` runs on that thread too, because a socket belongs to the runtime that
+/// created it.
 ///
 /// # Errors
 /// When the thread cannot be started.
@@ -432,7 +433,7 @@ where
             let stream = open().await?;
             failpoint::within("reader", stream.run(chunks, confirmed, phase)).await
         });
-        // Nobody waits for the result any more when the bridge is gone.
+        // The receiver is gone once the bridge has ended.
         let _ = sender.send(result);
     };
     std::thread::Builder::new().name("reader".to_owned()).spawn(run).map_err(Error::Thread)?;

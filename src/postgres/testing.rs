@@ -1,9 +1,9 @@
 //! A private server for the tests of this folder.
 //!
-//! A real server, made again for each test that needs one: on a free port of 127.0.0.1 and a socket
-//! directory of its own, as another user where the tests run as root (the server refuses root),
-//! ended when dropped. The harness for whole-bridge tests is elsewhere; this one knows only what the
-//! connections need: `pg_hba.conf`, TLS files, settings.
+//! A real server, created for each test that needs one: on a free port of 127.0.0.1 with a socket
+//! directory of its own, as another user if the tests run as root (the server refuses root),
+//! stopped when dropped. The harness for whole-bridge tests is elsewhere; this one only handles
+//! what connections need: `pg_hba.conf`, TLS files, settings.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -23,7 +23,7 @@ const UNPRIVILEGED: u32 = 65_534;
 #[derive(Debug)]
 pub(crate) struct Server {
     bin: PathBuf,
-    /// What was fetched has the server's programs alone.
+    /// A fetched version has only the server's programs.
     psql: PathBuf,
     directory: tempfile::TempDir,
     port: u16,
@@ -31,13 +31,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts one with these lines in `pg_hba.conf` and these settings. `files` are put into its
+    /// Starts one with these lines in `pg_hba.conf` and these settings. `files` are written to its
     /// data directory, readable only to it.
     pub(crate) fn start(hba: &str, settings: &[&str], files: &[(&str, String)]) -> Self {
         Self::start_from(bin_directory(), hba, settings, files)
     }
 
-    /// Starts one of the newest version that can be had, then one of the oldest, each for itself.
+    /// Starts one of the newest available version, then one of the oldest, separately.
     pub(crate) fn newest_and_oldest(hba: &str, work: impl Fn(&Self)) {
         let found = bin_directories();
         let (newest, oldest) = (found.first(), found.last());
@@ -131,7 +131,7 @@ impl Server {
             .expect("psql runs")
     }
 
-    /// Runs SQL as the superuser and gives what it prints.
+    /// Runs SQL as the superuser and returns its output.
     pub(crate) fn sql(&self, sql: &str) -> String {
         let output = self.psql(sql);
         assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
@@ -183,8 +183,8 @@ fn bin_directory() -> PathBuf {
     found.expect(NO_SERVER)
 }
 
-/// Every directory with a server, the newest first: those of `PG_BIN_DIRS`, as they stand there, else
-/// those that were fetched and Debian's.
+/// Every directory with a server, the newest first: those of `PG_BIN_DIRS` in their order, else
+/// fetched ones and Debian's.
 fn bin_directories() -> Vec<PathBuf> {
     let has_server = |bin: &PathBuf| bin.join("postgres").exists();
     if let Ok(named) = std::env::var("PG_BIN_DIRS") {

@@ -1,4 +1,4 @@
-//! TLS to Postgres: what is checked of the server's certificate, and what ties a login to it.
+//! TLS to Postgres: checks the server's certificate, and computes the channel binding of a login.
 //!
 //! The levels are libpq's: `prefer` and `require` encrypt without checking anything, `verify-ca`
 //! checks who signed the certificate, `verify-full` also whom it names. One configuration serves
@@ -24,7 +24,7 @@ use x509_cert::der::oid::db::rfc5912;
 
 use super::conninfo::{ClientCertificate, ConnInfo, SslMode, SslRoots};
 
-/// A TLS configuration that cannot be made.
+/// A TLS configuration that can't be created.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A certificate or key file cannot be read.
@@ -46,7 +46,7 @@ pub enum TlsError {
     /// A certificate or key is not usable.
     #[error("cannot use the certificates for TLS")]
     Rustls(#[source] rustls::Error),
-    /// The name of a host cannot stand in a certificate.
+    /// A host name that can't be in a certificate.
     #[error("{name:?} is not a host name that a certificate can be checked for")]
     Name {
         /// The name.
@@ -54,10 +54,10 @@ pub enum TlsError {
     },
 }
 
-/// Makes the configuration that `info` asks for.
+/// Creates the configuration that `info` requires.
 ///
 /// # Errors
-/// When a file cannot be read or does not hold what it should.
+/// When a file can't be read or has the wrong content.
 pub(crate) fn client_config(info: &ConnInfo) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -67,7 +67,7 @@ pub(crate) fn client_config(info: &ConnInfo) -> Result<Arc<ClientConfig>, TlsErr
         None => Arc::new(Unnamed { roots: None, provider }),
         Some(roots) if info.ssl_mode == SslMode::VerifyFull => {
             let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-            // The only way to fail is to have no roots, and that is refused above.
+            // It fails only without roots, which is refused above.
             builder
                 .build()
                 .map_err(|error| TlsError::Rustls(rustls::Error::General(error.to_string())))?
@@ -108,7 +108,7 @@ fn roots(roots: &SslRoots) -> Result<Option<RootCertStore>, TlsError> {
     let (certificates, origin) = match roots {
         SslRoots::None => return Ok(None),
         SslRoots::File(path) => (certificates("sslrootcert", path)?, path.display().to_string()),
-        // A single unreadable file of many is no reason to refuse; having none at all is.
+        // A single unreadable file of many is acceptable; having none at all is not.
         SslRoots::System => {
             (rustls_native_certs::load_native_certs().certs, "the system's store".to_owned())
         }
@@ -121,9 +121,9 @@ fn roots(roots: &SslRoots) -> Result<Option<RootCertStore>, TlsError> {
     Ok(Some(store))
 }
 
-/// Checks who signed the certificate, or nothing at all, but never whom it names.
+/// Checks who signed the certificate, or nothing at all, but never the host name.
 ///
-/// The handshake's signatures are always checked: the peer does hold the certificate's key.
+/// The handshake's signatures are always checked: the peer holds the certificate's key.
 #[derive(Debug)]
 struct Unnamed {
     roots: Option<RootCertStore>,
@@ -179,8 +179,8 @@ impl ServerCertVerifier for Unnamed {
 }
 
 /// The `tls-server-end-point` value of a certificate: its hash by its signature's own algorithm,
-/// where MD5 and SHA-1 give way to SHA-256. None where the algorithm names no single hash
-/// (Ed25519, RSASSA-PSS), for which the value is undefined.
+/// with SHA-256 instead of MD5 and SHA-1. `None` if the algorithm has no single hash (Ed25519,
+/// RSASSA-PSS), for which the value is undefined.
 ///
 /// <https://www.rfc-editor.org/rfc/rfc5929#section-4.1>
 pub(crate) fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {

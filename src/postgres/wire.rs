@@ -2,8 +2,7 @@
 //!
 //! Must hold: whatever the peer sends, it is a message or an error, never a panic; memory grows
 //! with the bytes that arrived, never with a length that was merely announced; reading can be
-//! cancelled at any await and loses nothing. What a message means is the business of `startup` and
-//! `replication`.
+//! cancelled at any await and loses nothing. `startup` and `replication` interpret the messages.
 //!
 //! Format: <https://www.postgresql.org/docs/current/protocol-message-formats.html>
 
@@ -22,14 +21,14 @@ use crate::allocation;
 /// No server sends more: a message's parts are limited to 1 GiB less a byte by its allocator.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 1 << 30;
 
-/// Room made before a read: what one read can bring, as long as nothing says there is more.
+/// Buffer space before a read: what one read can bring, unless more is announced.
 const READ_STEP_BYTES: usize = 8 * 1024;
 
-/// Most bytes that a server may send until a login is done. A real one sends a few thousand: who it
-/// is, what it is set to, a notice. Whoever answers there is not known before that.
+/// Most bytes that a server may send until a login is done. A real one sends a few thousand:
+/// parameters and notices. Before that the peer is not authenticated.
 pub(crate) const LOGIN_BYTES: usize = 256 * 1024;
 
-/// What a server does that sends more.
+/// The error for a server that sends more.
 pub(crate) const LONG_LOGIN: &str = "it sends more than a login needs";
 
 /// Tag and length.
@@ -38,9 +37,9 @@ pub(crate) const HEADER_BYTES: usize = 5;
 /// One message: its tag and what follows the length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
-    /// The kind of message.
+    /// The message type.
     pub(crate) tag: u8,
-    /// What it carries.
+    /// Its content.
     pub(crate) body: Bytes,
 }
 
@@ -48,7 +47,7 @@ pub(crate) struct Message {
 pub(crate) struct Wire<S> {
     stream: S,
     received: BytesMut,
-    /// Bytes that may still arrive; none for as many as come.
+    /// Bytes that may still arrive; `None` for no limit.
     allowance: Option<usize>,
     /// Bytes to send at the next [`Wire::flush`].
     pub(crate) outgoing: BytesMut,
@@ -56,7 +55,7 @@ pub(crate) struct Wire<S> {
 
 impl<S: std::fmt::Debug> std::fmt::Debug for Wire<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Passwords and rows' values are not to be shown.
+        // Passwords and row values must not be shown.
         f.debug_struct("Wire")
             .field("stream", &self.stream)
             .field("received_bytes", &self.received.len())
@@ -91,7 +90,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         sent.await.map_err(|source| Error::Io { doing: "sending to the server", source })
     }
 
-    /// Reads once, into room for at least `room` bytes. Returns the number of bytes that came.
+    /// Reads once, with space for at least `room` bytes. Returns the number of bytes that arrived.
     pub(crate) async fn fill(&mut self, room: usize) -> Result<usize, Error> {
         let spare = self.received.capacity() - self.received.len();
         if spare < room / 2 || spare == 0 {
@@ -110,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Makes room for at least `room` more bytes; what there is doubles, so that it is copied seldom.
+    /// Grows the buffer by at least `room` bytes; it doubles, so that it is rarely copied.
     fn grow(&mut self, room: usize) -> Result<(), Error> {
         let received = self.received.len();
         if received >= allocation::LARGE && !allocation::fits(2 * received + room) {
@@ -131,7 +130,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// The next message, when it has arrived whole.
+    /// The next message, if it has arrived completely.
     pub(crate) fn take_message(&mut self) -> Result<Option<Message>, Error> {
         let Some((tag, total)) = header(&self.received)? else { return Ok(None) };
         if self.received.len() < total {
@@ -166,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-/// Tag and total length of the message that starts here, once its header is there.
+/// Tag and total length of the message that starts here, once its header has arrived.
 pub(crate) fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Error> {
     let Some((header, _)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     let [tag, length @ ..] = *header;
@@ -182,13 +181,13 @@ pub(crate) fn header(bytes: &[u8]) -> Result<Option<(u8, usize)>, Error> {
     }
 }
 
-/// A notice is the server speaking to whoever reads the log.
+/// Logs a notice of the server.
 pub(crate) fn log_notice(body: &[u8]) {
     let notice = ServerError::parse(body);
     tracing::debug!(severity = notice.severity, sqlstate = notice.sqlstate, "{}", notice.message);
 }
 
-/// Takes values off the front of a message's body.
+/// Reads values from the front of a message's body.
 #[derive(Debug)]
 pub(crate) struct Body<'a>(pub(crate) &'a [u8]);
 
@@ -244,16 +243,16 @@ pub(crate) fn row(body: &[u8]) -> Result<Vec<Option<String>>, Error> {
     Ok(columns)
 }
 
-/// A column of the first row of an answer.
+/// A column of the first row of a result.
 pub(crate) fn text(rows: &[Vec<Option<String>>], column: usize) -> Result<&str, Error> {
     rows.first().and_then(|row| row.get(column)?.as_deref()).ok_or(WRONG_ANSWER)
 }
 
-/// What an answer is that has not the form its question asks for.
+/// The error for a result of an unexpected form.
 pub(crate) const WRONG_ANSWER: Error =
-    Error::Malformed { what: "a command is answered by something else" };
+    Error::Malformed { what: "a command has an unexpected result" };
 
-/// Sends one simple query and gives the rows of its result, read up to ReadyForQuery.
+/// Sends one simple query and returns the rows of its result, read up to ReadyForQuery.
 pub(crate) async fn query<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     text: &str,
@@ -267,7 +266,7 @@ pub(crate) async fn query<S: AsyncRead + AsyncWrite + Unpin>(
         let message = wire.message().await?;
         match message.tag {
             b'D' => rows.push(row(&message.body)?),
-            // The server may speak on, and is not ready before it says so.
+            // The server may send more, and is not ready before it says so.
             b'E' => {
                 let error = ServerError::parse(&message.body);
                 if error.severity == "FATAL" || error.severity == "PANIC" {
@@ -299,7 +298,7 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(future)
     }
 
-    /// Answers of `query` when the server says `bytes` and then hangs up.
+    /// The result of `query` when the server sends `bytes` and then closes the connection.
     fn answer(bytes: &[u8]) -> Result<Vec<Vec<Option<String>>>, Error> {
         block_on(async {
             let (client, mut server) = tokio::io::duplex(1 << 20);

@@ -1,4 +1,4 @@
-//! How large a request may be, and what is wrong with one that can't be taken.
+//! Bounds of snapshot requests, and the errors of invalid ones.
 
 use thiserror::Error;
 
@@ -17,30 +17,30 @@ pub const MAX_GLOBS: usize = 50;
 pub const MAX_NAME_BYTES: usize = 300;
 
 /// The types of signals.
-const TYPES: &str = "there are snapshot, pause, resume and stop, and Debezium's execute-snapshot, \
-                     pause-snapshot, resume-snapshot and stop-snapshot";
+const TYPES: &str = "use snapshot, pause, resume or stop, or Debezium's execute-snapshot, \
+                     pause-snapshot, resume-snapshot or stop-snapshot";
 
 /// What is wrong with a request.
 #[derive(Debug, Error)]
 pub enum SignalError {
-    /// It does not read as one.
+    /// It is not valid JSON of a request.
     #[error("reading a signal: {0}")]
     Json(#[from] serde_json::Error),
     /// Its type is unknown.
     #[error("a signal of type {found:?}; {TYPES}")]
     Type {
-        /// What it says.
+        /// The type that it has.
         found: String,
     },
     /// No table is named.
     #[error("no table is named; write \"tables\": [\"schema.table\"]")]
     NoTable,
-    /// A table's name is no pattern.
+    /// A table's name is not a valid pattern.
     #[error("{0}")]
     Pattern(#[from] Fault),
-    /// A regular expression that can't be read, as some of Java's.
+    /// A regular expression that can't be parsed, like some of Java's.
     #[error(
-        "{pattern:?} is a regular expression that rowcast does not take: {reason}; write \
+        "{pattern:?} is a regular expression that rowcast does not support: {reason}; write \
          schema.table, or a glob of it such as public.*"
     )]
     Regex {
@@ -49,8 +49,8 @@ pub enum SignalError {
         /// Why.
         reason: String,
     },
-    /// It is too long to be looked at.
-    #[error("it has {bytes} bytes, and {MAX_BYTES} are the most; name fewer tables, or use a glob")]
+    /// It is too long.
+    #[error("it has {bytes} bytes; the maximum is {MAX_BYTES}; name fewer tables, or use a glob")]
     TooLong {
         /// Its length.
         bytes: usize,
@@ -58,10 +58,10 @@ pub enum SignalError {
     /// It is not UTF-8.
     #[error("it is not text in UTF-8")]
     NotText,
-    /// A snapshot of a kind that there is not.
-    #[error("there is no snapshot of type {found:?}; there are incremental and blocking")]
+    /// An unknown type of snapshot.
+    #[error("unknown snapshot type {found:?}; use incremental or blocking")]
     SnapshotType {
-        /// What it says.
+        /// The type that it has.
         found: String,
     },
     /// A filter that is a whole statement.
@@ -71,41 +71,42 @@ pub enum SignalError {
     )]
     BlockingFilter,
     /// Too many tables are named.
-    #[error("{count} tables are named, and {MAX_NAMES} are the most; use a glob such as public.*")]
+    #[error("{count} tables are named; the maximum is {MAX_NAMES}; use a glob such as public.*")]
     TooManyTables {
-        /// How many.
+        /// Their number.
         count: usize,
     },
     /// Too many globs.
-    #[error("{count} globs are named, and {MAX_GLOBS} are the most")]
+    #[error("{count} globs are named; the maximum is {MAX_GLOBS}")]
     TooManyGlobs {
-        /// How many.
+        /// Their number.
         count: usize,
     },
     /// A name is too long.
-    #[error("a table's name has {bytes} bytes, and {MAX_NAME_BYTES} are the most")]
+    #[error("a table's name has {bytes} bytes; the maximum is {MAX_NAME_BYTES}")]
     LongName {
         /// Its length.
         bytes: usize,
     },
     /// An ID is too long.
-    #[error("the ID has {bytes} bytes, and {MAX_ID_BYTES} are the most")]
+    #[error("the ID has {bytes} bytes; the maximum is {MAX_ID_BYTES}")]
     LongId {
         /// Its length.
         bytes: usize,
     },
-    /// The condition is none.
+    /// The condition is not valid.
     #[error(transparent)]
     Condition(#[from] ConditionError),
-    /// Conditions are not taken from signals.
+    /// Signals may not have conditions.
     #[error(
-        "it has a condition, and conditions of signals are SQL that runs with rowcast's rights; set \
-         postgres.signal_conditions = true to take them"
+        "it has a condition, which is SQL that would run with rowcast's rights; set \
+         postgres.signal_conditions = true to allow that"
     )]
     ConditionsOff,
-    /// A condition is for a table that is not asked for.
+    /// A condition is for a table that is not requested.
     #[error(
-        "additional-conditions name {table:?}, which data-collections do not name in the same words"
+        "additional-conditions name {table:?}, which data-collections do not contain in the same \
+         form"
     )]
     ConditionAlone {
         /// The table.
@@ -114,7 +115,7 @@ pub enum SignalError {
 }
 
 impl SignalError {
-    /// What is wrong, without anything of what was sent: it may be of a row.
+    /// The error without any of the sent text, which may come from a row.
     #[must_use]
     pub fn without_values(&self) -> String {
         match self {
@@ -128,16 +129,16 @@ impl SignalError {
                 "a table is named neither as schema.table nor as a glob of it".to_owned()
             }
             Self::Regex { .. } => {
-                "a table is named by a regular expression that rowcast does not take; write \
+                "a table is named by a regular expression that rowcast does not support; write \
                  schema.table, or a glob of it such as public.*"
                     .to_owned()
             }
             Self::SnapshotType { .. } => {
-                "there is no snapshot of this type; there are incremental and blocking".to_owned()
+                "unknown snapshot type; use incremental or blocking".to_owned()
             }
             Self::ConditionAlone { .. } => {
-                "additional-conditions name a table that data-collections do not name in the same \
-                 words"
+                "additional-conditions name a table that data-collections do not contain in the \
+                 same form"
                     .to_owned()
             }
             Self::NoTable

@@ -1,8 +1,8 @@
-//! What is asked of snapshots, and how they stand: the desk between those who ask (the admin
-//! endpoint, signals in the stream, tables that come up) and the one who carries it out.
+//! Snapshot requests and the state of snapshots, between those who request them (the admin
+//! endpoint, signals in the stream, new tables) and the coordinator that carries them out.
 //!
-//! A request is kept here until a session takes it; it outlives the process once the session has it
-//! in the checkpoint. How snapshots stand is told here by the session and read by whoever shows it.
+//! A request is kept here until a session takes it; it survives the process once the session has it
+//! in the checkpoint. The session writes the state of snapshots here, for those who show it.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use crate::checkpoint::SnapshotReason;
 pub use crate::checkpoint::SnapshotRequest as Request;
 
-/// The desk.
+/// Requests that wait, and the state of snapshots.
 #[derive(Debug, Default)]
 pub struct Control {
     state: Mutex<Inner>,
@@ -27,7 +27,7 @@ const MAX_WAITING_BYTES: usize = 128 * 1024;
 
 /// Too many requests wait already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{waiting} requests wait to be taken up, which is the most at a time")]
+#[error("{waiting} requests are waiting already, which is the maximum")]
 pub struct Full {
     /// How many wait.
     pub waiting: usize,
@@ -37,43 +37,43 @@ pub struct Full {
 struct Inner {
     asked: VecDeque<Command>,
     shown: Vec<SnapshotStatus>,
-    /// Requests that are not among those shown yet.
+    /// Requests that are not shown yet.
     pending: Vec<Request>,
 }
 
-/// What is asked.
+/// A command for snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Take a snapshot.
     Take(Request),
-    /// Publish the changes of tables that were left out, without their rows.
+    /// Publish the changes of tables that were left out, without reading their rows.
     Admit {
         /// Their OIDs.
         tables: Vec<u32>,
     },
-    /// Take snapshots of partitions that were attached, and note what the look saw that found them.
+    /// Take snapshots of attached partitions, and note what the check that found them saw.
     Attached {
         /// A request for each.
         requests: Vec<Request>,
-        /// The transactions that it saw.
+        /// The transactions that the check saw.
         seen: String,
     },
-    /// Let the snapshots of a request wait.
+    /// Pause the snapshots of a request.
     Pause {
         /// The request.
         id: String,
     },
-    /// Go on with them.
+    /// Resume them.
     Resume {
         /// The request.
         id: String,
     },
-    /// End them where they are.
+    /// Stop them.
     Stop {
         /// The request.
         id: String,
     },
-    /// End the snapshots of these tables where they are.
+    /// Stop the snapshots of these tables.
     StopTables {
         /// The tables, as a request names them.
         tables: Vec<String>,
@@ -81,25 +81,25 @@ pub enum Command {
 }
 
 impl Command {
-    /// Whether it does not wait for what is being read.
+    /// Whether it interrupts the current read.
     const fn interrupts(&self) -> bool {
         matches!(self, Self::Pause { .. } | Self::Stop { .. } | Self::StopTables { .. })
     }
 }
 
-/// What may become of a snapshot that was asked for.
+/// An action on a requested snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It waits.
+    /// Pause it.
     Pause,
-    /// It goes on.
+    /// Resume it.
     Resume,
-    /// It ends where it is.
+    /// Stop it.
     Stop,
 }
 
 impl Action {
-    /// The command to do it with a request's snapshots.
+    /// The command for a request's snapshots.
     #[must_use]
     pub const fn on(self, id: String) -> Command {
         match self {
@@ -110,47 +110,47 @@ impl Action {
     }
 }
 
-/// How the snapshot of one table stands.
+/// The status of one table's snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SnapshotStatus {
     /// The request.
     pub id: String,
-    /// `schema.table`, or what was asked for where no table matches.
+    /// `schema.table`, or the requested name if no table matches.
     pub table: String,
     /// Why it is taken.
     pub reason: SnapshotReason,
     /// Only rows for which this SQL condition holds.
     pub condition: Option<String>,
-    /// Where it stands.
+    /// Its state.
     pub state: SnapshotState,
     /// Rows published so far.
     pub rows: u64,
-    /// Rows there are, as the server's statistics have it; none where they know nothing.
+    /// Rows of the table by the server's statistics; `None` if unknown.
     pub rows_estimated: Option<u64>,
     /// What it waits for, or why it failed.
     pub note: Option<String>,
 }
 
-/// Where the snapshot of a table stands.
+/// The state of a table's snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SnapshotState {
-    /// Its turn has not come.
+    /// It has not begun.
     Waiting,
-    /// Its rows are read.
+    /// Its rows are being read.
     Running,
-    /// It waits to be resumed.
+    /// It is paused.
     Paused,
     /// All rows are published.
     Done,
     /// It was stopped.
     Stopped,
-    /// It can't be taken.
+    /// It failed.
     Failed,
 }
 
 impl SnapshotState {
-    /// Whether nothing more becomes of it.
+    /// Whether it is final.
     #[must_use]
     pub const fn is_end(self) -> bool {
         matches!(self, Self::Done | Self::Stopped | Self::Failed)
@@ -171,8 +171,8 @@ impl SnapshotState {
 }
 
 impl Control {
-    /// Leaves a command for the session. A snapshot that is asked for is shown from now on. A request
-    /// that waits here already is left once: a session before this one, or the checkpoint, left it.
+    /// Stores a command for the session. A requested snapshot is shown from now on. A request that
+    /// is waiting already, from an earlier session or the checkpoint, is stored only once.
     pub fn ask(&self, command: Command) {
         let mut state = self.lock();
         if let Command::Take(request) = &command {
@@ -188,10 +188,10 @@ impl Control {
         self.asked.notify_one();
     }
 
-    /// As [`ask`](Self::ask), for what somebody else asks: bounded in number and size.
+    /// As [`ask`](Self::ask), for external requests: bounded in number and size.
     ///
     /// # Errors
-    /// When too many wait already; then none of these is left.
+    /// When too many are waiting already; then none of these is stored.
     pub fn try_ask(&self, commands: Vec<Command>) -> Result<(), Full> {
         let state = self.lock();
         let requests = |command: &Command| match command {
@@ -203,7 +203,7 @@ impl Control {
         let waiting = state.asked.len().max(state.pending.len());
         let bytes: usize = state.asked.iter().chain(&commands).map(requests).sum();
         drop(state);
-        // One request alone may be as large as a request may be.
+        // A single request may have the maximum size of a request.
         if waiting > 0 && (waiting + commands.len() > MAX_WAITING || bytes > MAX_WAITING_BYTES) {
             return Err(Full { waiting });
         }
@@ -211,8 +211,8 @@ impl Control {
         Ok(())
     }
 
-    /// The requests that wait in front, which can be taken up together; those that it is not to be
-    /// are left. Call it with what [`next`](Self::next) gave.
+    /// More requests from the front of the queue that can be handled together; others remain. Call
+    /// it with the result of [`next`](Self::next).
     pub fn more(&self, first: Request) -> Vec<Request> {
         let mut requests = vec![first];
         let mut state = self.lock();
@@ -235,7 +235,7 @@ impl Control {
         }
     }
 
-    /// Completes once a pause or a stop waits: what is being read is not to hold it up.
+    /// Completes once a pause or a stop is waiting: the current read must not delay it.
     pub async fn interrupted(&self) {
         loop {
             let came = self.asked.notified();
@@ -246,14 +246,14 @@ impl Control {
         }
     }
 
-    /// Tells how the snapshots stand: those under way and those that ended lately.
+    /// Sets the status of snapshots: running ones, and those that ended recently.
     pub fn show(&self, snapshots: Vec<SnapshotStatus>) {
         let mut state = self.lock();
         state.pending.retain(|request| snapshots.iter().all(|status| status.id != request.id));
         state.shown = snapshots;
     }
 
-    /// How they stand, with those that no session has taken up yet.
+    /// Their status, with those that no session has taken yet.
     #[must_use]
     pub fn shown(&self) -> Vec<SnapshotStatus> {
         let state = self.lock();
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(shown.len(), 2);
         assert_eq!((shown[0].id.as_str(), shown[0].state), (&*request.id, SnapshotState::Waiting));
         control.show(Vec::new());
-        assert_eq!(control.shown(), shown, "the session has not taken it up");
+        assert_eq!(control.shown(), shown, "the session has not taken it");
         let done = SnapshotStatus { state: SnapshotState::Done, ..shown[0].clone() };
         control.show(vec![done.clone()]);
         assert_eq!(control.shown(), [done]);
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(control.shown().len(), 1);
         assert_eq!(control.next().await, Command::Take(request.clone()));
         assert_eq!(control.next().await, Command::Pause { id: request.id.clone() });
-        // One that was begun with, and left again by whoever began.
+        // A request that was started and then stored again.
         control.ask(Command::Take(request.clone()));
         assert_eq!(control.shown().len(), 1);
         assert_eq!(control.next().await, Command::Take(request));

@@ -1,11 +1,11 @@
-//! What can go wrong while a snapshot is planned and read.
+//! Errors while a snapshot is planned and read.
 
 use super::row::RowError;
 use crate::change::RelationError;
 use crate::pgoutput::DecodeError;
 use crate::postgres;
 
-/// Why a snapshot can't go on.
+/// Why a snapshot can't continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database.
@@ -17,7 +17,7 @@ pub enum Error {
     /// The description of a table that we wrote ourselves.
     #[error("describing a table from the catalog: {0}")]
     Decode(#[from] DecodeError),
-    /// A row that COPY would not write.
+    /// A row that is not in COPY's format.
     #[error(transparent)]
     Row(#[from] RowError),
 }

@@ -1,36 +1,36 @@
 //! Snapshots: the rows that a table held before its changes were streamed.
 //!
-//! A row of a snapshot is a change like any other, with `op = "r"`; what is here reads it, and the
-//! stages of the stream take it from there.
+//! A row of a snapshot is a change like any other, with `op = "r"`; this folder reads it, and the
+//! stages of the stream publish it.
 //!
 //! # The hand-over, step by step
 //!
-//! 1. A replication slot is made. Postgres waits until every transaction that was running then has
-//!    ended; where that is, is the *consistent point*. The stream will have every transaction that
-//!    commits after it, and no other.
-//! 2. With the slot comes a snapshot, exported under a name: the database as it is exactly at that
-//!    point, with every transaction that the stream will not have, and no other.
+//! 1. A replication slot is created. Postgres waits until every running transaction has ended; that
+//!    position is the *consistent point*. The stream will contain exactly the transactions that
+//!    commit after it.
+//! 2. The slot exports a snapshot under a name: the database exactly at that point, with all
+//!    transactions that the stream will not contain, and no others.
 //! 3. Several connections begin a transaction each and import the snapshot (`postgres::copy`). All
-//!    of them see the same rows from then on, whatever is written; the connection that made the
-//!    slot may go.
-//! 4. The publication says which tables are read ([`plan`]), and the catalog how the stream would
-//!    describe them ([`relation`]). Each connection takes pages of a table, reads them by COPY, and
-//!    makes of every line ([`row`]) the tuple that the stream would have brought.
+//!    of them see the same rows from then on, whatever is written; the connection that created the
+//!    slot may end.
+//! 4. The publication determines which tables are read ([`plan`]), and the catalog how the stream
+//!    would describe them ([`relation`]). Each connection takes pages of a table, reads them by
+//!    COPY, and converts every line ([`row`]) to the tuple that the stream would contain.
 //! 5. When all rows are acknowledged, the stream is started at the consistent point. Between the
 //!    last row of the snapshot and the first change there is no gap and no overlap.
 //!
 //! # While the stream runs
 //!
-//! A table that comes later, a part that is asked for, what a first snapshot that was cut off left:
-//! all these are read in chunks while the stream runs (`incremental`), each between two watermarks in
-//! the stream itself (`watermark`). What changes between the two is left out of the chunk (`window`),
-//! the rest is published at the second, in the very transaction that moves the checkpoint there. So a
-//! snapshot goes on after any of its chunks, and no row is published that is older than what came
-//! before it ([`visibility`]).
+//! New tables, requested rows, and the rest of an interrupted first snapshot are read in chunks
+//! while the stream runs (`incremental`), each between two watermarks in the stream itself
+//! (`watermark`). Rows that change between the two are left out of the chunk (`window`), the rest
+//! is published at the second, in the same transaction that moves the checkpoint there. So a
+//! snapshot can continue after any of its chunks, and no row is published that is older than an
+//! event before it ([`visibility`]).
 //!
-//! `initial` publishes a first snapshot: `schedule` says what is read next and which row of it comes
-//! first and last. `control` is where snapshots are asked for and shown, `progress` is the book of how
-//! far they are, `signal` how requests read.
+//! `initial` publishes a first snapshot: `schedule` decides what is read next and which rows are
+//! first and last. `control` holds requests and status, `progress` tracks progress, `signal` parses
+//! requests.
 //!
 //! Not here: publishing a row (`pipeline`), and when a snapshot is taken (`bridge`).
 

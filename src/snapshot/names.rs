@@ -1,9 +1,9 @@
 //! The tables that a request names: names are looked up, patterns are compiled once.
 //!
-//! A name is `schema.table`, a glob of it, or a regular expression of it between slashes, which has to
-//! match all of it, as Debezium's do.
+//! A name is `schema.table`, a glob of it, or a regular expression between slashes, which has to
+//! match the whole name, as Debezium's do.
 //!
-//! A request comes from outside, so what it can cost is bounded before anything is done with it.
+//! A request comes from outside, so its cost is bounded before anything is done with it.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use regex::{Regex, RegexBuilder};
 use super::bounds::{MAX_GLOBS, MAX_NAME_BYTES, MAX_NAMES, SignalError};
 use crate::config::TablePattern;
 
-/// The most that a regular expression may take once it is compiled.
+/// Memory limit of a compiled regular expression.
 const MAX_REGEX_BYTES: usize = 128 * 1024;
 
 /// Names and patterns of `schema.table`.
@@ -28,7 +28,8 @@ impl TableNames {
     /// Reads the names of a request.
     ///
     /// # Errors
-    /// When there are none, too many, too long ones, or one that names no schema or is no glob.
+    /// When there are none, too many, too long ones, or one that names no schema or is not a valid
+    /// glob.
     pub fn parse(names: &[String]) -> Result<Self, SignalError> {
         if names.is_empty() {
             return Err(SignalError::NoTable);
@@ -55,7 +56,7 @@ impl TableNames {
                 Some((schema, table)) if !schema.is_empty() && !table.is_empty() => {
                     parsed.exact.insert((schema.to_owned(), table.to_owned()), name.clone());
                 }
-                // What is wrong with it is said there.
+                // That reports what is wrong with it.
                 _ => parsed.globs.push(TablePattern::parse(name)?),
             }
         }
@@ -77,7 +78,7 @@ impl TableNames {
         }
     }
 
-    /// The first name that is none of these tables, and matches none.
+    /// The first name that matches none of these tables.
     pub fn unmatched<'a>(&self, tables: impl Iterator<Item = (&'a str, &'a str)>) -> Option<&str> {
         let mut exact: BTreeMap<(&str, &str), &str> = self
             .exact
@@ -100,7 +101,7 @@ impl TableNames {
     }
 }
 
-/// The regular expression in a name between slashes, which none of a schema's begins with.
+/// The regular expression of a name between slashes; no schema's name begins with a slash.
 fn regex_in(name: &str) -> Option<&str> {
     name.strip_prefix('/')?.strip_suffix('/')
 }
@@ -114,7 +115,7 @@ fn compile(text: &str) -> Result<Regex, SignalError> {
             pattern: text.to_owned(),
             reason: match error {
                 regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
-                // The last line says what; those before show where.
+                // The last line has the reason; those before show the position.
                 error => error.to_string().lines().last().unwrap_or_default().to_owned(),
             },
         })
@@ -125,14 +126,14 @@ pub(super) fn is_pattern(name: &str) -> bool {
     unescaped(name).contains(is_special)
 }
 
-/// A name of Debezium's as it is compared with another: a regular expression as it is, any other without
-/// its escapes. Nothing is compiled.
+/// A Debezium name in its form for comparison: a regular expression as it is, any other without its
+/// escapes. Nothing is compiled.
 pub(super) fn compared(name: &str) -> String {
     let plain = unescaped(name);
     if is_regex(&plain) { name.to_owned() } else { plain }
 }
 
-/// A dot that is escaped is the one that a name has anyway.
+/// An escaped dot is the separator of a name.
 fn unescaped(name: &str) -> String {
     name.replace("\\.", ".")
 }
@@ -141,7 +142,8 @@ fn is_special(c: char) -> bool {
     r"\^$|?*+()[]{}".contains(c)
 }
 
-/// Whether a name without its escaped dots is more than a name, or all of a schema.
+/// Whether a name, without its escaped dots, is a regular expression instead of a plain name or a
+/// whole schema.
 fn is_regex(plain: &str) -> bool {
     let is_all_of_schema = plain
         .strip_suffix(".*")
@@ -149,8 +151,8 @@ fn is_regex(plain: &str) -> bool {
     !is_all_of_schema && plain.contains(is_special)
 }
 
-/// What a name of Debezium's `data-collections` is here. There it is a regular expression, and where
-/// that matches nothing the name itself.
+/// Converts a name of Debezium's `data-collections`. In Debezium it is a regular expression, or the
+/// name itself if that matches nothing.
 ///
 /// # Errors
 /// When it is neither a name, a glob nor a regular expression.

@@ -1,14 +1,14 @@
 //! Ranges of a file's pages: how a file is divided into them, and which of them are done.
 //!
 //! Pure. Every page is in exactly one range; the last range has no end, as the file may have grown.
-//! What is done is kept as few ranges as can be, for it stands in every checkpoint.
+//! What is done is kept in as few ranges as possible, because it is in every checkpoint.
 
 use std::cmp::max;
 
 /// The end of a range that has none. No file has so many pages.
 pub const END: u32 = u32::MAX;
 
-/// So many bytes a range has: some ten thousand rows, read in a fraction of a second, so that all
+/// Bytes of a range: some ten thousand rows, read in a fraction of a second, so that all
 /// connections end together and little is read twice after a failure.
 pub const RANGE_BYTES: u32 = 2 * 1024 * 1024;
 
@@ -24,8 +24,8 @@ pub struct PageRange {
     pub to: u32,
 }
 
-/// Divides a file of so many pages into ranges of `step` pages, the last of them without an end.
-/// One without pages is one range, for it may get some.
+/// Divides a file of `pages` pages into ranges of `step` pages, the last of them without an end. A
+/// file without pages is one range, because it may grow.
 pub fn ranges(pages: u32, step: u32) -> impl Iterator<Item = PageRange> + Clone {
     let step = step.max(1);
     let count = pages.div_ceil(step).max(1);
@@ -36,7 +36,7 @@ pub fn ranges(pages: u32, step: u32) -> impl Iterator<Item = PageRange> + Clone 
     })
 }
 
-/// Pages that are done, as few ranges as can be.
+/// Pages that are done, in as few ranges as possible.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DonePages {
     /// Ascending, apart from each other, none empty.
@@ -77,17 +77,17 @@ impl DonePages {
         &self.ranges
     }
 
-    /// The next pages to read of a file that has so many, at most `step` at a time; none when all
+    /// The next pages to read of a file that has `pages`, at most `step` at a time; `None` if all
     /// are done.
     #[must_use]
     pub fn next(&self, pages: u32, step: u32) -> Option<PageRange> {
         let PageRange { from, to } = *self.missing().first()?;
         let end = from.saturating_add(step.max(1));
-        // What follows the last page is read with it.
+        // Pages after the last known one are read with it.
         Some(PageRange { from, to: if end >= pages { to } else { end.min(to) } })
     }
 
-    /// How many of so many pages are done.
+    /// How many of `pages` pages are done.
     #[must_use]
     pub fn count(&self, pages: u32) -> u64 {
         let ranges = self.ranges.iter();
@@ -130,7 +130,7 @@ mod tests {
                 prop_assert_eq!(pair[0].to, pair[1].from);
                 prop_assert_eq!(pair[0].to - pair[0].from, step.max(1));
             }
-            // No range is there for pages that are not.
+            // There is no range for pages that are not done.
             prop_assert!(ranges.len() == 1 || ranges[ranges.len() - 1].from < pages);
         }
 
@@ -186,7 +186,7 @@ mod tests {
             }
             prop_assert_eq!(left.len(), 0);
             prop_assert_eq!(done.as_slice(), [(0, END)]);
-            prop_assert!(reads <= pages + 10, "no range is there for pages that are not");
+            prop_assert!(reads <= pages + 10, "there is no range for pages that are not done");
             prop_assert_eq!(done.count(pages), u64::from(pages));
         }
     }

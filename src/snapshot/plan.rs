@@ -1,7 +1,7 @@
-//! What a snapshot reads: which tables, which files of each, and the statement for some pages.
+//! Plans a snapshot: which tables, which files of each, and the statement for some pages.
 //!
-//! The publication says what is read, so that a snapshot has the tables, columns and rows that the
-//! stream has:
+//! The publication determines what is read, so that a snapshot has the same tables, columns and
+//! rows as the stream:
 //!
 //! | in the publication | read |
 //! |---|---|
@@ -10,15 +10,15 @@
 //! | partitions by themselves | each, as itself |
 //! | a column list, a row filter | these columns, these rows |
 //!
-//! Rows that `tables."...".snapshot_where` leaves out are left out of the snapshot alone.
+//! Rows that `tables."...".snapshot_where` excludes are left out of the snapshot only.
 //!
-//! Nothing is left out in silence: what matches and can't be read is told, with the reason, and
-//! what the role may not read is a shortfall with the grant that fixes it. Row security would hide
-//! rows; the session refuses to read where it is active, and that is told here before.
+//! Nothing is left out silently: a matching table that can't be read is reported with the reason,
+//! and one that the role may not read is a shortfall with the grant that fixes it. Row security
+//! would hide rows; the session refuses to read if it is active, and that is reported here before.
 //!
-//! Pages are read by their place in the file, and rows move when they are updated: a plan holds for
-//! one exported snapshot, and sizes are of now, which is after the snapshot: a row that the snapshot
-//! shows is in the pages that are there now.
+//! Pages are read by their position in the file, and rows move when they are updated: a plan is
+//! valid for one exported snapshot. Sizes are read after the snapshot was taken, so every row that
+//! the snapshot shows is in these pages.
 //!
 //! Not here: who reads which pages when (`schedule`), and which were read (`pages`).
 
@@ -39,7 +39,7 @@ use crate::postgres::{Error, search_path};
 const TABLE_FILES: &str = include_str!("../../sql/table_files.sql");
 const UNPUBLISHABLE: &str = include_str!("../../sql/unpublishable.sql");
 
-/// What is to be read.
+/// What a plan covers.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
     /// The publication, and the one for inserts.
@@ -48,12 +48,12 @@ pub struct Scope<'a> {
     pub server_version: u32,
     /// The tables that are captured.
     pub captured: &'a TableFilter,
-    /// Whether the publication has tables that are not captured and are to be left out: it is for
-    /// all tables, or for whole schemas.
+    /// Whether the publication may have tables that are not captured and must be left out: it is
+    /// for all tables, or for whole schemas.
     pub is_limited: bool,
     /// Settings of single tables.
     pub settings: &'a TableSettings,
-    /// The table whose rows are signals, which are not read.
+    /// The signal table, whose rows are not read.
     pub signals: Option<&'a SignalTable>,
 }
 
@@ -62,9 +62,9 @@ pub struct Scope<'a> {
 pub struct Plan {
     /// The tables, the largest first.
     pub tables: Vec<PlannedTable>,
-    /// What is not read, and why.
+    /// Tables that are not read, and why.
     pub skipped: Vec<Skipped>,
-    /// What must be fixed before anything can be read.
+    /// Problems that must be fixed before anything can be read.
     pub shortfalls: Vec<Shortfall>,
 }
 
@@ -73,11 +73,11 @@ pub struct Plan {
 pub struct PlannedTable {
     /// Its name, under which its rows are published.
     pub name: TableName,
-    /// What the stream would say of it.
+    /// Its description as in the stream.
     pub description: Description,
     /// The publication's row filter.
     pub row_filter: Option<String>,
-    /// A condition for this snapshot alone.
+    /// A condition for this snapshot only.
     pub condition: Option<String>,
     /// Its files, the largest first.
     pub leaves: Vec<Leaf>,
@@ -90,19 +90,18 @@ pub struct Leaf {
     pub oid: u32,
     /// Its name.
     pub name: TableName,
-    /// The file; another one has the rows in other places.
+    /// The file; a new file has the rows in other places.
     pub filenode: u32,
     /// Pages in it.
     pub pages: u32,
-    /// Rows in it, as far as the server has counted; an estimate.
+    /// Rows in it by the server's statistics; an estimate.
     pub rows: Option<u64>,
-    /// Bytes with all that is stored outside of its rows, if it is still there.
+    /// Bytes including TOAST, if it still exists.
     pub whole_bytes: Option<u64>,
 }
 
 impl Leaf {
-    /// How many of its pages are read at a time, so that it is not too much with what is stored
-    /// outside of them.
+    /// How many of its pages are read at a time, so that they are not too many bytes with TOAST.
     #[must_use]
     pub fn step(&self) -> u32 {
         let pages = u64::from(self.pages);
@@ -112,10 +111,10 @@ impl Leaf {
     }
 }
 
-/// Something that is not read.
+/// A table that is not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// What it is called.
+    /// Its name.
     pub name: TableName,
     /// Why its rows are not read.
     pub reason: &'static str,
@@ -134,14 +133,14 @@ impl PlannedTable {
         self.leaves.iter().map(|leaf| u64::from(leaf.pages)).sum()
     }
 
-    /// Rows of all its files, where each is known; an estimate that knows of no condition.
+    /// Rows of all its files, if known; an estimate that ignores conditions.
     #[must_use]
     pub fn rows(&self) -> Option<u64> {
         self.leaves.iter().map(|leaf| leaf.rows).sum()
     }
 
     /// The statement that reads some pages of one of its files, in the order of the description's
-    /// columns. `extra` is a condition beside those of the table.
+    /// columns. `extra` is a condition in addition to those of the table.
     #[must_use]
     pub fn copy(&self, leaf: &Leaf, pages: PageRange, extra: Option<&str>) -> String {
         let columns: Vec<String> =
@@ -165,7 +164,7 @@ impl PlannedTable {
     }
 }
 
-/// Plans what is read of a publication.
+/// Plans reading the tables of a publication.
 ///
 /// # Errors
 /// When a query fails.
@@ -179,7 +178,7 @@ pub async fn plan(client: &Client, scope: &Scope<'_>) -> Result<Plan, Error> {
     let mut described = Description::read_all(client, scope.server_version, &lists).await?;
     for table in published {
         let Published { oid, name, row_filter, .. } = table;
-        // A table that was dropped in between.
+        // The table was dropped meanwhile.
         let Some(description) = described.remove(&oid) else { continue };
         let mut leaves = Vec::new();
         for file in files.get(&oid).into_iter().flatten() {
@@ -193,13 +192,13 @@ pub async fn plan(client: &Client, scope: &Scope<'_>) -> Result<Plan, Error> {
         let condition = condition(client, scope, &name, &mut plan.shortfalls).await?;
         plan.tables.push(PlannedTable { name, description, row_filter, condition, leaves });
     }
-    // Of the same size, by name, so that a plan is the same every time.
+    // Equal sizes are ordered by name, so that a plan is always the same.
     plan.tables.sort_by(|a, b| b.pages().cmp(&a.pages()).then_with(|| a.name.cmp(&b.name)));
     unpublishable(client, scope, &mut plan).await?;
     Ok(plan)
 }
 
-/// Why rows of such a relation are not read; none if they can be.
+/// Why rows of such a relation can't be read; `None` if they can.
 #[must_use]
 pub fn unreadable(kind: &str, persistence: &str) -> Option<&'static str> {
     match (kind, persistence) {
@@ -207,13 +206,11 @@ pub fn unreadable(kind: &str, persistence: &str) -> Option<&'static str> {
         ("m", _) => Some(
             "it is a materialized view, and Postgres streams no changes of those; name its tables",
         ),
-        ("f", _) => {
-            Some("it is a foreign table: its rows, and the changes of them, are on another server")
-        }
+        ("f", _) => Some("it is a foreign table: its rows and their changes are on another server"),
         (_, "u") => {
             Some("it is unlogged, so its changes are in no WAL; ALTER TABLE ... SET LOGGED")
         }
-        (_, "t") => Some("it is temporary: its session alone sees its rows"),
+        (_, "t") => Some("it is temporary: only its session sees its rows"),
         _ => None,
     }
 }
@@ -252,7 +249,7 @@ async fn published(
     Ok(tables.map(table).collect())
 }
 
-/// A file with what the role may do with it.
+/// A file with the role's permissions.
 struct File {
     leaf: Leaf,
     kind: String,
@@ -262,7 +259,7 @@ struct File {
 }
 
 async fn files(client: &Client, tables: &[Published]) -> Result<BTreeMap<u32, Vec<File>>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the files of tables", source };
+    let failed = |source| Error::Sql { doing: "read the files of tables", source };
     let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
     let mut files = BTreeMap::<u32, Vec<File>>::new();
     for row in client.query(TABLE_FILES, &[&oids]).await.map_err(failed)? {
@@ -287,7 +284,7 @@ async fn files(client: &Client, tables: &[Published]) -> Result<BTreeMap<u32, Ve
     Ok(files)
 }
 
-/// Rows of a file, by its rows and pages when they were last counted. Below zero is never.
+/// Rows of a file, estimated from its last row and page counts. Negative means never counted.
 fn estimated(rows: f64, pages_then: i64, pages: u32) -> Option<u64> {
     if pages == 0 {
         return Some(0);
@@ -300,7 +297,7 @@ fn estimated(rows: f64, pages_then: i64, pages: u32) -> Option<u64> {
 }
 
 impl File {
-    /// What keeps the role from reading it.
+    /// What prevents the role from reading it.
     fn shortfalls(&self, description: &Description, role: &str) -> Vec<Shortfall> {
         let (name, sql) = (&self.leaf.name, self.leaf.name.sql());
         let mut shortfalls = Vec::new();
@@ -308,7 +305,8 @@ impl File {
             let schema = escape_identifier(&name.schema);
             shortfalls.push(Shortfall {
                 cause: format!(
-                    "the role {role} may not use the schema of {name}, to read its rows"
+                    "the role {role} may not use the schema of {name}, which reading its rows \
+                     requires"
                 ),
                 fix: format!("GRANT USAGE ON SCHEMA {schema} TO {role};"),
             });
@@ -316,15 +314,17 @@ impl File {
         let hidden: BTreeSet<&String> = self.hidden.iter().collect();
         if description.columns().iter().any(|column| hidden.contains(column)) {
             shortfalls.push(Shortfall {
-                cause: format!("the role {role} may not read {name}, for the snapshot of its rows"),
+                cause: format!(
+                    "the role {role} may not read {name}, which the snapshot of its rows requires"
+                ),
                 fix: format!("GRANT SELECT ON {sql} TO {role};"),
             });
         }
         if self.has_row_security {
             shortfalls.push(Shortfall {
                 cause: format!(
-                    "row level security would hide rows of {name} from the role {role}, which the \
-                     stream does not hide"
+                    "row level security would hide rows of {name} from the role {role} that the \
+                     stream contains"
                 ),
                 fix: format!("ALTER ROLE {role} BYPASSRLS;"),
             });
@@ -334,12 +334,12 @@ impl File {
 }
 
 async fn role(client: &Client) -> Result<String, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the role", source };
+    let failed = |source| Error::Sql { doing: "read the role", source };
     let row = client.query_one("SELECT current_user::text", &[]).await.map_err(failed)?;
     Ok(escape_identifier(row.get(0)))
 }
 
-/// The configured condition of a table, once the server has said that it is one.
+/// The configured condition of a table, after the server has checked it.
 async fn condition(
     client: &Client,
     scope: &Scope<'_>,
@@ -357,36 +357,36 @@ async fn condition(
     let key =
         format!("tables.\"{}\".snapshot_where", pattern.map_or("", |pattern| pattern.as_str()));
     shortfalls.push(Shortfall {
-        cause: format!("the server does not take {key} as a condition on {name}: {reason}"),
-        fix: format!("mend {key}"),
+        cause: format!("the server does not accept {key} as a condition on {name}: {reason}"),
+        fix: format!("correct {key}"),
     });
     Ok(None)
 }
 
-/// Why the server does not take a condition.
+/// Why the server refuses a condition.
 #[derive(Debug, Clone)]
 pub struct Refused {
-    /// The code of the reason; none where it is not the server's.
+    /// The SQLSTATE; `None` if the reason is not the server's.
     pub sqlstate: Option<String>,
-    /// The reason, for whoever wrote the condition.
+    /// The reason, for the author of the condition.
     pub text: String,
 }
 
 impl Refused {
-    /// The reason without the server's words, for everybody.
+    /// The reason without the server's text, for everyone.
     #[must_use]
     pub fn without_text(&self) -> String {
         match &self.sqlstate {
-            Some(code) => format!("the server does not take the condition (SQLSTATE {code})"),
+            Some(code) => format!("the server does not accept the condition (SQLSTATE {code})"),
             None => self.text.clone(),
         }
     }
 }
 
-/// Why the server does not take a condition on a table; none if it does. Nothing is run.
+/// Why the server refuses a condition on a table; `None` if it accepts it. Nothing is executed.
 ///
 /// # Errors
-/// When the server can't be asked.
+/// When the server can't be queried.
 pub async fn refusal(
     client: &Client,
     table: &TableName,
@@ -397,7 +397,7 @@ pub async fn refusal(
     }
     // The line break ends a comment that the condition may end with.
     let sql = format!("SELECT FROM {} WHERE ({condition}\n)", table.sql());
-    let failed = |source| Error::Sql { doing: "ask what a condition means", source };
+    let failed = |source| Error::Sql { doing: "check a condition", source };
     let begin = format!("BEGIN READ ONLY; {}", search_path::OWN);
     client.batch_execute(&begin).await.map_err(failed)?;
     let prepared = client.prepare(&sql).await;
@@ -405,7 +405,7 @@ pub async fn refusal(
     let Err(source) = prepared else { return Ok(None) };
     match source.as_db_error() {
         Some(refusal) => {
-            tracing::debug!(%table, reason = refusal.message(), "a condition is not taken");
+            tracing::debug!(%table, reason = refusal.message(), "a condition is not accepted");
             let sqlstate = Some(refusal.code().code().to_owned());
             Ok(Some(Refused { sqlstate, text: refusal.message().to_owned() }))
         }
@@ -413,9 +413,9 @@ pub async fn refusal(
     }
 }
 
-/// Tells of what the configuration asks for and no publication can have.
+/// Reports configured tables that no publication can contain.
 async fn unpublishable(client: &Client, scope: &Scope<'_>, plan: &mut Plan) -> Result<(), Error> {
-    let failed = |source| Error::Sql { doing: "ask for views and foreign tables", source };
+    let failed = |source| Error::Sql { doing: "read views and foreign tables", source };
     for row in client.query(UNPUBLISHABLE, &[]).await.map_err(failed)? {
         let name = TableName { schema: row.get(0), name: row.get(1) };
         let Some(reason) = unreadable(row.get(2), row.get(3)) else { continue };
@@ -425,7 +425,7 @@ async fn unpublishable(client: &Client, scope: &Scope<'_>, plan: &mut Plan) -> R
         if scope.captured.names_exactly(&name.schema, &name.name) {
             plan.shortfalls.push(Shortfall {
                 cause: format!("{name} can't be captured: {reason}"),
-                fix: format!("take {name} out of postgres.tables"),
+                fix: format!("remove {name} from postgres.tables"),
             });
         } else {
             plan.skipped.push(Skipped { name, reason });
@@ -448,7 +448,7 @@ mod tests {
         assert_eq!(step(1_000, Some(1_000)), 256);
         assert_eq!(step(1_000, Some(16_000)), 16);
         assert_eq!(step(10, Some(1_000_000)), 1);
-        // Nothing is known, or it was emptied in between.
+        // Nothing is known, or it was truncated meanwhile.
         assert_eq!((step(1_000, None), step(0, Some(0))), (256, 1));
     }
 }

@@ -1,19 +1,19 @@
-//! A table as the stream would describe it, before the stream has described it.
+//! Describes a table as the stream would, before the stream has described it.
 //!
-//! Rows of a snapshot need the columns, the key and the types that rows of the stream have, or one
-//! table would have two kinds of records. So the catalog is read as pgoutput reads it, a Relation
-//! message is written, and the message goes the way of one that came: one reading, one choice of
-//! the key, one set of rules.
+//! Rows of a snapshot need the same columns, key and types as rows of the stream, or one table
+//! would have two kinds of records. So the catalog is read as pgoutput reads it, a Relation message
+//! is written, and that message is processed like one of the stream: the same parser, the same
+//! choice of the key, the same rules.
 //!
-//! | of a column | pgoutput sends it |
+//! | a column that is | pgoutput sends it |
 //! |---|---|
 //! | dropped | never |
 //! | in the publication's column list | always |
-//! | generated, no column list | stored ones from PostgreSQL 18 on, where the publication says so |
+//! | generated, no column list | stored ones from PostgreSQL 18 on, if the publication says so |
 //! | any other | without a column list, always |
 //!
-//! `pg_publication_tables` knows it from PostgreSQL 15 on, but for generated columns, which version
-//! 15 lists although it sends none; before, there are no lists.
+//! `pg_publication_tables` shows this from PostgreSQL 15 on, except for generated columns, which
+//! version 15 lists although it sends none; before, there are no lists.
 //!
 //! Not here: what of a table is published (`plan` asks), and what types are (`postgres::catalog`).
 
@@ -32,7 +32,7 @@ const DESCRIBED_TABLE: &str = include_str!("../../sql/described_table.sql");
 /// The first version that can publish generated columns.
 const GENERATED_SINCE: u32 = 180_000;
 
-/// A table's Relation message, as the stream would bring it.
+/// A table's Relation message, as the stream would send it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
     oid: u32,
@@ -41,7 +41,7 @@ pub struct Description {
     message: Vec<u8>,
 }
 
-/// A column, as a Relation message has it.
+/// A column, as in a Relation message.
 struct Column<'a> {
     in_identity: bool,
     name: &'a str,
@@ -50,8 +50,8 @@ struct Column<'a> {
 }
 
 impl Description {
-    /// Reads a table from the catalog; none if it is gone. `published` are the columns that are
-    /// published, none for those that are when nobody says which.
+    /// Reads a table from the catalog; `None` if it is gone. `published` are the published columns,
+    /// `None` for the default ones.
     ///
     /// # Errors
     /// When the query fails.
@@ -65,8 +65,8 @@ impl Description {
         Ok(read.remove(&oid))
     }
 
-    /// Reads several tables, by OID, each with the columns that are published of it; those that are
-    /// gone are left out.
+    /// Reads several tables, by OID, each with its published columns; those that are gone are left
+    /// out.
     ///
     /// # Errors
     /// When a query fails.
@@ -76,7 +76,7 @@ impl Description {
         tables: &[(u32, Option<&[String]>)],
     ) -> Result<HashMap<u32, Self>, postgres::Error> {
         let failed =
-            |source| postgres::Error::Sql { doing: "ask how tables are described", source };
+            |source| postgres::Error::Sql { doing: "read how tables are described", source };
         let sends_generated = server_version >= GENERATED_SINCE;
         let mut read = HashMap::with_capacity(tables.len());
         for tables in tables.chunks(catalog::BATCH) {
@@ -122,7 +122,7 @@ impl Description {
         &self.columns
     }
 
-    /// The columns' types, of which [`Description::relation`] wants to know what the catalog knows.
+    /// The columns' types, whose catalog facts [`Description::relation`] needs.
     #[must_use]
     pub fn types(&self) -> &[u32] {
         &self.types
@@ -134,10 +134,10 @@ impl Description {
         &self.message
     }
 
-    /// The table, made of the message and what the catalog adds, as one of the stream is.
+    /// The table from the message and the catalog's facts, like one of the stream.
     ///
     /// # Errors
-    /// When the configured key does not fit it.
+    /// When the configured key does not match it.
     pub fn relation(
         &self,
         facts: RelationFacts,
@@ -145,7 +145,7 @@ impl Description {
     ) -> Result<Arc<Relation>, Error> {
         match pgoutput::decode(&self.message)? {
             Message::Relation(body) => Ok(Relations::default().insert(&body, facts, choice)?),
-            // The first letter was written here.
+            // The message's tag was written by this module.
             _ => Err(Error::Decode(DecodeError::Empty)),
         }
     }
@@ -158,7 +158,7 @@ fn write<'a>(
     identity: &str,
     columns: impl ExactSizeIterator<Item = Column<'a>>,
 ) -> Vec<u8> {
-    // The server leaves out the name of its own schema.
+    // The server sends an empty name for `pg_catalog`.
     let schema = if schema == "pg_catalog" { "" } else { schema };
     let mut message = vec![b'R'];
     message.extend_from_slice(&oid.to_be_bytes());

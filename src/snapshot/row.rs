@@ -1,10 +1,10 @@
-//! A line of COPY's text form, turned into the tuple that a message would have brought.
+//! Parses a line of COPY's text format into the tuple that a message would contain.
 //!
-//! The server writes one line a row: values with tabs between, `\N` for null, a backslash before
-//! what would be misread, a newline at the end. Most values have no backslash and are copied as
-//! they stand. Nothing is taken that the server would not write: a line that ends too early, has
+//! The server writes one line per row: values separated by tabs, `\N` for null, a backslash before
+//! special characters, a newline at the end. Most values have no backslash and are copied
+//! unchanged. Nothing is accepted that the server would not write: a line that ends too early, has
 //! more or fewer values than the table has columns, or an escape that no server uses, is an error,
-//! for it would be published as another row than it was.
+//! because it would be published as another row than it was.
 //!
 //! Not here: what a value means. Errors name the table and the column, never a value.
 //!
@@ -71,11 +71,11 @@ pub enum RowError {
 }
 
 impl RowReader {
-    /// Reads one line, its newline included, as a row of `relation`, whose columns were asked for
-    /// in their order.
+    /// Reads one line, including its newline, as a row of `relation`, whose columns were selected
+    /// in this order.
     ///
     /// # Errors
-    /// When it is none; the table and, where one is to blame, the column are named.
+    /// When it is not a row; the error names the table and, if one is at fault, the column.
     #[inline]
     pub fn read<'a>(&'a mut self, line: &[u8], relation: &Relation) -> Result<Row<'a>, RowError> {
         match self.values(line, relation.columns.len()) {
@@ -117,7 +117,7 @@ impl RowReader {
         }
     }
 
-    /// Takes a value with a backslash at `first`; gives what follows its tab, if it has one.
+    /// Takes a value with a backslash at `first`; returns what follows its tab, if any.
     fn escaped<'l>(&mut self, line: &'l [u8], first: usize) -> Result<Option<&'l [u8]>, Fault> {
         let (value, next) = match memchr(b'\t', line) {
             Some(at) => {
@@ -149,14 +149,14 @@ impl RowReader {
     }
 }
 
-/// What stands before `at`, and the byte there with what follows it.
+/// Splits into the bytes before `at`, the byte there, and the rest.
 #[inline]
 fn split(bytes: &[u8], at: usize) -> (&[u8], Option<(u8, &[u8])>) {
     let (before, rest) = bytes.split_at_checked(at).unwrap_or((bytes, &[]));
     (before, rest.split_first().map(|(byte, after)| (*byte, after)))
 }
 
-/// The byte that a backslash and this letter stand for.
+/// The byte that a backslash and this letter encode.
 const fn unescape(letter: u8) -> Option<u8> {
     Some(match letter {
         b'\\' => b'\\',
@@ -170,7 +170,7 @@ const fn unescape(letter: u8) -> Option<u8> {
     })
 }
 
-/// What is wrong, before it is known with what.
+/// What is wrong, without the column.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     CutOff,
@@ -193,7 +193,7 @@ impl Fault {
         match self {
             Self::CutOff => RowError::CutOff { table },
             Self::Columns => {
-                // A tab in a value is escaped, so each that stands here divides two.
+                // A tab in a value is escaped, so each tab here separates two values.
                 let found = memchr::memchr_iter(b'\t', line).count() + 1;
                 RowError::Columns { table, expected, found }
             }

@@ -1,21 +1,21 @@
-//! What a request says, whoever brings it: a logical message in the stream or a body over HTTP.
+//! Parses requests: the content of a logical message in the stream, or an HTTP body.
 //!
 //! ```json
 //! {"type": "snapshot", "tables": ["public.trips"], "where": "fare > 100"}
 //! {"type": "pause", "id": "..."}
 //! ```
 //!
-//! `pause`, `resume` and `stop` without an ID are for all. Debezium's signals are understood too, so
-//! that whoever writes them need not change: `execute-snapshot`, `pause-snapshot`,
-//! `resume-snapshot`, `stop-snapshot`. What they have and this has not is refused in words, never
-//! left out.
+//! `pause`, `resume` and `stop` without an ID apply to all. Debezium's signals are supported too,
+//! so that existing senders need not change: `execute-snapshot`, `pause-snapshot`,
+//! `resume-snapshot`, `stop-snapshot`. Unsupported parts of them are refused with an error, never
+//! ignored.
 //!
-//! Anybody in the database can write a logical message, and a message does not say who did. So one in
-//! the stream counts only where the configuration says who may ask ([`Signals`](super::Signals)): it must bring a
-//! token, and of one that does not nothing is read but that. Everything is bounded in size and number
-//! before anything is made of it.
+//! Every role of the database can write a logical message, and a message does not name its author.
+//! So a message counts only if signals are configured ([`Signals`](super::Signals)): it must have a
+//! token, and otherwise only the token is read. Everything is bounded in size and number before it
+//! is processed.
 //!
-//! Not here: whether there is such a table, and whether the server takes the condition.
+//! Not here: whether the table exists, and whether the server accepts the condition.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -26,18 +26,18 @@ use super::names::{TableNames, compared, is_pattern, of_debezium};
 use crate::checkpoint::SnapshotReason;
 use crate::config::condition;
 
-/// What a signal asks for.
+/// A parsed signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Signal {
     /// Snapshots, one for each condition.
     Take(Vec<Request>),
-    /// Snapshots of these tables are to end.
+    /// Stop the snapshots of these tables.
     StopTables(Vec<String>),
-    /// Something is to become of snapshots that were asked for.
+    /// An action on requested snapshots.
     Change {
-        /// What.
+        /// The action.
         action: Action,
-        /// Of which request; of all without one.
+        /// The request; `None` for all.
         id: Option<String>,
     },
 }
@@ -52,7 +52,7 @@ struct Typed {
     data: Value,
 }
 
-/// A request with all that it may say.
+/// A request with all its possible fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Take {
@@ -70,7 +70,7 @@ struct Take {
     condition: Option<String>,
 }
 
-/// Which rows are asked for.
+/// The requested rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
@@ -88,7 +88,7 @@ struct Debezium {
     data_collections: Vec<String>,
     r#type: Option<String>,
     additional_conditions: Vec<AdditionalCondition>,
-    /// The form before 2.3.
+    /// Debezium's form before 2.3.
     additional_condition: Option<String>,
 }
 
@@ -103,8 +103,7 @@ impl Asked {
     /// Checks what can be checked without the server.
     ///
     /// # Errors
-    /// When no table is named, a name is no pattern, the condition is none, or anything is beyond
-    /// its bounds.
+    /// When no table is named, a name or the condition is invalid, or a bound is exceeded.
     pub fn check(&self) -> Result<TableNames, SignalError> {
         if let Some(condition) = &self.condition {
             condition::check(condition)?;
@@ -114,10 +113,10 @@ impl Asked {
 }
 
 impl Signal {
-    /// Reads a logical message's content. `name` is the ID of a request that gives itself none.
+    /// Parses a logical message's content. `name` is the ID of a request without one.
     ///
     /// # Errors
-    /// With what is wrong with it.
+    /// When it is invalid.
     pub fn read(content: &[u8], name: &str) -> Result<Self, SignalError> {
         let Typed { kind, id, data } = serde_json::from_slice(content)?;
         let id = id.filter(|id| !id.trim().is_empty());
@@ -140,7 +139,7 @@ impl Signal {
                 let id = id.unwrap_or_else(|| name.to_owned());
                 Ok(Self::Take(debezium(serde_json::from_value(data)?, &id)?))
             }
-            // Its ID is the signal's own there, not a snapshot's: it is for all.
+            // In Debezium the ID is the signal's own, not a snapshot's: it applies to all.
             "pause-snapshot" => change(Action::Pause, None),
             "resume-snapshot" => change(Action::Resume, None),
             "stop-snapshot" => match stopped(data)? {
@@ -153,10 +152,10 @@ impl Signal {
 }
 
 impl Control {
-    /// Leaves what a signal asks for. Without an ID it is for every snapshot that is not at its end.
+    /// Stores the commands of a signal. Without an ID they are for every unfinished snapshot.
     ///
     /// # Errors
-    /// When too many wait already; then none of it is left.
+    /// When too many are waiting already; then none of it is stored.
     pub fn obey(&self, signal: Signal) -> Result<(), Full> {
         match signal {
             Signal::Take(requests) => {
@@ -189,7 +188,7 @@ fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
     if count > MAX_NAMES {
         return Err(SignalError::TooManyTables { count });
     }
-    // Both publish the rows; here the stream need not wait for that.
+    // Both publish the rows; here the stream does not have to wait for that.
     match data.r#type.as_deref().map(str::to_lowercase).as_deref() {
         None | Some("incremental") => {}
         Some("blocking") if data.additional_conditions.is_empty() => {}
@@ -215,8 +214,8 @@ fn debezium(data: Debezium, id: &str) -> Result<Vec<Request>, SignalError> {
     Ok(asked.into_iter().enumerate().map(named).collect())
 }
 
-/// The tables of an `execute-snapshot`, those with the same condition together. What a condition is for
-/// is compared with their names, and never compiled.
+/// The tables of an `execute-snapshot`, those with the same condition together. The table of a
+/// condition is compared with their names, and never compiled.
 fn by_condition(data: Debezium) -> Result<Vec<Asked>, SignalError> {
     let Debezium { data_collections, additional_conditions, additional_condition, .. } = data;
     check_patterns(additional_conditions.iter().map(|own| &own.data_collection))?;
@@ -243,7 +242,7 @@ fn by_condition(data: Debezium) -> Result<Vec<Asked>, SignalError> {
     Ok(asked)
 }
 
-/// The tables whose snapshots a `stop-snapshot` ends; none for all.
+/// The tables whose snapshots a `stop-snapshot` ends; `None` for all.
 fn stopped(data: Value) -> Result<Vec<String>, SignalError> {
     let Debezium { data_collections, .. } = match data {
         Value::Null => return Ok(Vec::new()),
@@ -259,13 +258,13 @@ fn stopped(data: Value) -> Result<Vec<String>, SignalError> {
     Ok(tables)
 }
 
-/// Tables as Debezium names them. How many patterns there may be is looked at before any is compiled.
+/// Tables as Debezium names them. The number of patterns is checked before any is compiled.
 fn names_of(names: &[String]) -> Result<Vec<String>, SignalError> {
     check_patterns(names.iter())?;
     names.iter().map(|name| of_debezium(name)).collect()
 }
 
-/// Whether there are no more patterns than may be compiled.
+/// Checks that there are not too many patterns to compile.
 fn check_patterns<'a>(names: impl Iterator<Item = &'a String>) -> Result<(), SignalError> {
     let count = names.filter(|name| is_pattern(name)).count();
     if count > MAX_GLOBS { Err(SignalError::TooManyGlobs { count }) } else { Ok(()) }
@@ -309,7 +308,7 @@ mod tests {
 
     #[test]
     fn patterns_are_counted_before_any_is_compiled_and_those_of_conditions_never_are() {
-        // None of these has a character that only a glob has.
+        // None of these has a character that only globs have.
         for kind in ["^public.t#$", "public\\dt#", "public.t#{2}"] {
             let many: Vec<String> =
                 (0..MAX_NAMES).map(|n| kind.replace('#', &n.to_string())).collect();
@@ -373,7 +372,7 @@ mod tests {
             ("", "EOF"),
             ("[]", "invalid"),
             (r#"{"tables":["public.a"]}"#, "missing field `type`"),
-            (r#"{"type":"snapshto","tables":["public.a"]}"#, "there are snapshot, pause"),
+            (r#"{"type":"snapshto","tables":["public.a"]}"#, "use snapshot, pause"),
             (r#"{"type":"snapshot"}"#, "no table is named"),
             (r#"{"type":"snapshot","tables":["trips"]}"#, "write \"public.trips\""),
             (r#"{"type":"snapshot","tables":["public.a"],"where":" "}"#, "the condition is empty"),
@@ -386,7 +385,7 @@ mod tests {
             (
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],
                 "type":"full"}}"#,
-                "there are incremental and blocking",
+                "use incremental or blocking",
             ),
             (
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.a"],

@@ -1,4 +1,4 @@
-//! A row of the signal table as a signal: `id`, `type` and `data`, as Debezium has them.
+//! Parses a row of the signal table: `id`, `type` and `data`, as in Debezium.
 //!
 //! ```sql
 //! INSERT INTO rowcast.signals (id, type, data) VALUES
@@ -7,12 +7,12 @@
 //!     ('adhoc-3', 'stop', '{"id": "adhoc-2"}');
 //! ```
 //!
-//! `id` names the request of a snapshot. Of every other signal it names the row alone, so what
-//! `pause`, `resume` and `stop` are about is in `data`. `"pipeline"` in `data` names one of several
+//! `id` is the ID of a snapshot request. For every other signal it only identifies the row, so the
+//! target of `pause`, `resume` and `stop` is in `data`. `"pipeline"` in `data` names one of several
 //! pipelines that read the same table.
 //!
-//! Who may write a row may give a signal: that is for the grants on the table. What a row may cost is
-//! bounded before anything of it is read.
+//! Every role that may insert a row may send a signal, so the table's grants decide. The cost of a
+//! row is bounded before it is parsed.
 
 use serde_json::{Map, Value};
 
@@ -23,19 +23,19 @@ use super::signals::Signals;
 /// The columns, in the order of Debezium's table.
 pub const COLUMNS: [&str; 3] = ["id", "type", "data"];
 
-/// What Debezium writes into the table for itself while it takes a snapshot.
+/// Rows that Debezium itself writes into the table while it takes a snapshot.
 const WINDOWS: [&str; 2] = ["snapshot-window-open", "snapshot-window-close"];
 
-/// The places of the three columns.
+/// The positions of the three columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places([usize; 3]);
 
-/// A row, with text as it was sent; none for null.
+/// A row, with text as it was sent; `None` for null.
 #[derive(Debug, Clone, Copy)]
 pub struct SignalRow<'a>([Option<&'a [u8]>; 3]);
 
 impl Places {
-    /// Finds the columns by their names, or, as Debezium does, by their order where there are three.
+    /// Finds the columns by their names or, as Debezium does, by their order if there are three.
     #[must_use]
     pub fn of<'a>(columns: impl Iterator<Item = &'a str> + Clone) -> Option<Self> {
         let place = |name: &str| columns.clone().position(|column| column == name);
@@ -45,7 +45,7 @@ impl Places {
         }
     }
 
-    /// The place of `id`, of `type` and of `data`.
+    /// The positions of `id`, `type` and `data`.
     #[must_use]
     pub const fn all(self) -> [usize; 3] {
         self.0
@@ -61,11 +61,11 @@ impl<'a> SignalRow<'a> {
 }
 
 impl Signals {
-    /// Reads a row of the signal table. `name` is the ID of a request that has none. None where the row
-    /// is not for this pipeline, or not for rowcast.
+    /// Parses a row of the signal table. `name` is the ID of a request without one. `None` if the
+    /// row is not for this pipeline, or not for rowcast.
     ///
     /// # Errors
-    /// With what is wrong with it, or when it has a condition and may not.
+    /// When it is invalid, or has a condition that is not allowed.
     pub fn read_row(&self, row: &SignalRow<'_>, name: &str) -> Result<Option<Signal>, SignalError> {
         let bytes = row.0.iter().flatten().map(|value| value.len()).sum();
         if bytes > MAX_BYTES {
@@ -94,7 +94,7 @@ fn text(value: Option<&[u8]>) -> Result<&str, SignalError> {
     Ok(text.trim())
 }
 
-/// The row as a message has it.
+/// The row in the form of a message.
 fn content(id: &str, kind: &str, mut data: Map<String, Value>) -> Value {
     let kind = Value::from(kind);
     match kind.as_str() {
@@ -200,8 +200,8 @@ mod tests {
             (["1", "snapshot", r#"{"tables":["hunter2"]}"#], "schema.table"),
             (["1", "snapshot", r#"{"tables":["hunter2.[x"]}"#], "schema.table"),
             (["1", "snapshot", r#"{"tables":[]}"#], "no table is named"),
-            (["1", "snapshot", &many], "are the most"),
-            (["1", "snapshot", &long], "are the most"),
+            (["1", "snapshot", &many], "the maximum is"),
+            (["1", "snapshot", &long], "the maximum is"),
             (["1", "snapshot", where_], "postgres.signal_conditions"),
             (["1", "execute-snapshot", r#"{"data-collections":["hunter2.(?=x)"]}"#], "regular"),
             (

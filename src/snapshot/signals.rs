@@ -1,8 +1,8 @@
-//! Who may request snapshots in the stream: whoever sends the token in a message, or may write to the
-//! signal table (`signal_row`).
+//! Decides who may request snapshots in the stream: senders of a message with the token, and
+//! writers of the signal table (`signal_row`).
 //!
-//! Anybody who may connect can write a logical message, and it does not say who did. So until it is
-//! admitted, only its length, its token and the pipeline that it names are looked at.
+//! Every role that may connect can write a logical message, which does not name its author. So
+//! until it is admitted, only its length, its token and its pipeline name are read.
 
 use serde::Deserialize;
 
@@ -10,12 +10,12 @@ use super::bounds::{MAX_BYTES, SignalError};
 use super::signal::Signal;
 use crate::config::{Secret, SignalTable};
 
-/// Who may send requests in the stream.
+/// The settings for signals in the stream.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
-    /// What a message must bring; without one no message counts.
+    /// The token that a message must have; without it no message counts.
     pub token: Option<Secret>,
-    /// The table whose rows count; without one no row does.
+    /// The signal table; without it no row counts.
     pub table: Option<SignalTable>,
     /// Whether a signal may have a condition.
     pub conditions: bool,
@@ -23,23 +23,23 @@ pub struct Signals {
     pub pipeline: String,
 }
 
-/// Whether a message in the stream counts.
+/// Whether a message in the stream is admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {
-    /// It does.
+    /// It is admitted.
     Yes,
-    /// Messages are no signals here.
+    /// Signals by message are not enabled.
     Off,
-    /// It does not bring the token.
+    /// It does not have the token.
     Stranger,
     /// It is for another pipeline.
     Another,
-    /// It is too long to be looked at.
+    /// It is too long.
     TooLong,
 }
 
 impl Signals {
-    /// Looks at nothing of a message but its length, its token and the pipeline that it names.
+    /// Reads only a message's length, its token and its pipeline name.
     #[must_use]
     pub fn admit(&self, content: &[u8]) -> Admitted {
         let Some(token) = &self.token else { return Admitted::Off };
@@ -57,8 +57,7 @@ impl Signals {
         }
     }
 
-    /// Reads the content of a message that was admitted. `name` is the ID of a request that gives
-    /// itself none.
+    /// Parses an admitted message. `name` is the ID of a request without one.
     ///
     /// # Errors
     /// With what is wrong with it, or when it has a condition and may not.
@@ -75,7 +74,7 @@ impl Signals {
     }
 }
 
-/// Whom a signal is from, and for.
+/// A signal's token and pipeline.
 #[derive(Deserialize)]
 struct Address {
     #[serde(default)]

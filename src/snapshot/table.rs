@@ -1,7 +1,8 @@
-//! A table as it is to be read while the stream runs: as the stream would describe it, and by which key.
+//! Reads what a snapshot needs to know of a table while the stream runs: its description as in the
+//! stream, and the key to read it by.
 //!
-//! All of it is the catalog's word of one moment. Who reads a chunk asks again what the table is like,
-//! in the very transaction that reads it: `what_is_read`.
+//! All of it is from the catalog at one moment. The transaction that reads a chunk checks again
+//! that the table is unchanged: `what_is_read`.
 
 use std::sync::Arc;
 
@@ -24,11 +25,11 @@ const WHAT_IS_READ: &str = include_str!("../../sql/what_is_read.sql");
 pub struct Table {
     /// As the stream would describe it.
     pub relation: Arc<Relation>,
-    /// How it is read in the order of a key; none where it has none that would do.
+    /// How it is read in key order; `None` if it has no suitable key.
     pub keyset: Option<Keyset>,
-    /// Whether somebody's condition is part of how it is read.
+    /// Whether a user's condition is part of the query.
     pub has_condition: bool,
-    /// Tells the table from what an ALTER makes of it.
+    /// Identifies the table's shape, which an ALTER changes.
     pub shape: String,
     /// Only the partition with this OID is read.
     pub partition: Option<u32>,
@@ -39,14 +40,14 @@ pub struct Table {
 }
 
 impl Table {
-    /// Its name, as it stands in SQL.
+    /// Its name in SQL.
     #[must_use]
     pub fn name(&self) -> String {
         let Relation { schema, table, .. } = self.relation.as_ref();
         format!("{}.{}", escape_identifier(schema), escape_identifier(table))
     }
 
-    /// Asks for the snapshot of the transaction and the shape of the table, in this order.
+    /// The query for the transaction's snapshot and the table's shape, in this order.
     #[must_use]
     pub fn what_is_read(&self) -> String {
         what_is_read(&self.name(), self.partition)
@@ -56,19 +57,19 @@ impl Table {
 /// Why a table can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// It is not there.
+    /// It does not exist.
     #[error("it does not exist")]
     Gone,
-    /// The partition is none of this table's.
+    /// The partition does not belong to this table.
     #[error("the partition was detached or dropped")]
     Detached,
-    /// It is no table.
+    /// It is not a table.
     #[error("{reason}")]
     NoTable {
         /// What it is.
         reason: &'static str,
     },
-    /// The configuration does not fit it, or the catalog can't be asked.
+    /// The configuration does not match it, or the catalog can't be queried.
     #[error(transparent)]
     Snapshot(#[from] super::Error),
 }
@@ -79,7 +80,7 @@ impl From<postgres::Error> for TableError {
     }
 }
 
-/// What of a table is to be read.
+/// What to read of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// Its schema.
@@ -106,13 +107,13 @@ impl Wanted<'_> {
     }
 }
 
-/// Asks what a table is like.
+/// Reads a table's description.
 ///
 /// # Errors
-/// [`TableError`] when it can't be read, or the catalog can't be asked.
+/// [`TableError`] when the table or the catalog can't be read.
 pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, TableError> {
-    let failed = |source| postgres::Error::Sql { doing: "ask for a table to read", source };
-    // Before all else: a change after it is noticed.
+    let failed = |source| postgres::Error::Sql { doing: "read a table's description", source };
+    // Read first, so that a later change is noticed.
     let client = catalog.client().await?;
     let ask = what_is_read(&wanted.name(), wanted.partition);
     let shape = shape(client, &ask).await.map_err(failed)?;
@@ -129,7 +130,7 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
         // Its rows are those of its partitions.
         "p" => wanted.name(),
         kind => {
-            let reason = unreadable(kind, "p").unwrap_or("it is no ordinary table");
+            let reason = unreadable(kind, "p").unwrap_or("it is not an ordinary table");
             return Err(TableError::NoTable { reason });
         }
     };
@@ -149,7 +150,7 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
         let key: Vec<KeyColumn> = key
             .map(|((name, type_sql), operators)| KeyColumn { name, type_sql, operators })
             .collect();
-        // What is not published can't be told from the stream.
+        // Unpublished columns are not in the stream.
         if key.iter().all(|key| columns.contains(&key.name)) {
             let published = wanted.published.condition.as_deref();
             let conditions = [published, wanted.condition, wanted.missing];
@@ -171,13 +172,13 @@ pub async fn look(catalog: &mut Catalog, wanted: &Wanted<'_>) -> Result<Table, T
     })
 }
 
-/// Whether a table has a key by which it can be read; also where it is not there, for then it does
-/// not matter.
+/// Whether a table has a key by which it can be read; true if it does not exist, because then it
+/// does not matter.
 ///
 /// # Errors
 /// When a query fails.
 pub async fn has_key(client: &Client, schema: &str, table: &str) -> Result<bool, postgres::Error> {
-    let failed = |source| postgres::Error::Sql { doing: "ask for a table's key", source };
+    let failed = |source| postgres::Error::Sql { doing: "read a table's key", source };
     let Some(found) = client.query_opt(TABLE, &[&schema, &table]).await.map_err(failed)? else {
         return Ok(true);
     };
@@ -185,9 +186,9 @@ pub async fn has_key(client: &Client, schema: &str, table: &str) -> Result<bool,
     Ok(client.query_opt(KEY, &[&oid]).await.map_err(failed)?.is_some())
 }
 
-/// A partition of a table, and what is asked of a table that is read.
+/// A partition of a table.
 async fn leaf(client: &Client, root: u32, partition: u32) -> Result<(TableName, Row), TableError> {
-    let failed = |source| postgres::Error::Sql { doing: "ask for a partition to read", source };
+    let failed = |source| postgres::Error::Sql { doing: "read a partition's description", source };
     let name = publication::name(client, partition).await?.ok_or(TableError::Detached)?;
     let ask = "SELECT relid::oid FROM pg_catalog.pg_partition_ancestors($1::oid::regclass)";
     let ancestors = client.query(ask, &[&partition]).await.map_err(failed)?;
@@ -198,11 +199,11 @@ async fn leaf(client: &Client, root: u32, partition: u32) -> Result<(TableName, 
     Ok((name, row.ok_or(TableError::Detached)?))
 }
 
-/// Asks for the snapshot of the transaction and the shape of a table (its name in SQL) or of this
+/// The query for the transaction's snapshot and the shape of a table (its name in SQL) or of this
 /// partition of it, in this order.
 fn what_is_read(table: &str, partition: Option<u32>) -> String {
     let partition = partition.map_or_else(|| "NULL".to_owned(), |oid| oid.to_string());
-    // The name last: it may hold what stands for the other.
+    // The name last: it may contain the other placeholder.
     WHAT_IS_READ.replace("$2", &partition).replace("$1", escape_literal(table).trim_start())
 }
 

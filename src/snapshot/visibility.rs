@@ -1,17 +1,17 @@
-//! Which transactions a reader saw, held against those that the stream brought.
+//! Compares the transactions that a reader saw with those that the stream contained.
 //!
 //! A transaction is in the WAL before others can see it: it writes its commit, then waits for
-//! synchronous standbys if there are any, then leaves the list of those that run. So the stream may
-//! have brought its changes while a reader still finds the rows as they were before. Published after
-//! those changes, such rows would be older than what came before them.
+//! synchronous standbys if there are any, then leaves the list of running transactions. So the
+//! stream may contain its changes while a reader still finds the old rows. Published after those
+//! changes, such rows would be older than the events before them.
 //!
-//! That is found by the transactions' IDs: the reader tells its snapshot (`pg_current_snapshot()`),
-//! [`RecentXids`] remembers what the stream brought. What it can't remember, from before the session
-//! or long ago, is asked of the server: who waits for synchronous standbys at that moment.
+//! The transactions' IDs show this: the reader has its snapshot (`pg_current_snapshot()`), and
+//! [`RecentXids`] holds the stream's transactions. For those from before the session or long ago,
+//! the server is queried which transactions wait for synchronous standbys at that moment.
 
 use std::collections::VecDeque;
 
-/// How many transactions of the stream are remembered.
+/// How many transactions of the stream are kept.
 const REMEMBERED: usize = 1 << 16;
 
 /// What a reader's snapshot shows, as `pg_current_snapshot()` returns it.
@@ -19,15 +19,15 @@ const REMEMBERED: usize = 1 << 16;
 pub struct Visibility {
     /// Every transaction before this one has ended.
     pub xmin: u64,
-    /// Neither this transaction nor any after it is visible, but for those before `xmin`: of a slot's
-    /// snapshot this one may be the lesser of the two.
+    /// Neither this transaction nor any after it is visible, except those before `xmin`: in a
+    /// slot's snapshot this one may be less than `xmin`.
     pub xmax: u64,
     /// Transactions between the two that are not visible, ascending.
     pub in_progress: Vec<u64>,
 }
 
 impl Visibility {
-    /// Reads `xmin:xmax:xip,xip,...`; none when it is something else.
+    /// Parses `xmin:xmax:xip,xip,...`; `None` if it is something else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ':');
@@ -49,8 +49,7 @@ impl Visibility {
         xid < self.xmin || (xid < self.xmax && self.in_progress.binary_search(&xid).is_err())
     }
 
-    /// The 64-bit ID of a transaction by its lower half: of all that have it, the one that is
-    /// nearest to the snapshot.
+    /// The 64-bit ID of a transaction by its lower half: the candidate nearest to the snapshot.
     fn widened(&self, xid: u32) -> u64 {
         const EPOCH: u64 = 1 << 32;
         let near = (self.xmax & !(EPOCH - 1)) | u64::from(xid);
@@ -64,20 +63,20 @@ impl Visibility {
     }
 }
 
-/// The transactions that the stream brought lately, in its order.
+/// The recent transactions of the stream, in its order.
 #[derive(Debug, Default)]
 pub struct RecentXids {
     xids: VecDeque<u32>,
-    /// How many came in all.
+    /// The total number.
     count: u64,
 }
 
-/// A place in the stream, by the number of transactions before it.
+/// A position in the stream, as the number of transactions before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 
 impl RecentXids {
-    /// The stream brings a transaction.
+    /// Records a transaction of the stream.
     #[inline]
     pub fn push(&mut self, xid: u32) {
         if self.xids.len() == REMEMBERED {
@@ -87,15 +86,15 @@ impl RecentXids {
         self.count += 1;
     }
 
-    /// Where the stream is.
+    /// The current position.
     #[must_use]
     pub const fn mark(&self) -> Mark {
         Mark(self.count)
     }
 
-    /// A transaction that came before `mark` and that a reader, whose snapshot was taken after it,
-    /// did not see. Of `suspects`, those that it did not see must have come since: else they came
-    /// before, and were forgotten.
+    /// A transaction that was streamed before `mark` and that a reader, whose snapshot was taken
+    /// after it, did not see. `suspects` that the reader did not see must have been streamed since:
+    /// otherwise they were streamed earlier and are not kept any more.
     #[must_use]
     pub fn unseen_before(
         &self,
@@ -140,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_lower_half_of_an_id_is_enough_around_a_turn_of_the_counter() {
-        // 2^32 = 4294967296: the counter has just turned.
+        // 2^32 = 4294967296: the counter has just wrapped around.
         let seen = visibility("4294967290:4294967300:4294967295,4294967297");
         for (xid, is_shown) in [
             (4_294_967_280, true),
@@ -170,7 +169,7 @@ mod tests {
         assert_eq!(recent.unseen_before(mark, &visibility("10:20:12,15"), &[]), Some(12));
         // Its ID is above all that have ended, so it is in no list.
         assert_eq!(recent.unseen_before(mark, &visibility("10:12:"), &[]), Some(12));
-        // One that waits came since, one came before the session.
+        // One waiting transaction was streamed since, one before the session.
         assert_eq!(recent.unseen_before(mark, &visibility("10:20:15"), &[15, 13]), None);
         assert_eq!(recent.unseen_before(mark, &visibility("9:20:9,15"), &[15, 9]), Some(9));
     }

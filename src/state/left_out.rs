@@ -1,9 +1,9 @@
-//! Tables that are captured and left out all the same, each with its reason and the fix.
+//! Captured tables of which nothing is published, each with the reason and the fix.
 //!
-//! One list for the process, by OID: code that leaves a table out puts it here and logs it once;
-//! `/status` shows the list and a metric counts it. It says what is so now. What must survive the
-//! process, that changes of a table were left out and its rows are to be read, is in the checkpoint
-//! (`checkpoint::LeftOutTable`).
+//! One list per process, by OID: code that leaves a table out puts it here, which logs it once;
+//! `/status` shows the list and a metric counts it. It holds the current state only. What must
+//! survive the process (changes of a table were left out, so its rows must be read) is in the
+//! checkpoint (`checkpoint::LeftOutTable`).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +17,9 @@ use crate::metrics::Metrics;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LeftOutReason {
-    /// It can't have its topic.
+    /// It can't be given its topic.
     Topic,
-    /// It was renamed, and what was kept back of it would be published.
+    /// It was renamed, and hidden columns or rows would be published.
     Renamed,
 }
 
@@ -44,15 +44,15 @@ pub struct LeftOut {
     pub schema: String,
     /// Its name.
     pub table: String,
-    /// Why, in a word.
+    /// The reason.
     pub reason: LeftOutReason,
-    /// Why, in a sentence.
+    /// The cause, as a sentence.
     pub error: String,
     /// What an operator can do about it.
     pub fix: String,
 }
 
-/// Of more tables than these that are left out at once, each is not worth a log line of its own.
+/// If more tables than this are left out at once, the rest do not get a log line each.
 const LISTED: usize = 20;
 
 /// The tables that are left out.
@@ -63,18 +63,18 @@ pub struct LeftOutList {
 }
 
 impl LeftOutList {
-    /// An empty list that counts in these metrics.
+    /// An empty list that updates these metrics.
     #[must_use]
     pub const fn new(metrics: Arc<Metrics>) -> Self {
         Self { tables: Mutex::new(BTreeMap::new()), metrics }
     }
 
-    /// Puts a table on the list, and logs it if it was not there in these words.
+    /// Adds a table, and logs it unless it was listed with the same error.
     pub fn put(&self, oid: u32, left_out: LeftOut) {
         self.put_all([(oid, left_out)]);
     }
 
-    /// The same for many tables; of more than a few that are new, it logs how many more.
+    /// Adds many tables; beyond a few new ones, it logs only how many more there are.
     pub fn put_all(&self, all: impl IntoIterator<Item = (u32, LeftOut)>) {
         let mut tables = self.lock();
         let mut new = 0_usize;
@@ -98,14 +98,14 @@ impl LeftOutList {
         self.count(&tables);
     }
 
-    /// Puts a table on the list in place of its present entry, without logging it.
+    /// Replaces a table's entry without logging it.
     pub fn keep(&self, oid: u32, left_out: LeftOut) {
         let mut tables = self.lock();
         tables.insert(oid, left_out);
         self.count(&tables);
     }
 
-    /// Takes a table off the list. Returns whether it was there.
+    /// Removes a table. Returns whether it was listed.
     pub fn remove(&self, oid: u32) -> bool {
         let mut tables = self.lock();
         let was_there = tables.remove(&oid).is_some();
@@ -122,7 +122,7 @@ impl LeftOutList {
         tables.iter().filter(|(_, of)| of.reason == reason).map(|(oid, _)| *oid).collect()
     }
 
-    /// Why a table is left out; none if it is not.
+    /// Why a table is left out; `None` if it is not.
     #[must_use]
     pub fn find(&self, schema: &str, table: &str) -> Option<LeftOut> {
         let is_it = |of: &&LeftOut| (of.schema.as_str(), of.table.as_str()) == (schema, table);

@@ -1,4 +1,4 @@
-//! What the bridge says of itself, in the same words everywhere.
+//! The bridge's state and status, in the same words for logs, `/status` and the page.
 //!
 //! ```text
 //! Preflight -> Snapshot -> Streaming -> Draining -> Stopped
@@ -21,18 +21,18 @@ use crate::snapshot::progress::Report;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum State {
-    /// Reaching the servers, and checking and making what is needed on them.
+    /// Connecting to the servers, and checking and creating what is needed on them.
     #[default]
     Preflight,
-    /// Another reads from the slot: waiting until it is free.
+    /// Another copy reads from the slot: waiting until it is free.
     Standby,
-    /// The rows that were there before are read.
+    /// Existing rows are read.
     Snapshot,
-    /// Rows flow.
+    /// Changes are streamed.
     Streaming,
-    /// Something failed that may heal: waiting before the next try.
+    /// A temporary failure: waiting before the next try.
     Backoff,
-    /// Told to stop: waiting for the brokers to acknowledge what is in flight.
+    /// Asked to stop: waiting for the brokers to acknowledge what is in flight.
     Draining,
     /// Ended.
     Stopped,
@@ -54,21 +54,21 @@ impl State {
     }
 }
 
-/// A stage of the line that makes no progress while there is something to do.
+/// A stage of the pipeline that makes no progress while there is work.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stall {
     /// `source` or `kafka`.
     pub stage: String,
-    /// What stands still, since when, and what waits.
+    /// What makes no progress, since when, and what waits.
     pub reason: String,
 }
 
-/// The last failure, and what fixes it.
+/// The last failure and its fix.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What failed, and why.
     pub error: String,
-    /// What an operator can do, where that is known.
+    /// What an operator can do, if known.
     pub fix: Option<String>,
 }
 
@@ -83,7 +83,7 @@ pub struct SlotWal {
     pub room: Vec<SlotRoom>,
 }
 
-/// How much more WAL may be held before something happens.
+/// How much more WAL may be held before a bound is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRoom {
     /// `max_slot_wal_keep_size`: the server gives the slot up. `disk`: the disk is full.
@@ -91,34 +91,34 @@ pub struct SlotRoom {
     pub bound: String,
     /// Bytes left.
     pub bytes: u64,
-    /// Seconds left at the rate of the last minute; none where it does not grow.
+    /// Seconds left at the rate of the last minute; `None` if the slot does not grow.
     pub seconds_left: Option<u64>,
 }
 
-/// A table of which not all that is asked for is captured.
+/// A table that is captured only in part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitedTable {
     /// Schema and name.
     pub table: String,
-    /// Why Postgres would refuse, or refuses, to update or delete its rows.
+    /// Why Postgres refuses, or would refuse, to update or delete its rows.
     pub cause: String,
-    /// What changes that.
+    /// The fix.
     pub fix: String,
 }
 
-/// The tables of which not all that is asked for is captured.
+/// The tables that are captured only in part.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
-    /// Only inserts are captured, so that the application can update and delete.
+    /// Only inserts are captured, so that the application can still update and delete.
     pub insert_only: Vec<LimitedTable>,
     /// Nothing is captured, for the same reason.
     pub left_out: Vec<LimitedTable>,
-    /// All is captured, and Postgres refuses updates or deletes: the publication is not rowcast's to
-    /// alter.
+    /// All is captured and Postgres refuses updates or deletes: rowcast may not alter the
+    /// publication.
     pub refused: Vec<LimitedTable>,
 }
 
-/// What `/status` answers.
+/// The response of `/status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// The pipeline's name.
@@ -135,7 +135,7 @@ pub struct Status {
     pub received_lsn: Lsn,
     /// The position up to which Postgres may discard WAL.
     pub confirmed_lsn: Lsn,
-    /// What the slot holds back; none before the first look, and without a slot.
+    /// What the slot holds back; `None` before the first check and without a slot.
     pub slot_wal: Option<SlotWal>,
     /// Records handed to the producer and not acknowledged.
     pub records_in_flight: u64,
@@ -143,7 +143,7 @@ pub struct Status {
     pub changes: u64,
     /// Records acknowledged since the start.
     pub records_acked: u64,
-    /// How far snapshots are; none before the first since the start.
+    /// Progress of snapshots; `None` before the first since the start.
     pub snapshot: Option<Report>,
     /// The tables that are captured and of which nothing is published, each with the reason.
     #[serde(default)]
@@ -151,11 +151,11 @@ pub struct Status {
     /// Tables of which not all that is asked for is captured.
     #[serde(default)]
     pub limits: Limits,
-    /// What is waited for in this state, where that is known.
+    /// What this state waits for, if known.
     pub reason: Option<String>,
-    /// What stands still although rows should flow.
+    /// The stalled stage, if any.
     pub stalled: Option<Stall>,
-    /// What servers warned of at our logins, each text once: a password that expires in days.
+    /// Warnings of servers at login, each text once, such as a password that expires soon.
     #[serde(default)]
     pub login_warnings: Vec<String>,
     /// The failure that led to the present backoff or end.
@@ -163,13 +163,13 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether rows flow.
+    /// Whether changes are streamed and nothing is stalled.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == State::Streaming && self.stalled.is_none()
     }
 
-    /// The state's word and, where it is not ready, the reason.
+    /// The state's word and, if not ready, the reason.
     #[must_use]
     pub fn line(&self) -> String {
         let stalled = self.stalled.as_ref().map(|stall| format!("stalled, {}", stall.reason));
@@ -200,10 +200,11 @@ mod tests {
         assert!(!standby.is_ready());
         assert_eq!(standby.line(), "standby: the slot \"s\" is read by server process 7");
 
-        let stall = Stall { stage: "kafka".to_owned(), reason: "nothing is taken".to_owned() };
+        let stall =
+            Stall { stage: "kafka".to_owned(), reason: "nothing is acknowledged".to_owned() };
         let stalled = Status { stalled: Some(stall), ..status(State::Streaming) };
         assert!(!stalled.is_ready());
-        assert_eq!(stalled.line(), "streaming: stalled, nothing is taken");
+        assert_eq!(stalled.line(), "streaming: stalled, nothing is acknowledged");
 
         let failure = Some(Failure { error: "no broker".to_owned(), fix: None });
         let backoff = Status { failure, ..status(State::Backoff) };

@@ -1,12 +1,12 @@
-//! Log lines on their way to stderr: a queue, and a thread that writes them.
+//! Writes log lines to stderr: a queue, and a thread that empties it.
 //!
-//! stderr may be a pipe that nobody reads, a file on a full disk, or closed. Whoever logs must not
-//! wait for that, nor fail by it: a line is put into a queue of bounded size, and what does not fit
-//! there, or can't be written, is dropped and counted. Once writing works again, the log says how
-//! many lines are missing.
+//! stderr may be a pipe that nobody reads, a file on a full disk, or closed. Code that logs must
+//! neither wait nor fail because of that: a line goes into a bounded queue, and lines that do not
+//! fit or can't be written are dropped and counted. Once writing works again, the log says how many
+//! lines are missing.
 //!
-//! The last words of a process are always queued, and waited for a moment, never longer: an exit
-//! does not wait for its log either. Those of the thread that writes are written by another.
+//! The last message of a process is always queued, and the exit waits for it briefly. If the
+//! writing thread itself panics, another thread writes its message.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,26 +20,26 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::metrics;
 
-/// Bytes of lines that may wait.
+/// Capacity of the queue in bytes.
 const QUEUE_BYTES: usize = 1 << 20;
 
-/// Longest wait for what is queued when the process ends.
+/// Longest wait for the queue when the process ends.
 const LAST: Duration = Duration::from_secs(2);
 
-/// Time between two tries where the other end takes nothing just now and says so.
+/// Time between two tries when a write would block.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Time between two notices of dropped lines while more are dropped all the time.
 const NOTICE: Duration = Duration::from_secs(10);
 
-/// The queue. A clone is the same.
+/// The queue. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lines(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Rings when a line is queued or was written.
+    /// Notified when a line is queued or was written.
     changed: Condvar,
     /// The thread that writes.
     writer: Mutex<Option<ThreadId>>,
@@ -50,12 +50,12 @@ struct Queue {
     lines: VecDeque<Vec<u8>>,
     bytes: usize,
     is_writing: bool,
-    /// Lines dropped since the log last said so.
+    /// Lines dropped since the log last reported it.
     dropped: u64,
 }
 
 impl Lines {
-    /// Starts the thread that writes to stderr; where it can't be started, all lines are dropped.
+    /// Starts the thread that writes to stderr; if that fails, all lines are dropped.
     pub(super) fn to_stderr(wrap: impl FnOnce(File) -> Box<dyn Write + Send>) -> Self {
         let lines = Self::default();
         lines.start_writer("log", wrap);
@@ -63,8 +63,8 @@ impl Lines {
     }
 
     fn start_writer(&self, name: &str, wrap: impl FnOnce(File) -> Box<dyn Write + Send>) {
-        // A handle of our own: nobody waits for a lock of the standard library's while a write of ours
-        // does not come back.
+        // A handle of our own, so that no other code waits for the standard library's lock while
+        // our write blocks.
         if let Ok(stderr) = std::io::stderr().as_fd().try_clone_to_owned() {
             let (thread, out) = (self.clone(), wrap(File::from(stderr)));
             let tell = |dropped| {
@@ -81,7 +81,7 @@ impl Lines {
         }
     }
 
-    /// Queues a line if there is room for it. Does not block.
+    /// Queues a line if it fits. Does not block.
     fn push(&self, line: &[u8]) {
         let mut queue = self.lock();
         if queue.bytes + line.len() > QUEUE_BYTES {
@@ -93,25 +93,26 @@ impl Lines {
         self.0.changed.notify_all();
     }
 
-    /// Queues what must be said in any case, and waits a moment until all is written.
+    /// Queues a line even if the queue is full, and waits briefly until all is written.
     pub(super) fn push_last(&self, text: &str) {
         self.lock().push(text.as_bytes());
         self.0.changed.notify_all();
         if *self.writer() == Some(std::thread::current().id()) {
-            // It panicked, and writes nothing any more.
+            // The writing thread panicked and writes nothing any more.
             self.lock().is_writing = false;
             self.start_writer("last-words", |stderr| Box::new(stderr));
         }
         self.flush();
     }
 
-    /// Waits a moment until all is written.
+    /// Waits briefly until all is written.
     pub(super) fn flush(&self) {
         let is_waiting = |queue: &mut Queue| queue.is_writing || !queue.lines.is_empty();
         let _ = self.0.changed.wait_timeout_while(self.lock(), LAST, is_waiting);
     }
 
-    /// Writes lines for ever. `tell` is called once writing works again, with how many are missing.
+    /// Writes lines forever. Calls `report` with the number of missing lines once writing works
+    /// again.
     fn write_all(&self, mut out: impl Write, tell: impl Fn(u64)) {
         let (mut is_torn, mut told_at) = (false, None::<Instant>);
         loop {
@@ -167,7 +168,7 @@ impl Queue {
     }
 }
 
-/// Writes a line, behind the end of one that was torn. Returns whether that worked.
+/// Writes a line, after ending one that was cut off. Returns whether that worked.
 fn write(out: &mut impl Write, line: &[u8], is_torn: &mut bool) -> bool {
     let end: &[u8] = if *is_torn { b"\n" } else { b"" };
     for part in [end, line] {
@@ -196,7 +197,7 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-/// Never fails: what can't be queued is dropped.
+/// Never fails: a line that can't be queued is dropped.
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         self.push(line);
@@ -216,7 +217,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Takes writes only as far as it is told to.
+    /// A writer that accepts only as many bytes as it is allowed.
     struct Slow {
         permits: Receiver<std::io::Result<usize>>,
         written: Sender<Vec<u8>>,
@@ -256,7 +257,7 @@ mod tests {
         }
         assert!(started.elapsed() < PATIENCE);
         let dropped = lines.lock().dropped;
-        // One may be at the writer already.
+        // The writer may already hold one.
         assert!((45..=46).contains(&dropped), "{dropped}");
         for _ in 0..50 - dropped {
             permit.send(Ok(usize::MAX)).unwrap();

@@ -1,11 +1,12 @@
 //! Where log lines go, and in which form.
 //!
-//! To stderr, so that stdout belongs to what a command prints; by a thread of their own, so that a
-//! stderr that can't be written stops nobody (`lines`). librdkafka's own lines come through
-//! `tracing` too, under the target `librdkafka`, and can be set apart: `info,librdkafka=warn`.
+//! Log lines go to stderr, because stdout belongs to a command's output, and a thread of their own
+//! writes them, so that a blocked stderr blocks no other code (`lines`). librdkafka's own lines
+//! come through `tracing` too, under the target `librdkafka`, and have a level of their own:
+//! `info,librdkafka=warn`.
 //!
-//! Where stderr is a terminal, bars may be drawn there below the lines; a line is written with the
-//! bars out of its way, so that neither tears the other.
+//! If stderr is a terminal, progress bars may be drawn below the lines; the bars are cleared while
+//! a line is written.
 //!
 //! Not here: the level's precedence. `ROWCAST_LOG` and `--log-level` are sources of `log.level`.
 
@@ -27,30 +28,31 @@ use self::lines::Lines;
 pub use self::panics::end_on_panic;
 use crate::config::{Log, LogFormat};
 
-/// The one way to stderr.
+/// The only writer to stderr.
 static LINES: OnceLock<Lines> = OnceLock::new();
 
-/// Why nothing can be logged.
+/// Why the log can't be started.
 #[derive(Debug, Error)]
 pub enum TelemetryError {
-    /// The level is no filter; only with a level that was not loaded from a source.
+    /// The level is not a valid filter; only possible for a level that was not loaded from a
+    /// source.
     #[error("reading the log level: {0}")]
     Level(#[from] ParseError),
-    /// Log lines go somewhere already.
+    /// A log was already started.
     #[error("starting the log: {0}")]
     Started(#[from] TryInitError),
 }
 
-/// Starts the log for the rest of the process. Returns where bars may be drawn beside it, if a person
-/// reads it in a terminal.
+/// Starts the log for the rest of the process. Returns where progress bars may be drawn if stderr
+/// is a terminal.
 ///
 /// # Errors
-/// When the level is no filter, or a log was started before.
+/// When the level is not a valid filter, or a log was already started.
 pub fn init(log: &Log) -> Result<Option<MultiProgress>, TelemetryError> {
     // https://no-color.org: set and not empty means none.
     let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let is_terminal = std::io::stderr().is_terminal();
-    // Its target is stderr, and nothing is drawn before there is a bar.
+    // It draws to stderr, and nothing before the first bar.
     let bars = (is_terminal && log.format == LogFormat::Text).then(MultiProgress::new);
     let lines = LINES.get_or_init(|| {
         let bars = bars.clone();
@@ -60,8 +62,8 @@ pub fn init(log: &Log) -> Result<Option<MultiProgress>, TelemetryError> {
     Ok(bars)
 }
 
-/// Writes the last words of the process to stderr, behind all that was logged, as far as that can be
-/// done in a moment.
+/// Writes the last message of the process to stderr, after all queued lines, and waits for it
+/// briefly.
 pub fn last_words(text: &str) {
     LINES.get_or_init(|| Lines::to_stderr(|stderr| Box::new(stderr))).push_last(text);
 }
@@ -112,8 +114,8 @@ where
     })
 }
 
-/// The level of `log.level`. What servers say in notices, `login_notices` judges; the SQL library
-/// would log each at every connection, unless it is named there.
+/// The filter of `log.level`. The SQL library is silenced unless named there: it would log every
+/// server notice at every connection, and `login_notices` handles those.
 fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
     const LIBRARY: &str = "tokio_postgres";
     let quiet = format!("{level},{LIBRARY}=warn");
@@ -131,7 +133,7 @@ mod tests {
 
     use super::*;
 
-    /// What is logged with these settings when a few lines are.
+    /// The output of a few log calls with these settings.
     fn logged(level: &str, format: LogFormat) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         let writer: Arc<File> = Arc::new(file.reopen().unwrap());

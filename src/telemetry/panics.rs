@@ -1,7 +1,7 @@
 //! A panic in any thread or task ends the process, with its text in the log.
 //!
-//! Nothing would notice a dead thread in time: others would wait for its work for ever. So nothing
-//! is unwound: the hook that the standard library calls first, in any thread, ends the process.
+//! A dead thread would not be noticed in time: others would wait for its work forever. So panics do
+//! not unwind: the standard library's panic hook, which runs first in any thread, ends the process.
 //! Nothing is lost by that: what is not confirmed is published again.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
@@ -13,7 +13,7 @@ pub fn end_on_panic(code: i32) {
     static ENDS: AtomicBool = AtomicBool::new(false);
     std::panic::set_hook(Box::new(move |info| {
         if ENDS.swap(true, Ordering::AcqRel) {
-            // Another thread ends the process already.
+            // Another thread is already ending the process.
             loop {
                 std::thread::park();
             }

@@ -404,7 +404,7 @@ async fn what_says_nothing_of_a_filter_does_not_refuse_it() {
                  EXECUTE FUNCTION refuse()",
         )
         .await;
-    let says = "did not say what the row filter means";
+    let says = "the row filter could not be checked";
     eventually(PATIENCE, "it to be said", async || scenario.log().contains(says).then_some(()))
         .await;
     // Looks go on, and what is published stays as it is.

@@ -154,7 +154,7 @@ async fn a_later_table_that_can_not_be_keyed_as_configured_waits_until_it_can() 
         scenario.sql(make).await;
         eventually(PATIENCE, "the other to be read, and this one to be named", async || {
             let log = scenario.log();
-            let named = log.contains("a new table is left out until it can");
+            let named = log.contains("a new table is left out until it is possible");
             let read = scenario.events("public.late_too").await.len() == 1;
             (named && read).then_some(())
         })
@@ -163,7 +163,7 @@ async fn a_later_table_that_can_not_be_keyed_as_configured_waits_until_it_can() 
         let fix = r#"ALTER TABLE "public"."late" REPLICA IDENTITY FULL;"#;
         assert!(log.contains(fix) || log.contains(&fix.replace('"', "\\\"")), "log:\n{log}");
         assert_eq!(scenario.events("public.late").await, []);
-        let named = log.matches("a new table is left out until it can").count();
+        let named = log.matches("a new table is left out until it is possible").count();
         assert_eq!(named, 1, "log:\n{}", scenario.log());
         // It is no reason for the next start, or a connection that was lost, to end the stream.
         scenario.stop();

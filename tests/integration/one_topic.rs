@@ -275,7 +275,7 @@ async fn rows_that_are_asked_for_take_no_topic_from_the_table_that_has_it() {
         if is_new {
             assert_eq!(read(&brokers, &format!("{name}.public.days_2"), 1).await, ["rsecond"]);
         } else {
-            logged(&bridge, &["another table than the one"]).await;
+            logged(&bridge, &["this is not the table"]).await;
         }
         until_left_out(&bridge, &["public|x y"]).await;
         // What a look asks for is taken in turn.

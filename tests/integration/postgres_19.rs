@@ -106,7 +106,7 @@ async fn a_table_that_is_repacked_while_it_is_written_to_arrives_whole_and_once(
     .await;
     let config = "[postgres]\ntables = [\"public.rides\"]\n";
     let mut bridge = Bridge::start(&name, &database.tcp_url, &brokers, config);
-    readyz(&bridge, 503, "preflight: making the slot").await;
+    readyz(&bridge, 503, "preflight: creating the slot").await;
     writer.batch_execute("COMMIT").await.expect("commit");
     bridge.wait_until_ready(PATIENCE).unwrap_or_else(|ended| panic!("{ended:?}"));
     repack.await.expect("no panic").expect("the table is repacked");

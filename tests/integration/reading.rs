@@ -320,7 +320,7 @@ async fn what_cannot_be_read_is_told_with_its_reason_and_its_grant() {
             format!("GRANT SELECT ON \"public\".\"days_1\" TO \"{role}\";"),
             format!("ALTER ROLE \"{role}\" BYPASSRLS;"),
             format!("GRANT USAGE ON SCHEMA \"closed\" TO \"{role}\";"),
-            "take public.a_view out of postgres.tables".to_owned(),
+            "remove public.a_view from postgres.tables".to_owned(),
         ];
         expected.sort();
         let mut sorted = fixes.clone();

@@ -150,7 +150,7 @@ async fn without_a_limit_the_slot_stays_and_what_bounds_it_is_warned_of() {
     let mut bridge = Bridge::start(&name, &database.unix_url, "127.0.0.1:1", "");
     let warning = eventually(PATIENCE, "a warning", async || {
         let log = bridge.log();
-        log.lines().find(|line| line.contains("holds much WAL back")).map(str::to_owned)
+        log.lines().find(|line| line.contains("holds back much WAL")).map(str::to_owned)
     })
     .await;
     assert!(warning.contains("WARN") && warning.contains("max_slot_wal_keep_size"), "{warning}");
@@ -190,7 +190,7 @@ async fn a_disk_that_fills_is_warned_of_before_the_server_stops_for_want_of_it()
     room(MEGABYTES / 5).await;
     let warning = eventually(PATIENCE, "a warning", async || {
         let log = bridge.log();
-        let text = "the slot is about to hold more WAL than it may";
+        let text = "the slot is about to exceed its WAL bound";
         log.lines().find(|line| line.contains(text)).map(str::to_owned)
     })
     .await;
@@ -217,7 +217,7 @@ async fn a_slot_above_its_limit_is_dropped_in_a_first_snapshot_and_while_it_is_m
     let client = held.client().await;
     let long = waiting.client().await;
     for (database, more, state) in
-        [(&held, SLOW, "snapshot"), (&waiting, "", "preflight: making the slot")]
+        [(&held, SLOW, "snapshot"), (&waiting, "", "preflight: creating the slot")]
     {
         let sql = "CREATE TABLE rides (id int PRIMARY KEY); INSERT INTO rides VALUES (1)";
         database.client().await.batch_execute(sql).await.expect("make a table");

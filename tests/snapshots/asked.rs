@@ -220,7 +220,7 @@ async fn all_go_on(world: &mut World) {
 fn is_noted(log: &str, id: &str) -> bool {
     let id = format!("id={id:?}");
     let mut begun = log.lines().filter(|line| {
-        line.contains("snapshot begins,") || line.contains("snapshot taken up again")
+        line.contains("snapshot started while") || line.contains("snapshot resumed")
     });
     begun.any(|line| line.contains(&id))
 }

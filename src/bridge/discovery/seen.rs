@@ -1,4 +1,4 @@
-//! What looks have seen and logged, so that each thing is asked for and logged once.
+//! What checks have found and logged, so that each thing is requested and logged once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,28 +9,28 @@ use crate::postgres::publication::{Names, Plan, TableName};
 
 const NOT_OWNED: &str = "left out: only its owner may publish it";
 
-/// What was asked for, or tried, and is not to be again.
+/// What was requested or tried, and must not be repeated.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     pub(super) asked: BTreeSet<TableName>,
     /// Tables that were left out and are to be read again, by OID.
     pub(super) settled: BTreeSet<u32>,
-    /// Tables whose lock somebody had, with the tries so far.
+    /// Tables whose lock was taken, with the number of tries.
     pub(super) locked: BTreeMap<TableName, u32>,
-    /// Tables whose configured key can't be; a start refuses those that it sees.
+    /// Tables whose configured key is impossible; a start refuses those that it sees.
     without_key: BTreeSet<TableName>,
-    /// What else was logged of keys. None before the first look: the start logged it.
+    /// What else was logged about keys. `None` before the first check: the start logged it.
     key_notes: Option<BTreeSet<String>>,
-    /// Tables whose filters can't be, with why.
+    /// Tables whose filters are impossible, with the reason.
     without_filter: BTreeSet<(TableName, String)>,
     /// Tables that only their owners may publish.
     not_owned: BTreeSet<TableName>,
-    /// What row filters mean, as of the last full look.
+    /// Results about row filters from the last full check.
     pub(super) probes: Probes,
 }
 
 impl Seen {
-    /// Logs which tables can't be keyed as configured, each once until it can be.
+    /// Logs which tables can't have their configured key, each once until they can.
     pub(super) fn note_keys(&mut self, keys: &KeyFaults) {
         for (table, fault) in &keys.refused {
             if !self.without_key.contains(table) {
@@ -38,7 +38,8 @@ impl Seen {
                     %table,
                     cause = fault.cause,
                     fix = fault.fix,
-                    "the configured key can't be: a new table is left out until it can"
+                    "the configured key is impossible: a new table is left out until it is \
+                     possible"
                 );
             }
         }
@@ -50,7 +51,7 @@ impl Seen {
         }
     }
 
-    /// Logs which tables only their owners may publish, each once until it is published.
+    /// Logs which tables only their owners may publish, each once until they are published.
     pub(super) fn note_not_owned(&mut self, plan: &Plan, names: Names<'_>) {
         let not_owned: BTreeMap<&TableName, &str> =
             plan.main.not_owned.iter().map(|(table, owner)| (table, owner.as_str())).collect();
@@ -76,7 +77,7 @@ impl Seen {
         }
     }
 
-    /// Logs which tables can't be filtered as configured, each once until it can be.
+    /// Logs which tables can't be filtered as configured, each once until they can.
     pub(super) fn note_filters(&mut self, filters: &Filters) {
         let mut faults = BTreeSet::new();
         for (table, fault) in &filters.shortfalls {
@@ -86,8 +87,8 @@ impl Seen {
                     %table,
                     cause = fault.cause,
                     fix = fault.fix,
-                    "the configured filter can't be: until it can, a new table is left out, and what \
-                     is published of any other stays as it is"
+                    "the configured filter is impossible: until it is possible, a new table is \
+                     left out, and a published table stays as it is"
                 );
             }
             faults.insert(entry);

@@ -1,24 +1,24 @@
-//! Tables are known by their OIDs, so that a table that is renamed keeps what was kept back of it.
+//! Tracks tables by OID, so that what was hidden of a table stays hidden after a rename.
 //!
 //! ```text
-//! catalog -- look: at a start, and every discover_interval --+
+//! catalog -- check: at a start, and every discover_interval -+
 //!                                                            v
-//! stream --- a table is described: before its next row --> judged --> held back, or published
+//! stream --- a table is described: before its next row --> judged --> left out, or published
 //!                                                            ^
 //! topic of the checkpoints --------- remembered -------------+
 //! ```
 //!
-//! 1. What a look finds is durable before it holds: whatever was kept back once is known after a
-//!    crash.
-//! 2. The stream speaks of then and the catalog of now, and either may be the first to know a new
-//!    name. So both judge: a table that the catalog has under a name that would loosen its rules is
-//!    not in the publication, and one that the stream describes under such a name is left out by the
-//!    bridge, from that description on.
-//! 3. Of a table that was left out changes are missing. That is noted before the first of them is
-//!    passed over, and its rows are read again once it is published.
+//! 1. What a check finds is made durable before it takes effect: what was hidden once is still
+//!    known after a crash.
+//! 2. The catalog describes the present and the stream the past, and either may be the first to
+//!    have a new name. So both are checked: a table that the catalog has under a name that would
+//!    loosen its rules is not in the publication, and one that the stream describes under such a
+//!    name is left out by the bridge, from that description on.
+//! 3. A table that was left out misses changes. That is noted before the first of them is skipped,
+//!    and its rows are read again once it is published.
 //!
-//! The decision itself is pure: `checkpoint::renames`. Names that nothing has are found here, too,
-//! since the memory distinguishes a typo from a table that was dropped or renamed.
+//! The decision itself is pure: `checkpoint::renames`. Configured names that no table has are found
+//! here, too, because the stored names distinguish a typo from a table that was dropped or renamed.
 
 mod stream;
 
@@ -43,7 +43,7 @@ use crate::snapshot::incremental::coordinator::Published;
 use crate::snapshot::{Command, Request, SnapshotState, SnapshotStatus};
 use crate::state::{LeftOut, LeftOutReason};
 
-/// What is known of tables, over all sessions.
+/// What is known about tables, over all sessions.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     place: DatabaseId,
@@ -52,22 +52,21 @@ pub(super) struct Known {
     held: BTreeMap<u32, Held>,
     /// Requests for rows of tables that were left out, by OID.
     asked: BTreeMap<u32, String>,
-    /// What was said of descriptions of a table, by schema, name and columns: whether it is published
-    /// so. The next one need not be another: after rows that were read, the last of the stream holds
-    /// again.
+    /// Judgements of a table's descriptions, by schema, name and columns: whether it is published
+    /// so. Descriptions may return: after rows that were read, the stream's last one applies again.
     judged: HashMap<u32, HashMap<Vec<String>, bool>>,
 }
 
-/// Shared by the look and the stream.
+/// Shared by the check and the stream.
 pub(super) type Shared = Arc<Mutex<Known>>;
 
-/// What a look has found, before it holds.
+/// What a check has found, before it takes effect.
 pub(super) struct Findings {
     place: DatabaseId,
     looked: Looked,
-    /// What was remembered when it was taken.
+    /// What was stored when it began.
     before: BTreeMap<u32, Remembered>,
-    /// What can't be as it is configured.
+    /// Settings that can't apply.
     pub(super) shortfalls: Vec<Shortfall>,
     /// What is worth a line in the log, each with its fix.
     pub(super) notes: Vec<(String, String)>,
@@ -92,7 +91,7 @@ impl Bridge {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what the topic says at the start of a session.
+    /// Loads what the topic holds at the start of a session.
     pub(super) fn remember(&self, remembered: BTreeMap<u32, Remembered>) {
         let mut known = self.known();
         known.remembered = remembered;
@@ -100,15 +99,15 @@ impl Bridge {
         known.judged.clear();
     }
 
-    /// The settings without the tables that are held back.
+    /// The settings without the tables that are left out.
     pub(super) fn settings_of_published(&self) -> Resolved {
         without(&self.settings, &self.known().held)
     }
 
-    /// Looks what tables are called now.
+    /// Reads the current names of tables.
     ///
     /// # Errors
-    /// When the catalog can't be asked.
+    /// When the catalog can't be queried.
     pub(super) async fn look_at_names(
         &self,
         client: &Client,
@@ -126,7 +125,7 @@ impl Bridge {
         };
         let names = found.names;
         let present = lineage::with_columns(client, found.tables, has_columns).await?;
-        // Behind whatever the look has seen.
+        // After everything that the check has seen.
         let wal_end = postgres::client::wal_insert(client).await?;
         let mut looked = look(&before, &present, &rules, &place, Moment { wal_end, through });
         looked.forget.extend(others);
@@ -134,15 +133,15 @@ impl Bridge {
         Ok(Findings { place, looked, before, shortfalls, notes })
     }
 
-    /// Makes what a look has found durable, and lets it hold. Says what is new.
+    /// Makes what a check has found durable, then applies it. Logs what is new.
     ///
     /// # Errors
-    /// When the brokers do not take it.
+    /// When the brokers do not accept it.
     pub(super) async fn settle_names(&self, findings: Findings) -> Result<(), Error> {
         let Findings { place, looked, before, .. } = findings;
         let changed: Vec<Remembered> = {
             let known = self.known();
-            // Of what was noted meanwhile the next look speaks.
+            // The next check handles what was noted meanwhile.
             let is_as_it_was = |now: &&Remembered| match known.remembered.get(&now.oid) {
                 Some(held) => before.get(&now.oid).is_some_and(|before| before.is_like(held)),
                 None => !before.contains_key(&now.oid),
@@ -173,27 +172,27 @@ impl Bridge {
                 known.judged.remove(oid);
                 known.asked.remove(oid);
             }
-            // What was asked for before may be read before it is released.
+            // Rows that were requested earlier may be read before this is released.
             known.asked.retain(|oid, _| !looked.held.contains_key(oid));
             known.held.clone_from(&looked.held);
         }
         for (former, name) in &looked.renamed {
-            tracing::info!(former, table = name, "renamed: it is published under its new name");
+            tracing::info!(former, table = name, "table renamed: publishing it under its new name");
         }
         for identity in &looked.replaced {
             let table = format!("{}.{}", identity.schema, identity.table);
             tracing::warn!(
                 table,
-                "it is another table than the one that had this name before (dropped and created \
-                 again, or swapped by renames): its rows are read; what the topic has of rows of \
-                 the former table stays there"
+                "this is not the table that had this name before (dropped and created again, or \
+                 swapped by renames): reading its rows; rows of the former table remain in the \
+                 topic"
             );
         }
         self.show_held();
         Ok(())
     }
 
-    /// Rows of these tables are asked for, for whatever reason.
+    /// Notes that rows of these tables are requested, for whatever reason.
     pub(super) fn rows_asked(&self, tables: &[TableName], id: &str) {
         let mut known = self.known();
         let is_asked = |of: &&Remembered| {
@@ -205,10 +204,10 @@ impl Bridge {
         known.asked.extend(oids.into_iter().map(|oid| (oid, id.to_owned())));
     }
 
-    /// Requests the rows of tables that are behind. The stream must be running.
+    /// Requests the rows of tables that miss changes. The stream must be running.
     ///
     /// # Errors
-    /// When the brokers do not take it that rows were asked for.
+    /// When the brokers do not accept the note that rows were requested.
     pub(super) async fn read_again(&self, released: &Released) -> Result<(), Error> {
         let noted = self.control.shown();
         let mut done = Vec::new();
@@ -220,7 +219,7 @@ impl Bridge {
                 match known.asked.get(oid).map(|id| became_of(&noted, id)) {
                     Some(Became::Durable) => done.push(*oid),
                     Some(Became::Nothing) => {}
-                    // Dropped: what was read instead may be of before.
+                    // Dropped: what was read instead may be too old.
                     Some(Became::Dropped) | None => {
                         known.asked.insert(*oid, request.id.clone());
                         let root = identity.root.as_ref();
@@ -235,12 +234,12 @@ impl Bridge {
         if !names.is_empty() && self.settings.snapshot.mode == SnapshotMode::Never {
             tracing::warn!(
                 tables = list(&names),
-                "rows of these tables are missing in their topics, and snapshot.mode is never: ask \
-                 for a snapshot of them (rowcast snapshot)"
+                "rows of these tables are missing in their topics, and snapshot.mode is never: \
+                 request a snapshot of them (rowcast snapshot)"
             );
             done.extend(released.keys());
         } else if !names.is_empty() {
-            tracing::info!(tables = list(&names), "their rows are read again");
+            tracing::info!(tables = list(&names), "reading the rows of these tables again");
             let exactly = |(schema, name): &(String, String)| TablePattern::exact(schema, name);
             let tables = names.iter().map(exactly).collect();
             self.control.ask(Command::Take(Request { tables, ..request }));
@@ -248,7 +247,7 @@ impl Bridge {
         self.caught_up(&done).await
     }
 
-    /// Rows of these tables were asked for, and that is durable.
+    /// Notes that rows of these tables were requested, and that this is durable.
     async fn caught_up(&self, oids: &[u32]) -> Result<(), Error> {
         let caught_up: Vec<Remembered> = {
             let known = self.known();
@@ -268,20 +267,20 @@ impl Bridge {
     }
 
     async fn put(&self, records: &[(String, Option<Vec<u8>>)]) -> Result<(), Error> {
-        // The brokers' secrets need not be read every time.
+        // Avoids reading the brokers' secrets every time.
         if records.is_empty() {
             return Ok(());
         }
         Ok(self.notes().await?.put(records).await?)
     }
 
-    /// A client that extends what is remembered.
+    /// A client that adds to what is stored.
     async fn notes(&self) -> Result<Notes, Error> {
         let config = fresh_client_config(&self.settings).await?;
         Ok(Checkpoints::new(&config, &self.settings).notes()?)
     }
 
-    /// What is held back, in the log, in the status and as a metric.
+    /// Reports the tables that are left out, in the log, the status and a metric.
     fn show_held(&self) {
         let held = self.known().held.clone();
         for oid in self.left_out.oids(LeftOutReason::Renamed) {
@@ -291,8 +290,8 @@ impl Bridge {
         }
         let left_out = |(oid, held): (u32, Held)| {
             let error = format!(
-                "left out: {held}; no row of it is published until that is settled, and then its \
-                 rows are read again"
+                "left out: {held}; none of its rows are published until that is resolved, and \
+                 then its rows are read again"
             );
             let Held { schema, table, fix, .. } = held;
             let reason = LeftOutReason::Renamed;
@@ -302,12 +301,12 @@ impl Bridge {
     }
 }
 
-/// What became of a request for rows.
+/// The outcome of a request for rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Became {
-    /// It is in a checkpoint: its rows are read, come what may.
+    /// It is in a checkpoint: its rows will be read, whatever happens.
     Durable,
-    /// It was dropped, since the same was under way.
+    /// It was dropped, because the same request was running.
     Dropped,
     /// Nothing yet, or it was refused: only a restart requests the rows again.
     Nothing,
@@ -333,8 +332,8 @@ fn became_of(noted: &[SnapshotStatus], id: &str) -> Became {
 pub(super) type Released = BTreeMap<u32, Identity>;
 
 impl Findings {
-    /// Whether the settings keep something else back of a table than those of before did, as far as
-    /// that is remembered.
+    /// Whether the settings hide something else of a table than the former ones did, as far as that
+    /// is stored.
     pub(super) fn keeps_back_otherwise(&self, settings: &Resolved, table: &TableName) -> bool {
         let name = (table.schema.as_str(), table.name.as_str());
         let is_it = |of: &&Remembered| of.identity.published(settings.via_root) == name;
@@ -342,17 +341,17 @@ impl Findings {
         before.is_none_or(|before| before.hiding != rules(settings).hiding(&before.identity))
     }
 
-    /// What is to be read again once it holds.
+    /// What to read again once it takes effect.
     pub(super) fn released(&self) -> Released {
         self.looked.released.clone()
     }
 
-    /// The settings without the tables that are to be held back.
+    /// The settings without the tables that have to be left out.
     pub(super) fn settings_of_published(&self, settings: &Resolved) -> Resolved {
         without(settings, &self.looked.held)
     }
 
-    /// Says what is worth a line in the log.
+    /// Logs what is new.
     pub(super) fn tell(&self) {
         for (note, fix) in &self.notes {
             tracing::warn!(fix, "{note}");
@@ -370,7 +369,8 @@ const fn rules(settings: &Resolved) -> Rules<'_> {
     Rules { captured: &settings.captured, tables: &settings.tables, via_root: settings.via_root }
 }
 
-/// What is remembered of this place, and the OIDs of another: an OID means nothing there.
+/// What is stored for this server and database, and the OIDs stored for another, which mean nothing
+/// here.
 fn of_place(
     remembered: BTreeMap<u32, Remembered>,
     place: &DatabaseId,
@@ -384,7 +384,7 @@ fn of_place(
     (here, others.into_keys().collect())
 }
 
-/// Settings that name what is not there: those that would keep something back, and the others.
+/// Settings that name what does not exist: those that would hide something, and the others.
 fn mistaken(
     settings: &Resolved,
     names: &[(String, String)],
@@ -409,8 +409,9 @@ fn mistaken(
     for table in present {
         let before = before.get(&table.oid);
         let found = mistaken_columns(settings, table, before);
-        // The application's DDL is no mistake of the configuration: it has dropped the column since,
-        // or the table has taken a name that the rule was written for another table of.
+        // DDL of the application is not an error of the configuration: it may have dropped the
+        // column since, or given the table a name for which the rule was written with another table
+        // in mind.
         let is_ddl = match before {
             Some(before) => {
                 before.identity != table.identity
@@ -426,7 +427,7 @@ fn mistaken(
     (shortfalls, notes)
 }
 
-/// Exact names of columns that a table does not have and did not have, where it is named exactly.
+/// Exact names of columns that a table does not have and never had, if the table is named exactly.
 fn mistaken_columns(
     settings: &Resolved,
     table: &Present,

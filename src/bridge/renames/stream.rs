@@ -1,8 +1,7 @@
-//! A table as the stream describes it, judged before its next row.
+//! Judges a table as the stream describes it, before its next row.
 //!
-//! Asked by whoever publishes, from threads that may wait. The catalog is asked only where the name
-//! alone does not settle it: a table that is called as before, and of whose columns nothing is kept
-//! back, costs one look into a map.
+//! Publishers call it, on threads that may wait. It queries the catalog only if the name alone does
+//! not decide: a table with its former name and no hidden columns costs one map look-up.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +20,7 @@ use crate::kafka::Notes;
 use crate::pipeline::Stop;
 use crate::postgres::{ConnectOptions, lineage};
 
-/// Descriptions of a table of which it is kept what was said of them.
+/// Most judgements that are kept per table.
 const JUDGED: usize = 16;
 
 /// Judges tables for the publishers of a session.
@@ -30,29 +29,30 @@ pub(crate) struct Guard {
     runtime: Handle,
     stop: Arc<Stop>,
     client: tokio::sync::Mutex<Option<Client>>,
-    /// Kept: an application may create tables all the time, and a client takes longer than a record.
+    /// Kept open: an application may create tables all the time, and a new client takes longer than
+    /// a record.
     notes: tokio::sync::Mutex<Option<Notes>>,
 }
 
-/// What the catalog says of a table now.
+/// A table's current state in the catalog.
 #[derive(Default)]
 struct Now {
-    /// None where it is gone.
+    /// `None` if it is gone.
     identity: Option<Identity>,
     columns: BTreeMap<i16, String>,
 }
 
-/// What is to become of a table that the stream describes.
+/// What to do with a table that the stream describes.
 enum Judgement {
     Publish,
-    /// It is published by its name, and is to be remembered so.
+    /// It is published under its name, which is to be stored.
     Note(Box<Remembered>),
-    /// It is not to be published by its name; whether changes of it are missing by that, as none are
-    /// of a partition that its root is published with.
+    /// It must not be published under its name; whether changes of it are missing because of that
+    /// (none are for a partition that is published with its root).
     Leave {
         is_behind: bool,
     },
-    /// Its rules would be lost, or those of its partition.
+    /// Its rules, or those of its partition, would be lost.
     Hold {
         oid: u32,
         held: Held,
@@ -70,11 +70,10 @@ impl Guard {
         }
     }
 
-    /// The OID of the table of which nothing is to be published from this description on, if any.
-    /// Blocks.
+    /// The OID of the table that must not be published from this description on, if any. Blocks.
     ///
     /// # Errors
-    /// When the catalog can't be asked.
+    /// When the catalog can't be queried.
     pub(crate) fn withheld(&self, relation: &Relation) -> Result<Option<u32>, Error> {
         let mut signature = vec![relation.schema.clone(), relation.table.clone()];
         signature.extend(relation.columns.iter().map(|column| column.name.clone()));
@@ -84,13 +83,13 @@ impl Guard {
         self.runtime.block_on(async {
             tokio::select! {
                 withheld = self.judge(relation, signature) => withheld,
-                // Nobody uses what is said then.
+                // The result is not used then.
                 () = self.stop.stopped() => Ok(Some(relation.oid)),
             }
         })
     }
 
-    /// Nothing of these tables comes any more. What is remembered of them goes with a look.
+    /// Forgets tables that have no further changes. A check removes what is stored of them.
     pub(crate) fn forget(&self, tables: &[u32]) {
         let mut known = self.bridge.known();
         for oid in tables {
@@ -98,7 +97,7 @@ impl Guard {
         }
     }
 
-    /// Whether it is published, where that is known or the name alone settles it.
+    /// Whether it is published, if that is known or the name alone decides.
     fn known(&self, relation: &Relation, signature: &[String]) -> Option<bool> {
         let Relation { oid, schema, table, .. } = relation;
         let known = self.bridge.known();
@@ -131,9 +130,9 @@ impl Guard {
             }
             Judgement::Leave { is_behind } => {
                 let table = relation.full_name.as_str();
-                // The rows of a partition come as its root's.
+                // The rows of a partition are published as its root's.
                 if is_behind {
-                    tracing::info!(table, "left out: by its name it is not to be published");
+                    tracing::info!(table, "left out: postgres.tables does not match its name");
                 }
                 if is_behind {
                     self.bridge.known().asked.remove(&relation.oid);
@@ -168,7 +167,8 @@ impl Guard {
         };
         let (schema, table) = (relation.schema.clone(), relation.table.clone());
         let whole = Identity { schema, table, root };
-        // Rows of a partition come as its root's. What comes as its own is of a time without a root.
+        // The rows of a partition are published as its root's. Rows under its own name are from a
+        // time without a root.
         let is_part = settings.via_root && whole.root.is_some();
         let own = if is_part { Identity { root: None, ..whole.clone() } } else { whole.clone() };
         let judge = |identity: &Identity| {
@@ -197,8 +197,8 @@ impl Guard {
             None => {
                 let place = self.bridge.known().place.clone();
                 let hiding = rules.hiding(&own);
-                // It was dropped meanwhile, and nothing was kept back of it; if it is not visible yet, a
-                // look finds it.
+                // It was dropped meanwhile, and nothing of it was hidden; if it is not visible yet,
+                // a check finds it.
                 if now.identity.is_none() && hiding.is_open() {
                     return Judgement::Publish;
                 }
@@ -209,7 +209,7 @@ impl Guard {
         }
     }
 
-    /// What the catalog says of a table.
+    /// A table's state in the catalog.
     async fn now(&self, oid: u32) -> Result<Now, Error> {
         let mut connected = self.client.lock().await;
         let client = match connected.take().filter(|client| !client.is_closed()) {
@@ -235,14 +235,14 @@ impl Guard {
             self.note(Remembered { is_behind: true, ..before }).await;
         }
         let mut known = self.bridge.known();
-        // What was asked for before may be read before it is released.
+        // Rows that were requested earlier may be read before this is released.
         known.asked.remove(&oid);
         known.held.insert(oid, held);
         drop(known);
         self.bridge.show_held();
     }
 
-    /// Remembers something before the stream goes on; tried until it is durable.
+    /// Stores something before the stream continues; tries until it is durable.
     async fn note(&self, note: Remembered) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         let mut repeats = Repeats::new();
@@ -253,7 +253,11 @@ impl Guard {
                 Err(error) => {
                     if let Some(folded) = repeats.again(Instant::now()) {
                         let error = error.told();
-                        tracing::warn!(error, folded, "what a table is called is not noted yet");
+                        tracing::warn!(
+                            error,
+                            folded,
+                            "storing the name of a table failed: trying again"
+                        );
                     }
                     tokio::time::sleep(backoff.next_wait()).await;
                 }
@@ -262,7 +266,7 @@ impl Guard {
         self.bridge.known().remembered.insert(note.oid, note);
     }
 
-    /// Writes a record, over the client that there is; after a failure, the next time over another.
+    /// Writes a record with the existing client; after a failure, the next call uses a new one.
     async fn put(&self, record: &(String, Option<Vec<u8>>)) -> Result<(), Error> {
         let mut kept = self.notes.lock().await;
         let notes = match kept.take() {

@@ -1,23 +1,23 @@
-//! Whether what a slot holds is a reason to warn, and how often to say so.
+//! Decides whether what a slot holds is a reason to warn, and how often.
 //!
 //! | | filling | critical |
 //! |---|---|---|
-//! | room left of what may be held | below a half | below a tenth |
-//! | time left at the present rate | below six hours | below half an hour |
-//! | the server says | | `unreserved`: the next checkpoint may give the slot up |
-//! | nothing bounds it, as far as can be seen | 10 GB are held | |
+//! | remaining part of the bound | below a half | below a tenth |
+//! | time left at the current rate | below six hours | below half an hour |
+//! | the server's status | | `unreserved`: the next checkpoint may invalidate the slot |
+//! | no visible bound | 10 GB are held | |
 
 use std::time::Duration;
 
 use crate::state::SlotRoom;
 
-/// Held with no bound in sight, this is a reason to set one.
+/// This much without a visible bound is a reason to set one.
 const MUCH_BYTES: u64 = 10 << 30;
 
-/// Longest time without a word while the concern lasts.
+/// Longest time between two warnings while the concern lasts.
 const REPEAT: Duration = Duration::from_secs(600);
 
-/// How bad it is.
+/// The level of concern.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Concern {
     #[default]
@@ -26,7 +26,7 @@ pub(crate) enum Concern {
     Critical,
 }
 
-/// Judges one look.
+/// Judges one check.
 pub(crate) fn judge(retained_bytes: u64, wal_status: &str, rooms: &[SlotRoom]) -> Concern {
     if wal_status == "unreserved" {
         return Concern::Critical;
@@ -48,7 +48,7 @@ pub(crate) fn judge(retained_bytes: u64, wal_status: &str, rooms: &[SlotRoom]) -
     rooms.iter().map(of).max().unwrap_or_default()
 }
 
-/// Remembers what was said.
+/// Remembers what was logged.
 #[derive(Debug, Default)]
 pub(crate) struct Teller {
     last: Concern,
@@ -56,7 +56,7 @@ pub(crate) struct Teller {
 }
 
 impl Teller {
-    /// Whether to say it now: when it has become worse, and again from time to time.
+    /// Whether to log it now: when it has become worse, and again from time to time.
     pub(crate) fn is_due(&mut self, now: Duration, concern: Concern) -> bool {
         let worse = concern > self.last;
         self.last = concern;
@@ -105,7 +105,7 @@ mod tests {
         assert!(due(1, Concern::Filling));
         assert!(!due(2, Concern::Filling));
         assert!(due(3, Concern::Critical));
-        assert!(!due(4, Concern::Filling), "better is not worth a word");
+        assert!(!due(4, Concern::Filling), "an improvement is not logged");
         assert!(due(5, Concern::Critical));
         assert!(!due(6, Concern::Critical));
         assert!(due(15, Concern::Critical));

@@ -1,13 +1,13 @@
 //! Watches what the slot holds back, so that a bridge that makes no progress never stops the database.
 //!
-//! A slot keeps WAL until it was published. While Kafka is away that grows, until the server gives
-//! the slot up or the disk is full. The guard looks every ten seconds, on a connection of its own
-//! beside whatever the sessions do: through backoffs too, since that is when it grows. It tells by
-//! metrics, status and warnings; and above `postgres.slot_wal_limit`, if that is set, it has the
-//! session ended, drops the slot and ends the bridge with a failure of its own kind.
+//! A slot keeps WAL until it was published. While Kafka is unavailable that grows, until the server
+//! invalidates the slot or the disk is full. The guard checks every ten seconds, on a connection of
+//! its own and independently of the sessions: during backoffs too, because that is when it grows.
+//! It reports by metrics, status and warnings. Above `postgres.slot_wal_limit`, if that is set, it
+//! ends the session, drops the slot and ends the bridge with an error of its own kind.
 //!
-//! Must hold: without that setting it changes nothing. A slot that another copy reads from is that
-//! copy's to give up.
+//! Must hold: without that setting it changes nothing. It never drops a slot that another copy
+//! reads from.
 
 pub(crate) mod concern;
 pub(crate) mod trend;
@@ -26,22 +26,22 @@ use crate::error::Error;
 use crate::postgres::{self, ConnectOptions, Retention, client, slot};
 use crate::state::{SlotRoom, SlotWal, State};
 
-/// Time between two looks.
+/// Time between two checks.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Longest wait for one answer of the server.
+/// Longest wait for one response of the server.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Longest wait for a session to end before the slot is taken from it.
+/// Longest wait for a session to end before the slot is dropped anyway.
 pub(super) const SESSION_END: Duration = Duration::from_secs(15);
 
-/// Longest wait for the server to let go of the slot.
+/// Longest wait for the server to release the slot.
 const RELEASE: Duration = Duration::from_secs(30);
 
 /// Time between two tries to drop a slot that is still read from.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// The slot holds more than it may.
+/// The slot holds more than its limit.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Overrun {
     retained_bytes: u64,
@@ -49,7 +49,7 @@ pub(super) struct Overrun {
 }
 
 impl Bridge {
-    /// Looks again and again; ends only when the slot has to go.
+    /// Checks periodically; returns only when the slot has to be dropped.
     pub(super) async fn guard_slot(&self) -> Overrun {
         crate::failpoint::reach("guard");
         let started = Instant::now();
@@ -73,10 +73,10 @@ impl Bridge {
                     trend.forget();
                     self.forget_slot();
                 }
-                // The session has the same trouble, and tells it.
+                // The session has the same problem, and reports it.
                 Ok(Err(error)) => {
                     connected = None;
-                    tracing::debug!(error = crate::error::told(&error), "looking at the slot");
+                    tracing::debug!(error = crate::error::told(&error), "checking the slot");
                 }
                 Err(_) => connected = None,
             }
@@ -103,7 +103,7 @@ impl Bridge {
         (is_ours && retained_bytes > limit.bytes()).then_some(Overrun { retained_bytes, limit })
     }
 
-    /// Whether who reads from the slot is a session of this process, or makes it.
+    /// Whether the slot's reader or creator is a session of this process.
     fn reads_from_slot(&self) -> bool {
         match self.status.borrow().state {
             State::Snapshot | State::Streaming | State::Draining => true,
@@ -111,7 +111,7 @@ impl Bridge {
         }
     }
 
-    /// Tells metrics and status.
+    /// Updates metrics and status.
     fn observe_slot(&self, retention: &Retention, trend: &Trend) -> SlotWal {
         let Retention { retained_bytes, wal_status, keep_size_room, disk_room, .. } = retention;
         let limit = self.settings.slot_wal_limit;
@@ -136,7 +136,7 @@ impl Bridge {
         let wal = SlotWal { retained_bytes: *retained_bytes, status: wal_status.clone(), room };
         self.status.send_if_modified(|status| {
             status.slot_wal = Some(wal.clone());
-            // Nobody waits for it.
+            // No one waits for it.
             false
         });
         wal
@@ -191,7 +191,7 @@ impl Bridge {
                     if source.code() == Some(&SqlState::OBJECT_IN_USE) => {}
                 Err(error) => return Err(error),
             }
-            // Our session has ended, but its server process may still wait on a dead line.
+            // Our session has ended, but its server process may still wait on a dead connection.
             slot::end_reader(&client, name).await?;
             tokio::time::sleep(RETRY).await;
         }
@@ -203,20 +203,20 @@ fn warn(slot: &str, concern: Concern, wal: &SlotWal) {
         wal.room.iter().min_by_key(|room| (room.seconds_left.unwrap_or(u64::MAX), room.bytes));
     let fix = match nearest.map(|room| room.bound.as_str()) {
         None => {
-            "nothing bounds it: ALTER SYSTEM SET max_slot_wal_keep_size, or set \
-             postgres.slot_wal_limit, so that the database is not stopped by a full disk"
+            "it is unbounded: ALTER SYSTEM SET max_slot_wal_keep_size, or set \
+             postgres.slot_wal_limit, so that a full disk does not stop the database"
         }
         Some("max_slot_wal_keep_size") => {
-            "bring Kafka back, or raise max_slot_wal_keep_size: the server gives the slot up when it \
-             is reached, and changes are then missing"
+            "bring Kafka back, or raise max_slot_wal_keep_size: when it is reached, the server \
+             invalidates the slot and changes are lost"
         }
         Some("disk") => {
-            "bring Kafka back, make room on the disk of pg_wal, or give the slot up by rowcast \
+            "bring Kafka back, free space on the disk of pg_wal, or drop the slot with rowcast \
              teardown: the server stops when the disk is full"
         }
         Some(_) => {
-            "bring Kafka back, or raise postgres.slot_wal_limit: the slot is dropped when it is \
-             reached, and changes are then missing"
+            "bring Kafka back, or raise postgres.slot_wal_limit: when it is reached, the slot is \
+             dropped and changes are lost"
         }
     };
     tracing::warn!(
@@ -229,8 +229,8 @@ fn warn(slot: &str, concern: Concern, wal: &SlotWal) {
         fix,
         "{}",
         match concern {
-            Concern::Critical => "the slot is about to hold more WAL than it may",
-            Concern::Filling | Concern::None => "the slot holds much WAL back",
+            Concern::Critical => "the slot is about to exceed its WAL bound",
+            Concern::Filling | Concern::None => "the slot holds back much WAL",
         }
     );
 }

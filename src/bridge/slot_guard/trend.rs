@@ -1,27 +1,27 @@
-//! How fast what a slot holds grows, and when it will be too much.
+//! Forecasts when the WAL that a slot holds will reach a bound.
 //!
-//! The rate is that between the oldest and the newest of the last few looks, which evens out a
-//! checkpoint or a bulk load and still follows within a minute. What shrinks or stands still has no
-//! forecast.
+//! The rate is that between the oldest and the newest of the last few checks, which evens out a
+//! checkpoint or a bulk load and still follows within a minute. There is no forecast if the amount
+//! does not grow.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Looks that are remembered: a minute of them.
+/// Checks that are kept: one minute.
 const LOOKS: usize = 7;
 
-/// A forecast beyond this says nothing.
+/// A forecast beyond this is meaningless.
 const HORIZON: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// The last few looks.
+/// The last few checks.
 #[derive(Debug, Default)]
 pub(crate) struct Trend {
-    /// When, on a clock that never goes back, and how many bytes were held.
+    /// Time (monotonic) and bytes held.
     looks: VecDeque<(Duration, u64)>,
 }
 
 impl Trend {
-    /// Takes note of what is held now.
+    /// Records what is held now.
     pub(crate) fn look(&mut self, now: Duration, retained_bytes: u64) {
         if self.looks.len() == LOOKS {
             self.looks.pop_front();
@@ -29,13 +29,13 @@ impl Trend {
         self.looks.push_back((now, retained_bytes));
     }
 
-    /// Forgets all, as the slot is another one.
+    /// Forgets everything, because the slot is a new one.
     pub(crate) fn forget(&mut self) {
         self.looks.clear();
     }
 
-    /// How long until `room` more bytes are held, at the present rate; none where that is never, or
-    /// too far to be foretold.
+    /// How long until `room` more bytes are held, at the current rate; `None` if never, or too far
+    /// ahead for a forecast.
     pub(crate) fn time_to_fill(&self, room: u64) -> Option<Duration> {
         let (&(first_at, first), &(last_at, last)) = (self.looks.front()?, self.looks.back()?);
         let grown = u128::from(last.checked_sub(first).filter(|&grown| grown > 0)?);
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn only_the_last_minute_counts() {
-        // Fast at first, then a byte a second.
+        // Fast at first, then one byte per second.
         let looks =
             (0..20).map(|n| (n * 10, if n < 5 { n * 1_000_000 } else { 5_000_000 + n * 10 }));
         assert_eq!(trend(looks).time_to_fill(60), Some(Duration::from_secs(60)));

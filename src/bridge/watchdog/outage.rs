@@ -1,21 +1,22 @@
-//! What an outage of Kafka means, once a half minute: that records wait, that nothing is lost, and what it
-//! costs the database.
+//! Reports an outage of Kafka each half minute: records wait, nothing is lost, and how much WAL the
+//! database keeps.
 
 use std::fmt;
 use std::time::Instant;
 
 use crate::backoff::Repeats;
 
-/// An outage that lasts.
+/// An ongoing outage.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     told_at: Option<Instant>,
-    /// The WAL that the slot held when that was last logged.
+    /// The WAL that the slot held at the last log line.
     held: Option<u64>,
 }
 
 impl Outage {
-    /// Kafka takes nothing. Returns whether that is to be logged again; not at once, as its beginning was.
+    /// Notes that Kafka accepts nothing. Returns whether to log it again; not at once, because its
+    /// beginning was logged.
     pub(super) fn lasts(&mut self, now: Instant) -> bool {
         let told_at = *self.told_at.get_or_insert(now);
         let is_due = now.duration_since(told_at) >= Repeats::APART;
@@ -25,21 +26,21 @@ impl Outage {
         is_due
     }
 
-    /// It is over.
+    /// Notes that it is over.
     pub(super) fn ends(&mut self) {
         *self = Self::default();
     }
 
-    /// What is to be said of the WAL, of which the slot holds so many bytes.
+    /// The text about the WAL that the slot holds.
     pub(super) fn wal(&mut self, held: Option<u64>) -> String {
         let before = self.held.replace(held.unwrap_or_default()).filter(|_| held.is_some());
         match (held, before) {
-            (None, _) => "the server does not say how much WAL it keeps meanwhile".to_owned(),
+            (None, _) => "the amount of WAL that the server keeps is unknown".to_owned(),
             (Some(held), None) => format!("the server keeps {} of WAL meanwhile", Bytes(held)),
             (Some(held), Some(before)) => {
                 let grown = Bytes(held.saturating_sub(before));
                 format!(
-                    "the server keeps {} of WAL meanwhile, {grown} more than the last time",
+                    "the server keeps {} of WAL meanwhile, {grown} more than last time",
                     Bytes(held)
                 )
             }
@@ -47,7 +48,7 @@ impl Outage {
     }
 }
 
-/// A number of bytes, as one reads it in passing.
+/// A number of bytes for humans.
 struct Bytes(u64);
 
 impl fmt::Display for Bytes {
@@ -76,11 +77,8 @@ mod tests {
         let first = outage.wal(Some(3 << 20));
         assert_eq!(first, "the server keeps 3 MB of WAL meanwhile");
         let second = outage.wal(Some((5 << 20) + 7));
-        assert!(
-            second.ends_with("5 MB of WAL meanwhile, 2 MB more than the last time"),
-            "{second}"
-        );
-        assert!(outage.wal(None).contains("does not say"));
+        assert!(second.ends_with("5 MB of WAL meanwhile, 2 MB more than last time"), "{second}");
+        assert!(outage.wal(None).contains("is unknown"));
         outage.ends();
         assert!(!outage.lasts(at(200)));
     }

@@ -37,7 +37,7 @@ fn a_checkpoint_that_does_not_become_durable_is_a_stall_though_no_record_waits()
     watch.look(start + LIMIT, waiting);
     let (stage, reason) = watch.stalled(start + LIMIT).expect("a stall");
     assert_eq!(stage, Stage::Kafka);
-    assert_eq!(reason, "kafka has not taken the checkpoint for 1m");
+    assert_eq!(reason, "kafka has not accepted the checkpoint for 1m");
     watch.look(start + LIMIT + SECOND, Sight { acked: 1, ..waiting });
     assert_eq!(watch.stalled(start + LIMIT + SECOND), None, "it became durable");
 }

@@ -14,11 +14,11 @@ use crate::kafka::properties::without_producer;
 use crate::kafka::quiet::Quiet;
 use crate::route::TopicPlan;
 
-/// Creates these topics, in one request. One that is there is left as it is: another copy, or another
+/// Creates these topics, in one request. An existing one is not changed: another copy, or another
 /// tool, was faster.
 ///
 /// # Errors
-/// When the brokers can't be asked, or refuse one of them. The others may have been created.
+/// When the brokers do not respond, or refuse one of them. The others may have been created.
 pub(super) async fn create(admin: &AdminClient<Quiet>, plans: &[&TopicPlan]) -> Result<(), Error> {
     let Some(first) = plans.first() else { return Ok(()) };
     let topics: Vec<NewTopic<'_>> = plans.iter().map(|plan| new_topic(plan)).collect();
@@ -48,29 +48,31 @@ fn new_topic(plan: &TopicPlan) -> NewTopic<'_> {
 /// Waits until every partition of a topic that was just created has its log, at most [`ANSWER`]. Blocks.
 ///
 /// A topic is in the metadata before its leaders have created their logs. Until then they refuse
-/// records, one batch perhaps and not the next, and what `delivery` does about that repeats
-/// records.
+/// records, perhaps one batch and not the next, and how `delivery` handles that repeats records.
 pub(super) fn await_logs(admin: &AdminClient<Quiet>, topic: &str, partitions: i32) {
     let until = Instant::now() + ANSWER;
     for partition in 0..partitions {
         let left = until.saturating_duration_since(Instant::now());
         if let Err(error) = admin.inner().fetch_watermarks(topic, partition, left) {
-            tracing::debug!(topic, partition, error = %error, "a partition's log is not seen");
+            tracing::debug!(topic, partition, error = %error, "waiting for a partition's log \
+                                                               failed");
             return;
         }
     }
 }
 
-/// Waits for the logs of many topics: each leader is asked once for all of its partitions.
+/// Waits for the logs of many topics: queries each leader once for all of its partitions.
 pub(super) struct Logs(BaseConsumer<Quiet>);
 
 impl Logs {
-    /// A client of its own; none where it can't be made, and then records can do without.
+    /// A client of its own; `None` if it can't be created, which records can do without.
     pub(super) fn new(config: &ClientConfig) -> Option<Self> {
         let client: Result<BaseConsumer<Quiet>, _> =
             without_producer(config).create_with_context(Quiet::ADMIN);
         client
-            .inspect_err(|error| tracing::debug!(error = %error, "no client for logs"))
+            .inspect_err(|error| {
+                tracing::debug!(error = %error, "creating a client for partition logs failed")
+            })
             .ok()
             .map(Self)
     }
@@ -80,7 +82,7 @@ impl Logs {
         let mut asked = TopicPartitionList::new();
         for (topic, partitions) in topics {
             for partition in 0..*partitions {
-                // The end of a log is a time, too.
+                // "End of the log" is a time, too.
                 let _ = asked.add_partition_offset(topic, partition, Offset::End);
             }
         }
@@ -88,7 +90,7 @@ impl Logs {
         let until = Instant::now() + ANSWER;
         while let Err(error) = self.0.offsets_for_times(asked.clone(), ANSWER) {
             if Instant::now() >= until {
-                tracing::debug!(error = %error, "logs of new topics are not seen");
+                tracing::debug!(error = %error, "waiting for the logs of new topics failed");
                 return;
             }
             std::thread::sleep(backoff.next_wait());

@@ -1,4 +1,4 @@
-//! The settings of topics that exist: asked of many in one request, and compared with the
+//! Queries the settings of existing topics, many in one request, and compares them with the
 //! configuration.
 
 use std::collections::HashMap;
@@ -11,10 +11,10 @@ use crate::backoff::Backoff;
 use crate::kafka::quiet::Quiet;
 use crate::route::TopicPlan;
 
-/// Longest wait for a description: rows wait for it, and can do without.
+/// Longest wait for a description: rows wait for it, but can do without.
 const DESCRIPTION: Duration = Duration::from_secs(3);
 
-/// The topic's setting that bounds a batch.
+/// The topic setting that bounds a batch.
 pub(super) const LARGEST: &str = "max.message.bytes";
 
 /// The settings of topics, by name. Best effort: a user without the right to describe a topic can
@@ -40,13 +40,13 @@ pub(super) async fn describe(
             }
         };
         let mut unknown = Vec::new();
-        // The client library answers in the order in which it is asked.
+        // The client library returns results in the order of the request.
         for (topic, answer) in left.iter().zip(answers) {
             match answer {
                 Ok(settings) => {
                     described.insert((*topic).to_owned(), settings);
                 }
-                // A broker learns of a new topic a little later than the controller.
+                // A broker knows a new topic a little later than the controller.
                 Err(RDKafkaErrorCode::UnknownTopicOrPartition) if asked.elapsed() < DESCRIPTION => {
                     unknown.push(*topic);
                 }
@@ -63,12 +63,12 @@ pub(super) async fn describe(
     described
 }
 
-/// The largest batch, as a topic's settings have it.
+/// The largest batch, from a topic's settings.
 pub(super) fn largest(described: Option<&ConfigResource>) -> Option<String> {
     described?.get(LARGEST)?.value.clone()
 }
 
-/// Logs where an existing topic is not as configured.
+/// Logs differences of an existing topic from the configuration.
 pub(super) fn report_differences(
     plan: &TopicPlan,
     partitions: usize,

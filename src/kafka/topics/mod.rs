@@ -1,10 +1,11 @@
-//! Creates topics on first need, and never alters one that is there.
+//! Creates topics when first needed, and never alters an existing one.
 //!
-//! Which topics exist is asked once, without naming any, since naming an unknown topic makes some
-//! brokers create it with their own defaults. A topic that exists with other partitions or
-//! settings than configured is somebody's decision: the difference is logged, nothing is changed.
+//! The existing topics are queried once, without naming any, because naming an unknown topic makes
+//! some brokers create it with their own defaults. If a topic exists with other partitions or
+//! settings than configured, that is taken as intended: the difference is logged, nothing is
+//! changed.
 //!
-//! Where many are needed at once, as at a first start, [`Topics::ensure_all`] asks for many in one
+//! If many are needed at once, as at a first start, [`Topics::ensure_all`] creates many in one
 //! request: one by one, two thousand took two minutes.
 
 mod create;
@@ -30,13 +31,13 @@ use crate::route::TopicPlan;
 /// Longest wait for one answer of the brokers.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Topics that are asked for in one request: few enough that an answer is small and comes in time.
+/// Topics in one request: few enough that the response is small and arrives in time.
 const BATCH: usize = 100;
 
-/// Of more topics than these, each is not worth a log line of its own.
+/// If more topics than this are created, they do not get a log line each.
 const LISTED: usize = 20;
 
-/// Knows which topics exist.
+/// The known topics.
 pub struct Topics {
     config: ClientConfig,
     create: bool,
@@ -44,27 +45,27 @@ pub struct Topics {
     admin: OnceLock<Arc<AdminClient<Quiet>>>,
     /// Partitions of each topic that is known to exist.
     known: HashMap<String, usize>,
-    /// The largest batch that a topic takes, of those that were made sure of together; taken by who
-    /// asks for the topic then.
+    /// The largest batch of each topic that was ensured with others; removed when the topic is
+    /// requested.
     limits: HashMap<String, Option<usize>>,
-    /// Topics that were created together, whose logs were not seen yet: in batches, with the
+    /// Topics that were created together and whose logs are not confirmed yet: in batches, with the
     /// partitions of each. Brokers create the logs in this order.
     unseen: VecDeque<Vec<(String, i32)>>,
-    /// What asks for these logs.
+    /// Queries these logs.
     logs: Option<Arc<Logs>>,
     listed: bool,
 }
 
-/// A topic that exists.
+/// An existing topic.
 struct Described {
-    /// It was not there before.
+    /// It was created just now.
     is_new: bool,
-    /// None where they are not asked for, or not told.
+    /// `None` if they are not queried, or unknown.
     settings: Option<ConfigResource>,
 }
 
 impl Topics {
-    /// Knows nothing yet, and asks when it must.
+    /// Starts without known topics, and queries them when needed.
     #[must_use]
     pub fn new(config: ClientConfig, settings: &config::Topics) -> Self {
         Self {
@@ -80,11 +81,11 @@ impl Topics {
         }
     }
 
-    /// Makes sure that the topic exists. Returns the largest batch that it takes, in bytes, where the
-    /// brokers tell that.
+    /// Ensures that the topic exists. Returns the largest batch that it accepts, in bytes, if the
+    /// brokers report it.
     ///
     /// # Errors
-    /// When the brokers can't be asked, or refuse to make the topic, or it must not be made.
+    /// When the brokers do not respond, or refuse to create the topic, or it must not be created.
     pub async fn ensure(&mut self, plan: &TopicPlan) -> Result<Option<usize>, Error> {
         if let Some(limit) = self.limits.remove(&*plan.name) {
             self.see_logs(&plan.name).await;
@@ -94,10 +95,9 @@ impl Topics {
         Ok(self.limit(plan, &described))
     }
 
-    /// Makes sure that all of these topics exist, so that [`ensure`](Self::ensure) need not ask for
-    /// them one by one; it still waits for the logs of those that are new, while rows of other tables
-    /// are read. `progress` receives how many of the missing ones are created, and of how
-    /// many.
+    /// Ensures that all of these topics exist, so that [`ensure`](Self::ensure) need not query them
+    /// one by one; `ensure` still waits for the logs of new ones, while rows of other tables are
+    /// read. `progress` receives how many of the missing ones are created, and of how many.
     ///
     /// # Errors
     /// As `ensure`, for the first that fails; those before it exist.
@@ -109,7 +109,7 @@ impl Topics {
         if !self.listed {
             self.reach().await?;
         }
-        // Tables that share a topic have one plan for it, or the first one's.
+        // Tables that share a topic have the same plan, or the first one applies.
         let mut seen = HashSet::new();
         let plans: Vec<&TopicPlan> =
             plans.iter().filter(|plan| seen.insert(Arc::clone(&plan.name))).collect();
@@ -160,13 +160,13 @@ impl Topics {
         for batch in self.unseen.drain(..=last).collect::<Vec<_>>() {
             let logs = match &self.logs {
                 Some(logs) => Arc::clone(logs),
-                // Without a client of its own, records can do without.
+                // Without a client, records can do without waiting.
                 None => match Logs::new(&self.config) {
                     Some(logs) => Arc::clone(self.logs.insert(Arc::new(logs))),
                     None => return,
                 },
             };
-            // Only a panic in the client library keeps it from ending.
+            // It fails to end only if the client library panics.
             let _ = tokio::task::spawn_blocking(move || logs.wait(&batch)).await;
         }
         if self.unseen.is_empty() {
@@ -180,7 +180,7 @@ impl Topics {
         }
     }
 
-    /// Makes sure that the topic exists, and describes it.
+    /// Ensures that the topic exists, and describes it.
     async fn found_or_made(&mut self, plan: &TopicPlan) -> Result<Described, Error> {
         if !self.listed {
             self.reach().await?;
@@ -197,17 +197,17 @@ impl Topics {
         create::create(&admin, &[plan]).await?;
         let (topic, partitions) = logs_of(plan);
         let wait = move || create::await_logs(&admin, &topic, partitions);
-        // Only a panic in the client library keeps it from ending, and records can do without.
+        // It fails to end only if the client library panics, and records can do without waiting.
         let _ = tokio::task::spawn_blocking(wait).await;
         self.note_created(&[plan]);
         report_created(&[plan], 1);
         Ok(Described { is_new: true, settings: self.described(&plan.name).await? })
     }
 
-    /// The largest batch that the topic takes; warns where the client makes larger ones.
+    /// The largest batch that the topic accepts; warns if the client creates larger ones.
     fn limit(&self, plan: &TopicPlan, described: &Described) -> Option<usize> {
         let topic = &*plan.name;
-        // A broker that has just made a topic may still tell its own defaults.
+        // A broker that has just created a topic may still report its own defaults.
         let planned = plan.settings.get(LARGEST).filter(|_| described.is_new).cloned();
         let setting = planned.or_else(|| describe::largest(described.settings.as_ref()));
         let limit: usize = setting?.parse().ok()?;
@@ -216,32 +216,33 @@ impl Topics {
                 topic,
                 max_message_bytes = limit,
                 fix = format!("set kafka.properties.\"batch.size\" to {limit} or less"),
-                "the topic takes smaller batches than are made: one that does not compress is refused"
+                "the topic accepts only smaller batches than rowcast creates: a batch that does \
+                 not compress may be refused"
             );
         }
         Some(limit)
     }
 
-    /// Makes sure that the topic of the checkpoints exists and keeps them.
+    /// Ensures that the topic of the checkpoints exists and keeps them.
     ///
     /// # Errors
     /// As [`ensure`](Self::ensure); and when it has a cleanup policy that lets checkpoints expire.
     pub async fn ensure_compacted(&mut self, plan: &TopicPlan) -> Result<(), Error> {
         let described = self.found_or_made(plan).await?;
-        // A broker that has just made a topic may still tell its own defaults.
+        // A broker that has just created a topic may still report its own defaults.
         let settings = described.settings.filter(|_| !described.is_new);
         let entry = settings.as_ref().and_then(|topic| topic.get("cleanup.policy"));
         match entry.and_then(|entry| entry.value.clone()) {
             Some(policy) if policy != "compact" => {
                 return Err(Error::NotCompacted { topic: plan.name.to_string(), policy });
             }
-            // Who may not ask is taken at their word.
+            // Without the permission to query the policy, it is not checked.
             _ => {}
         }
         Ok(())
     }
 
-    /// A topic's settings; none where they are not asked for, or not told.
+    /// A topic's settings; `None` if they are not queried, or unknown.
     async fn described(&self, topic: &str) -> Result<Option<ConfigResource>, Error> {
         if !self.describe {
             return Ok(None);
@@ -249,33 +250,32 @@ impl Topics {
         Ok(describe::describe(&*self.admin()?, &[topic]).await.remove(topic))
     }
 
-    /// The largest batch that a topic takes, in bytes; none where the brokers are not asked, or do not
-    /// say.
+    /// The largest batch that a topic accepts, in bytes; `None` if not queried, or unknown.
     pub async fn largest_batch(&self, topic: &str) -> Option<usize> {
         describe::largest(self.described(topic).await.ok()?.as_ref())?.parse().ok()
     }
 
-    /// Whether the topic was there when it was last looked.
+    /// Whether the topic existed at the last query.
     #[must_use]
     pub fn knows(&self, topic: &str) -> bool {
         self.known.contains_key(topic)
     }
 
-    /// A topic is no table's any more: its limit is asked for again where one comes to have it. That it
-    /// exists is still known.
+    /// Forgets a topic that no table has any more: its limit is queried again if a table gets it.
+    /// That it exists is still known.
     pub fn forget(&mut self, topic: &str) {
         self.limits.remove(topic);
     }
 
-    /// The topics that there were when it was last looked.
+    /// The topics that existed at the last query.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.known.keys().map(String::as_str)
     }
 
-    /// Asks a broker for anything at all.
+    /// Checks that a broker responds.
     ///
     /// # Errors
-    /// When none answers.
+    /// When none responds.
     pub async fn reach(&mut self) -> Result<(), Error> {
         self.known = metadata::topics(&self.config).await?;
         self.listed = true;
@@ -298,7 +298,7 @@ fn logs_of(plan: &TopicPlan) -> (String, i32) {
     (plan.name.to_string(), plan.partitions)
 }
 
-/// Logs topics that were created, of so many that were missing.
+/// Logs the created topics, of `missing` ones.
 fn report_created(plans: &[&TopicPlan], missing: usize) {
     if missing > LISTED {
         let (first, last) =

@@ -1,4 +1,4 @@
-//! Where the database is and who we are to it, read from one connection string.
+//! Reads a connection string: where the database is, and how to log in.
 //!
 //! Our own parser, because the one of `tokio-postgres` knows neither `verify-full` nor certificate
 //! files nor password files, and both connections (SQL and replication) must mean the same by the
@@ -24,36 +24,36 @@ use self::passfile::PassFileSource;
 use self::settings::Settings;
 use crate::config::{Secret, SecretError, SecretSource};
 
-/// Where the database is and who we are to it.
+/// Where the database is, and how to log in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnInfo {
     hosts: Vec<Host>,
     user: String,
     database: String,
     password: Option<Secret>,
-    /// Where the hosts' passwords are looked up at every connection, if nothing else has one.
+    /// Where the hosts' passwords are looked up at every connection, if not set elsewhere.
     password_file: Option<PassFileSource>,
     /// Where the password is read from at every connection.
     password_source: Option<SecretSource>,
-    /// How far TLS is wanted. Unix sockets never use it.
+    /// Whether to use TLS. Unix sockets never use it.
     pub ssl_mode: SslMode,
-    /// What a server's certificate is checked against; none where it is not checked.
+    /// What a server's certificate is checked against; `None` if it is not checked.
     pub ssl_roots: SslRoots,
-    /// Our own certificate and key (PEM), where the server asks for one.
+    /// Our own certificate and key (PEM), if the server requests one.
     pub client_certificate: Option<ClientCertificate>,
     /// Whether the authentication must be bound to the TLS channel.
     pub channel_binding: ChannelBinding,
-    /// Which of several servers will do.
+    /// Which of several servers is acceptable.
     pub target_session_attrs: TargetSessionAttrs,
-    /// Longest wait for one host; none was set when `None`.
+    /// Longest wait for one host, if set.
     pub connect_timeout: Option<Duration>,
-    /// The name shown in `pg_stat_activity`, when one was set.
+    /// The name shown in `pg_stat_activity`, if set.
     pub application_name: Option<String>,
-    /// Server options in command-line form (`-c name=value`), when set.
+    /// Server options in command-line form (`-c name=value`), if set.
     pub options: Option<String>,
     /// TCP keepalive; `None` when switched off.
     pub keepalive: Option<Keepalive>,
-    /// Longest time sent data may stay unacknowledged; the system's default when `None`.
+    /// Longest time sent data may remain unacknowledged; the system's default if `None`.
     pub tcp_user_timeout: Option<Duration>,
 }
 
@@ -67,7 +67,8 @@ pub struct Host {
     password: Option<Secret>,
 }
 
-/// Where libpq builds look for the server's socket: Debian's and Red Hat's place, then upstream's.
+/// Where libpq builds look for the server's socket: Debian's and Red Hat's directory, then
+/// upstream's.
 const SOCKET_DIRECTORIES: [&str; 3] = ["/var/run/postgresql", "/run/postgresql", "/tmp"];
 
 /// Where a server listens.
@@ -81,7 +82,7 @@ pub enum Address {
     Ip(IpAddr, Option<String>),
 }
 
-/// How far TLS is wanted.
+/// Whether to use TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SslMode {
     /// Never.
@@ -101,7 +102,7 @@ pub enum SslMode {
 /// What a server's certificate is checked against.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SslRoots {
-    /// Nothing: any certificate will do.
+    /// Nothing: any certificate is accepted.
     None,
     /// The certificates of this PEM file.
     File(PathBuf),
@@ -129,20 +130,20 @@ pub enum ChannelBinding {
     Require,
 }
 
-/// Which of several servers will do.
+/// Which of several servers is acceptable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetSessionAttrs {
-    /// The first that answers.
+    /// The first that responds.
     Any,
-    /// One that takes writes.
+    /// One that accepts writes.
     ReadWrite,
-    /// One that takes none.
+    /// One that is read-only.
     ReadOnly,
     /// One that is not in recovery.
     Primary,
     /// One that is in recovery.
     Standby,
-    /// One that is in recovery or, when there is none, any.
+    /// One that is in recovery or, if there is none, any.
     PreferStandby,
 }
 
@@ -172,17 +173,17 @@ pub enum ConnInfoError {
         /// The key as written.
         key: String,
     },
-    /// A key of libpq's that has no meaning here.
+    /// A key of libpq's that is not supported here.
     #[error("{key} (from {origin}) is not supported: {instead}")]
     Unsupported {
         /// The key.
         key: &'static str,
         /// The connection string, or the environment variable.
         origin: &'static str,
-        /// What to do.
+        /// What to do instead.
         instead: &'static str,
     },
-    /// A value that its key does not take.
+    /// A value that its key does not accept.
     #[error("{key} (from {origin}) cannot be {value:?}: expected {expected}")]
     Value {
         /// The key.
@@ -191,7 +192,7 @@ pub enum ConnInfoError {
         origin: &'static str,
         /// The value; never a password.
         value: String,
-        /// What would do.
+        /// What is accepted.
         expected: &'static str,
     },
     /// The password file cannot be read.
@@ -202,17 +203,17 @@ pub enum ConnInfoError {
         /// The cause.
         source: std::io::Error,
     },
-    /// No user is named and the operating system names none.
-    #[error("no user is named: add user= to the connection string or set PGUSER")]
+    /// No user is set, and the operating system provides none.
+    #[error("no user is set: add user= to the connection string or set PGUSER")]
     NoUser,
 }
 
 impl ConnInfo {
-    /// Reads a connection string. What it does not say comes from the `PG*` variables that `env`
-    /// gives, then from libpq's defaults.
+    /// Reads a connection string. Missing values come from the `PG*` variables of `env`, then from
+    /// libpq's defaults.
     ///
     /// # Errors
-    /// Whatever cannot be understood, by key and origin.
+    /// When something can't be understood, with key and origin.
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConnInfoError> {
         Settings::collect(parse::pairs(text)?, env)?.resolve(env)
     }
@@ -235,19 +236,19 @@ impl ConnInfo {
         &self.hosts
     }
 
-    /// One of the hosts alone, as far as it is a standby.
+    /// One of the hosts alone, required to be a standby.
     #[must_use]
     pub fn standby_at(&self, host: &Host) -> Self {
         let target_session_attrs = TargetSessionAttrs::Standby;
         Self { hosts: vec![host.clone()], target_session_attrs, ..self.clone() }
     }
 
-    /// Reads the password from there at every connection, whatever the string says.
+    /// Reads the password from this source at every connection, whatever the string says.
     pub fn set_password_source(&mut self, source: SecretSource) {
         self.password_source = Some(source);
     }
 
-    /// Whether the password is read again at every connection, and so may be another one by then.
+    /// Whether the password is read again at every connection, and so may change.
     #[must_use]
     pub fn rereads_password(&self) -> bool {
         let is_in_file =
@@ -255,7 +256,7 @@ impl ConnInfo {
         self.password_source.is_some() || is_in_file
     }
 
-    /// The same with the password as it is now.
+    /// The same with the current password.
     ///
     /// # Errors
     /// When it can't be read.
@@ -269,7 +270,7 @@ impl ConnInfo {
                 file.refresh(&mut hosts);
                 hosts
             });
-            // It can't panic; if the runtime ends, what is known is as good as anything.
+            // It can't panic; if the runtime ends, the known password is used.
             fresh.hosts = looked_up.await.unwrap_or(fresh.hosts);
         }
         Ok(fresh)

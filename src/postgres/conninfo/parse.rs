@@ -1,7 +1,7 @@
-//! The two spellings of a connection string, taken apart into keys and values.
+//! Parses both spellings of a connection string into keys and values.
 //!
-//! Knows the grammar and nothing of what a key means: a URL and its `key=value` form give the same
-//! list. Errors never repeat the text, which holds a password.
+//! It handles the grammar only, not the meaning of keys: a URL and its `key=value` form result in
+//! the same list. Errors never repeat the text, which holds a password.
 //!
 //! Grammar: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>
 
@@ -10,7 +10,7 @@ use super::ConnInfoError;
 /// Keys and values in the order written; the last of a repeated key counts.
 pub(super) type Pairs = Vec<(String, String)>;
 
-/// Takes either spelling apart.
+/// Parses either spelling.
 pub(super) fn pairs(text: &str) -> Result<Pairs, ConnInfoError> {
     if text.contains('\0') {
         return Err(syntax("it holds a NUL character"));
@@ -64,7 +64,7 @@ fn url(rest: &str) -> Result<Pairs, ConnInfoError> {
             .ok_or_else(|| syntax("a parameter after the question mark has no equals sign"))?;
         let key = percent_decode(key)?;
         let value = percent_decode(value)?;
-        // JDBC's spelling, which libpq takes too.
+        // JDBC's spelling, which libpq accepts too.
         if key == "ssl" && value == "true" {
             pairs.push(("sslmode".to_owned(), "require".to_owned()));
         } else {

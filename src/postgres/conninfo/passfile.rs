@@ -1,8 +1,8 @@
 //! Passwords kept in a file, as `psql` and `pg_dump` read them.
 //!
-//! A line is `host:port:database:user:password`; `*` matches anything and a backslash escapes.
-//! A file that others may read is left alone, as libpq does, because a password in it is none. As libpq
-//! does too, it is read at every connection: whoever changes a password changes the file.
+//! A line is `host:port:database:user:password`; `*` matches anything and a backslash escapes. As
+//! in libpq, a file that others may read is ignored, because its passwords are not secret, and the
+//! file is read at every connection, so that a changed password takes effect.
 //!
 //! Format: <https://www.postgresql.org/docs/current/libpq-pgpass.html>
 
@@ -13,15 +13,15 @@ use std::path::{Path, PathBuf};
 use super::{Address, ConnInfoError, Host, SOCKET_DIRECTORIES};
 use crate::config::Secret;
 
-/// Where the entries are, and what is looked up in them.
+/// The file and the entries to look up in it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PassFileSource {
     pub(super) path: PathBuf,
-    /// Whether somebody named it.
+    /// Whether it was configured.
     pub(super) asked_for: bool,
     pub(super) database: String,
     pub(super) user: String,
-    /// Whether the first reading was of no use: then that was logged.
+    /// Whether the first reading failed, which was logged.
     is_reported: bool,
 }
 
@@ -35,7 +35,7 @@ impl PassFileSource {
         Self { path, asked_for, database, user, is_reported: false }
     }
 
-    /// Looks the hosts' passwords up for the first time.
+    /// Looks up the hosts' passwords for the first time.
     pub(super) fn fill(&mut self, hosts: &mut [Host]) -> Result<(), ConnInfoError> {
         match PassFile::read(&self.path) {
             Ok(file) => self.look_up(&file, hosts),
@@ -50,8 +50,8 @@ impl PassFileSource {
         Ok(())
     }
 
-    /// Looks them up again, for a connection. Where the file is of no use any more, what it said last
-    /// stays: somebody may be writing it at this moment.
+    /// Looks them up again, for a connection. If the file has become unusable, the last passwords
+    /// remain: it may just be being written.
     pub(super) fn refresh(&self, hosts: &mut [Host]) {
         match PassFile::read(&self.path) {
             Ok(file) => self.look_up(&file, hosts),
@@ -62,7 +62,7 @@ impl PassFileSource {
 
     fn look_up(&self, file: &PassFile, hosts: &mut [Host]) {
         for host in hosts {
-            // In a password file, "localhost" stands for the socket in the default directory too.
+            // In a password file, "localhost" also means the socket in the default directory.
             let name = match &host.address {
                 Address::Unix(path)
                     if SOCKET_DIRECTORIES.iter().any(|of| path == Path::new(of)) =>
@@ -89,7 +89,7 @@ enum Unusable {
 }
 
 impl Unusable {
-    /// One that nobody named is no reason not to connect: libpq goes on without it too.
+    /// A default file that is unusable does not prevent a connection: libpq ignores it too.
     fn report(&self, path: &Path) {
         let path = path.display();
         match self {
@@ -101,7 +101,7 @@ impl Unusable {
             Self::Open => tracing::warn!(
                 %path,
                 fix = "chmod 0600 the file",
-                "the password file is ignored, as others may read it"
+                "ignoring the password file, because others may read it"
             ),
         }
     }
@@ -111,7 +111,7 @@ impl Unusable {
 struct PassFile(Vec<[String; 5]>);
 
 impl PassFile {
-    /// Reads it. What is no file holds no entries.
+    /// Reads it. What is not a file has no entries.
     fn read(path: &Path) -> Result<Self, Unusable> {
         let metadata = match std::fs::metadata(path) {
             Ok(metadata) => metadata,
@@ -194,12 +194,12 @@ mod tests {
     #[test]
     fn a_file_that_cant_be_read_is_an_error_only_where_it_was_named() {
         let folder = tempfile::tempdir().expect("a folder");
-        // Root reads any file; below a file there is nothing for anybody. Nor is this text.
+        // Root can read any file, but a path below a file never exists. And this is not text.
         let file = folder.path().join("file");
         put(&file, &[0xff], 0o600);
         for path in [file.join("below"), folder.path().join("absent"), file] {
             assert!(filled(&path, true).is_err(), "{path:?}");
-            let (_, hosts) = filled(&path, false).expect("libpq goes on without it");
+            let (_, hosts) = filled(&path, false).expect("libpq continues without it");
             assert_eq!(password(&hosts), None);
         }
     }
@@ -217,8 +217,8 @@ mod tests {
     fn what_a_file_says_later_counts_and_one_that_is_being_written_takes_nothing_away() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("file");
-        // One that there is not yet may come.
-        let (source, mut hosts) = filled(&path, false).expect("nobody named it");
+        // A missing file may be created later.
+        let (source, mut hosts) = filled(&path, false).expect("it was not configured");
         for (text, mode, expected) in [
             (&b"h:1:d:u:first"[..], 0o600, Some("first")),
             (b"h:1:d:u:second", 0o600, Some("second")),

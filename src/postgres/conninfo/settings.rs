@@ -1,4 +1,4 @@
-//! From keys and values to a [`ConnInfo`]: known keys, defaults of the environment, meaning.
+//! Turns keys and values into a [`ConnInfo`]: known keys, defaults of the environment, meaning.
 //!
 //! Each value keeps its origin, so that an error can say whether the string or a variable is wrong.
 
@@ -19,7 +19,7 @@ use crate::config::secret::MASK;
 
 const STRING: &str = "the connection string";
 
-/// Every key that is understood, with the variable that gives its default.
+/// Every known key, with the variable that sets its default.
 const KEYS: [(&str, &str); 25] = [
     ("host", "PGHOST"),
     ("hostaddr", "PGHOSTADDR"),
@@ -48,7 +48,7 @@ const KEYS: [(&str, &str); 25] = [
     ("replication", ""),
 ];
 
-/// Keys of libpq's that would change what is promised, and so may not be ignored.
+/// Keys of libpq's that would change guarantees, and so may not be ignored.
 const UNSUPPORTED: [(&str, &str, &str); 10] = [
     ("service", "PGSERVICE", "write out the service's settings"),
     ("servicefile", "PGSERVICEFILE", "write out the service's settings"),
@@ -67,12 +67,12 @@ struct Value {
     origin: &'static str,
 }
 
-/// The values given, by key.
+/// The values, by key.
 pub(super) struct Settings(BTreeMap<&'static str, Value>);
 
 impl Settings {
-    /// Sorts out the keys and fills in what the environment says. An empty value counts as absent,
-    /// as with libpq.
+    /// Validates the keys and adds defaults of the environment. An empty value counts as absent, as
+    /// in libpq.
     pub(super) fn collect(
         pairs: Pairs,
         env: &dyn Fn(&str) -> Option<String>,
@@ -105,7 +105,7 @@ impl Settings {
         Ok(Self(values))
     }
 
-    /// Gives each value its meaning.
+    /// Interprets each value.
     pub(super) fn resolve(
         mut self,
         env: &dyn Fn(&str) -> Option<String>,
@@ -143,7 +143,7 @@ impl Settings {
             target_session_attrs: self
                 .choice("target_session_attrs", &TARGETS, TARGETS_EXPECTED)?
                 .unwrap_or(TargetSessionAttrs::Any),
-            // Zero, like a negative number, means to wait for ever.
+            // Zero, like a negative number, means to wait forever.
             connect_timeout: self.seconds("connect_timeout")?,
             application_name: name.or_else(|| self.take("fallback_application_name")),
             options: self.take("options"),
@@ -204,7 +204,7 @@ impl Settings {
             return Err(wrong("client_encoding", value, "UTF8, the only encoding of the events"));
         }
         if let Some(value) = self.0.get("replication") {
-            let instead = "leave it out; the right connections ask for replication themselves";
+            let instead = "leave it out; rowcast requests replication where it needs it";
             let origin = value.origin;
             return Err(ConnInfoError::Unsupported { key: "replication", origin, instead });
         }
@@ -262,8 +262,8 @@ impl Settings {
         value.text.split(',').map(port).collect()
     }
 
-    /// In a URL whose password holds a bare `/` or `?`, what stands in the port's place is a piece
-    /// of the password; so only digits are repeated.
+    /// In a URL whose password contains a bare `/` or `?`, the port's text is a piece of the
+    /// password; so errors repeat digits only.
     fn wrong_port(&self, text: &str) -> ConnInfoError {
         let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
         let value = if is_number { text } else { MASK }.to_owned();
@@ -399,7 +399,7 @@ fn wrong(key: &'static str, value: &Value, expected: &'static str) -> ConnInfoEr
     ConnInfoError::Value { key, origin, value: text.clone(), expected }
 }
 
-/// libpq asks the user database; in a container the user is often not in it, but in `USER`.
+/// libpq reads the user database; in a container the user is often not in it, but in `USER`.
 fn operating_system_user(env: &dyn Fn(&str) -> Option<String>) -> Option<String> {
     let uid = rustix::process::getuid().as_raw().to_string();
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

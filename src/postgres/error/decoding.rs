@@ -1,28 +1,28 @@
-//! What a refusal means that comes while the server decodes for a slot, or is about to.
+//! Classifies errors that occur while the server decodes for a slot, or is about to.
 //!
-//! One code stands for many things there: 58P01 for a WAL segment that was removed and for a snapshot
-//! file that is away for a moment, XX000 for a race with DDL and for a row that is too large. So the
-//! routine and the message decide, and where neither says enough, the slot's own state does, which the
-//! next session asks for. Routines have the same names in every language and version:
-//! `walsender.c`, `xlogutils.c`, `slot.c`, `snapbuild.c`, `reorderbuffer.c`, `mcxt.c`, `stringinfo.c`.
+//! One code has many causes there: 58P01 a WAL segment that was removed, and a snapshot file that
+//! is missing for a moment; XX000 a race with DDL, and a row that is too large. So the routine and
+//! the message decide, and if neither is clear, the slot's own state does, which the next session
+//! reads. Routines have the same names in every language and version: `walsender.c`, `xlogutils.c`,
+//! `slot.c`, `snapbuild.c`, `reorderbuffer.c`, `mcxt.c`, `stringinfo.c`.
 
 use super::ServerError;
 use crate::lsn::Lsn;
 use crate::postgres::place::StreamPlace;
 
-/// What a refusal means for the slot.
+/// What an error means for the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// What the slot needs is gone.
     Lost,
-    /// The server can't decode what comes next. Whether it ever can, only trying shows.
+    /// The server can't decode what comes next. Only retries show whether it ever can.
     Stuck,
-    /// It does not come from decoding.
+    /// It is not from decoding.
     Other,
 }
 
-/// Routines that read files of a slot, or write them: what they report is the disk's doing, also where
-/// its code is that of a missing right.
+/// Routines that read or write files of a slot: their errors are caused by the disk, even if the
+/// code is that of a missing permission.
 const FILES: [&str; 11] = [
     "SnapBuild",
     "ReorderBuffer",
@@ -37,7 +37,7 @@ const FILES: [&str; 11] = [
     "durable_",
 ];
 
-/// Says what a refusal means.
+/// Classifies an error.
 pub(super) fn meaning(error: &ServerError) -> Meaning {
     if is_removed_wal(error) || is_invalidation(error) {
         return Meaning::Lost;
@@ -52,8 +52,7 @@ pub(super) fn meaning(error: &ServerError) -> Meaning {
     }
 }
 
-/// Whether a WAL segment was asked for that is not there any more: under 58P01, or XX000 where another
-/// error number was left behind.
+/// Whether a WAL segment is gone: under 58P01, or XX000 if another error number was left behind.
 fn is_removed_wal(error: &ServerError) -> bool {
     let routine = error.routine.as_deref().unwrap_or_default();
     let has_no_file = error.sqlstate == "58P01";
@@ -64,8 +63,8 @@ fn is_removed_wal(error: &ServerError) -> bool {
         || (has_no_file && matches!(routine, "WalSndSegmentOpen" | "wal_segment_open"))
 }
 
-/// Whether the server says that it has invalidated the slot. What it says in another language is found
-/// by the slot's state.
+/// Whether the server reports that it has invalidated the slot. In other languages the slot's state
+/// shows it.
 fn is_invalidation(error: &ServerError) -> bool {
     let says = |text: &str| {
         let detail = error.detail.as_deref().unwrap_or_default();
@@ -75,7 +74,7 @@ fn is_invalidation(error: &ServerError) -> bool {
         && (says("has been invalidated") || says("can no longer get changes from"))
 }
 
-/// Whether the server can't hold a row as text: PostgreSQL allocates no more than 1 GB in one piece.
+/// Whether a row is too large as text: PostgreSQL allocates no more than 1 GB in one piece.
 pub(super) fn is_too_large(error: &ServerError) -> bool {
     let routine = error.routine.as_deref().unwrap_or_default();
     match error.sqlstate.as_str() {
@@ -88,8 +87,8 @@ pub(super) fn is_too_large(error: &ServerError) -> bool {
     }
 }
 
-/// Releases that distributed what transactions invalidate again and again, until it was more than a
-/// gigabyte: the only ones that fail so without a large row.
+/// Releases that distributed invalidations of transactions repeatedly, until they exceeded a
+/// gigabyte: only these fail in this way without a large row.
 const MAY_2025: [u32; 4] = [140_018, 150_013, 160_009, 170_005];
 
 /// The release that fixes it.
@@ -98,21 +97,21 @@ fn release_to_install(server_version: u32) -> Option<String> {
     is_it.then(|| format!("{}.{}", server_version / 10_000, server_version % 10_000 + 1))
 }
 
-/// Where and what the server can't decode.
+/// What the server can't decode, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stuck {
-    /// The slot; none where tables are read.
+    /// The slot; `None` if tables are read.
     pub slot: Option<String>,
-    /// How far the stream came.
+    /// The stream's position.
     pub place: StreamPlace,
-    /// The server's version; zero where it is not known.
+    /// The server's version; zero if unknown.
     pub server_version: u32,
     /// As reported.
     pub source: Box<ServerError>,
 }
 
 impl Stuck {
-    /// The same without the server's words. The routine still says whether a row is too large.
+    /// The same without the server's text. The routine still shows whether a row is too large.
     pub(super) fn without_text(&self) -> Self {
         let routine = is_too_large(&self.source).then_some(match self.source.sqlstate.as_str() {
             "54000" => "enlargeStringInfo",
@@ -123,7 +122,7 @@ impl Stuck {
         Self { source, ..self.clone() }
     }
 
-    /// What the server was about to do.
+    /// What failed.
     pub(super) fn doing(&self) -> String {
         let Some(slot) = &self.slot else {
             return "the server can't read the rows of a table".to_owned();
@@ -142,30 +141,30 @@ impl Stuck {
         }
     }
 
-    /// Why it never will, once it has failed alike several times.
+    /// Why it is permanent, once it has failed in the same way several times.
     pub(super) fn cause(&self) -> &'static str {
         match is_too_large(&self.source) {
             true if release_to_install(self.server_version).is_some() => {
-                "this release fails so where many transactions with DDL run at a time, or a row is \
-                 more than 1 GB as text"
+                "this release fails in this way if many transactions with DDL run at a time, or \
+                 a row is more than 1 GB as text"
             }
             true => "a row is more than 1 GB as text, and the server can't send one",
-            false => "it failed alike each time that it was tried",
+            false => "it failed in the same way each time",
         }
     }
 
-    /// How to go on. Lines that are no SQL are comments.
+    /// How to continue. Lines that are not SQL are comments.
     pub(super) fn fix(&self) -> String {
         let mut lines = Vec::new();
         if let Some(release) = release_to_install(self.server_version) {
             lines.push(format!(
                 "-- install PostgreSQL {release} or later, which fixes this, and start rowcast again"
             ));
-            lines.push("-- if it stays, a row is too large:".to_owned());
+            lines.push("-- if it recurs, a row is too large:".to_owned());
         } else if !is_too_large(&self.source) {
             lines.push(
-                "-- install the newest minor release of the server, see its log, and start rowcast \
-                 again; if it stays:"
+                "-- install the newest minor release of the server, see its log, and start \
+                 rowcast again; if it recurs:"
                     .to_owned(),
             );
         }
@@ -180,7 +179,7 @@ impl Stuck {
             let slot = postgres_protocol::escape::escape_literal(slot);
             let beyond = Lsn::from(commit.as_u64().saturating_add(1));
             lines.push(
-                "-- then pass over this one transaction, which is not published; all others are:"
+                "-- then skip this one transaction, which is not published; all others are:"
                     .to_owned(),
             );
             lines.push(format!(
@@ -188,13 +187,13 @@ impl Stuck {
                 slot.trim()
             ));
             lines.push(
-                "-- go on with: rowcast run --accept-gap; and read the tables again that it wrote to: \
-                 rowcast snapshot"
+                "-- continue with: rowcast run --accept-gap; and read the tables again that it \
+                 wrote to: rowcast snapshot"
                     .to_owned(),
             );
         } else if self.slot.is_some() {
             lines.push(
-                "-- or begin again: rowcast teardown, then rowcast run, which reads all rows"
+                "-- or start over: rowcast teardown, then rowcast run, which reads all rows"
                     .to_owned(),
             );
         }

@@ -1,11 +1,11 @@
-//! What an operator can do about each failure.
+//! The fix for each failure.
 
 use super::{Error, io_cause, is_refused_by_tls};
 use crate::allocation;
 use crate::postgres::{preflight, sqlstate};
 
 impl Error {
-    /// What an operator can do about it, where that is known.
+    /// What an operator can do about it, if known.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a table: what helps against each error")]
     pub fn fix(&self) -> Option<String> {
@@ -42,11 +42,9 @@ impl Error {
             }
             Self::SlotActive { slot, pid, .. } => return Some(fix_active(slot, *pid)),
             Self::WalRemoved { slot, .. } => {
-                return Some(format!(
-                    "the changes since are lost to the slot {slot:?}: {FIX_LOST}"
-                ));
+                return Some(format!("the slot {slot:?} has lost the changes since: {FIX_LOST}"));
             }
-            Self::Decoding(_) => "check the server's disk and its log, if it stays",
+            Self::Decoding(_) => "if it recurs, check the server's disk and its log",
             Self::Altered { .. } => {
                 "none needed, as it is tried again; if it lasts, end the transaction that holds the lock: \
                  SELECT pid, relation::regclass, mode FROM pg_locks WHERE granted AND mode LIKE \
@@ -59,8 +57,8 @@ impl Error {
                  or set postgres.manage = false, and create the publication on the primary"
             }
             Self::PublicationMissing(_) => {
-                "what was written since is in no stream, whatever is made later: rowcast teardown, \
-                 then rowcast run, which reads all rows again"
+                "changes since then are in no stream, even with a new publication: rowcast \
+                 teardown, then rowcast run, which reads all rows again"
             }
             Self::TooManyWalsenders(_) => "raise max_wal_senders in postgresql.conf and restart",
             Self::TooManySlots(_) => {
@@ -72,7 +70,7 @@ impl Error {
             }
             Self::SlotMissing { slot, .. } | Self::SlotGone { slot } => {
                 return Some(format!(
-                    "what was written since the slot {slot:?} was dropped can't be read any more: \
+                    "changes since the slot {slot:?} was dropped can't be read any more: \
                      {FIX_LOST}"
                 ));
             }
@@ -104,9 +102,9 @@ fn fix_active(slot: &str, pid: Option<i32>) -> String {
     format!("stop the other reader, or wait for it: {held}")
 }
 
-/// How to go on where changes can't be read any more.
-const FIX_LOST: &str = "set postgres.on_gap = \"snapshot\", and all rows are read again. Only where \
-                        the changes may be lost: rowcast run --accept-gap goes on without them";
+/// How to continue if changes can't be read any more.
+const FIX_LOST: &str = "set postgres.on_gap = \"snapshot\" to read all rows again. Only if the \
+                        changes may be lost: rowcast run --accept-gap continues without them";
 
 const FIX_STANDBY: &str =
     "name the primary in postgres.url, or all hosts and target_session_attrs=read-write";

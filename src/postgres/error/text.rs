@@ -1,12 +1,12 @@
-//! What remains of a failure where the server's words may hold values of rows.
+//! Removes the server's text from errors that may contain row values.
 //!
-//! Whoever asks for rows under a condition can have a function in it raise any SQLSTATE with any words,
-//! so every kind of failure that holds words of the server's loses them; the code stays.
+//! A function in a request's condition can raise any SQLSTATE with any text, so every error that
+//! holds text of the server loses it; the code remains.
 
 use super::{Error, ServerError};
 
 impl Error {
-    /// The failure without what the server says. What it means, and whether it passes, stays.
+    /// The error without the server's text. Its meaning, and whether it is temporary, remain.
     #[must_use]
     pub(crate) fn without_text(self) -> Self {
         let strip = |error: &ServerError| Box::new(error.without_text());
@@ -31,7 +31,7 @@ impl Error {
             Self::TooManyWalsenders(error) => Self::TooManyWalsenders(strip(&error)),
             Self::TooManySlots(error) => Self::TooManySlots(strip(&error)),
             Self::Server(error) => Self::Server(strip(&error)),
-            // The library's error can't be changed: what the server said in it becomes our own.
+            // The library's error can't be changed, so it is replaced by our own.
             Self::Sql { doing, source } => match source.as_db_error() {
                 Some(error) => Self::Server(strip(&ServerError::from(error))),
                 None => Self::Sql { doing, source },

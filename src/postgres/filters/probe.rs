@@ -1,9 +1,9 @@
-//! What the server makes of row filters, and when it is asked.
+//! Has the server interpret row filters, and caches the results.
 //!
-//! The server is asked by a check constraint on a temporary table, in a transaction that is rolled back.
-//! That takes a transaction ID, writes WAL, locks the table for reading and runs the event triggers of
-//! the application. So it is asked when what is published is settled as a whole; who looks more often
-//! uses the last answer, for as long as the table has the same columns.
+//! This uses a check constraint on a temporary table, in a transaction that is rolled back. That
+//! takes a transaction ID, writes WAL, locks the table for reading and runs the application's event
+//! triggers. So it is only done when all that is published is determined; more frequent checks use
+//! the last result as long as the table has the same columns.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,49 +15,48 @@ use crate::postgres::{Error, search_path};
 
 const PROBE: &str = include_str!("../../../sql/row_filter_probe.sql");
 
-/// What the server makes of a condition.
+/// The server's interpretation of a condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Probed {
     /// As the server writes it.
     pub(super) condition: String,
-    /// The columns that it looks at.
+    /// The columns that it uses.
     pub(super) columns: Vec<String>,
 }
 
-/// Why a condition can't be, in the server's own words.
+/// Why a condition is refused, with the server's text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It is none of this table.
+    /// It is not a valid condition on this table.
     Condition(String),
-    /// The role may not have the server asked.
+    /// The role lacks the permission to check it.
     Rights(String),
 }
 
-/// The same, or why it can't be had.
+/// The interpretation, or why it is refused.
 type Meaning = Result<Probed, Refused>;
 
-/// Which tables' conditions the server is asked about.
+/// Which tables' conditions to check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Asked {
-    /// All of them; one about which the server gives no answer is an error, as one that somebody has
-    /// locked.
+    /// All of them; one that can't be checked, such as that of a locked table, is an error.
     #[default]
     All,
-    /// All of them; of one about which the server gives no answer nothing is known.
+    /// All of them; one that can't be checked is unknown.
     Unlocked,
-    /// Those of these tables; one about which the server gives no answer is an error.
+    /// Those of these tables; one that can't be checked is an error.
     Of(Vec<TableName>),
-    /// None: of those that were not asked about before, nothing is known.
+    /// None: those that were not checked before are unknown.
     Nothing,
 }
 
-/// What the server makes of the conditions of tables.
+/// The server's interpretations of the tables' conditions.
 #[derive(Debug, Default)]
 pub struct Probes {
     asked: Asked,
     /// By the table's OID.
     known: BTreeMap<u32, Known>,
-    /// What was logged of tables about which the server gave no answer.
+    /// What was logged about tables that could not be checked.
     unanswered: BTreeMap<u32, String>,
 }
 
@@ -70,13 +69,13 @@ struct Known {
 }
 
 impl Probes {
-    /// Nothing is known yet.
+    /// Without results yet.
     #[must_use]
     pub fn new(asked: Asked) -> Self {
         Self { asked, ..Self::default() }
     }
 
-    /// From now on the server is asked about these. What is known is forgotten where all are.
+    /// Sets which conditions are checked from now on. If all, known results are forgotten.
     pub fn ask(&mut self, asked: Asked) {
         if matches!(asked, Asked::All | Asked::Unlocked) {
             self.known.clear();
@@ -84,7 +83,7 @@ impl Probes {
         self.asked = asked;
     }
 
-    /// What the server makes of a condition on a table with these columns; none if that is not known.
+    /// The server's interpretation of a condition on a table with these columns; `None` if unknown.
     pub(super) async fn meaning(
         &mut self,
         client: &Client,
@@ -106,7 +105,7 @@ impl Probes {
         let patience = if is_look { PATIENCE } else { LONG_PATIENCE };
         let meaning = match probe(client, &candidate.table, condition, patience).await {
             Ok(meaning) => meaning,
-            // Without a code it is the connection that failed.
+            // Without a code, the connection failed.
             Err(error) if is_look && error.sqlstate().is_some() => {
                 self.note_unanswered(candidate, &error);
                 return Ok(None);
@@ -120,7 +119,8 @@ impl Probes {
         Ok(Some(meaning))
     }
 
-    /// Logs that the server gave no answer about a table, once for each reason. A lock passes.
+    /// Logs that a table's condition could not be checked, once for each reason. A lock is
+    /// temporary.
     fn note_unanswered(&mut self, candidate: &Candidate, error: &Error) {
         let Error::Sql { source, .. } = error else { return };
         let Some(answer) = source.as_db_error() else { return };
@@ -131,23 +131,23 @@ impl Probes {
         tracing::warn!(
             table = %candidate.table,
             error = told,
-            "the server did not say what the row filter means: what is published of the table stays \
-             as it is, and it is asked again"
+            "the row filter could not be checked: the table remains published as it is, and the \
+             check is repeated"
         );
         self.unanswered.insert(candidate.oid, told);
     }
 }
 
-/// Whether an answer to the constraint is about its condition, and so the same each time: syntax, names
-/// and types (42), what no constraint may have (0A), constants that are no values of their type (22), and
-/// one that is too deep (54). Anything else (a lock, memory, a cancelled query, an event trigger of the
-/// application) says nothing of it.
+/// Whether an error is caused by the condition, and so the same each time: syntax, names and types
+/// (42), what no constraint may have (0A), constants that are not values of their type (22), and
+/// one that is too deep (54). Other errors (a lock, memory, a cancelled query, an event trigger of
+/// the application) say nothing about it.
 fn is_about_condition(sqlstate: &str) -> bool {
     ["42", "0A", "22", "54"].iter().any(|class| sqlstate.starts_with(class))
 }
 
-/// Asks the server what it makes of a condition on a table; its own words where it refuses it. A lock
-/// that somebody has is waited for no longer than `patience`.
+/// Has the server interpret a condition on a table; returns its error text if it refuses. Waits for
+/// a lock no longer than `patience`.
 async fn probe(
     client: &Client,
     table: &TableName,
@@ -165,13 +165,13 @@ async fn probe(
         "ALTER TABLE pg_temp.rowcast_probe ADD CONSTRAINT rowcast_probe CHECK ({condition}\n); {}",
         search_path::SAFE
     );
-    let failed = |source| Error::Sql { doing: "ask what a row filter means", source };
+    let failed = |source| Error::Sql { doing: "check a row filter", source };
     let answer = match client.batch_execute(&copied).await.map_err(failed) {
         Ok(()) => match client.batch_execute(&constrained).await.map_err(failed) {
             Ok(()) => client.query_one(PROBE, &[]).await.map(Ok).map_err(failed),
             Err(error) => refused(error, is_about_condition, Refused::Condition),
         },
-        // Of a table that was dropped meanwhile this is no refusal.
+        // For a table that was dropped meanwhile this is not a refusal.
         Err(error) => refused(error, |code| code == "42501", Refused::Rights),
     };
     let undone = client.batch_execute("ROLLBACK").await;
@@ -180,7 +180,7 @@ async fn probe(
     Ok(row.map(|row| Probed { condition: row.get(0), columns: row.get(1) }))
 }
 
-/// The server's words if its answer is a refusal by its code; else the error.
+/// The server's text if its code means a refusal, else the error.
 fn refused<T>(
     error: Error,
     is_refusal: impl Fn(&str) -> bool,

@@ -1,12 +1,13 @@
-//! Servers that forget what was put into a publication: those before the minor releases of May 2025.
+//! Works around servers that miss tables added to a publication: those before the minor releases of
+//! May 2025.
 //!
-//! What a walsender knows of a table's publications it looks up as of the transaction that it decodes.
-//! A transaction that wrote to the table before that was published, and ended after, makes it look up
-//! the past; and as nothing tells it to look again, it leaves out all that is written to the table from
-//! then on. (PostgreSQL 14.18, 15.13, 16.9 and 17.5 tell every such transaction.)
+//! A walsender looks up a table's publications as of the transaction that it decodes. A transaction
+//! that wrote to the table before it was published, and ended after, makes it look up the past
+//! state; and as nothing invalidates that, it omits all later changes of the table. (PostgreSQL
+//! 14.18, 15.13, 16.9 and 17.5 invalidate it.)
 //!
-//! So once all of these have ended, the table is taken out and put in again, in one transaction that
-//! is decoded after them.
+//! So once all of these transactions have ended, the table is removed and added again, in one
+//! transaction that is decoded after them.
 
 use tokio_postgres::Client;
 
@@ -15,18 +16,19 @@ use super::{
 };
 use crate::postgres::Error;
 
-/// The first releases that do not forget, as `server_version_num`.
+/// The first fixed releases, as `server_version_num`.
 const MENDED: [u32; 4] = [140_018, 150_013, 160_009, 170_005];
 
-/// Whether a server of this version forgets.
+/// Whether a server of this version has the problem.
 #[must_use]
 pub fn is_forgetful(server_version: u32) -> bool {
     let mended = MENDED.iter().find(|mended| *mended / 10_000 == server_version / 10_000);
     mended.map_or(server_version < MENDED[0], |mended| server_version < *mended)
 }
 
-/// Makes such a server look again at a table that was put into the publication, whose earlier writers
-/// have all ended. What this role can't alter, it has not put in.
+/// Makes such a server look up a table again that was added to the publication, once its earlier
+/// writers have all ended. A publication that this role can't alter is not affected, because the
+/// role has not added the table.
 ///
 /// # Errors
 /// When the server refuses it.

@@ -1,16 +1,17 @@
-//! Whether Postgres would refuse to update or delete published rows, by the rule that it uses itself.
+//! Predicts whether Postgres would refuse to update or delete published rows, by the server's own
+//! rule.
 //!
-//! Of a partitioned table it looks at the partition that holds the row, whatever the root says, and
-//! at every publication that publishes updates of the partition or of a table above it:
+//! For a partitioned table it checks the partition that holds the row, whatever the root's setting,
+//! and every publication that publishes updates of the partition or of a table above it:
 //!
-//! | it refuses, where | because |
+//! | it refuses if | because |
 //! |---|---|
-//! | there is no identity: no index of the kind that `REPLICA IDENTITY` names, or one that is deferrable or not valid | the old row could not be distinguished |
+//! | there is no identity: no index of the kind that `REPLICA IDENTITY` names, or one that is deferrable or invalid | the old row could not be identified |
 //! | a column list lacks a column of the identity, or there is a list and the identity is FULL | the old row would lack it |
-//! | a row filter looks at a column outside of the identity | the old row could not be judged |
+//! | a row filter uses a column outside of the identity | the filter could not be applied to the old row |
 //! | the identity has generated columns that are not published (PostgreSQL 18 and later) | the old row would lack them |
 //!
-//! `sql/tables.sql` reads what this needs. Nothing here asks a server.
+//! `sql/tables.sql` reads the input. Pure.
 
 use std::fmt;
 
@@ -52,12 +53,12 @@ pub struct UsableIndex {
     pub is_primary: bool,
 }
 
-/// What of a table a publication has, as far as this rule looks at it.
+/// What a publication has of a table, as far as this rule needs it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Part<'a> {
     /// The column list, if any.
     pub columns: Option<&'a [String]>,
-    /// The columns that the row filter looks at.
+    /// The columns that the row filter uses.
     pub condition: &'a [String],
     /// Whether stored generated columns are published without a list.
     pub generated: bool,
@@ -78,7 +79,7 @@ pub enum Refusal {
     },
     /// There is a column list, and the identity is FULL.
     ListAndFull,
-    /// The row filter looks at a column outside of the identity.
+    /// The row filter uses a column outside of the identity.
     Condition {
         /// The column.
         column: String,
@@ -94,7 +95,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoIdentity { is_deferrable: true } => {
-                f.write_str("its primary key is deferrable, which is no replica identity")
+                f.write_str("its primary key is deferrable, which is not a replica identity")
             }
             Self::NoIdentity { is_deferrable: false } => f.write_str("it has no replica identity"),
             Self::List { column } => {
@@ -102,7 +103,11 @@ impl fmt::Display for Refusal {
             }
             Self::ListAndFull => f.write_str("it is REPLICA IDENTITY FULL and has a column list"),
             Self::Condition { column } => {
-                write!(f, "its row filter looks at {column:?}, outside of its replica identity")
+                write!(
+                    f,
+                    "its row filter uses {column:?}, which is outside of its replica \
+                           identity"
+                )
             }
             Self::Generated { column } => {
                 write!(f, "its replica identity has the generated column {column:?}")
@@ -147,14 +152,14 @@ impl Leaf {
         }
     }
 
-    /// The columns that old rows have; none for all of them.
+    /// The columns that old rows have; `None` for all of them.
     #[must_use]
     pub fn identity(&self) -> Option<&[String]> {
         if self.is_full { None } else { Some(self.index.as_deref().unwrap_or_default()) }
     }
 
-    /// What makes Postgres accept it, as SQL where that is enough. An index costs nothing more; FULL
-    /// writes old rows whole into the WAL.
+    /// What makes Postgres accept it, as SQL if that is enough. An index costs nothing extra; FULL
+    /// writes complete old rows into the WAL.
     #[must_use]
     pub fn fix(&self, server_version: u32) -> String {
         let table = self.table.sql();
@@ -204,7 +209,7 @@ mod tests {
             (&keyed(&["id"]), None, &[][..], 140_000, ""),
             (&keyed(&["id"]), Some(&["id", "v"][..]), &["id"][..], 150_000, ""),
             (&keyed(&["id"]), Some(&["v"]), &[], 150_000, "column list lacks \"id\""),
-            (&keyed(&["id"]), None, &["id", "v"], 150_000, "row filter looks at \"v\""),
+            (&keyed(&["id"]), None, &["id", "v"], 150_000, "row filter uses \"v\""),
             (&full, None, &["v"], 150_000, ""),
             (&full, Some(&["id"]), &[], 150_000, "FULL and has a column list"),
             (&bare, None, &[], 140_000, "has no replica identity"),
@@ -220,7 +225,7 @@ mod tests {
             assert_eq!(found.is_empty(), refusal.is_empty(), "{leaf:?} on {version}: {found}");
         }
         let root = Leaf { has_rows: false, ..bare };
-        assert_eq!(judged(&root, None, &[], 180_000), "", "Postgres looks at the partitions alone");
+        assert_eq!(judged(&root, None, &[], 180_000), "", "Postgres only checks the partitions");
     }
 
     #[test]

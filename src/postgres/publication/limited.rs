@@ -1,18 +1,18 @@
-//! Tables of which not all that is asked for can be published, and why; pure.
+//! Finds tables that can be published only in part, and why. Pure.
 
 use std::fmt;
 
 use super::{Candidate, Part, Publication, TableName};
 use crate::config::Operation;
 
-/// A table of which not all that is asked for is published, and why.
+/// A table that is published only in part, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limited {
     /// The table.
     pub table: TableName,
     /// Why Postgres would refuse to update or delete its rows, and of which partition.
     pub cause: String,
-    /// What changes that, safest first.
+    /// The fixes, safest first.
     pub fix: String,
 }
 

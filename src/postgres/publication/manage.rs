@@ -1,5 +1,5 @@
-//! Makes the publications match the configuration: all of it at the start and at each look,
-//! and single tables when they are altered, or when their rows are to be read.
+//! Makes the publications match the configuration: completely at the start and at each check, and
+//! for single tables when they are altered or their rows are read.
 
 use tokio_postgres::Client;
 
@@ -13,20 +13,20 @@ use crate::postgres::publication::{
 };
 use crate::postgres::{self, client};
 
-/// What is to be done, and what it was decided by.
+/// What has to be done, and the facts that it is based on.
 pub(crate) struct Look {
     pub(crate) survey: Survey,
     pub(crate) filters: Filters,
-    /// What speaks against configured keys.
+    /// Problems with configured keys.
     pub(crate) keys: KeyFaults,
     pub(crate) plan: Plan,
     pub(crate) version: u32,
 }
 
-/// Plans what is to be done. `is_named` is whether the stream has the publication for inserts.
+/// Plans what has to be done. `is_named` is whether the stream has the publication for inserts.
 ///
 /// # Errors
-/// When the server can't be asked.
+/// When the server can't be queried.
 pub(crate) async fn plan(
     client: &Client,
     settings: &Resolved,
@@ -39,7 +39,7 @@ pub(crate) async fn plan(
     let inserts = if may_alter(settings, &survey) {
         survey.inserts(is_named)
     } else {
-        // The plan is what a DBA is asked to do, who may do all of it.
+        // The plan is for a DBA, who may do all of it.
         survey.candidates.iter_mut().for_each(|candidate| candidate.is_owned = true);
         Inserts::Used
     };
@@ -52,16 +52,16 @@ pub(crate) async fn plan(
     Ok(Look { survey, filters, keys, plan, version })
 }
 
-/// Whether the publication is rowcast's to alter, or to create.
+/// Whether rowcast may alter or create the publication.
 pub(crate) fn may_alter(settings: &Resolved, survey: &Survey) -> bool {
     settings.manage && survey.main.as_ref().is_none_or(|main| main.is_owned && main.is_by_table)
 }
 
-/// Looks at what is there, and plans what is to be done; a table that can't be keyed or filtered as
-/// configured does not come in, and one that is there stays as it is published.
+/// Reads the publications, and plans what has to be done; a table that can't be keyed or filtered
+/// as configured is not added, and a published one remains as it is.
 ///
 /// # Errors
-/// When the server can't be asked.
+/// When the server can't be queried.
 pub(crate) async fn look(
     client: &Client,
     settings: &Resolved,
@@ -71,7 +71,7 @@ pub(crate) async fn look(
     look_at(client, settings, is_named, probes, None).await
 }
 
-/// The same at the table with this OID alone, if one is given.
+/// The same for the table with this OID only, if set.
 async fn look_at(
     client: &Client,
     settings: &Resolved,
@@ -106,13 +106,14 @@ fn wanted<'a>(
     }
 }
 
-/// Brings the column list of a table that was altered up to date, as far as the configuration asks
-/// for it and the role may: a column list does not take new columns in by itself.
+/// Updates the column list of a table that was altered, as far as it is configured and the role
+/// may: a column list does not include new columns automatically.
 ///
 /// The server applies it to what is written from now on.
 ///
 /// # Errors
-/// When it can't be done. Nothing that should stay hidden gets out by it, and the next start tries again.
+/// When it can't be done. Nothing hidden is published because of that, and the next start tries
+/// again.
 pub(crate) async fn follow(
     client: &Client,
     settings: &Resolved,
@@ -133,13 +134,12 @@ async fn altered(
     is_named: bool,
     oid: u32,
 ) -> Result<Option<Plan>, postgres::Error> {
-    // One table alone, since all of very many tables may be described at once.
+    // Only this table, because very many tables may be described at once.
     let Some(table) = publication::name(client, oid).await? else { return Ok(None) };
     if !settings.manage || settings.tables.columns(&table.schema, &table.name).is_none() {
         return Ok(None);
     }
-    // Who publishes changes waits for this: no table is locked for it, and its rows stay filtered as
-    // they are.
+    // Publishing waits for this: so no table is locked for it, and its row filter remains as it is.
     let mut probes = Probes::new(Asked::Nothing);
     let look = look_at(client, settings, is_named, &mut probes, Some(oid)).await?;
     let mut plan = look.plan;
@@ -155,11 +155,11 @@ async fn altered(
     Ok(Some(plan))
 }
 
-/// Puts a table into the publication that is not in it yet, or back into it from the one for inserts.
-/// Returns whether it was put in just now.
+/// Adds a table to the publication, or moves it there from the one for inserts. Returns whether it
+/// was added just now.
 ///
 /// # Errors
-/// When it may not be, or must not be.
+/// When that is not permitted or not allowed.
 pub(crate) async fn publish_table(
     client: &Client,
     settings: &Resolved,
@@ -197,20 +197,20 @@ pub(crate) async fn publish_table(
             Some(Limited { cause, fix, .. }) => (cause.as_str(), fix.clone()),
             None => {
                 let fix = "widen postgres.tables, or start rowcast again".to_owned();
-                ("the table or the publication is gone, or it is not among postgres.tables", fix)
+                ("the table or the publication is gone, or postgres.tables does not match it", fix)
             }
         };
         let publication = names.main;
         return Err(refused(
-            format!("{table} can't be put into the publication {publication:?}: {cause}"),
+            format!("{table} can't be added to the publication {publication:?}: {cause}"),
             fix,
         ));
     }
     if !settings.manage || not_owned {
         return Err(refused(
             format!(
-                "{table} is not in the publication {:?}, and this role may not, or \
-                 postgres.manage says not to, put it in",
+                "{table} is not in the publication {:?}, and this role may not add it, or \
+                 postgres.manage is false",
                 names.main
             ),
             format!("as a DBA: {}", plan.script(names)),
@@ -221,7 +221,7 @@ pub(crate) async fn publish_table(
     Ok(true)
 }
 
-/// Logs what was done to either publication.
+/// Logs the changes of both publications.
 pub(crate) fn tell_altered(names: Names<'_>, plan: &Plan, what: &str) {
     for (publication, change) in [(names.main, &plan.main), (names.inserts, &plan.inserts)] {
         if change.is_empty() {
@@ -253,7 +253,10 @@ pub(crate) async fn publish(
     let names = Names::of(settings);
     if survey.main.as_ref().is_some_and(|publication| !publication.is_by_table) {
         let publication = names.main;
-        tracing::info!(publication, "it is for all tables or whole schemas; left as it is");
+        tracing::info!(
+            publication,
+            "the publication is for all tables or whole schemas; leaving it as it is"
+        );
         return Ok(());
     }
     if plan.is_empty() {
@@ -269,7 +272,8 @@ pub(crate) async fn publish(
                 other = list(&change.alter),
                 operations = ?change.operations,
                 via_partition_root = ?change.via_root,
-                "it is not as configured; postgres.manage is false, so it stays"
+                "the publication is not as configured; leaving it, because postgres.manage is \
+                 false"
             );
         }
         return Ok(());
@@ -288,8 +292,8 @@ pub(crate) async fn publish(
     Ok(())
 }
 
-/// Carries a plan out table by table, so that a lock is waited for longer by who holds none: whoever
-/// waits for long with locks in hand may have the server end the application's transaction.
+/// Carries out a plan table by table, so that it never waits long for one lock while it holds
+/// another: otherwise the server might end the application's transaction as a deadlock.
 async fn apply_one_by_one(
     client: &Client,
     names: Names<'_>,
@@ -301,7 +305,7 @@ async fn apply_one_by_one(
     Ok(())
 }
 
-/// Names for a log line, which stays one that can be read: of many, the first and how many more.
+/// Names for a log line: all if few, else the first and how many more.
 pub(crate) fn list<T: ToString>(items: &[T]) -> String {
     const LISTED: usize = 20;
     let names: Vec<String> = items.iter().take(LISTED).map(ToString::to_string).collect();

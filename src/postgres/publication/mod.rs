@@ -1,13 +1,13 @@
 //! The publication: which tables the server decodes for the bridge.
 //!
-//! It is made for the tables that the configured patterns match, with the columns, rows and
-//! operations that are asked for, and altered when any of these changes (`plan`). A publication
-//! that somebody made for all tables or whole schemas is left as it is.
+//! It is created for the tables that the configured patterns match, with the configured columns,
+//! rows and operations, and altered when any of these changes (`plan`). An existing publication for
+//! all tables or whole schemas is left as it is.
 //!
-//! One thing must never happen: that a table is published which Postgres would then refuse to
-//! UPDATE or DELETE in, for want of a replica identity, so that the bridge breaks the application.
-//! Of such a table only inserts are published, by a second publication that the same slot is read
-//! with (`identity` judges, `plan` decides). Filters are settled in `filters`.
+//! One thing must never happen: publishing a table for which Postgres would then refuse UPDATE or
+//! DELETE because it lacks a replica identity, so that the bridge breaks the application. Only
+//! inserts of such a table are published, by a second publication for the same slot (`identity`
+//! checks, `plan` decides). `filters` handles filters.
 
 pub mod forgetful;
 mod identity;
@@ -43,13 +43,13 @@ const MAY_CREATE: &str =
     "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
 const PUBLICATION_SCHEMAS: &str = include_str!("../../../sql/publication_schemas.sql");
 
-/// How long a change waits for a lock that somebody's ALTER or VACUUM of a table holds. Nobody who
-/// writes rows waits behind it, but who alters the table does. Shorter than `deadlock_timeout`, so
-/// that it is never the application's statement that a deadlock ends.
+/// How long a change waits for a lock that an ALTER or VACUUM of a table holds. Writers of rows do
+/// not queue behind it, but other DDL does. Shorter than `deadlock_timeout`, so that a deadlock
+/// never ends the application's statement.
 pub const PATIENCE: Duration = Duration::from_millis(500);
 
-/// The same after some tries: longer than `deadlock_timeout`, after which an automatic vacuum gives
-/// way.
+/// The same after some tries: longer than `deadlock_timeout`, after which an automatic vacuum is
+/// cancelled.
 pub const LONG_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// The first version whose publications can hold whole schemas, column lists and row filters.
@@ -65,7 +65,7 @@ pub struct TableName {
 }
 
 impl TableName {
-    /// The name as it stands in SQL.
+    /// The name as an SQL identifier.
     #[must_use]
     pub fn sql(&self) -> String {
         format!("{}.{}", escape_identifier(&self.schema), escape_identifier(&self.name))
@@ -88,7 +88,7 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// As they are configured.
+    /// The configured names.
     #[must_use]
     pub fn of(settings: &'a Resolved) -> Self {
         Self { main: &settings.publication, inserts: &settings.inserts_publication }
@@ -101,33 +101,33 @@ impl<'a> Names<'a> {
     }
 }
 
-/// What of a table is published.
+/// What is published of a table.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Published {
-    /// The columns, in the table's order; none for all, also those to come.
+    /// The columns, in the table's order; `None` for all, including future ones.
     pub columns: Option<Vec<String>>,
-    /// The row filter as the server writes it; none for all rows.
+    /// The row filter as the server writes it; `None` for all rows.
     pub condition: Option<String>,
 }
 
 /// A table that could be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// The table's OID, which a rename leaves as it is.
+    /// The table's OID, which a rename does not change.
     pub oid: u32,
     /// The table.
     pub table: TableName,
-    /// Whether the role may put it into a publication.
+    /// Whether the role may add it to a publication.
     pub is_owned: bool,
-    /// Whose it is.
+    /// Its owner.
     pub owner: String,
-    /// What holds its rows: itself, or its partitions and it.
+    /// The tables that hold its rows: itself, or its partitions and it.
     pub leaves: Vec<Leaf>,
 }
 
 impl Candidate {
-    /// What holds rows that Postgres would refuse to update or delete, were this part published;
-    /// each with why.
+    /// The tables whose rows Postgres would refuse to update or delete if this part were published;
+    /// each with the reason.
     pub fn refused(
         &self,
         part: Part<'_>,
@@ -141,32 +141,32 @@ impl Candidate {
 /// A publication as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Publication {
-    /// Whether it names tables one by one; else it is for all, or for whole schemas.
+    /// Whether it lists tables; otherwise it is for all, or for whole schemas.
     pub is_by_table: bool,
     /// Whether the role may alter it.
     pub is_owned: bool,
-    /// Whose it is.
+    /// Its owner.
     pub owner: String,
     /// The operations it publishes, in the order of [`Operation::ALL`].
     pub operations: Vec<Operation>,
     /// Whether changes of partitions are published as their root's.
     pub via_root: bool,
-    /// Whether it publishes stored generated columns without being told so (PostgreSQL 18).
+    /// Whether it publishes stored generated columns without a column list (PostgreSQL 18).
     pub generated: bool,
-    /// The tables it names, and what of each it publishes.
+    /// The listed tables, and what it publishes of each.
     pub tables: BTreeMap<TableName, Published>,
-    /// The columns that its row filters look at.
+    /// The columns that its row filters use.
     pub conditions: BTreeMap<TableName, Vec<String>>,
-    /// The tables that the stream names, of one that does not name tables one by one.
+    /// The tables in the stream, if it does not list tables.
     pub covers: Option<BTreeSet<TableName>>,
-    /// Tables that have row filters which could not be read, as somebody has locked the table: what is
-    /// published of them stays as it is.
+    /// Tables whose row filters could not be read because the table is locked: they remain
+    /// published as they are.
     pub unread: BTreeSet<TableName>,
 }
 
 impl Publication {
-    /// What of a table it publishes, if anything: of one for whole schemas it may be some partitions,
-    /// and one for all tables may leave some out (PostgreSQL 19).
+    /// What it publishes of a table, if anything: one for whole schemas may contain only some
+    /// partitions, and one for all tables may exclude some (PostgreSQL 19).
     fn covered(&self, candidate: &Candidate) -> Option<Candidate> {
         let mut candidate = candidate.clone();
         if let Some(covers) = self.covers.as_ref().filter(|of| !of.contains(&candidate.table)) {
@@ -196,7 +196,7 @@ impl Survey {
         Present { main: self.main.as_ref(), inserts: self.inserts.as_ref() }
     }
 
-    /// What may be done with the publication for inserts, if the stream names it or will.
+    /// What may be done with the publication for inserts, depending on whether the stream names it.
     #[must_use]
     pub fn inserts(&self, is_named: bool) -> Inserts {
         let may = match &self.inserts {
@@ -219,14 +219,14 @@ pub async fn candidates(client: &Client) -> Result<Vec<Candidate>, Error> {
     candidates_of(client, None).await
 }
 
-/// The same of the table with this OID alone, if one is given.
+/// The same for the table with this OID only, if set.
 async fn candidates_of(client: &Client, oid: Option<u32>) -> Result<Vec<Candidate>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the tables", source };
+    let failed = |source| Error::Sql { doing: "read the tables", source };
     let rows = client.query(TABLES, &[&oid]).await.map_err(failed)?;
     let mut candidates: Vec<Candidate> = Vec::new();
     for row in &rows {
         let oid = row.get(0);
-        // The rows of one table follow each other.
+        // The rows of one table are consecutive.
         if candidates.last().is_none_or(|last| last.oid != oid) {
             candidates.push(Candidate {
                 oid,
@@ -257,28 +257,28 @@ fn leaf(row: &tokio_postgres::Row) -> Leaf {
     }
 }
 
-/// What the table with this OID is called, if there is one.
+/// The name of the table with this OID, if it exists.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn name(client: &Client, oid: u32) -> Result<Option<TableName>, Error> {
-    let failed = |source| Error::Sql { doing: "ask what a table is called", source };
+    let failed = |source| Error::Sql { doing: "read the name of a table", source };
     let row = client.query_opt(TABLE_NAME, &[&oid]).await.map_err(failed)?;
     Ok(row.map(|row| TableName { schema: row.get(0), name: row.get(1) }))
 }
 
-/// A table and what it is a partition of; nothing where there is no such table.
+/// A table and its partition ancestors; empty if the table does not exist.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn with_ancestors(client: &Client, table: &TableName) -> Result<Vec<TableName>, Error> {
-    let failed = |source| Error::Sql { doing: "ask what a table is a partition of", source };
+    let failed = |source| Error::Sql { doing: "read what a table is a partition of", source };
     let rows = client.query(TABLE_AND_ANCESTORS, &[&table.schema, &table.name]).await;
     let name = |row: &tokio_postgres::Row| TableName { schema: row.get(0), name: row.get(1) };
     Ok(rows.map_err(failed)?.iter().map(name).collect())
 }
 
-/// The publication as it is, if there is one. No lock is waited for longer than a moment.
+/// The publication as it is, if present. Waits for locks only briefly.
 ///
 /// # Errors
 /// When a query fails. The client must have no transaction open.
@@ -293,7 +293,7 @@ pub async fn find(
     }
 }
 
-/// A publication whose row filters are yet to be read.
+/// A publication whose row filters are not read yet.
 struct Unread {
     publication: Publication,
     /// The tables with row filters, by the entry of the publication.
@@ -321,7 +321,7 @@ async fn find_unread(
     server_version: u32,
     oid: Option<u32>,
 ) -> Result<Option<Unread>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the publication", source };
+    let failed = |source| Error::Sql { doing: "read the publication", source };
     let Some(row) = client.query_opt(PUBLICATION, &[&name]).await.map_err(failed)? else {
         return Ok(None);
     };
@@ -358,11 +358,11 @@ async fn find_unread(
     Ok(Some(Unread { publication, filtered: tables.iter().filter_map(filtered).collect() }))
 }
 
-/// The publications and the tables that they could have, as of one moment: a table that is renamed
-/// between two looks is neither new nor gone.
+/// The publications and the tables that they could have, as of one moment, so that a table that is
+/// being renamed is neither new nor gone.
 ///
 /// # Errors
-/// When a query fails; the client is in a failed transaction then, and not to be used any more.
+/// When a query fails; the client then has a failed transaction and must not be used any more.
 pub async fn survey(
     client: &Client,
     names: Names<'_>,
@@ -371,7 +371,7 @@ pub async fn survey(
     survey_of(client, names, server_version, None).await
 }
 
-/// The same of the table with this OID alone, if one is given: the publications as if they had no other.
+/// The same for the table with this OID only, if set: as if the publications had no other.
 ///
 /// # Errors
 /// As [`survey`].
@@ -381,7 +381,7 @@ pub async fn survey_of(
     server_version: u32,
     oid: Option<u32>,
 ) -> Result<Survey, Error> {
-    let failed = |source| Error::Sql { doing: "look at the publication", source };
+    let failed = |source| Error::Sql { doing: "read the publications", source };
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     client.batch_execute(begin).await.map_err(failed)?;
     let mut main = find_unread(client, names.main, server_version, oid).await?;
@@ -401,11 +401,11 @@ pub async fn survey_of(
     Ok(Survey { main, inserts, candidates, may_create })
 }
 
-/// Carries a plan out, as a whole or not at all. A lock that a table's ALTER or VACUUM holds is waited
-/// for no longer than `patience`.
+/// Carries out a plan completely or not at all. Waits for a lock that an ALTER or VACUUM of a table
+/// holds no longer than `patience`.
 ///
 /// # Errors
-/// When the server refuses it; [`lock_is_taken`] says whether for want of a lock.
+/// When the server refuses it; [`lock_is_taken`] says whether a lock was the reason.
 pub async fn apply(
     client: &Client,
     names: Names<'_>,
@@ -421,16 +421,16 @@ pub async fn apply(
         .map_err(|source| Error::Sql { doing: "change the publication", source })
 }
 
-/// Whether a change failed because somebody else holds a lock.
+/// Whether a change failed because another session holds a lock.
 #[must_use]
 pub fn lock_is_taken(error: &Error) -> bool {
     // lock_not_available, and deadlock_detected.
     matches!(error.sqlstate(), Some("55P03" | "40P01"))
 }
 
-/// Drops a publication; one that is not there is no error.
+/// Drops a publication; a missing one is not an error.
 ///
-/// Returns whether there was one.
+/// Returns whether it existed.
 ///
 /// # Errors
 /// When the server refuses.

@@ -1,12 +1,12 @@
-//! A plan in parts: table by table, so that no transaction waits for one table's lock while it holds
-//! another's, and so that each table's statements can be shown alone; pure.
+//! Splits a plan by table, so that no transaction waits for one table's lock while it holds
+//! another's, and so that each table's statements can be shown alone. Pure.
 
 use std::collections::BTreeMap;
 
 use super::{Plan, PublicationChange, TableName};
 
 impl Plan {
-    /// What of it is about each table alone.
+    /// The parts that concern one table each.
     #[must_use]
     pub fn by_table(&self) -> BTreeMap<&TableName, Self> {
         let mut plans: BTreeMap<&TableName, Self> = BTreeMap::new();
@@ -27,7 +27,7 @@ impl Plan {
         plans
     }
 
-    /// What of it is about no table: publications to create, and options to set.
+    /// The part without tables: publications to create, and options to set.
     #[must_use]
     pub fn without_tables(&self) -> Self {
         let options = |of: &PublicationChange| PublicationChange {
@@ -40,8 +40,8 @@ impl Plan {
         Self { main, inserts, ..Self::default() }
     }
 
-    /// The same, in parts that hold no lock of two tables, in an order in which no table is published
-    /// meanwhile whose updates Postgres would refuse for it.
+    /// The whole plan, in parts that never lock two tables, in an order in which no table is
+    /// published meanwhile whose updates Postgres would then refuse.
     #[must_use]
     pub fn one_by_one(&self) -> Vec<Self> {
         let (mut creates, mut sets) = (self.without_tables(), self.without_tables());

@@ -1,15 +1,15 @@
-//! What must be done to the publications, as SQL; pure.
+//! Plans the changes of the publications, as SQL. Pure.
 //!
-//! | a table that is captured | is in |
+//! | a captured table | is in |
 //! |---|---|
-//! | which Postgres would update and delete in, once published so | the publication |
-//! | which it would refuse to (`identity`) | the one for inserts, so that the application works on |
-//! | the same, and that one can't be used, or not yet | none; it is named |
+//! | whose updates and deletes Postgres allows once published | the publication |
+//! | whose updates or deletes it would refuse (`identity`) | the one for inserts, so that the application keeps working |
+//! | the same, and that one can't be used, or not yet | neither; it is reported |
 //!
-//! A table is in one of the two at most. One whose columns or rows change, or that goes from one to
-//! the other, is taken out and put in again in the same transaction, so that no change falls between
-//! the two. The server applies a publication as it stood when a change was made: what is altered now
-//! holds for what is written from now on.
+//! A table is in at most one of the two. If its columns or rows change, or it moves between them,
+//! it is removed and added again in the same transaction, so that no change is missed. The server
+//! applies a publication as it was when a change was made: an alteration affects what is written
+//! from now on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,10 +20,10 @@ use super::limited::{Limited, harm, limited};
 use super::{Candidate, Names, Part, Publication, Published, TableName};
 use crate::config::{Operation, SignalTable, TableFilter};
 
-/// What is asked for.
+/// What should be published.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The publications, for what somebody else is to run.
+    /// The publications' names, for statements that a DBA runs.
     pub names: Names<'a>,
     /// The tables.
     pub captured: &'a TableFilter,
@@ -31,7 +31,7 @@ pub struct Wanted<'a> {
     pub skipped: &'a [Operation],
     /// Whether changes of partitions are published as their root's.
     pub via_root: bool,
-    /// The tables of which not everything is published.
+    /// The tables that are published only in part.
     pub published: &'a BTreeMap<TableName, Published>,
     /// The columns that row filters look at.
     pub conditions: &'a BTreeMap<TableName, Vec<String>>,
@@ -46,17 +46,17 @@ pub struct Wanted<'a> {
 /// What may be done with the publication for inserts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserts {
-    /// It may be created and altered, and the stream has what it publishes.
+    /// It may be created and altered, and the stream includes it.
     Used,
-    /// It may be created and altered, but the stream does not name it yet: no table is put into it.
+    /// It may be created and altered, but the stream does not name it yet: no table is added to it.
     Prepared,
-    /// It may not be created, or not altered: it stays as it is.
+    /// It may not be created or altered: it remains as it is.
     Untouched,
 }
 
 impl Wanted<'_> {
-    /// Whether the server needs to know old rows: it then refuses to update or delete rows of
-    /// tables without an identity.
+    /// Whether the server needs old rows: it then refuses to update or delete rows of tables
+    /// without an identity.
     #[must_use]
     pub fn needs_identity(&self) -> bool {
         needs_identity(self.skipped)
@@ -72,23 +72,23 @@ impl Wanted<'_> {
     }
 }
 
-/// Whether the server needs to know old rows, where these operations are left out.
+/// Whether the server needs old rows if these operations are left out.
 #[must_use]
 pub fn needs_identity(skipped: &[Operation]) -> bool {
     [Operation::Update, Operation::Delete].iter().any(|needy| !skipped.contains(needy))
 }
 
-/// A table with what is to be published of it.
+/// A table with what to publish of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableChange {
     /// The table.
     pub table: TableName,
-    /// What of it is to be published.
+    /// What to publish of it.
     pub published: Published,
 }
 
 impl TableChange {
-    /// With ONLY, or the tables that inherit from it would be published with it.
+    /// With ONLY, because otherwise the tables that inherit from it would be published too.
     fn sql(&self) -> String {
         let mut sql = only(&self.table);
         if let Some(columns) = &self.published.columns {
@@ -123,19 +123,19 @@ impl fmt::Display for TableChange {
 /// What must be done to one publication.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublicationChange {
-    /// There is none yet.
+    /// It does not exist yet.
     pub create: bool,
-    /// The operations to publish from now on, where they change.
+    /// The new operations, if they change.
     pub operations: Option<Vec<Operation>>,
-    /// Whether to publish changes of partitions as their root's from now on, where that changes.
+    /// Whether to publish changes of partitions as their root's, if that changes.
     pub via_root: Option<bool>,
-    /// Tables to put in.
+    /// Tables to add.
     pub add: Vec<TableChange>,
     /// Tables whose columns or rows change.
     pub alter: Vec<TableChange>,
-    /// Tables to take out.
+    /// Tables to remove.
     pub remove: Vec<TableName>,
-    /// Tables to put in that the role does not own, with their owners.
+    /// Tables to add that the role does not own, with their owners.
     pub not_owned: Vec<(TableName, String)>,
 }
 
@@ -184,7 +184,7 @@ impl PublicationChange {
         changes.into_iter().flatten().collect()
     }
 
-    /// Forgets all that is not about these tables.
+    /// Keeps only what concerns these tables.
     fn limit(&mut self, is_meant: impl Fn(&TableName) -> bool) {
         (self.create, self.operations, self.via_root) = (false, None, None);
         self.add.retain(|change| is_meant(&change.table));
@@ -193,7 +193,7 @@ impl PublicationChange {
         self.not_owned.retain(|(table, _)| is_meant(table));
     }
 
-    /// The options that differ from what is asked for.
+    /// The options that differ from the configured ones.
     fn options(&mut self, present: Option<&Publication>, operations: Vec<Operation>, root: bool) {
         self.create = present.is_none();
         if present.is_none_or(|publication| publication.operations != operations) {
@@ -204,7 +204,8 @@ impl PublicationChange {
         }
     }
 
-    /// Has it hold a table so. Returns whether that takes nothing that only its owner may do.
+    /// Plans that it contains this part of a table. Returns whether that needs nothing that only
+    /// its owner may do.
     fn hold(&mut self, present: Option<&Publication>, change: TableChange) -> bool {
         match present.and_then(|publication| publication.tables.get(&change.table)) {
             Some(as_it_is) if *as_it_is == change.published => return true,
@@ -214,7 +215,7 @@ impl PublicationChange {
         false
     }
 
-    /// Has it hold nothing but these.
+    /// Plans that it contains only these tables.
     fn keep(&mut self, present: Option<&Publication>, kept: &BTreeSet<&TableName>) {
         if let Some(publication) = present {
             let tables = publication.tables.keys();
@@ -223,18 +224,18 @@ impl PublicationChange {
     }
 }
 
-/// What must be done so that the right tables are published.
+/// All that must be done so that the right tables are published.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// To the publication.
+    /// Changes of the publication.
     pub main: PublicationChange,
-    /// To the one for inserts.
+    /// Changes of the one for inserts.
     pub inserts: PublicationChange,
     /// Tables of which only inserts (and truncates) are captured.
     pub insert_only: Vec<Limited>,
-    /// Tables that match and are left out, because publishing them would break UPDATE and DELETE.
+    /// Matching tables that are left out, because publishing them would break UPDATE and DELETE.
     pub left_out: Vec<Limited>,
-    /// Tables in the publication as it is, in which Postgres refuses to update or delete now.
+    /// Tables in the current publication in which Postgres refuses to update or delete now.
     pub harmed: Vec<Limited>,
 }
 
@@ -255,13 +256,13 @@ impl Plan {
         statements
     }
 
-    /// The same, to be pasted.
+    /// The same as a script.
     #[must_use]
     pub fn script(&self, names: Names<'_>) -> String {
         format!("BEGIN; {}; COMMIT;", self.sql(names).join("; "))
     }
 
-    /// What of it is about these tables alone.
+    /// The part that concerns these tables.
     #[must_use]
     pub fn limited_to(mut self, is_meant: impl Fn(&TableName) -> bool) -> Self {
         self.main.limit(&is_meant);
@@ -269,8 +270,8 @@ impl Plan {
         self
     }
 
-    /// Tables of which changes will be captured that were not so far, and so rows may be missing:
-    /// new ones, and those whose updates and deletes are captured again.
+    /// Tables of which more changes will be captured than so far, so that rows may be missing: new
+    /// ones, and those whose updates and deletes are captured again.
     #[must_use]
     pub fn gains(&self) -> Vec<TableName> {
         let inserts =
@@ -278,8 +279,8 @@ impl Plan {
         self.main.add.iter().chain(inserts).map(|added| added.table.clone()).collect()
     }
 
-    /// Tables in the publication that have lost, or are about to lose, their updates: the application
-    /// waits for what is planned of them.
+    /// Tables in the publication whose updates fail, or are about to: the application waits for the
+    /// plan.
     #[must_use]
     pub fn urgent(&self) -> BTreeSet<TableName> {
         let limited = self.insert_only.iter().chain(&self.left_out);
@@ -287,8 +288,8 @@ impl Plan {
         leaving.chain(&self.harmed).map(|limited| limited.table.clone()).collect()
     }
 
-    /// Takes out those of the tables that gain changes and whose rows are to be read, and returns
-    /// them; what is in a publication stays there.
+    /// Removes from the plan the tables that gain changes and whose rows must be read, and returns
+    /// them; what is in a publication remains there.
     pub fn put_off_gains(&mut self, is_read: impl Fn(&TableName) -> bool) -> Vec<TableName> {
         let mut gains = self.gains();
         gains.retain(&is_read);
@@ -296,7 +297,8 @@ impl Plan {
         gains
     }
 
-    /// Takes out those of the tables that gain changes; what is in a publication stays there.
+    /// Removes from the plan those of the tables that gain changes; what is in a publication
+    /// remains there.
     pub fn keep_out(&mut self, is_out: impl Fn(&TableName) -> bool) {
         let mut gains = self.gains();
         gains.retain(is_out);
@@ -325,20 +327,20 @@ impl<'a> Present<'a> {
         both.into_iter().flatten().any(|publication| publication.tables.contains_key(table))
     }
 
-    /// Whether the row filter of a table could not be read, as somebody has locked the table.
+    /// Whether the row filter of a table could not be read because the table is locked.
     #[must_use]
     pub fn is_unread(&self, table: &TableName) -> bool {
         [self.main, self.inserts].into_iter().flatten().any(|held| held.unread.contains(table))
     }
 
-    /// What is published of a table, by the publication that has it.
+    /// What is published of a table, by the publication that contains it.
     #[must_use]
     pub fn part(&self, table: &TableName) -> Option<&Published> {
         let of = |publication: Option<&'a Publication>| publication?.tables.get(table);
         of(self.main).or_else(|| of(self.inserts))
     }
 
-    /// The columns that a table's row filter looks at, if it has one.
+    /// The columns that a table's row filter uses, if any.
     #[must_use]
     pub fn condition_columns(&self, table: &TableName) -> Option<&[String]> {
         let has = |publication: &&Publication| publication.tables.contains_key(table);
@@ -353,7 +355,7 @@ pub fn plan(candidates: &[Candidate], wanted: &Wanted<'_>, present: Present<'_>)
     let mut plan = Plan::default();
     let captured = candidates.iter().filter(|candidate| wanted.has(&candidate.table));
     if let Some(whole) = present.main.filter(|publication| !publication.is_by_table) {
-        // It is not ours to change.
+        // Rowcast may not change it.
         let covered = captured.filter_map(|candidate| whole.covered(candidate));
         plan.harmed = covered
             .filter_map(|candidate| harm(&candidate, whole, wanted.server_version))
@@ -414,14 +416,14 @@ impl<'a> Placing<'a, '_, '_> {
             .flatten()
             .or_else(|| kept_back(candidate, present, &change, wanted.names));
         if present.is_unread(table) {
-            // It stays where it is until it is not locked any more.
+            // It remains where it is until it is not locked any more.
             self.in_main.insert(table);
             self.in_inserts.insert(table);
             let is_there = present.inserts.is_some_and(|held| held.tables.contains_key(table));
             self.plan.insert_only.extend(limited.filter(|_| is_there));
             return;
         }
-        // To take it out needs no right to the table; to put it in as it should be does.
+        // Removing it does not require ownership of the table; adding it does.
         let only_leaves = harm.filter(|_| !candidate.is_owned && limited.is_none());
         if let Some(harm) = only_leaves.filter(|_| in_publication != Some(&change.published)) {
             let harm = Limited { fix: String::new(), ..harm };
@@ -452,7 +454,7 @@ impl<'a> Placing<'a, '_, '_> {
             if may_alter {
                 self.plan.inserts.hold(present.inserts, change);
             }
-            // Of a signal nothing else is of use.
+            // Signals are inserts only.
             if !wanted.signals.is_some_and(|of| of.hides(&table.schema, &table.name)) {
                 self.plan.insert_only.push(limited);
             }
@@ -464,8 +466,8 @@ impl<'a> Placing<'a, '_, '_> {
     }
 }
 
-/// Why a table stays in the publication for inserts though it could leave it. The fix is
-/// for whoever may run it: to be a member of its owner is more than a replication role should have.
+/// Why a table remains in the publication for inserts although it could leave it. The fix is for a
+/// DBA: membership in its owner is more than a replication role should have.
 fn kept_back(
     candidate: &Candidate,
     present: Present<'_>,
@@ -489,25 +491,25 @@ fn kept_back(
             candidate.owner
         ),
         fix: format!(
-            "as a DBA: {} (then ask for a snapshot of it: rows that were updated or deleted \
-             meanwhile are not known)",
+            "as a DBA: {} (then request a snapshot of it: updates and deletes of the meantime \
+             are not known)",
             plan.script(names)
         ),
     })
 }
 
-/// The same of a table that is left out and that only its owner may put in again: the fix is a DBA's.
+/// The same for a left-out table that only its owner may add again: the fix is for a DBA.
 fn for_dba(limited: Limited, change: &TableChange, names: Names<'_>) -> Limited {
     let mut plan = Plan::default();
     plan.main.add.push(change.clone());
     let add = plan.main.sql(names.main).join("; ");
     let fix = match limited.fix.as_str() {
         "" => format!("as a DBA: {add};"),
-        // What is not SQL alone is not pasted together with it.
+        // Fixes that are not pure SQL are not combined with SQL.
         first if first.ends_with(';') => format!("as a DBA: {first} {add};"),
         first => format!("{first}, then as a DBA: {add};"),
     };
-    let meanwhile = "(then ask for a snapshot of it: what was written meanwhile is not known)";
+    let meanwhile = "(then request a snapshot of it: changes of the meantime are not known)";
     Limited { fix: format!("{fix} {meanwhile}"), ..limited }
 }
 

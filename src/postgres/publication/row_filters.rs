@@ -1,9 +1,9 @@
-//! Row filters as the server writes them.
+//! Reads row filters as the server writes them.
 //!
-//! A publication holds a row filter as a tree. Its text is written by a function that looks at the table,
-//! and locks it (as who reads it does) from PostgreSQL 17 on. So who looks at publications reads the text
-//! apart from all else, waits for a lock no longer than moments, and goes on without the filter of a
-//! table that somebody has locked.
+//! A publication stores a row filter as an expression tree. The function that writes its text reads
+//! the table, and from PostgreSQL 17 on locks it as a reader does. So checks of publications read
+//! the text separately, wait for locks only briefly, and continue without the filter of a locked
+//! table.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::postgres::Error;
 
 const ROW_FILTERS: &str = include_str!("../../../sql/row_filters.sql");
 
-/// How long a lock is waited for.
+/// How long to wait for a lock.
 const GLANCE: Duration = Duration::from_millis(100);
 
-/// The row filters of these entries of publications, by the entry's OID, but for those of tables that
-/// somebody has locked.
+/// The row filters of these entries of publications, by the entry's OID, except those of locked
+/// tables.
 ///
 /// # Errors
 /// When the server refuses it for another reason. The client must have no transaction open.
@@ -32,7 +32,7 @@ pub(super) async fn glance(
         read => return read,
     }
     let mut found = BTreeMap::new();
-    // The one that is locked holds up no other.
+    // A locked one does not hold up the others.
     for entry in entries {
         match read(client, std::slice::from_ref(entry), Some(GLANCE)).await {
             Ok(one) => found.extend(one),
@@ -43,7 +43,7 @@ pub(super) async fn glance(
     Ok(found)
 }
 
-/// The same of all of them, for who needs each: it waits as long as the session's settings allow.
+/// The same for all of them: waits for locks as long as the session's settings allow.
 ///
 /// # Errors
 /// When the server refuses it.
@@ -68,7 +68,7 @@ async fn read(
         // Several statements in one simple query are one transaction.
         sql = format!("SET LOCAL lock_timeout = {};\n{sql}", patience.as_millis());
     }
-    let failed = |source| Error::Sql { doing: "ask for row filters", source };
+    let failed = |source| Error::Sql { doing: "read row filters", source };
     let mut found = BTreeMap::new();
     for message in client.simple_query(&sql).await.map_err(failed)? {
         let SimpleQueryMessage::Row(row) = message else { continue };

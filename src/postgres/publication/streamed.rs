@@ -1,5 +1,5 @@
-//! The tables that the stream names: those of a publication, or in the place of a partitioned table
-//! its partitions, where their changes are not published as their root's.
+//! Lists the tables in the stream: those of a publication, or a partitioned table's partitions if
+//! their changes are not published as their root's.
 
 use tokio_postgres::Client;
 
@@ -17,18 +17,18 @@ const PUBLISHED_TABLES_14: &str = concat!(
     include_str!("../../../sql/published_tables.sql")
 );
 
-/// A table that the stream names.
+/// A table in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Streamed {
     /// Its OID.
     pub oid: u32,
     /// Its name.
     pub table: TableName,
-    /// The table that is put into a publication for it: itself, or the root of its partitions.
+    /// The table that is added to a publication for it: itself, or its partition root.
     pub root: TableName,
 }
 
-/// A table whose changes publications have, by whatever way.
+/// A table whose changes publications contain, in any way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InEffect {
     /// Its OID.
@@ -37,13 +37,13 @@ pub struct InEffect {
     pub table: TableName,
     /// What kind of relation it is, as `relkind`.
     pub kind: String,
-    /// The columns that are published; none for all that are not generated.
+    /// The published columns; `None` for all that are not generated.
     pub columns: Option<Vec<String>>,
     /// The entry of the publication that filters its rows.
     filtered_by: Option<u32>,
 }
 
-/// The tables whose changes the publications have, by whatever way. No lock is waited for.
+/// The tables whose changes the publications contain, in any way. Does not wait for locks.
 ///
 /// # Errors
 /// When the query fails.
@@ -61,7 +61,7 @@ async fn published(
     server_version: u32,
     table: Option<&TableName>,
 ) -> Result<Vec<InEffect>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for the published tables", source };
+    let failed = |source| Error::Sql { doing: "read the published tables", source };
     let query =
         if server_version >= FILTERS_SINCE { PUBLISHED_TABLES } else { PUBLISHED_TABLES_14 };
     let (schema, name) = table.map(|of| (of.schema.as_str(), of.name.as_str())).unzip();
@@ -76,8 +76,8 @@ async fn published(
     Ok(rows.map_err(failed)?.iter().map(found).collect())
 }
 
-/// What is published of these tables, in their order. Who reads rows needs their filters, and so waits
-/// for whoever has locked a table.
+/// What is published of these tables, in their order. Reading rows needs their filters, so this
+/// waits for locks.
 ///
 /// # Errors
 /// When a query fails.
@@ -88,7 +88,7 @@ pub async fn parts(client: &Client, tables: &[InEffect]) -> Result<Vec<Published
     for InEffect { table, columns, filtered_by, .. } in tables {
         let condition = filtered_by.and_then(|entry| filters.remove(&entry));
         if filtered_by.is_some() && condition.is_none() {
-            // It was altered in between: not to be read as one without a filter.
+            // It was altered meanwhile: it must not be read without a filter.
             return Err(Error::Altered { table: table.to_string() });
         }
         parts.push(Published { columns: columns.clone(), condition });
@@ -96,7 +96,7 @@ pub async fn parts(client: &Client, tables: &[InEffect]) -> Result<Vec<Published
     Ok(parts)
 }
 
-/// What the publications have of a table, in effect and by whatever way; none if they do not have it.
+/// What the publications contain of a table in effect, in any way; `None` if they do not.
 ///
 /// # Errors
 /// When a query fails.
@@ -110,7 +110,7 @@ pub async fn part(
     Ok(parts(client, &found).await?.pop())
 }
 
-/// Whether the publications have a table, in effect and by whatever way.
+/// Whether the publications contain a table in effect, in any way.
 ///
 /// # Errors
 /// When the query fails.
@@ -128,7 +128,7 @@ pub async fn is_published(
 /// # Errors
 /// When the query fails.
 pub async fn possible(client: &Client, via_root: bool) -> Result<Vec<Streamed>, Error> {
-    let failed = |source| Error::Sql { doing: "ask which tables could be streamed", source };
+    let failed = |source| Error::Sql { doing: "read which tables could be streamed", source };
     let rows = client.query(STREAMED_TABLES, &[&via_root]).await.map_err(failed)?;
     let streamed = |row: &tokio_postgres::Row| Streamed {
         oid: row.get(0),
@@ -138,12 +138,12 @@ pub async fn possible(client: &Client, via_root: bool) -> Result<Vec<Streamed>, 
     Ok(rows.iter().map(streamed).collect())
 }
 
-/// The OID of a table, if there is one of that name.
+/// The OID of the table of this name, if it exists.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn oid(client: &Client, table: &TableName) -> Result<Option<u32>, Error> {
-    let failed = |source| Error::Sql { doing: "ask for a table", source };
+    let failed = |source| Error::Sql { doing: "read the OID of a table", source };
     let row = client.query_opt(TABLE_OID, &[&table.schema, &table.name]).await.map_err(failed)?;
     Ok(row.map(|row| row.get(0)))
 }

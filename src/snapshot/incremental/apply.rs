@@ -1,11 +1,11 @@
-//! The stream's side of snapshots that are taken while it runs: watermarks as they come by, the
-//! changes between two of them, and the rows that are published at the second.
+//! The stream's side of snapshots that are taken while it runs: handles watermarks, the changes
+//! between two of them, and the rows that are published at the second.
 //!
-//! A chunk's rows go out within the transaction of its high watermark, and the state of the snapshot
-//! changes with the end of that transaction: so whatever a checkpoint covers has rows and state
-//! together. While no window is open, a change costs one look at an empty map.
+//! A chunk's rows are published within the transaction of its high watermark, and the state of the
+//! snapshot changes with the end of that transaction: so a checkpoint always covers rows and state
+//! together. While no window is open, a change costs one look-up in an empty map.
 //!
-//! Not here: what makes a row stand or fall (`window`), who reads chunks (`coordinator`).
+//! Not here: which rows are published (`window`), who reads chunks (`coordinator`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pipeline::{Halt, Lookup, Stage};
 use crate::snapshot::{Chunk, Closed, Control, RecentXids, RowReader, Signals, Spoiled, Window};
 
-/// The windows that are open, and what is needed to close them.
+/// The open windows, and what is needed to close them.
 pub(crate) struct Windows {
     exchange: Arc<Exchange>,
     control: Arc<Control>,
@@ -31,26 +31,26 @@ pub(crate) struct Windows {
     /// By the OIDs of their tables.
     open: HashMap<u32, Window>,
     pub(crate) recent: RecentXids,
-    /// As snapshots stand at this place of the stream.
+    /// The state of snapshots at this position of the stream.
     stands: Snapshots,
-    /// Orders that are carried out in the transaction that is open.
+    /// Orders that are carried out in the open transaction.
     carried_out: Vec<CarriedOut>,
-    /// Whether the state changed in this transaction by what the stream itself says.
+    /// Whether the stream itself changed the state in this transaction.
     has_news: bool,
-    /// Whether what they change must be durable before the next transaction is published.
+    /// Whether their changes must be durable before the next transaction is published.
     pub(crate) must_be_durable: bool,
     left_out: LeftOut,
     pub(crate) reader: RowReader,
 }
 
 struct CarriedOut {
-    /// None where nobody placed it: a signal.
+    /// `None` for a signal, which no one placed.
     number: Option<u64>,
     edits: Vec<Edit>,
     result: Result<Closed, Spoiled>,
 }
 
-/// How snapshots stand otherwise than before.
+/// A change of the snapshots' state.
 pub(crate) struct News {
     pub(crate) stand: Arc<Snapshots>,
     /// Whether that must be durable before the next transaction is published.
@@ -59,7 +59,7 @@ pub(crate) struct News {
     pub(crate) admitted: Vec<u32>,
 }
 
-/// A message of our own, as it stands in the stream.
+/// One of our own messages in the stream.
 pub(crate) struct Heard {
     position: Position,
     lsn: Lsn,
@@ -68,7 +68,7 @@ pub(crate) struct Heard {
 }
 
 impl Heard {
-    /// None for every change that is not a message of our own.
+    /// `None` for every change that is not one of our messages.
     #[inline]
     pub(crate) fn of(change: &Change<'_>) -> Option<Self> {
         let Data::Message { prefix, content } = change.data else { return None };
@@ -85,7 +85,7 @@ impl Heard {
         self.position
     }
 
-    /// Publishes a row that was read, with the time of that, at a place in this message's
+    /// Publishes a row that was read, with the time of reading, at a position in this message's
     /// transaction.
     pub(crate) fn publish_row<S: Sink, L: Lookup>(
         &self,
@@ -114,7 +114,7 @@ impl Heard {
 }
 
 impl Windows {
-    /// `stands` is what the checkpoint says at the start.
+    /// `stands` is the checkpoint's state at the start.
     pub(crate) fn new(
         exchange: Arc<Exchange>,
         control: Arc<Control>,
@@ -144,7 +144,7 @@ impl Windows {
         self.recent.push(xid);
     }
 
-    /// A change comes by.
+    /// Handles a change of the stream.
     #[inline]
     pub(crate) fn see(&mut self, change: &Change<'_>) {
         if !self.open.is_empty() {
@@ -159,7 +159,7 @@ impl Windows {
         }
     }
 
-    /// Whether a change is not to be published, for it is in rows that will be read.
+    /// Whether a change must not be published, because it is in rows that will be read.
     #[inline]
     pub(crate) fn leaves_out(&self, change: &Change<'_>) -> bool {
         !self.left_out.is_empty()
@@ -181,7 +181,7 @@ impl Windows {
         self.carried_out.push(CarriedOut { number: Some(number), edits, result });
     }
 
-    /// A change comes by that may be a row of the signal table.
+    /// Handles a change that may be a row of the signal table.
     #[inline]
     pub(crate) fn signal_row(&mut self, change: &Change<'_>, metrics: &Metrics) {
         if let Some(places) = self.signaling.places(change) {
@@ -190,8 +190,8 @@ impl Windows {
         }
     }
 
-    /// A request is noted with the end of the transaction, so that it can't be lost before its tables
-    /// are.
+    /// Notes a request with the end of the transaction, so that it can't be lost before its tables
+    /// are noted.
     fn note(&mut self, edits: Vec<Edit>) {
         if !edits.is_empty() {
             let result = Ok(Closed::default());
@@ -199,17 +199,17 @@ impl Windows {
         }
     }
 
-    /// Nothing of a table is published from here on. Whoever goes on from a checkpoint of this
-    /// transaction, or of a later one, knows of it; there is one before anything else is published,
-    /// since nothing but the note says which of two tables had their topic.
+    /// Leaves a table out from here on. A restart from a checkpoint of this transaction, or of a
+    /// later one, knows it; there is a checkpoint before anything else is published, because only
+    /// the note says which of two tables had the topic.
     pub(crate) fn leave_out(&mut self, table: LeftOutTable) {
         Edit::LeaveOut(table).apply(&mut self.stands);
         self.has_news = true;
         self.must_be_durable = true;
     }
 
-    /// These tables are gone, and nothing of them comes any more. A note that rows of one are to be read
-    /// goes with the next checkpoint of snapshots.
+    /// Forgets tables that are gone and have no further changes. A note that rows of one must be
+    /// read is removed with the next checkpoint of snapshots.
     pub(crate) fn forget(&mut self, tables: &[u32]) {
         for oid in tables {
             self.open.remove(oid);
@@ -222,7 +222,7 @@ impl Windows {
         }
     }
 
-    /// The transaction ends at `end_lsn`. Returns how snapshots stand from here on, if otherwise.
+    /// The transaction ends at `end_lsn`. Returns the new state of snapshots, if changed.
     pub(crate) fn ended(&mut self, end_lsn: Lsn) -> Option<News> {
         let mut changed = std::mem::take(&mut self.has_news);
         let mut admitted = Vec::new();
@@ -248,7 +248,7 @@ impl Windows {
 }
 
 impl Windows {
-    /// Carries out what a message of our own stands for. None of them is published. Returns the OID of
+    /// Carries out the order of one of our messages, which are never published. Returns the OID of
     /// the table whose rows are published here, if any.
     pub(crate) fn hear<S: Sink, L: Lookup>(
         &mut self,
@@ -266,7 +266,7 @@ impl Windows {
             return Ok(None);
         }
         match self.exchange.take(&heard.content) {
-            // Another pipeline's, or one that a session before this one left.
+            // It is another pipeline's, or from an earlier session.
             None => {}
             Some((number, Order::Open { oid, key, limit_bytes })) => {
                 let relation = stage.relations.by_oid(oid).map(Arc::as_ref);
@@ -314,7 +314,7 @@ impl Windows {
         if let Some(known) = stage.relations.by_oid(oid)
             && !Arc::ptr_eq(known, &relation)
         {
-            // What follows in the stream is of that shape.
+            // The following changes in the stream have that shape.
             let is_same = window::is_same(known, &relation);
             stage.publisher.announce(known, (!is_same).then_some(&*relation))?;
         }
@@ -323,9 +323,9 @@ impl Windows {
 }
 
 impl<S: Sink, L: Lookup> Stage<'_, S, L> {
-    /// The relation by which a chunk's rows are published, known to the publisher: the stream's own,
-    /// where that is the same. Where the key alone is another, the table was given one and nothing was
-    /// written to it since; the stream reports that when it describes the table again.
+    /// The relation for publishing a chunk's rows, known to the publisher: the stream's own if it
+    /// is the same. If only the key differs, the table has a new key and was not written to since;
+    /// the stream reports that when it describes the table again.
     pub(super) fn announced(&mut self, chunk: &Chunk) -> Result<Arc<Relation>, Halt> {
         let known = self.relations.by_oid(chunk.relation.oid);
         let is_same = known.is_some_and(|known| window::is_same(known, &chunk.relation));

@@ -1,18 +1,18 @@
-//! Tables that have no key: some pages of them are read while the stream waits, so
-//! that no change can come between.
+//! The stream's side of tables without a key: some pages are read while the stream waits, so that
+//! no change can come in between.
 //!
 //! ```text
-//! stream   ... watermark | waits ........................... | goes on ... watermark | waits ...
-//! reader                   looks, and brings what it reads                            more
+//! stream   ... watermark | waits ......................... | continues ... watermark | waits ...
+//! reader                   reads, and hands over rows                                 more
 //! ```
 //!
-//! Every change that the stream has not brought at a watermark follows the rows that are published
-//! there, and every one that it has brought is in them: for the reader looks after the stream has
-//! come to a stop. A commit that stands in the WAL and is not visible yet would be the exception, so
-//! it is looked for (`snapshot::visibility`), and the pages are read again.
+//! Every change that comes after a watermark in the stream follows the rows that are published
+//! there, and every earlier change is in those rows, because the reader reads after the stream has
+//! stopped. A commit that is in the WAL but not visible yet would be an exception, so it is checked
+//! for (`snapshot::visibility`), and the pages are read again.
 //!
-//! Rows and the note of their pages stand in one transaction, so with exactly-once in one Kafka
-//! transaction, as long as that may hold them.
+//! Rows and the note of their pages are in one transaction, so with exactly-once in one Kafka
+//! transaction, if they fit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,11 +26,11 @@ use crate::kafka::Sink;
 use crate::pipeline::{Halt, Lookup, Stage};
 use crate::snapshot::{Chunk, Closed, Mark, Spoiled};
 
-/// How often the reader is looked for while the stream waits.
+/// Time between two checks for rows while the stream waits.
 const LOOK: Duration = Duration::from_millis(1);
 
 impl Windows {
-    /// Publishes what the reader brings, until it has brought all.
+    /// Publishes the reader's rows until all have arrived.
     pub(super) fn hold<S: Sink, L: Lookup>(
         &mut self,
         number: u64,
@@ -40,7 +40,7 @@ impl Windows {
     ) -> Result<(), Halt> {
         let Hold { oid, entered, mut brought } = hold;
         let mark = self.recent.mark();
-        // Nobody listens where the reader has gone: then it brings nothing either.
+        // If the reader is gone, no rows arrive either.
         let _ = entered.send(());
         let mut published = 0;
         let result = loop {
@@ -60,7 +60,7 @@ impl Windows {
             }
         };
         if result.is_err() && published > 0 && stage.out.checkpoints.is_transactional() {
-            // What was published of them is aborted with the session, and comes again.
+            // What was published of them is aborted with the session, and published again.
             return Err(Halt::Failed(Error::PagesCutOff));
         }
         let (edits, is_durable, result) = match result {
@@ -72,8 +72,8 @@ impl Windows {
         Ok(())
     }
 
-    /// Publishes some rows, of which `before` were published at this watermark. Returns their number;
-    /// or that they must be read again.
+    /// Publishes some rows after `before` rows at this watermark. Returns their number, or that
+    /// they must be read again.
     fn publish_rows<S: Sink, L: Lookup>(
         &mut self,
         (oid, mark): (u32, Mark),

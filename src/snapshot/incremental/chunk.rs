@@ -1,7 +1,7 @@
 //! Rows of one table that were read while the stream runs, in the order of a key, until their window
 //! closes.
 //!
-//! They are kept as the lines that the server sent: a row is made of one only when it is published.
+//! They are kept as the server's lines: a line is parsed only when its row is published.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ pub struct Chunk {
     pub relation: Arc<Relation>,
     /// What the reader saw.
     pub visibility: Visibility,
-    /// Transactions that may have committed before the window, unseen, and long ago or before this
-    /// run.
+    /// Transactions that may have committed before the window without being visible, long ago or
+    /// before this run.
     pub suspects: Vec<u32>,
     /// When they were read, in microseconds since the Unix epoch.
     pub time_us: i64,
@@ -39,14 +39,14 @@ impl Chunk {
         }
     }
 
-    /// Another one without rows, of what the same reader sees.
+    /// Another chunk without rows, with the same reader's snapshot.
     #[must_use]
     pub fn another(&self, time_us: i64) -> Self {
         let another = Self::new(Arc::clone(&self.relation), self.visibility.clone(), time_us);
         Self { suspects: self.suspects.clone(), ..another }
     }
 
-    /// Adds a line of COPY's text form, its newline included.
+    /// Adds a line in COPY's text format, including its newline.
     pub fn push(&mut self, line: &[u8]) {
         self.lines.extend_from_slice(line);
         self.ends.push(self.lines.len());

@@ -1,22 +1,22 @@
-//! How many rows the next chunk is to have.
+//! Decides how many rows the next chunk has.
 //!
-//! A chunk is to take about a fifth of a second: shorter ones spend their time on watermarks, longer ones
-//! hold a snapshot of the server's open and see more of their rows change meanwhile. It is held in
-//! memory until its window closes, so its bytes are bounded too.
+//! A chunk should take about a fifth of a second: shorter ones spend their time on watermarks,
+//! longer ones keep a snapshot open on the server, and more of their rows change meanwhile. A chunk
+//! is in memory until its window closes, so its bytes are bounded too.
 
 use std::time::Duration;
 
-/// How long reading a chunk is to take.
+/// Target time for reading a chunk.
 const TARGET: Duration = Duration::from_millis(200);
 
 const FIRST_ROWS: u64 = 1_000;
 const FEWEST_ROWS: u64 = 1;
 const MOST_ROWS: u64 = 500_000;
 
-/// By how much a chunk may have more rows than the one before.
+/// Largest growth factor from one chunk to the next.
 const GROWTH: u64 = 4;
 
-/// Finds the number of rows that fits, from what the chunks before took.
+/// Finds the right number of rows from the previous chunks.
 #[derive(Debug, Clone)]
 pub struct ChunkSize {
     rows: u64,
@@ -30,19 +30,19 @@ impl ChunkSize {
         Self { rows: FIRST_ROWS, limit_bytes }
     }
 
-    /// How many rows the next one is to have.
+    /// The number of rows of the next chunk.
     #[must_use]
     pub const fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// How many bytes of rows it may hold.
+    /// How many bytes of rows it may have.
     #[must_use]
     pub const fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
 
-    /// A chunk was read.
+    /// Records a chunk that was read.
     pub fn read(&mut self, rows: u64, bytes: u64, took: Duration) {
         if rows == 0 {
             return;
@@ -50,13 +50,13 @@ impl ChunkSize {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
         let target = u64::try_from(TARGET.as_micros()).unwrap_or(u64::MAX);
         let by_time = rows.saturating_mul(target) / micros;
-        // Half of the bound, for rows are not of one size.
+        // Half of the bound, because rows differ in size.
         let by_bytes = rows.saturating_mul(self.limit_bytes / 2) / bytes.max(1);
         let most = MOST_ROWS.min(self.rows.saturating_mul(GROWTH));
         self.rows = by_time.min(by_bytes).clamp(FEWEST_ROWS, most);
     }
 
-    /// A window was spoiled by the changes in it: the next one is to be shorter.
+    /// The changes in a window spoiled it: the next one is shorter.
     pub fn spoiled(&mut self) {
         self.rows = (self.rows / 4).max(FEWEST_ROWS);
     }

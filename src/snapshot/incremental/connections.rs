@@ -1,5 +1,5 @@
-//! The connections of a snapshot while the stream runs: one that reads chunks, one that asks the catalog
-//! and writes watermarks. Both are opened when they are needed, and again after a failure.
+//! The connections of snapshots while the stream runs: one reads chunks, one queries the catalog
+//! and writes watermarks. Both are opened when needed, and again after a failure.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(crate) struct Connections {
     options: ConnectOptions,
     reader: Option<Reader>,
     catalog: Option<Catalog>,
-    /// Whether it was told that others' commits are hidden.
+    /// Whether it was logged that others' commits are hidden.
     is_told: bool,
 }
 
@@ -44,13 +44,13 @@ impl Connections {
         &self.options
     }
 
-    /// Lets the connections go.
+    /// Closes the connections.
     pub(crate) fn close(&mut self) {
         self.reader = None;
         self.catalog = None;
     }
 
-    /// Takes the connection that reads; it is given back when all went well.
+    /// Takes the reading connection; it is returned on success.
     pub(crate) async fn take_reader(&mut self) -> Result<Reader, Error> {
         if let Some(reader) = self.reader.take() {
             return Ok(reader);
@@ -74,8 +74,8 @@ impl Connections {
         self.catalog().await?.client().await
     }
 
-    /// Writes a watermark, in a transaction of its own that waits for no standby: it is to stand in
-    /// the stream while others wait.
+    /// Writes a watermark, in a transaction of its own that does not wait for standbys: it must
+    /// reach the stream while others wait.
     pub(crate) async fn write(&mut self, watermark: &Watermark) -> Result<(), Error> {
         let sql = format!(
             "SET synchronous_commit = local; \
@@ -86,14 +86,15 @@ impl Connections {
         self.client().await?.batch_execute(&sql).await.map_err(failed)
     }
 
-    /// Looks, in a transaction that has taken no snapshot yet, at what it sees, and whether the table
-    /// is as it was. Returns a chunk for the rows that it reads; none where the table is another.
+    /// In a transaction without a snapshot yet: reads what it sees, and whether the table is
+    /// unchanged. Returns a chunk for the rows; `None` if the table was altered.
     pub(crate) async fn look(
         &mut self,
         session: &mut CopySession,
         table: &Table,
     ) -> Result<Option<Box<Chunk>>, Error> {
-        // First those who wait, then the snapshot: who stops waiting in between is seen by it.
+        // First the waiting commits, then the snapshot: a commit that completes in between is
+        // visible to it.
         let waiting = self.commits_waiting().await?;
         let seen = session.query(&table.what_is_read()).await?;
         let mut seen = seen.into_iter().flatten();
@@ -107,19 +108,19 @@ impl Connections {
         Ok(Some(Box::new(chunk)))
     }
 
-    /// Transactions whose commits are written and that nobody sees yet; none in the list stands for
-    /// those that can't be told. Where a role lacks the right to tell them, that is said once.
+    /// Transactions whose commits are written but not visible yet; a `None` in the list is an
+    /// unknown one. If the role lacks the permission to see them, that is logged once.
     async fn commits_waiting(&mut self) -> Result<Vec<Option<u32>>, Error> {
         const WAITING: &str = include_str!("../../../sql/commits_waiting.sql");
-        let failed = |source| Error::Sql { doing: "ask which commits wait", source };
+        let failed = |source| Error::Sql { doing: "read which commits wait", source };
         let rows = self.client().await?.query(WAITING, &[]).await.map_err(failed)?;
         if let Some(hidden) = rows.iter().find(|row| row.get(1))
             && !std::mem::replace(&mut self.is_told, true)
         {
             tracing::warn!(
                 fix = format!("GRANT pg_read_all_stats TO {};", escape_identifier(hidden.get(2))),
-                "the role may not see whose commits wait for synchronous standbys: each part of a \
-                 table that is read beside the stream waits for every transaction that runs"
+                "the role may not see whose commits wait for synchronous standbys: each chunk of \
+                 a table that is read while the stream runs waits for all running transactions"
             );
         }
         let xid = |row: &tokio_postgres::Row| row.get::<_, Option<&str>>(0)?.parse().ok();
@@ -127,13 +128,13 @@ impl Connections {
     }
 }
 
-/// Those of whom only the server knows that they committed before the window.
+/// Transactions of which only the server knows that they committed before the window.
 fn suspects(waiting: &[Option<u32>], seen: &Visibility) -> Vec<u32> {
     let known = waiting.iter().flatten().copied();
     if waiting.iter().all(Option::is_some) {
         return known.collect();
     }
-    // Of some nobody knows who they are: any that runs may be one.
+    // Some are unknown: any running transaction may be one.
     let lower_half = |xid: &u64| u32::try_from(xid & u64::from(u32::MAX)).unwrap_or_default();
     known.chain(seen.in_progress.iter().map(lower_half)).collect()
 }

@@ -1,22 +1,22 @@
 //! Takes requests for snapshots, reads chunks between watermarks and hands them to the stream's
-//! thread, one table in turn with the others.
+//! thread; tables take turns.
 //!
-//! 1. What is asked for is noted first, durably, and only then is a table put into the publication:
-//!    whatever is in the publication without its rows is known to be so.
-//! 2. A table that is put into the publication is read only when every transaction has ended that
-//!    ran before: what such a one writes is not streamed for a table that it found unpublished.
-//! 3. A chunk is a transaction that locks its table against an ALTER, then writes the low watermark,
-//!    then looks. What it saw, and who had committed unseen, goes to the worker with the rows, before
-//!    the high watermark is written.
-//! 4. Its outcome comes back when the stream has brought that. Then the next.
+//! 1. A request is first noted durably, and only then a table is added to the publication: so a
+//!    table in the publication without its rows is always known.
+//! 2. A table that was added to the publication is read only after every earlier transaction has
+//!    ended: the writes of such a transaction are not streamed if it found the table unpublished.
+//! 3. A chunk is a transaction that locks its table against an ALTER, then writes the low
+//!    watermark, then takes its snapshot. The snapshot, and commits that were not visible yet, go
+//!    to the worker with the rows, before the high watermark is written.
+//! 4. Its outcome returns when the stream has reached that. Then the next chunk begins.
 //!
-//! A table whose rows nothing tells apart is read by pages instead, while the stream waits (`read_pages`).
+//! A table without a key is read by pages instead, while the stream waits (`read_pages`).
 //!
-//! A table that fails does not hold the others, nor the stream: it is tried again, later each time,
-//! and ends as failed where trying again can't help. Ends with the session; the next one goes on from
-//! the checkpoint.
+//! A table that fails holds up neither others nor the stream: it is tried again, later each time,
+//! and ends as failed if a retry can't help. The coordinator ends with the session; the next one
+//! continues from the checkpoint.
 //!
-//! Not here: what a chunk's rows become (`apply`), what is exact about it (`window`).
+//! Not here: publishing a chunk's rows (`apply`), and what makes it exact (`window`).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,22 +41,22 @@ use crate::snapshot::{
 };
 use crate::state::LeftOutList;
 
-/// Windows that are open at a time; each holds a chunk and the keys that changed.
+/// Most windows open at a time; each holds a chunk and the keys that changed.
 const WINDOWS: usize = 2;
 
-/// Snapshots that ended and are still shown.
+/// Most ended snapshots that are still shown.
 const SHOWN: usize = 100;
 
-/// What is published at this moment, which changes while tables are read.
+/// What is currently published, which changes while tables are read.
 pub(crate) trait Published: Send + Sync {
-    /// The settings, with the rules that hold for tables under the names that they have now.
+    /// The settings, with the rules for tables under their current names.
     fn settings(&self) -> Resolved;
 
     /// Whether the stream names the publication for inserts.
     fn names_inserts(&self) -> bool;
 
-    /// Whether a request is for rows of tables that were left out: what is being read of them already
-    /// may be of before.
+    /// Whether a request is for rows of tables that were left out: a read in progress may be too
+    /// old for it.
     fn is_for_missing(&self, request: &str) -> bool;
 }
 
@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     pub(crate) left_out: Arc<LeftOutList>,
 }
 
-/// Takes snapshots next to one session's stream.
+/// Takes snapshots while one session streams.
 pub(crate) struct Coordinator {
     pub(super) settings: Resolved,
     pub(super) published: Box<dyn Published>,
@@ -83,15 +83,14 @@ pub(crate) struct Coordinator {
     pub(super) confirmed: watch::Receiver<Lsn>,
     pub(super) tasks: Tasks,
     pub(super) ended: VecDeque<SnapshotStatus>,
-    /// Whose turn it was.
+    /// The task that had the last turn.
     pub(super) turn: Option<TaskId>,
-    /// Whether there is nothing to read, and all that there was is published or was given up by
-    /// somebody.
+    /// Whether nothing is left to read, and everything was published or stopped on request.
     pub(super) all_read: watch::Sender<bool>,
 }
 
 impl Coordinator {
-    /// `stands` is what the checkpoint says at the start of the session.
+    /// `stands` is the checkpoint's state at the start of the session.
     pub(crate) fn new(
         settings: Resolved,
         source: Connections,
@@ -119,7 +118,7 @@ impl Coordinator {
         };
         for snapshot in &stands.tables {
             let (schema, table, id) = (&snapshot.schema, &snapshot.table, &snapshot.id);
-            tracing::info!(table = %format_args!("{schema}.{table}"), id, "snapshot taken up again");
+            tracing::info!(table = %format_args!("{schema}.{table}"), id, "snapshot resumed");
             coordinator.begin(snapshot.clone());
         }
         for request in &stands.requests {
@@ -128,12 +127,12 @@ impl Coordinator {
         coordinator
     }
 
-    /// Turns true when nothing is left to be read; never where a table's snapshot has failed.
+    /// Turns true when nothing is left to read; never if a table's snapshot has failed.
     pub(crate) fn all_read(&self) -> watch::Receiver<bool> {
         self.all_read.subscribe()
     }
 
-    /// Goes on until it is dropped.
+    /// Runs until it is dropped.
     pub(crate) async fn run(mut self) {
         loop {
             while let Ok(outcome) = self.outcomes.try_recv() {
@@ -146,7 +145,7 @@ impl Coordinator {
                 self.all_read.send_replace(true);
             }
             let next = self.next_task();
-            // A command is obeyed between two chunks.
+            // Commands are carried out between two chunks.
             let patience = next.map_or_else(|| self.wait(), |_| Duration::ZERO);
             tokio::select! {
                 biased;
@@ -162,7 +161,7 @@ impl Coordinator {
         }
     }
 
-    /// The next table in turn that can be worked on.
+    /// The next task in turn that can be worked on.
     fn next_task(&self) -> Option<TaskId> {
         let open = self.tasks.iter().filter(|task| task.pending.is_some()).count();
         if open >= WINDOWS {
@@ -175,7 +174,7 @@ impl Coordinator {
         next.map(|(id, _)| id)
     }
 
-    /// Of several snapshots of one table, one is taken at a time.
+    /// Several snapshots of one table are taken one at a time.
     fn waits_for_another(&self, id: TaskId, task: &Task) -> bool {
         if task.ending.is_some() {
             return false;
@@ -185,7 +184,7 @@ impl Coordinator {
         same.any(|other| !other.snapshot.is_paused || other.pending.is_some())
     }
 
-    /// How long until a table is to be tried again.
+    /// How long until a table is tried again.
     fn wait(&self) -> Duration {
         const LONGEST: Duration = Duration::from_secs(3600);
         let now = Instant::now();
@@ -217,13 +216,13 @@ impl Coordinator {
         if let Failure::Again(error) = &failure
             && error.severity() == crate::error::Severity::Retry
         {
-            // Whatever the connection was doing, nothing of it is of use.
+            // The connection may be in the middle of something, so it is not reused.
             self.source.close();
         }
         self.tasks[id].failed(failure);
     }
 
-    /// Whether there is no such table any more, as far as the server can be asked.
+    /// Whether the table no longer exists, if the server can be queried.
     async fn is_dropped(&mut self, id: TaskId) -> bool {
         let task = &self.tasks[id];
         let (schema, name) = task.name();
@@ -232,7 +231,7 @@ impl Coordinator {
         publication::with_ancestors(client, &name).await.is_ok_and(|names| names.is_empty())
     }
 
-    /// A watermark came by.
+    /// Handles the outcome of a watermark.
     fn heard(&mut self, outcome: Outcome) {
         let is_its = |task: &Task| {
             task.pending.as_ref().is_some_and(|pending| pending.number == outcome.number)
@@ -244,12 +243,12 @@ impl Coordinator {
         }
     }
 
-    /// Leaves an order and writes its watermark; gives its number.
+    /// Places an order and writes its watermark; returns its number.
     pub(super) async fn emit(&mut self, order: Order) -> Result<u64, Error> {
         let watermark = self.exchange.place(order);
         match self.source.write(&watermark).await {
             Ok(()) => Ok(watermark.number),
-            // It may have been written all the same, and heard.
+            // It may have been written anyway, and processed.
             Err(_) if !self.exchange.withdraw(watermark.number) => Ok(watermark.number),
             Err(error) => Err(error.into()),
         }
@@ -272,7 +271,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Waits until the table has no window open.
+    /// Waits until the table has no open window.
     pub(super) async fn settle(&mut self, id: TaskId) {
         while self.tasks[id].pending.is_some() {
             match self.outcomes.recv().await {
@@ -282,7 +281,7 @@ impl Coordinator {
         }
     }
 
-    /// Takes the table's snapshot out of the state, and tells that it is over.
+    /// Removes the table's snapshot from the state, and reports its end.
     async fn end(&mut self, id: TaskId) -> Result<(), Failure> {
         self.settle(id).await;
         let task = &self.tasks[id];
@@ -295,7 +294,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A table's snapshot is over, and the state of snapshots says so.
+    /// Reports a table's snapshot that ended and is removed from the state.
     fn over(&mut self, id: TaskId, state: SnapshotState, note: Option<String>) {
         let task = &mut self.tasks[id];
         task.is_over = true;
@@ -324,7 +323,7 @@ impl Coordinator {
         self.ended(status);
     }
 
-    /// Shows a snapshot that is over, or that does not begin, among the last of them.
+    /// Shows a snapshot that ended, or did not begin, among the recent ones.
     pub(super) fn ended(&mut self, status: SnapshotStatus) {
         push_last(&mut self.ended, status);
     }
@@ -335,14 +334,14 @@ impl Coordinator {
     }
 
     async fn obey(&mut self, command: Command) {
-        // Requests that wait are noted together.
+        // Waiting requests are noted together.
         let commands = match command {
             Command::Take(first) => {
                 self.control.more(first).into_iter().map(Command::Take).collect()
             }
             command => vec![command],
         };
-        // The session may end in the midst of it; then the next one obeys.
+        // If the session ends meanwhile, the next one carries it out.
         let mut undone = Undone { commands: commands.clone(), control: self.control.clone() };
         let requests: Vec<Request> = commands
             .iter()
@@ -363,7 +362,7 @@ impl Coordinator {
                 Ok(())
             }
             Command::StopTables { tables } => {
-                // They were parsed before; what is no name has no snapshot.
+                // They were parsed before; an invalid name has no snapshot.
                 let names = TableNames::parse(tables).unwrap_or_default();
                 self.stop(|task| names.matches(&task.snapshot.schema, &task.snapshot.table));
                 Ok(())
@@ -372,7 +371,7 @@ impl Coordinator {
         match obeyed {
             Ok(()) => undone.commands.clear(),
             Err(error) => {
-                tracing::warn!(error = error.told(), "a command to snapshots waits: trying again");
+                tracing::warn!(error = error.told(), "a snapshot command failed: trying again");
                 self.source.close();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
@@ -381,7 +380,7 @@ impl Coordinator {
 }
 
 impl Coordinator {
-    /// Ends these snapshots where they are.
+    /// Stops these snapshots.
     fn stop(&mut self, is_meant: impl Fn(&Task) -> bool) {
         for task in self.tasks.iter_mut().filter(|task| is_meant(task)) {
             task.ending.get_or_insert((SnapshotState::Stopped, None));
@@ -390,7 +389,7 @@ impl Coordinator {
     }
 }
 
-/// Commands that are left for whoever comes next, unless they were carried out.
+/// Commands that are stored again for the next session unless they were carried out.
 struct Undone {
     commands: Vec<Command>,
     control: Arc<Control>,
@@ -404,7 +403,7 @@ impl Drop for Undone {
     }
 }
 
-/// Appends to a list that holds the last of [`SHOWN`].
+/// Appends to a list that keeps the last [`SHOWN`] entries.
 fn push_last<T>(list: &mut VecDeque<T>, item: T) {
     list.push_back(item);
     while list.len() > SHOWN {
@@ -418,7 +417,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_of_what_ended_is_bounded() {
-        // As many as are refused at once may be there already.
+        // The list may be full already.
         let mut list: VecDeque<usize> = (0..SHOWN + 50).collect();
         push_last(&mut list, 1_000);
         assert_eq!((list.len(), list.front(), list.back()), (SHOWN, Some(&51), Some(&1_000)));

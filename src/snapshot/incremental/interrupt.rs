@@ -1,8 +1,8 @@
-//! What keeps a read from holding up everything else: a pause or a stop interrupts it, and what runs
-//! somebody's condition while the stream waits has only so much time.
+//! Keeps a read from holding up everything else: a pause or a stop interrupts it, and a user's
+//! condition that runs while the stream waits has a time limit.
 //!
-//! Only the time counts in which the server works. Rows that wait for Kafka don't make a condition
-//! slow, as they would with a `statement_timeout`.
+//! Only the server's working time counts. Rows that wait for Kafka do not count, as they would with
+//! a `statement_timeout`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::task::Failure;
 use crate::postgres::Error;
 use crate::snapshot::Control;
 
-/// Waits for one read.
+/// Interrupts one read.
 pub(super) struct Interrupt {
     control: Arc<Control>,
     limit: Option<Duration>,
@@ -19,17 +19,17 @@ pub(super) struct Interrupt {
 }
 
 impl Interrupt {
-    /// For a read that has no time limit.
+    /// For a read without a time limit.
     pub(super) const fn by_commands(control: Arc<Control>) -> Self {
         Self { control, limit: None, used: Duration::ZERO }
     }
 
-    /// For one whose work on the server may take `limit` in all.
+    /// For a read whose work on the server may take `limit` in total.
     pub(super) const fn after(control: Arc<Control>, limit: Option<Duration>) -> Self {
         Self { control, limit, used: Duration::ZERO }
     }
 
-    /// Waits for an answer of the server. The session is of no use after an error.
+    /// Waits for a response of the server. The session must not be used after an error.
     pub(super) async fn wait<T>(
         &mut self,
         answer: impl Future<Output = Result<T, Error>>,
@@ -41,14 +41,14 @@ impl Interrupt {
         self.used += started.elapsed();
         answered.unwrap_or_else(|_| {
             Err(Failure::Never(format!(
-                "its condition took longer than snapshot.condition_timeout ({limit:?}), and the stream \
-                 of all tables waits for it, since the table has no key: make it cheaper, or raise \
-                 snapshot.condition_timeout"
+                "its condition took longer than snapshot.condition_timeout ({limit:?}), and the \
+                 stream of all tables waits for it because the table has no key: make it cheaper, \
+                 or raise snapshot.condition_timeout"
             )))
         })
     }
 
-    /// Waits for what is not the server's work.
+    /// Waits for something other than the server.
     pub(super) async fn race<T, E>(
         &self,
         work: impl Future<Output = Result<T, E>>,

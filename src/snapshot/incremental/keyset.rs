@@ -1,4 +1,4 @@
-//! The SQL that reads a table in the order of a key, a chunk at a time.
+//! Writes the SQL that reads a table in key order, a chunk at a time.
 //!
 //! ```sql
 //! COPY (SELECT columns FROM table
@@ -8,10 +8,9 @@
 //!
 //! with the schema in front of each type and operator.
 //!
-//! The comparison of rows is the order of the key's index, whatever the columns' types and
-//! collations: each chunk is a range of the index. Values come back in as the text that came out,
-//! cast to their columns' types. The end is fixed when the snapshot begins; what comes after it is
-//! in the stream.
+//! Row comparison follows the order of the key's index, whatever the columns' types and collations:
+//! each chunk is a range of the index. Values are passed as the text that was read, cast to their
+//! columns' types. The end is fixed when the snapshot begins; later rows are in the stream.
 
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 
@@ -20,16 +19,16 @@ use postgres_protocol::escape::{escape_identifier, escape_literal};
 pub struct KeyColumn {
     /// Its name.
     pub name: String,
-    /// The type as which it is compared, with its schema, as written in SQL.
+    /// The type for comparison, schema-qualified, as written in SQL.
     pub type_sql: String,
     /// The schema of the operators that compare it.
     pub operators: String,
 }
 
-/// A table that is read in the order of a key.
+/// A table that is read in key order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keyset {
-    /// The table, as it stands in a FROM clause.
+    /// The table, as written in a FROM clause.
     pub from: String,
     /// The columns to read.
     pub columns: Vec<String>,
@@ -56,7 +55,7 @@ impl Keyset {
         )
     }
 
-    /// Asks for the greatest key.
+    /// The query for the greatest key.
     #[must_use]
     pub fn last(&self) -> String {
         let key = self.key.iter().map(|column| &column.name);
@@ -78,11 +77,10 @@ impl Keyset {
         if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
     }
 
-    /// The key compared with values, as the rows of the table's index are.
+    /// Compares the key with values, in the order of the table's index.
     ///
-    /// Operators are named with their schemas: a better fit that somebody else made elsewhere is not
-    /// taken for them. Where they are in several, a comparison of whole rows can't name them, and is
-    /// written out.
+    /// Operators are schema-qualified, so that a better match that someone created elsewhere is not
+    /// used. If they are in several schemas, a row comparison can't name them and is written out.
     fn compared(&self, operator: &str, values: &[String]) -> String {
         let is_one = self.key.windows(2).all(|pair| match pair {
             [one, other] => one.operators == other.operators,
@@ -105,7 +103,7 @@ impl Keyset {
     }
 }
 
-/// `a >= x AND (a > x OR a = x AND (b > y))`: the bound of the first column is one for the index.
+/// `a >= x AND (a > x OR a = x AND (b > y))`: the bound on the first column lets the index be used.
 fn written_out(operator: &str, sides: &[(String, String, &KeyColumn)]) -> String {
     let Some(((key, value, column), rest)) = sides.split_first() else { return "true".to_owned() };
     let (strict, loose) = if operator.starts_with('>') { (">", ">=") } else { ("<", "<=") };
@@ -123,8 +121,8 @@ fn written_out(operator: &str, sides: &[(String, String, &KeyColumn)]) -> String
 }
 
 impl KeyColumn {
-    /// The column. Where its operators are not the system's, as the very type that they take: of a
-    /// column of another (a domain), somebody could make some that fit better.
+    /// The column. If its operators are not the system's, cast to exactly their type: for a column
+    /// of another type (a domain), someone could create operators that match better.
     fn operand(&self) -> String {
         let name = escape_identifier(&self.name);
         if self.operators == SYSTEM { name } else { format!("{name}::{}", self.type_sql) }
@@ -139,7 +137,7 @@ impl KeyColumn {
     }
 }
 
-/// The schema in which only the server itself can create.
+/// The schema in which only the server itself can create objects.
 const SYSTEM: &str = "pg_catalog";
 
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {

@@ -1,5 +1,5 @@
-//! Snapshots while the stream runs: a table that comes later, a part that is asked for, what a first
-//! snapshot that was cut off left.
+//! Snapshots while the stream runs: of new tables, of requested rows, and of the rest of an
+//! interrupted first snapshot.
 //!
 //! ```text
 //! request -> noted in the checkpoint -> in the publication -> chunk, chunk, chunk -> done
@@ -9,7 +9,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `coordinator` | drives all of it, one table in turn with the others |
+//! | `coordinator` | drives all of it; tables take turns |
 //! | `task`, `tasks`, `requests` | one table's snapshot, all of them, and how a request becomes some |
 //! | `connections`, `exported` | the connection that reads, and the slot whose snapshot pages are read by |
 //! | `read_chunk`, `keyset`, `chunk`, `chunk_size` | reads a table by key, a chunk at a time |
@@ -17,7 +17,7 @@
 //! | `orders` | hands chunks to the stream's thread, and their outcomes back |
 //! | `watermark`, `window` | what makes a chunk exact: which of its rows changed meanwhile |
 //! | `apply`, `apply_keyless`, `suppressed` | the stream's side: publishes rows at their watermark |
-//! | `signaling` | requests that come in the stream |
+//! | `signaling` | requests that arrive in the stream |
 
 mod apply_keyless;
 pub(crate) mod connections;

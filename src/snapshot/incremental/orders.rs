@@ -1,5 +1,5 @@
-//! What watermarks stand for: handed over here, from the one who reads tables to the worker, and
-//! carried out when their watermark comes by in the stream.
+//! Orders: the reader of tables hands them to the worker, which carries each out when its watermark
+//! arrives in the stream.
 //!
 //! ```text
 //! reader   place(order) -> watermark --> Postgres --> stream --> take(watermark) -> order   worker
@@ -7,9 +7,9 @@
 //!    +------------------------------- outcome, once its transaction has ended --------+
 //! ```
 //!
-//! So whatever changes the state of snapshots has a place in the stream, and the checkpoint of that
-//! place holds it: see [`Edit`]. An order whose watermark never comes is taken back by whoever placed
-//! it, or ends with the session.
+//! So every change of the snapshots' state has a position in the stream, and the checkpoint of that
+//! position contains it: see [`Edit`]. An order whose watermark never arrives is withdrawn by
+//! whoever placed it, or ends with the session.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,54 +23,54 @@ use super::window::{Closed, Spoiled};
 use crate::checkpoint::{LeftOutTable, SnapshotRequest, Snapshots, TableSnapshot};
 use crate::lsn::Lsn;
 
-/// What a watermark stands for.
+/// What to do at a watermark.
 #[derive(Debug)]
 pub enum Order {
-    /// The low watermark of a window: from here on the changes of the table are minded.
+    /// The low watermark of a window: from here on the table's changes are recorded.
     Open {
-        /// The table's OID, as the stream names it.
+        /// The table's OID in the stream.
         oid: u32,
         /// The columns that distinguish its rows.
         key: Vec<String>,
-        /// How much may be held of what changes, in bytes.
+        /// How many bytes of changed keys may be held.
         limit_bytes: usize,
     },
-    /// The high watermark: what the stream has not told of is published.
+    /// The high watermark: rows without changes are published.
     Close {
         /// The table's OID.
         oid: u32,
         /// The rows that were read.
         chunk: Box<Chunk>,
-        /// What holds once they are published.
+        /// The state changes once they are published.
         edits: Vec<Edit>,
     },
     /// Only the state of snapshots changes.
     Note(Vec<Edit>),
-    /// The stream waits here, and publishes what comes.
+    /// The stream waits here, and publishes rows as they arrive.
     Hold(Hold),
 }
 
-/// Something of a table without a key that is done while the stream waits.
+/// Part of a table without a key that is read while the stream waits.
 #[derive(Debug)]
 pub struct Hold {
     /// The table's OID.
     pub oid: u32,
-    /// Told once the stream waits.
+    /// Signalled once the stream waits.
     pub entered: oneshot::Sender<()>,
-    /// What the reader brings.
+    /// The reader's rows.
     pub brought: Receiver<Brought>,
 }
 
-/// What a reader brings while the stream waits.
+/// A message of the reader while the stream waits.
 #[derive(Debug)]
 pub enum Brought {
     /// Rows.
     Rows(Box<Chunk>),
-    /// That is all: the stream goes on, and this holds.
+    /// The end: the stream continues, with these state changes.
     End {
-        /// What holds from the end of the watermark's transaction on.
+        /// The state changes with the end of the watermark's transaction.
         edits: Vec<Edit>,
-        /// Whether that must be durable before the stream goes on.
+        /// Whether they must be durable before the stream continues.
         is_durable: bool,
     },
 }
@@ -78,9 +78,9 @@ pub enum Brought {
 /// A change of the state of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
-    /// The snapshot of a table stands so; it is put at the end if it is new.
+    /// Sets the state of a table's snapshot; a new one is appended.
     Put(TableSnapshot),
-    /// The snapshot of a table is at its end.
+    /// The snapshot of a table has ended.
     Remove {
         /// The request.
         id: String,
@@ -89,30 +89,30 @@ pub enum Edit {
         /// The table.
         table: String,
     },
-    /// A snapshot is asked for; which tables that means is not known yet.
+    /// A snapshot is requested; its tables are not known yet.
     Ask(SnapshotRequest),
     /// Changes of a table are left out from here on.
     LeaveOut(LeftOutTable),
-    /// A table has its topic from here on, and is not left out any more.
+    /// A table has its topic from here on and is not left out any more.
     Admit {
         /// The table's OID.
         oid: u32,
     },
-    /// The request is answered: its tables stand on their own, or nothing comes of it.
+    /// The request is resolved: its tables are listed, or it was refused.
     Answer(SnapshotRequest),
-    /// A look at partitions saw these transactions.
+    /// A check of partitions saw these transactions.
     SawPartitions(String),
 }
 
 impl Edit {
-    /// Takes the snapshot of a table out.
+    /// Removes a table's snapshot.
     #[must_use]
     pub fn remove(of: &TableSnapshot) -> Self {
         let TableSnapshot { id, schema, table, .. } = of.clone();
         Self::Remove { id, schema, table }
     }
 
-    /// Carries it out.
+    /// Applies the change.
     pub fn apply(self, snapshots: &mut Snapshots) {
         let Snapshots { tables, requests, left_out, partitions_seen, .. } = snapshots;
         match self {
@@ -141,18 +141,18 @@ impl Edit {
     }
 }
 
-/// What became of an order.
+/// The outcome of an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Its watermark's number.
     pub number: u64,
-    /// Where the watermark's transaction ends: confirmed, what was ordered is durable.
+    /// The end of the watermark's transaction: once confirmed, the order is durable.
     pub end_lsn: Lsn,
-    /// What became of the chunk; nothing changed where it must be read again.
+    /// The outcome of the chunk; nothing changed if it must be read again.
     pub result: Result<Closed, Spoiled>,
 }
 
-/// Where orders wait for their watermarks.
+/// Orders that wait for their watermarks.
 #[derive(Debug)]
 pub struct Exchange {
     slot: String,
@@ -168,8 +168,8 @@ struct Orders {
 }
 
 impl Exchange {
-    /// An exchange for one run of the pipeline that reads from this slot, and where its outcomes
-    /// come out.
+    /// An exchange for one run of the pipeline that reads from this slot, and the receiver of its
+    /// outcomes.
     #[must_use]
     pub fn new(slot: String) -> (Self, UnboundedReceiver<Outcome>) {
         let (outcomes, heard) = unbounded_channel();
@@ -177,7 +177,7 @@ impl Exchange {
         (Self { slot, run, orders: Mutex::default(), outcomes }, heard)
     }
 
-    /// Leaves an order, and gives the watermark that is to be written for it.
+    /// Places an order, and returns the watermark to write for it.
     pub fn place(&self, order: Order) -> Watermark {
         let mut orders = self.lock();
         orders.placed += 1;
@@ -186,13 +186,13 @@ impl Exchange {
         Watermark { slot: self.slot.clone(), run: self.run.clone(), number }
     }
 
-    /// Takes an order back whose watermark was not written, as far as anyone knows. Returns whether it
-    /// was still here; else its watermark was heard.
+    /// Withdraws an order whose watermark was apparently not written. Returns whether it was still
+    /// waiting; otherwise its watermark was processed.
     pub fn withdraw(&self, number: u64) -> bool {
         self.lock().waiting.remove(&number).is_some()
     }
 
-    /// The order of a watermark; none for one that is another's, or was heard before.
+    /// The order of a watermark; `None` if it is another pipeline's, or was processed before.
     #[must_use]
     pub fn take(&self, content: &[u8]) -> Option<(u64, Order)> {
         let Watermark { slot, run, number } = Watermark::read(content)?;
@@ -202,9 +202,9 @@ impl Exchange {
         Some((number, self.lock().waiting.remove(&number)?))
     }
 
-    /// Tells what became of an order.
+    /// Reports the outcome of an order.
     pub fn tell(&self, outcome: Outcome) {
-        // Nobody listens once the session ends.
+        // The receiver is gone once the session ends.
         let _ = self.outcomes.send(outcome);
     }
 

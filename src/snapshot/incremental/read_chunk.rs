@@ -1,4 +1,4 @@
-//! One chunk: read between two watermarks, and handed over.
+//! Reads one chunk between two watermarks, and hands it over.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,31 +19,31 @@ use crate::snapshot::progress::Amount;
 use crate::snapshot::table::{self, Table, Wanted};
 use crate::snapshot::{Chunk, Edit, Order, RowReader};
 
-/// What came of reading.
+/// The result of reading.
 enum Read {
     Chunk {
         chunk: Box<Chunk>,
-        /// The end of the snapshot, where it was found just now.
+        /// The end of the snapshot, if determined just now.
         last: Option<Vec<String>>,
         /// Whether there are no rows after it.
         is_last: bool,
     },
-    /// The table is another one than it was.
+    /// The table was altered.
     Altered,
 }
 
-/// Where to read.
+/// The range to read.
 struct Bounds {
     after: Option<Vec<String>>,
-    /// None where it is to be found.
+    /// `None` if it has to be determined.
     last: Option<Vec<String>>,
     rows: u64,
     bytes: u64,
-    /// Who reads, where somebody asked with a condition.
+    /// The role that reads, for a request with a condition.
     role: Option<String>,
 }
 
-/// Has the rest of the transaction run as the role that reads where somebody asked for a condition.
+/// Runs the rest of the transaction as the role for requests with a condition.
 pub(crate) async fn become_reader(
     session: &mut CopySession,
     role: Option<&str>,
@@ -76,7 +76,7 @@ impl Coordinator {
         let task = &mut self.tasks[id];
         if let TableProgress::Pages(_) = &task.snapshot.progress {
             task.snapshot = what_is_missing(task.snapshot.clone());
-            // It is read under another condition.
+            // It is read with another condition.
             task.forget();
             return Ok(());
         }
@@ -115,7 +115,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The table as it is, if that is not known.
+    /// Reads the table's description, if not known.
     async fn look(&mut self, id: TaskId) -> Result<Table, Failure> {
         let task = &self.tasks[id];
         if let Some(table) = &task.table {
@@ -155,8 +155,7 @@ impl Coordinator {
         Ok(table::look(catalog, &wanted).await?)
     }
 
-    /// Reads between a low watermark and the next word to the server. The reader is of no use after
-    /// an error.
+    /// Reads a chunk after writing the low watermark. The reader must not be used after an error.
     async fn read(
         &mut self,
         reader: &mut Reader,
@@ -185,7 +184,7 @@ impl Coordinator {
             session.query(search_path::OWN).await?;
             become_reader(session, bounds.role.as_deref()).await?;
         }
-        let malformed = || postgres::Error::Malformed { what: "a key is none" };
+        let malformed = || postgres::Error::Malformed { what: "a key has an unexpected format" };
         let found = match &bounds.last {
             Some(_) => None,
             None => {
@@ -203,7 +202,7 @@ impl Coordinator {
         let mut is_cut = false;
         while let Some(rows) = interrupt.wait(copy.next()).await? {
             for line in rows.rows() {
-                // What is beyond is read again; the next chunk has fewer rows.
+                // Rows beyond the limit are read again; the next chunk has fewer rows.
                 is_cut |= chunk.rows() > 0 && chunk.len_bytes() + line.len() as u64 > bounds.bytes;
                 if !is_cut {
                     chunk.push(line);
@@ -211,7 +210,7 @@ impl Coordinator {
             }
         }
         let is_last = !is_cut && chunk.rows() < bounds.rows;
-        // Whatever a condition has set is undone.
+        // Undoes all settings that a condition made.
         session.query("ROLLBACK").await?;
         Ok(Read::Chunk { chunk, last: found, is_last })
     }
@@ -223,7 +222,10 @@ fn keys_so_far(task: &Task, columns: Vec<String>) -> KeyProgress {
         TableProgress::Keys(keys) if keys.columns == columns => keys.clone(),
         TableProgress::Keys(keys) => {
             if !keys.columns.is_empty() {
-                tracing::warn!(table = task.full_name(), "its key is another: it is read anew");
+                tracing::warn!(
+                    table = task.full_name(),
+                    "its key has changed: reading it again from the start"
+                );
             }
             let missing = keys.missing.clone();
             KeyProgress { columns, missing, ..KeyProgress::default() }

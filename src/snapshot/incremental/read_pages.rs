@@ -1,19 +1,18 @@
-//! Tables that have no key: read by pages, each few of them while the stream stands
-//! still for a moment.
+//! Reads tables without a key by pages, a few at a time while the stream waits.
 //!
-//! 1. The snapshot of a temporary slot is taken, and noted with its point in the stream. Of a table
-//!    that came to the publication the stream tells what that snapshot does not show, and nothing
-//!    else; so the stream waits while it is taken. Any other table it has told of all along.
-//! 2. The stream comes to a stop at a watermark. Only then some pages are looked at; the rows in them
-//!    that the snapshot shows, and that are as they were then, are published where the stream stands.
-//!    With them it is noted which pages these were.
-//! 3. So on, page by page.
+//! 1. The snapshot of a temporary slot is taken, and noted with its position in the stream. For a
+//!    table that was just added to the publication, the stream publishes exactly what that snapshot
+//!    does not show; so the stream waits while it is taken. Other tables were streamed all along.
+//! 2. The stream stops at a watermark. Only then some pages are read; the rows in them that the
+//!    snapshot shows, and that have not changed since, are published at that position of the
+//!    stream, together with a note of the pages.
+//! 3. This repeats until all pages are read.
 //!
-//! What was written since the snapshot is in the stream, whether its row was read or not: an update or
-//! a delete may come of a row that was not, as with a key.
+//! Changes since the snapshot are in the stream, whether their row was read or not: there may be an
+//! update or a delete of a row that was not read, as with a key.
 //!
-//! A first snapshot that was cut off leaves its own snapshot and pages in the note, and this goes on
-//! from there.
+//! An interrupted first snapshot leaves its snapshot and pages in the note, and this continues from
+//! there.
 
 use std::sync::Arc;
 
@@ -58,7 +57,7 @@ impl Coordinator {
         if was_rewritten(&progress, &files.leaves) {
             tracing::warn!(
                 table = task.full_name(),
-                "it was rewritten, and its rows stand elsewhere: all of them are read anew"
+                "it was rewritten, and its rows are in other places: reading all of them again"
             );
             task.snapshot.progress = TableProgress::Waiting;
             task.forget();
@@ -114,10 +113,10 @@ impl Coordinator {
             chunk_bytes: self.settings.memory.window_bytes(),
             bring: &bring,
         };
-        // Without a sender the stream goes on, whatever came of it.
+        // Without a sender the stream continues, whatever the result.
         let read = match reading.read(reader, &mut self.source, &mut interrupt).await {
             Err(failure @ Failure::Never(_)) => {
-                // The snapshot ends here, so what was published of it need not come again.
+                // The snapshot ends here, so what was published of it need not be published again.
                 let _ = bring.send(Brought::End { edits: Vec::new(), is_durable: false }).await;
                 return Err(failure);
             }
@@ -125,11 +124,11 @@ impl Coordinator {
         };
         let read = match read {
             Read::Altered => return Ok(None),
-            // Why, the outcome tells.
+            // The outcome says why.
             Read::Refused => Amount::default(),
             Read::All(read) => {
                 let end = Brought::End { edits: vec![edit], is_durable: false };
-                // If nobody takes it, the session ends.
+                // If no one takes it, the session ends.
                 let _ = bring.send(end).await;
                 let pages = next.range.to.min(next.leaf.pages).saturating_sub(next.range.from);
                 Amount { pages: pages.into(), ..read }
@@ -138,7 +137,7 @@ impl Coordinator {
         Ok(Some((number, read)))
     }
 
-    /// Takes the snapshot by which the table is read, and notes it.
+    /// Takes the snapshot for reading the table, and notes it.
     async fn begin_pages(
         &mut self,
         id: TaskId,
@@ -160,7 +159,7 @@ impl Coordinator {
             vec![Edit::Put(TableSnapshot { progress: progress.clone(), ..task.snapshot.clone() })];
         match held {
             Some((number, bring)) => {
-                // What is left out depends on it. If nobody takes it, the session ends.
+                // What is left out depends on it. If no one takes it, the session ends.
                 let _ = bring.send(Brought::End { edits, is_durable: true }).await;
                 let read = Amount::default();
                 self.wait_for(id, Pending { number, progress, is_last: false, read });
@@ -173,7 +172,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Brings the stream to a stop. It goes on when the sender is dropped.
+    /// Stops the stream. It continues when the sender is dropped.
     async fn hold(&mut self, table: &Table) -> Result<(u64, mpsc::Sender<Brought>), Failure> {
         let (entered, has_entered) = oneshot::channel();
         let (bring, brought) = mpsc::channel(CHUNKS);
@@ -187,7 +186,7 @@ impl Coordinator {
         self.tasks[id].pending = Some(pending);
     }
 
-    /// The files of a table, if they are not known.
+    /// Reads the files of a table, if not known.
     async fn files(
         &mut self,
         id: TaskId,
@@ -224,7 +223,7 @@ impl Coordinator {
         Ok(files)
     }
 
-    /// How large the table is, is told once.
+    /// Reports the table's size once.
     fn tell_pages(&mut self, id: TaskId, files: &plan::PlannedTable, progress: &PageProgress) {
         let task = &mut self.tasks[id];
         if std::mem::replace(&mut task.is_sized, true) {
@@ -241,7 +240,7 @@ impl Coordinator {
     }
 }
 
-/// The pages that come next.
+/// The next pages.
 struct Next<'a> {
     leaf: &'a Leaf,
     range: PageRange,
@@ -250,7 +249,7 @@ struct Next<'a> {
 }
 
 impl<'a> Next<'a> {
-    /// None where all are published.
+    /// `None` if all are published.
     fn of(progress: &PageProgress, leaves: &'a [Leaf]) -> Option<Self> {
         leaves.iter().find_map(|leaf| {
             let mut done = done_of(progress, leaf.oid);
@@ -260,7 +259,7 @@ impl<'a> Next<'a> {
             let mut progress = progress.clone();
             match progress.leaves.iter_mut().find(|noted| noted.oid == leaf.oid) {
                 Some(noted) => noted.done = done,
-                // It was attached since.
+                // It was attached meanwhile.
                 None => {
                     let (oid, filenode) = (leaf.oid, leaf.filenode);
                     progress.leaves.push(LeafProgress { oid, filenode, done });
@@ -276,8 +275,8 @@ fn done_of(progress: &PageProgress, oid: u32) -> DonePages {
     noted.map(|noted| DonePages::from(noted.done.clone())).unwrap_or_default()
 }
 
-/// Whether a file is another one than the snapshot showed: its rows stand elsewhere, and may name
-/// another transaction.
+/// Whether a file differs from the snapshot's: its rows are in other places, and may have another
+/// transaction ID.
 fn was_rewritten(progress: &PageProgress, leaves: &[Leaf]) -> bool {
     leaves.iter().any(|leaf| {
         let mut noted = progress.leaves.iter();
@@ -290,7 +289,7 @@ struct Reading<'a> {
     table: &'a Table,
     leaf: &'a Leaf,
     sql: String,
-    /// Whether somebody's condition is part of it.
+    /// Whether it includes a user's condition.
     has_condition: bool,
     /// Who reads, where somebody asked with a condition.
     role: Option<&'a str>,
@@ -303,12 +302,12 @@ enum Read {
     All(Amount),
     /// The table is another one than it was.
     Altered,
-    /// The worker takes no more.
+    /// The worker accepts no more.
     Refused,
 }
 
 impl Reading<'_> {
-    /// The reader is given back when all went well.
+    /// The reader is returned on success.
     async fn read(
         &self,
         mut reader: Reader,
@@ -349,7 +348,7 @@ impl Reading<'_> {
                 }
             }
         }
-        // Without rows too: it is looked at whether it should have some.
+        // Even without rows: the worker checks whether there should be some.
         if !self.takes(chunk, interrupt).await? {
             return Ok(Read::Refused);
         }
@@ -359,7 +358,7 @@ impl Reading<'_> {
         Ok(Read::All(read))
     }
 
-    /// Hands rows to the worker, which may wait for Kafka. Returns whether it takes any more.
+    /// Hands rows to the worker, which may wait for Kafka. Returns whether it accepts more.
     async fn takes(&self, rows: Box<Chunk>, interrupt: &Interrupt) -> Result<bool, Failure> {
         let brought = async { Ok::<_, Error>(self.bring.send(Brought::Rows(rows)).await.is_ok()) };
         interrupt.race(brought).await
@@ -394,7 +393,7 @@ mod tests {
         let expected = [(5, 256, 512), (5, 512, end), (6, 0, end), (7, 0, 256), (7, 256, end)];
         assert_eq!(read, expected);
         let all = [(0, end)];
-        // One that is gone stays as it was noted, one that was attached is noted too.
+        // A partition that is gone remains as noted, an attached one is added.
         let expected = [(5, 50, true), (6, 60, true), (9, 90, false), (7, 70, true)];
         let expected =
             expected.map(|(oid, file, is_done)| noted(oid, file, if is_done { &all } else { &[] }));

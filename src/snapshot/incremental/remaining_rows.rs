@@ -1,34 +1,34 @@
-//! What is left of a table of which some pages were published, as one snapshot showed them: SQL
-//! conditions by which the rest is told from them later.
+//! SQL conditions for the remaining rows of a table of which some pages were published as one
+//! snapshot showed them.
 //!
-//! A row that nobody touches stays where it is, and names the transaction that wrote it (`xmin`). So
-//! of a row that is still there two things are known: whether the snapshot showed it, by the
-//! transaction, and whether it was published, by the page. Both are of use as long as the table has
+//! A row that is not changed stays in its place, and has the ID of the transaction that wrote it
+//! (`xmin`). So two things are known of an existing row: whether the snapshot showed it, by the
+//! transaction, and whether it was published, by the page. Both are valid as long as the table has
 //! the same file.
 //!
-//! | the row was written | it stands in a page that is | it comes |
+//! | the row was written | its page is | it is published |
 //! |---|---|---|
-//! | before the snapshot | published | no more |
+//! | before the snapshot | published | not again |
 //! | before the snapshot | not published | from the table |
 //! | since | any | from the stream |
 //!
-//! With a key it does no harm to read a row once more, so there the question is only asked roughly.
+//! With a key it does no harm to read a row twice, so the condition is only approximate.
 //!
-//! Transactions are compared by their age, since their numbers run in circles. A row that was frozen
-//! keeps the number of its transaction, so one that is older than half the circle seems to be of the
-//! future: nothing is, so it is an old one.
+//! Transactions are compared by age, because their IDs wrap around. A frozen row keeps its
+//! transaction ID, so one that is older than half the range appears to be in the future: no row is,
+//! so it is an old one.
 //!
-//! They may be read next to a condition of the user's, under the role's own `search_path`, so each
-//! operator and type is named with its schema.
+//! They may be combined with a user's condition, under the role's own `search_path`, so each
+//! operator and type is schema-qualified.
 
 use crate::checkpoint::{LeafProgress, PageProgress};
 use crate::snapshot::visibility::Visibility;
 
-/// The condition for the rows of a table with a key that were not published with the pages; none
-/// where no page was.
+/// The condition for the rows of a table with a key that were not published with the pages; `None`
+/// if no page was.
 ///
-/// Rows that were written since may be among those that it holds for: one that an update moved
-/// into such a page, whose event may lack large values.
+/// It may include rows that were written since: one that an update moved into such a page, whose
+/// event may lack large values.
 #[must_use]
 pub(crate) fn missing_rows(pages: &PageProgress) -> Option<String> {
     let read = |leaf: &LeafProgress| {
@@ -53,7 +53,7 @@ pub(crate) fn missing_rows(pages: &PageProgress) -> Option<String> {
     if read.is_empty() {
         return None;
     }
-    // Of a snapshot that can't be read nothing is known to be old.
+    // With an unreadable snapshot no row is known to be old.
     let xmin = Visibility::parse(&pages.shows).map_or(0, |shows| lower_half(shows.xmin));
     Some(format!(
         "NOT ({}) OR pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) \
@@ -62,11 +62,11 @@ pub(crate) fn missing_rows(pages: &PageProgress) -> Option<String> {
     ))
 }
 
-/// The condition for the rows that a snapshot shows, and that are as they were then. It must be the
-/// snapshot of a slot, which knows of subtransactions.
+/// The condition for the rows that a snapshot shows and that have not changed since. It must be a
+/// slot's snapshot, which includes subtransactions.
 ///
-/// A slot raises `xmin` by the transactions that run and `xmax` by those that commit: the former may be
-/// above the latter, and then it alone divides.
+/// A slot advances `xmin` by running transactions and `xmax` by commits: `xmin` may exceed `xmax`,
+/// and then it alone decides.
 #[must_use]
 pub fn shown_rows(shows: &Visibility) -> String {
     let since = format!(
@@ -123,10 +123,10 @@ mod tests {
         };
         let shows = Visibility::parse(&format!("{}:{}:", epoch + 7, epoch + 9)).unwrap();
         assert_eq!(shown_rows(&shows), format!("NOT ({})", until(9)));
-        // Nobody who committed is as young as the oldest who runs.
+        // No committed transaction is as young as the oldest running one.
         let shows = Visibility::parse("9:7:").unwrap();
         assert_eq!(shown_rows(&shows), format!("NOT ({})", until(9)));
-        // The numbers begin again in the midst of it.
+        // The IDs wrap around in between.
         let (last, next) = (epoch - 1, epoch + 4);
         let shows = Visibility::parse(&format!("{last}:{next}:{last},{}", next - 1)).unwrap();
         assert_eq!(

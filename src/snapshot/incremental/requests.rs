@@ -1,4 +1,4 @@
-//! From a request to tables that can be read: which tables it means, the note of them, the
+//! Turns a request into readable tables: resolves its names, notes the tables, and adds them to the
 //! publication.
 
 use tokio_postgres::Client;
@@ -21,17 +21,17 @@ use crate::snapshot::{
 };
 use crate::state::LeftOutReason;
 
-/// The most bytes that snapshots somebody asked for have in a checkpoint together.
+/// The most bytes of requested snapshots in a checkpoint.
 const MAX_ASKED_BYTES: usize = 256 * 1024;
 
-/// Tables that are named in one log line.
+/// Most tables in one log line.
 const NAMED: usize = 5;
 
 const LEAVES: &str = include_str!("../../../sql/leaves.sql");
 const OLDEST_WRITER: &str = include_str!("../../../sql/oldest_writer.sql");
 
 impl Coordinator {
-    /// A snapshot of one table begins, or goes on.
+    /// Starts or resumes the snapshot of one table.
     pub(crate) fn begin(&mut self, snapshot: TableSnapshot) {
         let book = self.book.begin_table(Planned {
             snapshot: snapshot.id.clone(),
@@ -44,7 +44,7 @@ impl Coordinator {
         self.tasks.begin(Task::new(snapshot, book, chunk_bytes));
     }
 
-    /// How large the table is, by the server, is told once it was looked at.
+    /// Reports the table's size, by the server, once it was read.
     pub(crate) fn tell_size(&mut self, id: TaskId, table: &table::Table) {
         let task = &mut self.tasks[id];
         if std::mem::replace(&mut task.is_sized, true) {
@@ -82,11 +82,11 @@ impl Coordinator {
                     let snapshots = self.new_snapshots(request, tables, known).await?;
                     if snapshots.is_empty() {
                         let tables = told_tables(request);
-                        tracing::info!(tables, "a snapshot is under way already");
-                        let note = "it is under way already".to_owned();
+                        tracing::info!(tables, "a snapshot is running already");
+                        let note = "it is running already".to_owned();
                         answers.push((request, SnapshotState::Stopped, note));
                     } else if !self.has_room(request, &snapshots, &new) {
-                        let reason = "too many snapshots are under way: ask again when some of \
+                        let reason = "too many snapshots are running: try again when some of \
                                       them are done, or name fewer tables"
                             .to_owned();
                         log_refused(request, &reason);
@@ -98,7 +98,7 @@ impl Coordinator {
             }
         }
         let mut all: Vec<Edit> = new.iter().cloned().map(Edit::Put).collect();
-        // Another request may be for one of these by its own name.
+        // Another request may name one of these itself.
         all.extend(left_out);
         all.extend(all_admitted.iter().map(|&oid| Edit::Admit { oid }));
         all.extend(edits);
@@ -115,21 +115,21 @@ impl Coordinator {
                 table = format!("{schema}.{table}"),
                 id,
                 reason = snapshot.reason.word(),
-                "snapshot begins, beside the stream"
+                "snapshot started while the stream runs"
             );
             self.begin(snapshot);
         }
         Ok(())
     }
 
-    /// The snapshots of a request's tables, without those that are under way already.
+    /// The snapshots of a request's tables, without those that are running already.
     async fn new_snapshots(
         &mut self,
         request: &Request,
         tables: Vec<TableName>,
         (taken, read_anew): (&[TableSnapshot], &[TableName]),
     ) -> Result<Vec<TableSnapshot>, Error> {
-        // Where partitions are tables of their own, it is one.
+        // If partitions are tables of their own, it is one.
         let partition = request.partition.filter(|_| self.settings.via_root);
         let is_known = |table: &TableName| {
             let name = (table.schema.as_str(), table.name.as_str());
@@ -140,7 +140,7 @@ impl Coordinator {
                     (snapshot.schema.as_str(), snapshot.table.as_str()) == name
                         && snapshot.partition == partition
                         && (snapshot.id == request.id
-                        // What comes anyway need not come twice, unless somebody asks for it.
+                        // Rows that are read anyway are not read twice, unless requested.
                         || (request.reason != SnapshotReason::Asked
                             && snapshot.condition.is_none()))
                 })
@@ -148,8 +148,8 @@ impl Coordinator {
         let tables: Vec<TableName> = tables.into_iter().filter(|table| !is_known(table)).collect();
         let mut new = Vec::new();
         for TableName { schema, name } in tables {
-            // Of a table without a key no change is published before its rows are.
-            // That of which only a partition is new is published already.
+            // No change of a table without a key is published before its rows. A table with only a
+            // new partition is published already.
             let is_keyless = request.reason == SnapshotReason::Added
                 && request.partition.is_none()
                 && !table::has_key(self.source.client().await?, &schema, &name).await?;
@@ -170,7 +170,7 @@ impl Coordinator {
         Ok(new)
     }
 
-    /// Whether what is requested still fits into the checkpoint, next to what is under way.
+    /// Whether the request still fits into the checkpoint, together with the running ones.
     fn has_room(
         &self,
         request: &Request,
@@ -186,8 +186,8 @@ impl Coordinator {
             || asked.map(TableSnapshot::bytes).sum::<usize>() <= MAX_ASKED_BYTES
     }
 
-    /// The tables that come to those that are published, by OID: from here on each has its topic. And
-    /// those of them of which changes were left out, so that whatever is read of them is not enough.
+    /// The tables that are newly published, by OID: from here on each has its topic. And those of
+    /// them of which changes were left out, so that a read in progress is not enough.
     async fn admitted(
         &mut self,
         request: &Request,
@@ -210,8 +210,9 @@ impl Coordinator {
         Ok((admitted, read_anew))
     }
 
-    /// Those that are not left out for want of a topic, and partitions that are: all rows of one are
-    /// read once it has one. Whoever asks for a table by its own name knows that it has one now.
+    /// Those that are not left out for lack of a topic, and left-out partitions: all rows of one
+    /// are read once it has a topic. A request for a table by its own name implies that it has one
+    /// now.
     async fn with_topics(
         &mut self,
         request: &Request,
@@ -237,7 +238,7 @@ impl Coordinator {
         Ok((kept, refused))
     }
 
-    /// Changes of tables that were left out are published from here on.
+    /// Publishes changes of tables that were left out from here on.
     pub(crate) async fn admit_again(&mut self, tables: &[u32]) -> Result<(), Error> {
         self.note(tables.iter().map(|&oid| Edit::Admit { oid }).collect()).await?;
         for &oid in tables {
@@ -246,7 +247,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Notes requests for partitions and the look that found them, as one, and takes them.
+    /// Notes requests for partitions together with the check that found them, and takes them.
     pub(crate) async fn attached(&mut self, requests: &[Request], seen: &str) -> Result<(), Error> {
         let mut edits: Vec<Edit> = requests.iter().cloned().map(Edit::Ask).collect();
         edits.push(Edit::SawPartitions(seen.to_owned()));
@@ -257,7 +258,7 @@ impl Coordinator {
         Ok(())
     }
 
-    /// The tables that a request means; why there are none, where there are none.
+    /// The tables that a request selects, or why there are none.
     async fn tables_of(
         &mut self,
         request: &Request,
@@ -266,16 +267,16 @@ impl Coordinator {
             Ok(matching) => matching,
             Err(reason) => return Ok(Err(reason)),
         };
-        // Not those that are held back.
+        // Without those that are left out.
         let Resolved { captured, via_root, .. } = self.published.settings();
         let (tables, others): (Vec<_>, Vec<_>) =
             matching.into_iter().partition(|table| captured.matches(&table.schema, &table.name));
         if tables.is_empty() {
             let mut names: Vec<String> = others.iter().map(ToString::to_string).collect();
             names.truncate(NAMED);
-            return Ok(Err(format!("{}: not among postgres.tables", names.join(", "))));
+            return Ok(Err(format!("{}: not matched by postgres.tables", names.join(", "))));
         }
-        // Nothing of these is published, so their rows are not either.
+        // These are not published, so their rows are not either.
         let is_out = |table: &TableName| self.left_out.find(&table.schema, &table.name);
         let (tables, out) = match request.reason {
             SnapshotReason::Asked => tables.into_iter().partition(|table| is_out(table).is_none()),
@@ -297,7 +298,7 @@ impl Coordinator {
             let name = publication::name(client, partition).await?;
             return Ok(Ok(name.into_iter().collect()));
         }
-        // The stream tells of partitions, so they are read one by one.
+        // The stream has partitions, so they are read one by one.
         let mut leaves = Vec::new();
         for table in tables {
             leaves.extend(leaves_of(client, table).await?);
@@ -330,12 +331,14 @@ impl Coordinator {
                 return Ok(Ok(leaves));
             }
         }
-        Ok(Err("no such table; views, foreign tables and single partitions have no snapshots of \
+        Ok(Err(
+            "no such table; views, foreign tables and single partitions can't have snapshots of \
                 their own"
-            .to_owned()))
+                .to_owned(),
+        ))
     }
 
-    /// Shows a request of which nothing begins.
+    /// Shows a request that starts no snapshot.
     fn answer(&mut self, request: &Request, state: SnapshotState, note: String) {
         self.ended(SnapshotStatus {
             id: request.id.clone(),
@@ -349,7 +352,7 @@ impl Coordinator {
         });
     }
 
-    /// Lets the tables of a request wait, or goes on with them; durable.
+    /// Pauses or resumes the tables of a request, durably.
     pub(crate) async fn pause(&mut self, id: &str, is_paused: bool) -> Result<(), Error> {
         let mut edits = Vec::new();
         for task in self.tasks.ids(|task| task.snapshot.id == id) {
@@ -371,14 +374,13 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Makes sure that the table is in the publication, and that all is streamed that is written to
-    /// it.
+    /// Ensures that the table is in the publication, and that all its changes are streamed.
     pub(crate) async fn admit(&mut self, id: TaskId) -> Result<(), Failure> {
         let task = &self.tasks[id];
         let name =
             TableName { schema: task.snapshot.schema.clone(), name: task.snapshot.table.clone() };
         let (mut is_published, mut waits_for) = (task.is_published, task.waits_for);
-        // One that was put in by a session before this one, which ended before it was read.
+        // A table that an earlier session added, which ended before it was read.
         let mut is_new = task.snapshot.reason == SnapshotReason::Added
             && !matches!(task.snapshot.progress, TableProgress::Keys(_));
         let client = self.source.client().await?;
@@ -394,7 +396,7 @@ impl Coordinator {
         (task.is_published, task.waits_for) = (is_published, waits_for);
         let Some(xid) = waits_for else { return Ok(()) };
         let client = self.source.client().await?;
-        let failed = |source| postgres::Error::Sql { doing: "ask who writes", source };
+        let failed = |source| postgres::Error::Sql { doing: "read which transactions run", source };
         let xid = i64::try_from(xid).unwrap_or(i64::MAX);
         let row = client.query_one(OLDEST_WRITER, &[&xid]).await.map_err(failed)?;
         if !row.get::<_, bool>(0) {
@@ -412,8 +414,9 @@ impl Coordinator {
     }
 }
 
-/// What is left of a table whose pages were read in part goes on by keys. Which rows that are is no
-/// condition that anybody asked for, so it is kept apart from that, for as long as the snapshot lasts.
+/// The rest of a table whose pages were read in part is read by key. The condition for the
+/// remaining rows is our own, so it is kept apart from a request's condition, as long as the
+/// snapshot lasts.
 pub(crate) fn what_is_missing(snapshot: TableSnapshot) -> TableSnapshot {
     let TableProgress::Pages(pages) = &snapshot.progress else { return snapshot };
     let progress = match missing_rows(pages) {
@@ -423,12 +426,12 @@ pub(crate) fn what_is_missing(snapshot: TableSnapshot) -> TableSnapshot {
     TableSnapshot { progress, ..snapshot }
 }
 
-/// The first transaction that has not begun.
+/// The next transaction ID.
 async fn next_xid(client: &Client) -> Result<u64, postgres::Error> {
     const NEXT: &str = "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text";
-    let failed = |source| postgres::Error::Sql { doing: "ask for the next transaction", source };
+    let failed = |source| postgres::Error::Sql { doing: "read the next transaction ID", source };
     let row = client.query_one(NEXT, &[]).await.map_err(failed)?;
-    let malformed = postgres::Error::Malformed { what: "a transaction ID is no number" };
+    let malformed = postgres::Error::Malformed { what: "a transaction ID is not a number" };
     row.get::<_, &str>(0).parse().map_err(|_| malformed)
 }
 
@@ -437,7 +440,7 @@ fn log_refused(request: &Request, reason: &str) {
     tracing::error!(tables, id, reason, "snapshot refused");
 }
 
-/// The names of a request for a log line, the first of them.
+/// The first names of a request, for a log line.
 fn told_tables(request: &Request) -> String {
     let mut names: Vec<String> = request.tables.iter().take(NAMED).cloned().collect();
     if request.tables.len() > NAMED {
@@ -446,11 +449,11 @@ fn told_tables(request: &Request) -> String {
     names.join(", ")
 }
 
-/// The tables that a request names.
+/// The names of a request.
 enum Requested {
-    /// By somebody.
+    /// Of a user's request.
     Asked(TableNames),
-    /// By ourselves.
+    /// Of our own request.
     Own(TableFilter),
 }
 
@@ -476,7 +479,7 @@ impl Requested {
 }
 
 async fn leaves_of(client: &Client, table: TableName) -> Result<Vec<TableName>, postgres::Error> {
-    let failed = |source| postgres::Error::Sql { doing: "ask for partitions", source };
+    let failed = |source| postgres::Error::Sql { doing: "read partitions", source };
     let rows = client.query(LEAVES, &[&table.schema, &table.name]).await.map_err(failed)?;
     Ok(rows.iter().map(|row| TableName { schema: row.get(0), name: row.get(1) }).collect())
 }

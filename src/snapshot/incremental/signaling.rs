@@ -1,9 +1,9 @@
-//! Signals as they come by in the stream: messages with the token, and new rows of the signal table.
+//! Handles signals in the stream: messages with the token, and new rows of the signal table.
 //!
-//! What asks for snapshots is noted with the end of its transaction, so that it can't be lost before
-//! its tables are. A signal that can't be carried out is counted and logged, and ends nothing. Of a
-//! message from a stranger nothing is repeated, and of a row no value; both are logged now and then
-//! alone, for anybody who may write one can write any number of them.
+//! A snapshot request is noted with the end of its transaction, so that it can't be lost before its
+//! tables are noted. An invalid signal is counted and logged, and does not end the stream. No text
+//! of an unauthorised message is logged, and no value of a row; the number of log lines is limited,
+//! because their authors can write any number of them.
 
 use std::time::{Duration, Instant};
 
@@ -15,12 +15,12 @@ use crate::pgoutput::Datum;
 use crate::snapshot::signal_row::{Places, SignalRow};
 use crate::snapshot::{Admitted, Control, Full, Signal, Signals};
 
-/// Shortest time between two log lines about messages that do not count.
+/// Shortest time between two log lines about unauthorised messages.
 const STRANGERS: Duration = Duration::from_secs(60);
-/// Shortest time between two log lines about rows that are no signals.
+/// Shortest time between two log lines about invalid rows.
 const ROWS: Duration = Duration::from_secs(1);
 
-/// Who may give signals, and what was logged of those who may not.
+/// Which signals are accepted, and when rejected ones were last logged.
 #[derive(Debug, Default)]
 pub(crate) struct Signaling {
     rules: Signals,
@@ -30,7 +30,7 @@ pub(crate) struct Signaling {
     table: Option<(u32, Places)>,
 }
 
-/// Lets one through, now and then.
+/// Limits the rate of log lines.
 #[derive(Debug, Default)]
 struct Limit(Option<Instant>);
 
@@ -49,7 +49,7 @@ impl Signaling {
         Self { rules, ..Self::default() }
     }
 
-    /// A table is described: is it the signal table?
+    /// A table is described: checks whether it is the signal table.
     pub(crate) fn described(&mut self, relation: &Relation) {
         let Relation { oid, schema, table, .. } = relation;
         if self.table.is_some_and(|(known, _)| known == *oid) {
@@ -63,12 +63,12 @@ impl Signaling {
             None => tracing::error!(
                 table = relation.full_name,
                 fix = "give it the columns id, type and data, of text",
-                "rows of the signal table are no signals: it has other columns"
+                "rows of the signal table are ignored: it has other columns"
             ),
         }
     }
 
-    /// The places of the row's values, where a change is a new row of the signal table.
+    /// The positions of the row's values, if a change is a new row of the signal table.
     #[inline]
     pub(crate) fn places(&self, change: &Change<'_>) -> Option<Places> {
         let (oid, places) = self.table?;
@@ -76,7 +76,7 @@ impl Signaling {
             .then_some(places)
     }
 
-    /// Carries out a row of the signal table; returns what is to be noted with its transaction.
+    /// Carries out a row of the signal table; returns what to note with its transaction.
     pub(crate) fn row(
         &mut self,
         (change, places): (&Change<'_>, Places),
@@ -100,13 +100,12 @@ impl Signaling {
         metrics.signals_refused.inc();
         if self.rows.passes(ROWS) {
             let commit_lsn = position.commit_lsn;
-            tracing::error!(%commit_lsn, cause, "a row of the signal table is no signal");
+            tracing::error!(%commit_lsn, cause, "ignoring an invalid row of the signal table");
         }
         Vec::new()
     }
 
-    /// Carries out a message that is to be a signal; returns what is to be noted with its
-    /// transaction.
+    /// Carries out a signal message; returns what to note with its transaction.
     pub(crate) fn message(
         &mut self,
         (position, content): (Position, &[u8]),
@@ -121,9 +120,9 @@ impl Signaling {
         let (error, what) = match self.rules.read(content, &name(position)) {
             Ok(signal) => match carry_out(signal, control) {
                 Ok(edits) => return edits,
-                Err(full) => (full.to_string(), "a signal is refused"),
+                Err(full) => (full.to_string(), "signal refused"),
             },
-            Err(error) => (error.to_string(), "a signal that says nothing"),
+            Err(error) => (error.to_string(), "ignoring invalid signal"),
         };
         metrics.signals_refused.inc();
         tracing::error!(%error, prefix = SIGNAL_PREFIX, "{what}");
@@ -134,23 +133,23 @@ impl Signaling {
         let (reason, fix) = match admitted {
             Admitted::Yes | Admitted::Another => return,
             Admitted::Off => (
-                "messages are no signals here",
-                "set postgres.signal_token_file, and send the token; or ask over HTTP",
+                "signals by message are not enabled",
+                "set postgres.signal_token_file, and send the token; or use HTTP",
             ),
             Admitted::Stranger => (
-                "it does not bring the token of postgres.signal_token_file",
+                "it does not have the token of postgres.signal_token_file",
                 "send {\"type\": ..., \"token\": \"...\"}",
             ),
             Admitted::TooLong => ("it is too long", "name fewer tables, or use a glob"),
         };
         metrics.signals_refused.inc();
         if self.strangers.passes(STRANGERS) {
-            tracing::warn!(reason, fix, prefix = SIGNAL_PREFIX, "a signal does not count");
+            tracing::warn!(reason, fix, prefix = SIGNAL_PREFIX, "ignoring a signal");
         }
     }
 }
 
-/// Leaves a signal for whoever takes snapshots; returns the note of what it asks for.
+/// Stores a signal for the coordinator; returns the note of its request.
 fn carry_out(signal: Signal, control: &Control) -> Result<Vec<Edit>, Full> {
     let edits = match &signal {
         Signal::Take(requests) => requests.iter().cloned().map(Edit::Ask).collect(),
@@ -160,7 +159,7 @@ fn carry_out(signal: Signal, control: &Control) -> Result<Vec<Edit>, Full> {
     Ok(edits)
 }
 
-/// The ID of a request that has none: the same whenever it comes by.
+/// The ID of a request without one: the same each time it is streamed.
 fn name(position: Position) -> String {
     format!("{}-{}", position.commit_lsn, position.ordinal).replace('/', "-")
 }

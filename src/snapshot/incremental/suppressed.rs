@@ -1,15 +1,15 @@
-//! Changes that are not published, because rows that will be read have them.
+//! Suppresses changes that are contained in rows that will be read.
 //!
-//! Of a table that came to the publication and has no key, a change would come twice that the
-//! snapshot shows by which its rows are read: as itself, and in the rows. Until that snapshot is
-//! taken, all its changes are left out; then those from before the snapshot's point in the stream.
+//! If a table without a key was added to the publication, a change that its snapshot shows would be
+//! published twice: as itself, and in the rows. Until that snapshot is taken, all its changes are
+//! left out; then those before the snapshot's position in the stream.
 //!
 //! Not here: the reading (`apply_keyless`).
 
 use crate::checkpoint::{SnapshotReason, Snapshots, TableProgress};
 use crate::lsn::Lsn;
 
-/// The tables of which changes are left out, as schema and name.
+/// The tables whose changes are left out, by schema and name.
 #[derive(Debug, Default)]
 pub(crate) struct LeftOut {
     tables: Vec<Unread>,
@@ -19,12 +19,12 @@ pub(crate) struct LeftOut {
 struct Unread {
     schema: String,
     table: String,
-    /// The first point from which on its changes are published, if that is known.
+    /// The position from which on its changes are published, if known.
     since: Option<Lsn>,
 }
 
 impl LeftOut {
-    /// `stands` is how snapshots stand from here on.
+    /// `stands` is the state of snapshots from here on.
     pub(crate) fn follow(&mut self, stands: &Snapshots) {
         let added = stands.tables.iter().filter(|table| table.reason == SnapshotReason::Added);
         let unread = added.filter_map(|table| {
@@ -36,7 +36,7 @@ impl LeftOut {
         self.tables = unread.collect();
     }
 
-    /// The stream has come to `end_lsn`.
+    /// The stream has reached `end_lsn`.
     pub(crate) fn reached(&mut self, end_lsn: Lsn) {
         self.tables.retain(|table| table.since.is_none_or(|since| since > end_lsn));
     }
@@ -89,7 +89,7 @@ mod tests {
         assert!(has(&left_out, 10));
         assert!(!left_out.has(("public", "rides"), Lsn::from(10)));
         left_out.reached(Lsn::from(40));
-        assert!(has(&left_out, 41), "nobody knows yet up to where");
+        assert!(has(&left_out, 41), "the end is not known yet");
         left_out.follow(&listed(SnapshotReason::Added, pages(50)));
         assert!(has(&left_out, 49) && !has(&left_out, 50));
         left_out.reached(Lsn::from(49));

@@ -1,4 +1,4 @@
-//! The snapshot of one table, as far as this session knows.
+//! The snapshot of one table, as known to this session.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,43 +13,43 @@ use crate::snapshot::{self, ChunkSize, Closed, SnapshotState, SnapshotStatus, Sp
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// How often a commit that is not visible yet is waited for without a word: about a second.
+/// How often to wait for a commit that is not visible yet before logging it: about a second.
 const PATIENT_TRIES: u32 = 7;
 
-/// How often what does not heal by itself is tried, for a table may have been altered meanwhile.
+/// How often to retry a permanent failure, because the table may have been altered meanwhile.
 const TRIES: u32 = 8;
 
 /// One table's snapshot.
 pub(crate) struct Task {
     pub(crate) snapshot: TableSnapshot,
-    /// The table, once it was looked at and until it is altered.
+    /// The table's description, until it is altered.
     pub(crate) table: Option<Table>,
-    /// Its files, likewise, where it is read by pages.
+    /// Its files, likewise, if it is read by pages.
     pub(crate) files: Option<Arc<plan::PlannedTable>>,
     pub(crate) size: ChunkSize,
-    /// The window that is open.
+    /// The open window.
     pub(crate) pending: Option<Pending>,
-    /// Not before.
+    /// Do not try before this time.
     pub(crate) retry_at: Option<Instant>,
-    /// How it is to end.
+    /// How it has to end.
     pub(crate) ending: Option<(SnapshotState, Option<String>)>,
-    /// Whether it ends because the table was dropped, which is the application's good right.
+    /// Whether it ends because the table was dropped, which is not a failure.
     pub(crate) is_dropped: bool,
     /// Whether it is known to be in the publication.
     pub(crate) is_published: bool,
     /// Transactions before this one must have ended before it is read.
     pub(crate) waits_for: Option<u64>,
     pub(crate) book: TableId,
-    /// Whether the book knows how large it is.
+    /// Whether its size is in the book.
     pub(crate) is_sized: bool,
     pub(crate) note: Option<String>,
-    /// Whether it is at its end, and shown as such.
+    /// Whether it has ended, and is shown so.
     pub(crate) is_over: bool,
     rows: u64,
     backoff: Backoff,
 }
 
-/// What holds once the window is closed.
+/// The state changes once the window is closed.
 pub(crate) struct Pending {
     pub(crate) number: u64,
     pub(crate) progress: TableProgress,
@@ -59,17 +59,17 @@ pub(crate) struct Pending {
 
 /// Why a table can't be worked on.
 pub(crate) enum Failure {
-    /// It is to be tried again.
+    /// Try again.
     Again(Error),
-    /// As above, and this is what it waits for.
+    /// As above, with the reason for the wait.
     Waits(String),
     /// It ends as failed.
     Never(String),
-    /// There is nothing to read any more.
+    /// Nothing is left to read.
     Gone(String),
     /// There is no such table any more.
     Dropped,
-    /// A command came, which goes first.
+    /// A command interrupted it.
     Interrupted,
 }
 
@@ -126,12 +126,12 @@ impl Task {
         format!("{}.{}", self.snapshot.schema, self.snapshot.table)
     }
 
-    /// What it is like is to be asked again.
+    /// Forgets the table's description, so that it is read again.
     pub(crate) fn forget(&mut self) {
         (self.table, self.files) = (None, None);
     }
 
-    /// Whether something can be done for it now.
+    /// Whether it can be worked on now.
     pub(crate) fn is_ready(&self, now: Instant) -> bool {
         let is_wanted = self.ending.is_some() || !self.snapshot.is_paused;
         is_wanted
@@ -140,7 +140,7 @@ impl Task {
             && self.retry_at.is_none_or(|at| at <= now)
     }
 
-    /// The window is closed, or spoiled. Returns whether all rows are published.
+    /// Handles a window that was closed or spoiled. Returns whether all rows are published.
     pub(crate) fn heard(&mut self, result: Result<Closed, Spoiled>, book: &Book) -> bool {
         let Some(pending) = self.pending.take() else { return false };
         match result {
@@ -174,17 +174,17 @@ impl Task {
                 self.try_later(format!("{spoiled}: does it wait for a synchronous standby?"));
             }
         }
-        tracing::debug!(table = self.full_name(), %spoiled, "a chunk is read again");
+        tracing::debug!(table = self.full_name(), %spoiled, "reading a chunk again");
     }
 
-    /// It could not be worked on.
+    /// Handles a failure.
     pub(crate) fn failed(&mut self, failure: Failure) {
         let table = self.full_name();
-        // It may be another one by now.
+        // The table may be another one by now.
         self.forget();
         match failure {
             Failure::Interrupted => {
-                tracing::debug!(table, "a command goes before what was being read")
+                tracing::debug!(table, "a command interrupted the read")
             }
             Failure::Waits(note) => self.try_later(note),
             Failure::Never(reason) => {
@@ -209,7 +209,7 @@ impl Task {
                     error = note,
                     fix = error.fix(),
                     tries = self.backoff.tries() + 1,
-                    "the snapshot is tried again"
+                    "snapshot failed: trying again"
                 );
                 self.try_later(note);
             }
@@ -218,7 +218,7 @@ impl Task {
 
     fn try_later(&mut self, note: String) {
         if self.note.is_none() {
-            tracing::info!(table = self.full_name(), note, "the snapshot waits");
+            tracing::info!(table = self.full_name(), note, "snapshot waits");
         }
         self.note = Some(note);
         self.retry_at = Some(Instant::now() + self.backoff.next_wait());

@@ -1,19 +1,19 @@
-//! Watermarks: logical messages by which the one who reads tables tells the worker, within the
-//! stream itself, where a window opens and where it closes.
+//! Watermarks: logical messages that show the worker, within the stream itself, where a window
+//! opens and where it closes.
 //!
-//! A watermark has a number, and what it stands for waits under that number (`orders`). It names
-//! the slot and the run it is of, so that two pipelines on one database do not take each other's,
-//! and none is obeyed that a run before this one left in the WAL.
+//! A watermark has a number, and its order waits under that number (`orders`). It names its slot
+//! and run, so that two pipelines on one database do not process each other's, nor those that an
+//! earlier run left in the WAL.
 
 use serde::{Deserialize, Serialize};
 
-/// Prefix of what is ours: no message with it is published.
+/// Prefix of our own messages, which are never published.
 pub(crate) const OWN_PREFIX: &str = "rowcast.";
 
 /// Prefix of watermarks.
 pub(crate) const WATERMARK_PREFIX: &str = "rowcast.watermark";
 
-/// Prefix of the messages by which a user asks for a snapshot.
+/// Prefix of the messages with which a user requests a snapshot.
 pub(crate) const SIGNAL_PREFIX: &str = "rowcast.signal";
 
 /// One watermark.
@@ -21,7 +21,7 @@ pub(crate) const SIGNAL_PREFIX: &str = "rowcast.signal";
 pub struct Watermark {
     /// The pipeline's replication slot.
     pub slot: String,
-    /// Tells this run from all others.
+    /// Identifies this run.
     pub run: String,
     /// Counts the watermarks of the run.
     pub number: u64,
@@ -31,11 +31,11 @@ impl Watermark {
     /// The message's content.
     #[must_use]
     pub fn content(&self) -> String {
-        // Texts and a number always have a form in JSON.
+        // Texts and a number can always be written as JSON.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads a message's content back; none when it is something else.
+    /// Parses a message's content; `None` if it is something else.
     #[must_use]
     pub fn read(content: &[u8]) -> Option<Self> {
         serde_json::from_slice(content).ok()

@@ -1,25 +1,27 @@
-//! A window: what the stream brings of a table while a snapshot reads rows of it.
+//! A window: collects the changes of a table in the stream while a snapshot reads a chunk of it.
 //!
 //! ```text
 //! stream   ... low ......... change of k ......... high ...
 //! reader           [ reads a chunk, k among it ]
 //! ```
 //!
-//! The chunk may show `k` as it was before the change or after it; nobody can tell. So `k` is left
-//! out of the chunk, and the change speaks for it. All other rows did not change between the two
-//! watermarks, so at the high one they are exactly as they were read, and are published there.
+//! The chunk may contain `k` as it was before the change or after it, which can't be known. So `k`
+//! is left out of the chunk, and only the change is published. All other rows did not change
+//! between the two watermarks, so at the high one they are exactly as they were read, and are
+//! published there.
 //!
-//! An update may leave large values out that it did not touch. Then the row is not left out: the
-//! change's values and those that were read make it whole. The values left out did not change in the
-//! window, so they are the ones of the high watermark, whichever version of the row was read.
+//! An update may omit large values that it did not change. Then the row is not left out: it is
+//! published with the change's values, and the omitted ones as they were read. Those did not change
+//! in the window, so they are the current ones at the high watermark, whichever version of the row
+//! was read.
 //!
-//! A window is spoiled, and the chunk read again, when what was seen does not fit what was read: the
-//! table was altered, the keys of changed rows are more than may be held, a changed row has no key,
-//! or a row with values left out moved to another key. And when the reader did not see a transaction
-//! that came before the window (`visibility`).
+//! A window is spoiled, and the chunk is read again, if the changes do not match what was read: the
+//! table was altered, the changed keys exceed the memory limit, a changed row has no key, or a row
+//! with omitted values moved to another key. Also if the reader did not see a transaction that was
+//! streamed before the window (`visibility`).
 //!
 //! Keys are compared by the text of their columns, as stored: an update that changes the text but
-//! not the order of a key (`1.0` to `1.00`) tells both.
+//! not the order of a key (`1.0` to `1.00`) contains both.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,15 +32,15 @@ use crate::pgoutput::{Datum, TupleBuffer, TupleFull};
 use crate::snapshot::row::{RowError, RowReader};
 use crate::snapshot::visibility::{Mark, RecentXids};
 
-/// What a key in the map takes in addition to its bytes, about.
+/// Approximate overhead of a key in the map.
 const ENTRY_BYTES: usize = 64;
 
-/// What the stream brought of one table since a low watermark.
+/// The changes of one table since a low watermark.
 #[derive(Debug)]
 pub struct Window {
     key: Vec<String>,
-    /// Where the key's columns stand in the stream's rows; none while the stream has not described
-    /// the table.
+    /// The positions of the key's columns in the stream's rows; `None` until the stream has
+    /// described the table.
     places: Option<Vec<usize>>,
     mark: Mark,
     limit_bytes: usize,
@@ -51,12 +53,12 @@ pub struct Window {
     scratch: Vec<u8>,
 }
 
-/// What the stream says of a row.
+/// What the stream has of a row.
 #[derive(Debug)]
 enum Seen {
-    /// All there is to say: the row that was read is left out.
+    /// All values: the row that was read is left out.
     Whole,
-    /// Its values, but for some that did not change.
+    /// Its values, except some that did not change.
     Part(Vec<Value>),
 }
 
@@ -71,19 +73,19 @@ enum Value {
 /// Why a chunk must be read again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Spoiled {
-    /// The table is another one than was read.
+    /// The table was altered.
     #[error("the table was altered")]
     Altered,
     /// There is no room to remember them all.
     #[error("too many rows changed while it was read")]
     TooManyChanges,
     /// The replica identity does not have the key.
-    #[error("a change does not tell the key of its row")]
+    #[error("a change does not contain the key of its row")]
     NoKey,
-    /// What it did not change is known under the old key alone.
+    /// Omitted values are known only under the old key.
     #[error("a row moved to another key and left large values out")]
     Moved,
-    /// Who read ended before it had read all.
+    /// The reader ended before it had read everything.
     #[error("its reader has ended")]
     CutOff,
     /// Its commit is in the stream, and the reader did not see it.
@@ -94,17 +96,17 @@ pub enum Spoiled {
     },
 }
 
-/// A closed window: what became of the chunk's rows.
+/// A closed window: the outcome of the chunk's rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Closed {
     /// Rows that were published.
     pub published: u64,
-    /// Rows for which the stream speaks.
+    /// Rows that the stream contains.
     pub left_out: u64,
 }
 
 impl Window {
-    /// Opens at a low watermark. `relation` is the table as the stream has described it so far, `key`
+    /// Opens at a low watermark. `relation` is the stream's description of the table so far, `key`
     /// names the columns that distinguish its rows, and at most about `limit_bytes` of changed keys
     /// are held.
     #[must_use]
@@ -139,7 +141,7 @@ impl Window {
         self.described = Some(Arc::clone(relation));
     }
 
-    /// The stream brings a change of the table.
+    /// Records a change of the table.
     pub fn saw(&mut self, change: &Change<'_>) {
         if self.spoiled.is_some() {
             return;
@@ -209,7 +211,7 @@ impl Window {
         let mut values: Vec<Value> =
             (0..relation.columns.len()).map(|at| Value::of(row.datum(relation, at))).collect();
         match self.seen.get_mut(&key) {
-            // Whoever reads the stream has the values already that this leaves out.
+            // Consumers already have the values that this omits.
             Some(Seen::Whole) => return Ok(()),
             Some(Seen::Part(before)) => {
                 for (value, before) in values.iter_mut().zip(before) {
@@ -230,8 +232,8 @@ impl Window {
         self.seen = HashMap::new();
     }
 
-    /// Whether the chunk is what its rows were at the high watermark, but for those that the stream
-    /// tells of.
+    /// Checks that the chunk has its rows as they were at the high watermark, except those that
+    /// changed.
     ///
     /// # Errors
     /// Why it must be read again.
@@ -248,10 +250,10 @@ impl Window {
         }
     }
 
-    /// Closes at the high watermark: gives the rows to publish, in the chunk's order.
+    /// Closes at the high watermark: passes on the rows to publish, in the chunk's order.
     ///
     /// # Errors
-    /// What `publish` says, or when a line of the chunk is no row.
+    /// When `publish` fails, or a line of the chunk is not a row.
     pub fn close<E: From<RowError>>(
         mut self,
         chunk: &Chunk,
@@ -261,7 +263,7 @@ impl Window {
         let mut closed = Closed::default();
         let relation = chunk.relation.as_ref();
         if self.is_truncated {
-            // Rows that came after it are in the stream.
+            // Later rows are in the stream.
             closed.left_out = chunk.rows();
             return Ok(closed);
         }
@@ -306,7 +308,7 @@ impl Value {
     }
 }
 
-/// The row that was read with the values of the change.
+/// The row that was read, with the values of the change.
 fn merge(values: &[Value], read: &Row<'_>, out: &mut TupleBuffer) -> Result<(), TupleFull> {
     out.clear();
     for (value, read) in values.iter().zip(read.tuple()) {
@@ -321,8 +323,7 @@ fn merge(values: &[Value], read: &Row<'_>, out: &mut TupleBuffer) -> Result<(), 
     Ok(())
 }
 
-/// Replaces what is in `out` by the key: each column's text behind its length. None where a column
-/// has no text.
+/// Writes the key into `out`: each column's length and text. `None` if a column has no text.
 fn write_key<'d>(
     places: &[usize],
     datum: impl Fn(usize) -> Option<Datum<'d>>,
@@ -341,7 +342,7 @@ fn places(relation: &Relation, key: &[String]) -> Option<Vec<usize>> {
     key.iter().map(|name| relation.place(name)).collect()
 }
 
-/// Whether rows of one relation are rows of the other, under the same name.
+/// Whether two relations have the same rows and name.
 #[must_use]
 pub(crate) fn is_same(left: &Relation, right: &Relation) -> bool {
     let columns = |relation: &Relation| -> Vec<(String, u32, i32)> {

@@ -1,6 +1,6 @@
-//! Says which ranges are whole, at most each second, and ends the snapshot.
+//! Writes checkpoints of complete ranges, at most once a second, and ends the snapshot.
 //!
-//! Runs next to the readers and sends nothing but checkpoints, and rows that were held back.
+//! Runs next to the readers and sends only checkpoints, and rows that were held back.
 
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,23 +20,23 @@ use crate::pipeline::send::Out;
 use crate::pipeline::{Halt, Lookup};
 use crate::snapshot::DonePages;
 
-/// Least time between two checkpoints.
+/// Shortest time between two checkpoints.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether something is to be done.
+/// Time between two checks for something to do.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Longest wait for the brokers before looking whether to stop.
+/// Longest wait for the brokers before checking whether to stop.
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// Keeps the checkpoint.
+/// Writes the checkpoints of a first snapshot.
 pub(crate) struct Committer<'a, S, L> {
     desk: &'a Desk<S>,
     rows: Rows<L>,
     out: Out<S>,
     max_transaction_bytes: Option<u64>,
     start: Checkpoint,
-    /// What the next checkpoint says.
+    /// The content of the next checkpoint.
     snapshots: Snapshots,
     tables: Vec<Unfinished>,
     written_at: Instant,
@@ -44,7 +44,7 @@ pub(crate) struct Committer<'a, S, L> {
 
 /// A table of the snapshot, while it is listed.
 struct Unfinished {
-    /// OID and file of each leaf, and what of it is published.
+    /// OID and file of each leaf, and which pages are published.
     leaves: Vec<(u32, u32, DonePages)>,
     missing: usize,
     is_unlisted: bool,
@@ -114,7 +114,7 @@ where
             }
         }
         self.tables = tables.iter().map(Unfinished::new).collect();
-        // A table without pages is read already; its topic is made.
+        // A table without pages is done already; its topic is created.
         self.note(tables, &[]);
         self.begin()?;
         let desk = self.desk;
@@ -122,7 +122,7 @@ where
             for (number, mut reader) in readers.into_iter().enumerate() {
                 desk.reader_begins();
                 let run = move || {
-                    // Of a reader that panicked nothing is used any more.
+                    // Nothing of a reader that panicked is used any more.
                     let ended = catch_unwind(AssertUnwindSafe(|| reader.run(desk)));
                     desk.reader_ends(ended.unwrap_or_else(|_| Err(panicked().into())));
                 };
@@ -142,7 +142,7 @@ where
         self.end(tables)
     }
 
-    /// Until all readers have ended.
+    /// Runs until all readers have ended.
     fn beside(&mut self, tables: &[FirstTable]) -> Result<(), Halt> {
         failpoint::reach("snapshot");
         while !self.desk.await_readers(LOOK) {
@@ -182,7 +182,7 @@ where
         Ok(Checkpoint { snapshots, ..self.start.clone() })
     }
 
-    /// At least once: what is acknowledged goes into the checkpoint, when one is due.
+    /// At least once: adds acknowledged ranges to the checkpoint, if one is due.
     fn tell_acknowledged(&mut self, tables: &[FirstTable]) -> Result<(), Halt> {
         if self.written_at.elapsed() >= INTERVAL && !self.desk.ledger.is_checkpoint_under_way() {
             let acknowledged = self.desk.ledger.standing().acknowledged;
@@ -196,7 +196,7 @@ where
         self.out.tick(false)
     }
 
-    /// Exactly once: everything that was sent is committed, with the checkpoint that says so.
+    /// Exactly once: commits everything that was sent, together with its checkpoint.
     fn commit(&mut self, tables: &[FirstTable]) -> Result<(), Halt> {
         let desk = self.desk;
         let closed = desk.gate.close(&desk.stop).ok_or(Halt::Stopped)?;
@@ -240,7 +240,7 @@ where
             }
             self.stopped()?;
             if flushed {
-                // The reports are heard on another thread, or one of them is a failure.
+                // Another thread receives the reports, or one of them is a failure.
                 std::thread::sleep(Duration::from_millis(5));
             }
         }
@@ -250,13 +250,13 @@ where
         if self.desk.stop.is_now() { Err(Halt::Stopped) } else { Ok(()) }
     }
 
-    /// What was noted goes into the next checkpoint.
+    /// Adds what was noted to the next checkpoint.
     fn stand(&mut self) {
         let snapshots = Arc::new(self.snapshots.clone());
         self.out.checkpoints.snapshots_stand(self.start.progress.through_lsn, snapshots);
     }
 
-    /// These ranges are whole: notes it in what the next checkpoint says.
+    /// Notes complete ranges for the next checkpoint.
     fn note(&mut self, tables: &[FirstTable], whole: &[Task]) {
         let mut changed = BTreeSet::new();
         for task in whole {
@@ -302,7 +302,7 @@ impl Unfinished {
         Self { leaves, missing: table.ranges(), is_unlisted: false }
     }
 
-    /// A range is whole.
+    /// Notes a complete range.
     fn add(&mut self, LeafRange { leaf, pages }: LeafRange) {
         self.missing = self.missing.saturating_sub(1);
         if let Some((_, _, done)) = self.leaves.get_mut(leaf) {
@@ -310,7 +310,7 @@ impl Unfinished {
         }
     }
 
-    /// What is published of each leaf.
+    /// The published pages of each leaf.
     fn leaves(&self) -> Vec<LeafProgress> {
         let progress = |(oid, filenode, done): &(u32, u32, DonePages)| LeafProgress {
             oid: *oid,

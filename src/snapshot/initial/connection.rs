@@ -1,9 +1,8 @@
-//! Connections that share an exported snapshot and read pages of tables by COPY.
+//! Connections that import an exported snapshot and read pages of tables by COPY.
 //!
-//! Each is made and driven by a runtime of its own, on the thread that uses it, so that no other
-//! thread is woken for its bytes. The runtime runs only while bytes are waited for: rows are handed
-//! out between, as whoever publishes them may have to wait for a topic, and a thread must not wait
-//! inside of a runtime.
+//! Each has a runtime of its own, on the thread that uses it, so that no other thread is woken for
+//! its bytes. The runtime runs only while waiting for bytes: rows are passed on outside of it,
+//! because publishing them may wait for a topic, and a thread must not block inside of a runtime.
 //!
 //! A connection that comes to a table locks it first, and makes sure that it is still the file of the plan:
 //! the connection that locked all tables may have read its part and be gone, and somebody may have rewritten
@@ -26,8 +25,7 @@ use crate::snapshot::plan;
 /// Longest wait for a lock.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '10s'";
 
-/// A connection that has imported a snapshot, with the runtime that drives it. Wherever it is
-/// dropped, nothing is waited for.
+/// A connection that has imported a snapshot, with its runtime. Dropping it never blocks.
 pub(crate) struct Reading {
     runtime: Option<Runtime>,
     session: Option<CopySession>,
@@ -35,10 +33,10 @@ pub(crate) struct Reading {
 }
 
 impl Reading {
-    /// Connects and imports the snapshot; none when asked to stop before. Blocks.
+    /// Connects and imports the snapshot; `None` if asked to stop before. Blocks.
     ///
     /// # Errors
-    /// When it can't, or the snapshot is gone.
+    /// When it can't connect, or the snapshot is gone.
     pub(crate) fn begin(
         info: &ConnInfo,
         options: &ConnectOptions,
@@ -82,7 +80,7 @@ impl Reading {
         })
     }
 
-    /// Runs a command; none when asked to stop before its end. Blocks.
+    /// Runs a command; `None` if asked to stop before its end. Blocks.
     fn run(&mut self, sql: &str) -> Result<Option<()>, Error> {
         self.drive(async |session| match session {
             Some(session) => session.query(sql).await.map(drop),
@@ -90,7 +88,7 @@ impl Reading {
         })
     }
 
-    /// Asks for one row; none when asked to stop before. Blocks.
+    /// Queries one row; `None` if asked to stop before. Blocks.
     pub(crate) fn ask(&mut self, sql: &str) -> Result<Option<Vec<Option<String>>>, Error> {
         self.drive(async |session| match session {
             Some(session) => Ok(session.query(sql).await?.pop().unwrap_or_default()),
@@ -98,7 +96,7 @@ impl Reading {
         })
     }
 
-    /// Runs a COPY, and hands out its rows until there are no more or `take` says false; or until
+    /// Runs a COPY, and passes on its rows until there are no more, `take` returns false, or it is
     /// asked to stop. Blocks.
     fn copy(&mut self, sql: &str, take: &mut dyn FnMut(CopyChunk) -> bool) -> Result<(), Error> {
         let Self { runtime: Some(runtime), session: Some(session), stop } = self else {
@@ -122,7 +120,7 @@ impl Reading {
     }
 }
 
-/// Waits for an answer; returns nothing if it is to stop before.
+/// Waits for a result; returns `None` if asked to stop before.
 fn wait<T>(
     runtime: &Runtime,
     stop: &Stop,

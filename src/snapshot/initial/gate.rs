@@ -1,8 +1,8 @@
-//! Lets readers in for one range each, and shuts them out while a Kafka transaction is ended.
+//! Admits readers for one range each, and keeps them out while a Kafka transaction is committed.
 //!
-//! A transaction can't be ended while somebody sends, and the checkpoint in it says of ranges that
-//! they are whole: so each range lies between two closings. Who closes comes first: no reader gets
-//! in after it began to wait, so it waits for one range at most.
+//! A transaction can't be committed while a reader sends, and its checkpoint lists complete ranges:
+//! so each range is between two closings. Closing has priority: no reader is admitted after it
+//! began to wait, so it waits for one range at most.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -25,22 +25,22 @@ struct Inner {
 #[derive(Debug)]
 pub(crate) struct Inside<'a>(&'a Gate);
 
-/// The gate is closed and nobody inside, until this is dropped.
+/// The gate is closed and no reader is inside, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Closed<'a>(&'a Gate);
 
 impl Gate {
-    /// Goes in, once the gate is open; none when asked to stop before.
+    /// Enters once the gate is open; `None` if asked to stop before.
     pub(crate) fn enter(&self, stop: &Stop) -> Option<Inside<'_>> {
         let mut state = self.wait_while(stop, |state| state.is_closed)?;
         state.inside += 1;
         Some(Inside(self))
     }
 
-    /// Lets nobody in any more, and waits until nobody is inside; none when asked to stop before.
+    /// Admits no reader any more, and waits until none is inside; `None` if asked to stop before.
     pub(crate) fn close(&self, stop: &Stop) -> Option<Closed<'_>> {
         self.lock().is_closed = true;
-        // From here on it is opened again whatever happens.
+        // From here on dropping the guard opens it again.
         let closed = Closed(self);
         let nobody = self.wait_while(stop, |state| state.inside > 0)?;
         drop(nobody);
@@ -57,7 +57,7 @@ impl Gate {
             if stop.is_now() {
                 return None;
             }
-            // The stop has no bell of its own.
+            // The stop does not notify this condition variable.
             let woken = self.changed.wait_timeout(state, ROOM);
             state = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -98,9 +98,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
-                    // Without a pause: one after the other is inside, and often several.
+                    // Without a pause: one reader after the other is inside, often several.
                     while !is_over.load(Ordering::Acquire) {
-                        let _inside = gate.enter(&stop).expect("nobody stops it");
+                        let _inside = gate.enter(&stop).expect("no stop is requested");
                         inside.fetch_add(1, Ordering::AcqRel);
                         std::thread::yield_now();
                         inside.fetch_sub(1, Ordering::AcqRel);
@@ -110,7 +110,7 @@ mod tests {
             }
             for _ in 0..200 {
                 let before = ranges.load(Ordering::Acquire);
-                let closed = gate.close(&stop).expect("nobody stops it");
+                let closed = gate.close(&stop).expect("no stop is requested");
                 for _ in 0..10 {
                     assert_eq!(inside.load(Ordering::Acquire), 0);
                     std::thread::yield_now();
@@ -139,7 +139,7 @@ mod tests {
             let started = Instant::now();
             stop.now();
             assert!(closing.join().expect("no panic"), "a reader is inside");
-            // It may find the gate open again, as whoever closed it has given up.
+            // It may find the gate open again, because the closer has given up.
             let _ = entering.join().expect("no panic");
             assert!(started.elapsed() < Duration::from_secs(5));
         });

@@ -1,5 +1,5 @@
-//! Publishes the rows that were there before the stream: several readers concurrently, each with a
-//! connection, an encoder and its place in the producer's queue.
+//! Publishes existing rows before the stream: several concurrent readers, each with a connection,
+//! an encoder and a lane to the producer.
 //!
 //! ```text
 //! ranges --> reader --> rows --> encoder --> producer --> acknowledged
@@ -8,17 +8,17 @@
 //! schedule      +------------- committer: the checkpoint says which ranges are whole
 //! ```
 //!
-//! Rows of a snapshot need no order among each other, so they are encoded in parallel. The list of
-//! the tables is durable before the first row is published. From then on, at most each second:
+//! Rows of a snapshot have no order among each other, so they are encoded in parallel. The list of
+//! the tables is durable before the first row is published. From then on, at most once a second:
 //!
-//! - at least once, the checkpoint says of ranges that they are whole once all their records are
+//! - at least once, the checkpoint lists ranges as complete once all their records are
 //!   acknowledged;
-//! - exactly once, it says so in the Kafka transaction that holds them: the gate keeps readers out
-//!   while it is committed, so that each range lies in one transaction. A row that was held back is
-//!   let go then.
+//! - exactly once, it lists them in the Kafka transaction that contains them: the gate keeps
+//!   readers out while it is committed, so that each range is in one transaction. Rows that were
+//!   held back are released then.
 //!
-//! The stream stands still meanwhile, at the point that the snapshot shows. Not here: connections,
-//! the plan, and what comes after.
+//! The stream waits meanwhile, at the position that the snapshot shows. Not here: connections, the
+//! plan, and the stream afterwards.
 
 mod committer;
 pub(crate) mod connection;
@@ -47,25 +47,25 @@ use crate::snapshot::progress::{Book, TableId};
 
 pub(crate) const STAMP: &str = include_str!("../../../sql/snapshot_stamp.sql");
 
-/// A table that is read.
+/// A table to read.
 #[derive(Debug)]
 pub struct FirstTable {
     /// How its rows are published.
     pub relation: Arc<Relation>,
     /// The table itself, or its partitions.
     pub leaves: Vec<Leaf>,
-    /// Where the book has it.
+    /// Its entry in the book.
     pub entry: TableId,
 }
 
-/// A file of a table that is read.
+/// A file of a table to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leaf {
     /// The table's or the partition's OID.
     pub oid: u32,
     /// The file that holds it.
     pub filenode: u32,
-    /// Pages in it when it was looked at.
+    /// Its pages when it was planned.
     pub pages: u32,
     /// Its ranges.
     pub ranges: Vec<PageRange>,
@@ -74,7 +74,7 @@ pub struct Leaf {
 /// A range of one leaf of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeafRange {
-    /// The place of the leaf.
+    /// The index of the leaf.
     pub leaf: usize,
     /// Its pages.
     pub pages: PageRange,
@@ -83,11 +83,11 @@ pub struct LeafRange {
 /// What is said of every row.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp {
-    /// The point of the stream that the snapshot shows.
+    /// The position of the stream that the snapshot shows.
     pub lsn: Lsn,
     /// When it was taken, in microseconds since the Unix epoch.
     pub time_us: i64,
-    /// A transaction of that time.
+    /// A transaction ID of that time.
     pub xid: Option<u64>,
 }
 
@@ -96,8 +96,8 @@ pub trait Ranges {
     /// Several rows.
     type Chunk: Lines;
 
-    /// Reads a range of a table, by the places of both, and hands out its rows, until there are no
-    /// more, the session is asked to stop, or `take` says false. Blocks.
+    /// Reads a range of a table, by the indexes of both, and passes on its rows until there are no
+    /// more, the session is asked to stop, or `take` returns false. Blocks.
     ///
     /// # Errors
     /// When it can't be read to its end.
@@ -109,33 +109,33 @@ pub trait Ranges {
     ) -> Result<(), Error>;
 }
 
-/// Rows as COPY writes them.
+/// Rows in COPY's format.
 pub trait Lines {
     /// The rows, each a line with its newline.
     fn lines(&self) -> impl Iterator<Item = &[u8]>;
 }
 
-/// A first snapshot, ready to be taken.
+/// A first snapshot that is ready to run.
 pub struct FirstSnapshot<S, L, R> {
     /// Where records go.
     pub sink: Arc<S>,
-    /// Keeps account of them.
+    /// Tracks them.
     pub ledger: Arc<Ledger>,
     /// Counts them.
     pub metrics: Arc<Metrics>,
-    /// Tells how far it is.
+    /// Reports progress.
     pub book: Arc<Book>,
-    /// Ends it.
+    /// Stops it.
     pub stop: Arc<Stop>,
-    /// How the checkpoint is written; the one at the start lists the tables.
+    /// How checkpoints are written; the first one lists the tables.
     pub checkpointing: Checkpointing,
     /// The tables, in the order in which they are read.
     pub tables: Vec<FirstTable>,
     /// What is said of every row.
     pub stamp: Stamp,
-    /// For the rows that were held back.
+    /// The publisher for rows that were held back.
     pub(crate) own: Publisher<L>,
-    /// The readers: a connection and what else each needs.
+    /// The readers: a connection and a publisher's parts each.
     pub(crate) readers: Vec<(R, Publisher<L>)>,
 }
 
@@ -145,8 +145,8 @@ where
     L: Lookup + Send,
     R: Ranges + Send,
 {
-    /// Publishes all rows. Returns the checkpoint that says so and is durable; none when it was told
-    /// to stop before. Blocks.
+    /// Publishes all rows. Returns the durable checkpoint that says so; `None` if asked to stop
+    /// before. Blocks.
     ///
     /// # Errors
     /// The first failure. What is not in a checkpoint by then is published again.
@@ -164,19 +164,19 @@ where
 }
 
 impl FirstTable {
-    /// How many ranges it has.
+    /// Its number of ranges.
     #[must_use]
     pub fn ranges(&self) -> usize {
         self.leaves.iter().map(|leaf| leaf.ranges.len()).sum()
     }
 
-    /// How many pages a range has, of those that there were.
+    /// The number of existing pages of a range.
     fn pages_of(&self, LeafRange { leaf, pages: PageRange { from, to } }: LeafRange) -> u64 {
         let there_were = self.leaves.get(leaf).map_or(0, |leaf| leaf.pages);
         u64::from(to.min(there_were).saturating_sub(from))
     }
 
-    /// Which pages a range has.
+    /// The pages of a range.
     #[must_use]
     pub fn place(&self, mut range: usize) -> Option<LeafRange> {
         for (leaf, Leaf { ranges, .. }) in self.leaves.iter().enumerate() {

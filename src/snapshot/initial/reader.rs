@@ -1,7 +1,7 @@
-//! One of the readers: takes a range, reads its lines, publishes a row for each.
+//! A reader: takes a range, reads its lines, and publishes a row for each.
 //!
 //! Nothing is allocated per row: lines are read where they were received, and only the last of each
-//! piece is copied, because nobody knows yet whether it is the last of its range.
+//! piece is copied, because it may be the last of its range.
 
 use std::sync::Arc;
 
@@ -118,20 +118,20 @@ impl<L: Lookup, R: Ranges> Reader<L, R> {
         })?;
         match failed {
             Some(halt) => Err(halt),
-            // The range may have been left.
+            // The range may have been left incomplete.
             None if desk.stop.is_now() => Err(Halt::Stopped),
             None => range.end(),
         }
     }
 }
 
-/// A range that is read.
+/// A range that is being read.
 struct Range<'a, S, L> {
     desk: &'a Desk<S>,
     rows: &'a mut Rows<L>,
     task: Task,
     entry: TableId,
-    /// How many it has.
+    /// Its number of pages.
     pages: u64,
     /// The last line so far. Lines end in a newline, so it is empty only before the first.
     held: Line,
@@ -151,7 +151,7 @@ impl<S: Sink, L: Lookup> Range<'_, S, L> {
             read.bytes += line.len() as u64;
             match last.replace(line) {
                 Some(before) => bytes += self.publish(before)?,
-                // Something follows the last of the chunk before.
+                // More lines follow the last one of the previous chunk.
                 None if !held.is_empty() => bytes += self.publish(&held)?,
                 None => {}
             }

@@ -1,8 +1,8 @@
-//! Which part of which table is read next, and what is said of its rows: pure.
+//! Schedules which part of which table is read next, and marks the first and last rows. Pure.
 //!
-//! Tables come in the order of the plan, and the ranges of each in order too; whoever is free takes
-//! the next. A reader does not know which row is the last of its table, nobody does before all its
-//! ranges are read; so each range's last row is held back, and of a table one at a time:
+//! Tables are read in the order of the plan, and their ranges in order too; a free reader takes the
+//! next. The last row of a table is not known before all its ranges are read; so each range's last
+//! row is held back, one per table at a time:
 //!
 //! ```text
 //! range read --its last row--> held by the table --table read--> held over all --all read--> last
@@ -11,12 +11,12 @@
 //!                              `true`                `last_in_data_collection`
 //! ```
 //!
-//! Must hold: every row that is handed in comes out once; a range is whole only when the row that it
-//! left here came out. Not here: rows themselves, threads, acknowledgements.
+//! Must hold: every row that is held back is released once; a range is complete only when its held
+//! row was released. Not here: rows themselves, threads, acknowledgements.
 
 use crate::change::SnapshotMarker;
 
-/// A range of a table's pages, by the places of both in the plan.
+/// A range of a table's pages, by the indexes of both in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Task {
     /// The table.
@@ -25,14 +25,14 @@ pub struct Task {
     pub range: usize,
 }
 
-/// A row that was held back and is to be published now.
+/// A row that was held back and must be published now.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Release<R> {
-    /// The range it is of: whole once the row is published.
+    /// Its range, which is complete once the row is published.
     pub task: Task,
     /// The row.
     pub row: R,
-    /// What is to be said of it.
+    /// Its marker.
     pub marker: SnapshotMarker,
 }
 
@@ -41,7 +41,7 @@ pub struct Release<R> {
 pub struct Schedule<R> {
     tables: Vec<Scheduled<R>>,
     next: Task,
-    /// The last row of a table that is read: the last of all, if no other comes.
+    /// The last row of a finished table: the last of all, if no other follows.
     last: Option<(Task, R)>,
     is_first_out: bool,
     unread_tables: usize,
@@ -56,7 +56,7 @@ struct Scheduled<R> {
 }
 
 impl<R> Schedule<R> {
-    /// A schedule of tables, each with so many ranges.
+    /// A schedule of tables, each with its number of ranges.
     #[must_use]
     pub fn new(ranges: impl IntoIterator<Item = usize>) -> Self {
         let table =
@@ -67,7 +67,7 @@ impl<R> Schedule<R> {
         Self { tables, next, last: None, is_first_out: false, unread_tables }
     }
 
-    /// The next range to read; none when all are taken.
+    /// The next range to read; `None` if all are taken.
     pub fn take(&mut self) -> Option<Task> {
         loop {
             let ranges = self.tables.get(self.next.table)?.ranges;
@@ -80,7 +80,7 @@ impl<R> Schedule<R> {
         }
     }
 
-    /// What is to be said of a row that is published now and is not held back.
+    /// The marker of a row that is published now without being held back.
     pub fn marker(&mut self, table: usize) -> SnapshotMarker {
         let is_first_of_all = !std::mem::replace(&mut self.is_first_out, true);
         let is_first = self
@@ -94,8 +94,8 @@ impl<R> Schedule<R> {
         }
     }
 
-    /// A range was read; all its rows but the one that is held back are published. Returns the rows
-    /// that are to be published now, by whoever asks.
+    /// A range was read; all its rows except the held one are published. Returns the rows that the
+    /// caller must publish now.
     pub fn finish(&mut self, task: Task, held: Option<R>) -> Vec<Release<R>> {
         let mut releases = Vec::new();
         let Some(table) = self.tables.get_mut(task.table) else { return releases };
@@ -125,7 +125,7 @@ impl<R> Schedule<R> {
         releases
     }
 
-    /// Gives up all rows that are held back: a checkpoint is to say that their ranges are whole.
+    /// Releases all held rows, so that a checkpoint can list their ranges as complete.
     pub fn release_held(&mut self) -> Vec<Release<R>> {
         let mut releases = Vec::new();
         if let Some((task, row)) = self.last.take() {
@@ -147,8 +147,8 @@ impl<R> Schedule<R> {
         self.unread_tables == 0
     }
 
-    /// Of the last row of a table, when another's comes after it. The first of all is said to be
-    /// that, as in Debezium.
+    /// The marker of a table's last row if another table follows. The first row of all is marked as
+    /// such instead, as in Debezium.
     fn end_marker(&mut self, table: usize) -> SnapshotMarker {
         match self.marker(table) {
             SnapshotMarker::First => SnapshotMarker::First,
@@ -202,7 +202,7 @@ mod tests {
         prop::collection::vec(prop::collection::vec(0_u8..4, 0..5), 0..5)
     }
 
-    /// What came out: the markers by table, and the rows' ranges.
+    /// The result: markers by table, and the rows' ranges.
     #[derive(Default)]
     struct Published {
         markers: BTreeMap<usize, Vec<SnapshotMarker>>,
@@ -219,7 +219,7 @@ mod tests {
         fn all(&mut self, releases: Vec<Release<()>>) {
             for Release { task, marker, .. } in releases {
                 self.row(task, marker);
-                assert!(self.whole.insert(task), "{task:?} is whole twice");
+                assert!(self.whole.insert(task), "{task:?} is complete twice");
             }
         }
 
@@ -228,7 +228,7 @@ mod tests {
         }
     }
 
-    /// Reads as `readers` would who take turns as `turns` says.
+    /// Simulates `readers` that take turns as in `turns`.
     fn read(plan: &[Vec<u8>], readers: usize, turns: &[(u8, bool)], gives_up: bool) -> Published {
         let mut schedule = Schedule::new(plan.iter().map(Vec::len));
         let mut published = Published::default();
@@ -240,7 +240,7 @@ mod tests {
                 let releases = schedule.release_held();
                 published.all(releases);
             }
-            // Whose turn it is, or the next who has something to do.
+            // The reader whose turn it is, or the next with something to do.
             for offset in 0..readers {
                 let at = &mut reading[(usize::from(reader) + offset) % readers];
                 match *at {
@@ -255,7 +255,7 @@ mod tests {
                     Some((task, left)) => {
                         let releases = schedule.finish(task, (left == 1).then_some(()));
                         if left == 0 {
-                            assert!(published.whole.insert(task), "{task:?} is whole twice");
+                            assert!(published.whole.insert(task), "{task:?} is complete twice");
                         }
                         published.all(releases);
                         *at = None;
@@ -281,7 +281,7 @@ mod tests {
                 for (range, rows) in ranges.iter().enumerate() {
                     let task = Task { table, range };
                     prop_assert_eq!(published.rows.get(&task).copied().unwrap_or(0), *rows);
-                    prop_assert!(published.whole.contains(&task), "{:?} never is whole", task);
+                    prop_assert!(published.whole.contains(&task), "{:?} is never complete", task);
                 }
             }
             let first = usize::from(rows > 1);

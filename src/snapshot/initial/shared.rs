@@ -1,8 +1,8 @@
-//! What the readers of a snapshot share: the schedule, the gate, and the ranges that are whole.
+//! What the readers of a snapshot share: the schedule, the gate, and the complete ranges.
 //!
-//! Tickets of the ranges interleave, so a range is acknowledged when all tickets are that were
-//! issued before its last record: that waits for a few of its neighbours' too, and needs no account
-//! of who sent what.
+//! Tickets of the ranges interleave, so a range counts as acknowledged when all tickets are that
+//! were issued before its last record: this waits for a few tickets of other ranges too, but needs
+//! no tracking per range.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use crate::pipeline::send::Lane;
 use crate::pipeline::{Halt, Stop};
 use crate::snapshot::progress::Book;
 
-/// A row that is held back, as the line that it was read from.
+/// A row that is held back, as its line.
 pub(crate) type Line = Vec<u8>;
 
 /// What all readers share.
@@ -32,13 +32,13 @@ pub(crate) struct Desk<S> {
     /// Bytes sent since the Kafka transaction was begun.
     bytes: AtomicU64,
     state: Mutex<Inner>,
-    /// Rings when a reader is done.
+    /// Notified when a reader is done.
     ended: Condvar,
 }
 
 struct Inner {
     schedule: Schedule<Line>,
-    /// Ranges of which everything is sent, with the number of tickets issued by then; ascending.
+    /// Ranges that are sent completely, with the number of tickets issued by then; ascending.
     whole: Vec<(Task, u64)>,
     readers: usize,
     failed: Option<Error>,
@@ -73,7 +73,7 @@ impl<S: Sink> Desk<S> {
         Lane { sink, ledger, metrics, stop }
     }
 
-    /// Asks or changes the schedule.
+    /// Accesses the schedule.
     pub(crate) fn schedule<T>(&self, ask: impl FnOnce(&mut Schedule<Line>) -> T) -> T {
         ask(&mut self.lock().schedule)
     }
@@ -86,8 +86,7 @@ impl<S: Sink> Desk<S> {
         state.whole.extend(ranges.into_iter().map(|task| (task, issued)));
     }
 
-    /// The ranges that became whole, and whose records are acknowledged where `acknowledged` is
-    /// given.
+    /// Takes the ranges that are complete and, if `acknowledged` is set, acknowledged.
     pub(crate) fn take_whole(&self, acknowledged: Option<u64>) -> Vec<Task> {
         let whole = &mut self.lock().whole;
         let count = match acknowledged {
@@ -114,7 +113,7 @@ impl<S: Sink> Desk<S> {
         self.lock().readers += 1;
     }
 
-    /// A reader has ended. When it failed, all are to end.
+    /// A reader has ended. If it failed, all must end.
     pub(crate) fn reader_ends(&self, outcome: Result<(), Halt>) {
         let mut state = self.lock();
         state.readers -= 1;
@@ -132,7 +131,7 @@ impl<S: Sink> Desk<S> {
         woken.unwrap_or_else(PoisonError::into_inner).0.readers == 0
     }
 
-    /// Why a reader failed, if one did.
+    /// The failure of a reader, if any.
     pub(crate) fn take_failure(&self) -> Option<Error> {
         self.lock().failed.take()
     }

@@ -1,12 +1,13 @@
-//! The book of how far snapshots are: who reads writes into it, who watches asks it.
+//! The book: progress of snapshots, written by readers and read by `/status`, the log and the
+//! terminal.
 //!
-//! Per cent are those of pages where a table is read by pages, else of the rows that the catalog
-//! estimates; both are guesses until a table is done, so nothing shows a hundred before. Where the
-//! catalog has no estimate, there are rows and a rate alone: no share, and no time left. Rate and
-//! time left are those of the last half minute (`window`); what a resumed table had already is no
-//! speed. Metrics are set as the book is written, and have a label for few tables at a time.
+//! Percentages are of pages if a table is read by pages, else of the catalog's row estimate; both
+//! are guesses until a table is done, so nothing shows 100 before. Without an estimate there are
+//! only rows and a rate: no share, and no time left. Rate and time left are from the last half
+//! minute (`window`); what a resumed table had before does not count for the rate. Metrics are set
+//! as the book is written, with labels for few tables at a time.
 //!
-//! Not here: what is durable of it (the checkpoint), and how it is drawn (`cli`).
+//! Not here: the durable part (the checkpoint), and drawing (`cli`).
 
 mod report;
 #[cfg(test)]
@@ -21,31 +22,31 @@ pub use self::report::{Phase, Report, TableReport, bytes, duration};
 use self::window::{Window, as_f64};
 use crate::metrics::Metrics;
 
-/// Tables that a report names, at most.
+/// Most tables in a report.
 pub const LISTED: usize = 100;
 
-/// Tables that are done and each still known, at most.
+/// Most finished tables that are kept individually.
 const KEPT: usize = 1000;
 
-/// Tables that have gauges of their own at a time, at most: those that are being read.
+/// Most tables with gauges of their own at a time: those that are being read.
 const MEASURED: usize = 20;
 
-/// A share of the whole that only a finished table exceeds.
+/// The largest share of an unfinished table.
 const UNFINISHED: f64 = 0.999;
 
-/// How much of something.
+/// An amount of work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Amount {
     /// Rows.
     pub rows: u64,
-    /// Bytes of them as they were read.
+    /// Their bytes, as read.
     pub bytes: u64,
-    /// Pages of the table's file; none where it is not read by pages.
+    /// Pages of the table's file; zero if it is not read by pages.
     pub pages: u64,
 }
 
 impl Amount {
-    /// Both together.
+    /// The sum.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
@@ -64,37 +65,36 @@ impl Amount {
     }
 }
 
-/// What the progress of a table is measured by.
+/// How a table's progress is measured.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Measure {
-    /// Pages read, of the pages that there are.
+    /// Pages read, of all pages.
     #[default]
     Pages,
     /// Rows read, of the rows that the catalog estimates.
     Rows,
 }
 
-/// A table that is to be read.
+/// A table to be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// The request that it belongs to.
+    /// Its request.
     pub snapshot: String,
     /// Schema and name.
     pub table: String,
-    /// How large it is, by the catalog: `relpages` and `reltuples`, or better. No rows stand for a
-    /// number that nobody knows.
+    /// Its size by the catalog: `relpages` and `reltuples`, or better. Zero rows mean unknown.
     pub size: Amount,
-    /// What its progress is measured by.
+    /// How its progress is measured.
     pub measure: Measure,
-    /// What a session before this one has done of it.
+    /// What earlier sessions have done of it.
     pub done: Amount,
 }
 
-/// Stands for a table in the book.
+/// Identifies a table in the book.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TableId(u64);
 
-/// The book. One a process; whoever has it may write and read.
+/// The book. One per process; every holder may write and read.
 #[derive(Debug)]
 pub struct Book {
     metrics: Arc<Metrics>,
@@ -103,14 +103,14 @@ pub struct Book {
 }
 
 impl Book {
-    /// An empty one, that sets these metrics.
+    /// An empty book that sets these metrics.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics, epoch: Instant::now(), pages: Mutex::default() }
     }
 
-    /// Enters a table; its turn has not come. One that stands in it already, by request and name,
-    /// is replaced: a new session goes on with it.
+    /// Adds a table that waits for its turn. An existing entry with the same request and name is
+    /// replaced: a new session continues it.
     pub fn begin_table(&self, planned: Planned) -> TableId {
         let mut pages = self.lock();
         let id = pages.begin(self.now(), planned);
@@ -118,7 +118,7 @@ impl Book {
         id
     }
 
-    /// More of the table was published. To be called once a range or chunk, not once a row.
+    /// Adds to what is published of the table. Call it per range or chunk, not per row.
     pub fn advance(&self, table: TableId, amount: Amount) {
         let mut pages = self.lock();
         let Some(entry) = pages.advance(self.now(), table, amount) else { return };
@@ -149,7 +149,7 @@ impl Book {
         self.tell(&pages);
     }
 
-    /// How far everything is at this moment.
+    /// The current report.
     #[must_use]
     pub fn snapshot(&self) -> Report {
         self.lock().report(self.now())
@@ -170,22 +170,22 @@ impl Book {
     }
 }
 
-/// What stands in the book; time comes from outside.
+/// The content of the book; time is passed in.
 #[derive(Debug, Default)]
 struct Pages {
     entries: BTreeMap<TableId, Entry>,
-    /// Those that are done, the oldest first.
+    /// Finished tables, the oldest first.
     finished: VecDeque<TableId>,
-    /// Those that were done long ago.
+    /// Totals of tables that were finished long ago.
     past: Past,
     next: u64,
     since: Duration,
-    /// When the last of the tables was done.
+    /// When the last of the tables was finished.
     until: Duration,
     window: Window,
 }
 
-/// What is still known of tables that were done long ago: tables may come for as long as one is read.
+/// Totals of tables that were finished long ago: tables may be added for as long as one is read.
 #[derive(Debug, Clone, Copy, Default)]
 struct Past {
     tables: usize,
@@ -204,7 +204,7 @@ struct Entry {
 }
 
 impl Entry {
-    /// How much of the table is done, from 0 to 1; none where nobody knows how large it is.
+    /// The finished share of the table, from 0 to 1; `None` if its size is unknown.
     fn share(&self) -> Option<f64> {
         let (size, done) = (self.planned.size, self.done);
         let of = |done: u64, size: u64| (as_f64(done) / as_f64(size)).min(UNFINISHED);
@@ -217,7 +217,7 @@ impl Entry {
         }
     }
 
-    /// How much work the whole table is: its pages, however it is read.
+    /// The weight of the whole table: its pages, however it is read.
     fn weight(&self) -> f64 {
         as_f64(self.planned.size.pages.max(1))
     }
@@ -242,7 +242,7 @@ impl Entry {
 impl Pages {
     fn begin(&mut self, at: Duration, planned: Planned) -> TableId {
         if self.left() == 0 {
-            // What is done was told; a new round begins.
+            // The finished round was reported; a new round begins.
             *self = Self { next: self.next, since: at, ..Self::default() };
         }
         let same = |entry: &Entry| {
@@ -279,7 +279,7 @@ impl Pages {
         Some(entry)
     }
 
-    /// Gives the table's name where it had gauges.
+    /// Returns the table's name if it had gauges.
     fn finish(&mut self, at: Duration, table: TableId) -> Option<String> {
         let entry = self.entries.get_mut(&table)?;
         entry.phase = Phase::Done;
@@ -310,7 +310,7 @@ impl Pages {
     fn report(&self, at: Duration) -> Report {
         let entries = self.entries.values();
         let sum = |of: fn(&Entry) -> f64| entries.clone().map(of).sum::<f64>();
-        // Of something whose size nobody knows there is no share either.
+        // Without a size there is no share.
         let is_known = entries.clone().all(|entry| entry.share().is_some());
         let Past { tables, done, weight } = self.past;
         let weight = weight + sum(Entry::weight);
@@ -346,7 +346,7 @@ impl Pages {
     }
 }
 
-/// Of a hundred, to a tenth; never rounded up to the whole.
+/// A percentage, to a tenth; never rounded up to 100.
 fn percent(share: f64) -> f64 {
     (share * 1000.0).floor() / 10.0
 }
@@ -359,7 +359,7 @@ fn seconds_left(work: f64, work_per_second: f64) -> Option<u64> {
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "`as` saturates, and what is below zero is zero"
+    reason = "`as` saturates, and negative values are zero"
 )]
 fn rounded(number: f64) -> u64 {
     number.round() as u64

@@ -1,17 +1,17 @@
-//! What is said of progress, in the same words in `/status`, the log and the terminal.
+//! Progress reports, in the same words for `/status`, the log and the terminal.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the reading of a table stands.
+/// The phase of reading a table.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Its rows are being read.
     Reading,
-    /// Its turn has not come.
+    /// It waits for its turn.
     #[default]
     Waiting,
     /// All of its rows are published.
@@ -30,57 +30,56 @@ impl Phase {
     }
 }
 
-/// How far one table is.
+/// Progress of one table.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TableReport {
-    /// The request that it belongs to.
+    /// Its request.
     pub snapshot: String,
     /// Schema and name.
     pub table: String,
-    /// Where it stands.
+    /// Its phase.
     pub phase: Phase,
     /// Rows published.
     pub rows: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// How much of it that is, of a hundred; below that until it is done. None where nobody knows
-    /// how large it is.
+    /// The percentage published; below 100 until it is done. `None` if its size is unknown.
     pub percent: Option<f64>,
-    /// Rows a second in the last half minute.
+    /// Rows per second in the last half minute.
     pub rows_per_second: u64,
-    /// Seconds left at this rate; none where there is no rate.
+    /// Seconds left at this rate; `None` without a rate.
     pub eta_seconds: Option<u64>,
 }
 
-/// How far all tables are.
+/// Progress of all tables.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Whether there is a table that is not done.
+    /// Whether any table is unfinished.
     pub running: bool,
-    /// How many tables there are.
+    /// The number of tables.
     pub tables_total: usize,
-    /// How many of them are not done.
+    /// The number of unfinished tables.
     pub tables_left: usize,
     /// Rows published.
     pub rows: u64,
     /// Bytes read.
     pub bytes: u64,
-    /// How much of all that is, of a hundred, weighed by the tables' sizes. None where nobody knows
-    /// how large one of them is.
+    /// The percentage published, weighted by the tables' sizes. `None` if one of the sizes is
+    /// unknown.
     pub percent: Option<f64>,
-    /// Rows a second in the last half minute.
+    /// Rows per second in the last half minute.
     pub rows_per_second: u64,
-    /// Bytes a second in the last half minute.
+    /// Bytes per second in the last half minute.
     pub bytes_per_second: u64,
-    /// Seconds since the first of these tables was begun.
+    /// Seconds since the first of these tables was started.
     pub elapsed_seconds: u64,
-    /// Seconds left at this rate; none where there is no rate.
+    /// Seconds left at this rate; `None` without a rate.
     pub eta_seconds: Option<u64>,
-    /// Single tables, those that are read first; at most [`super::LISTED`].
+    /// Single tables, those being read first; at most [`super::LISTED`].
     pub tables: Vec<TableReport>,
 }
 
-/// For a person: `1.2 GB`.
+/// For humans: `1.2 GB`.
 #[must_use]
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
@@ -96,14 +95,14 @@ pub fn bytes(bytes: u64) -> String {
     }
 }
 
-/// For a person: `1h 2m`, two units at most.
+/// For humans: `1h 2m`, two units at most.
 #[must_use]
 pub fn duration(seconds: u64) -> String {
     let text = humantime::format_duration(Duration::from_secs(seconds)).to_string();
     text.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }
 
-/// One line of all.
+/// The total on one line.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { rows, tables_left, tables_total, .. } = self;

@@ -8,13 +8,13 @@ use super::Amount;
 /// How far back the rate looks.
 pub(super) const SPAN: Duration = Duration::from_secs(30);
 
-/// Time between two marks; with [`SPAN`], the bound of what is remembered.
+/// Time between two marks; with [`SPAN`], it bounds the number of marks.
 const SPACING: Duration = Duration::from_secs(1);
 
-/// Less time than this says nothing of a rate.
+/// Less time than this is not enough for a rate.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How much was done before a moment.
+/// The amount done before a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Mark {
     at: Duration,
@@ -22,7 +22,7 @@ struct Mark {
     work: f64,
 }
 
-/// What was done, with the marks of the last half minute.
+/// The amount done, with the marks of the last half minute.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Window {
     since: Option<Duration>,
@@ -30,24 +30,24 @@ pub(super) struct Window {
     now: Mark,
 }
 
-/// What is done in a second.
+/// Amounts per second.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Rate {
     /// Rows.
     pub(super) rows: f64,
     /// Bytes.
     pub(super) bytes: f64,
-    /// Work, in the unit that it was added in.
+    /// Work, in the unit in which it was added.
     pub(super) work: f64,
 }
 
 impl Window {
-    /// Work is under way from now on.
+    /// Starts measuring.
     pub(super) fn begin(&mut self, at: Duration) {
         self.since.get_or_insert(at);
     }
 
-    /// Takes note of what was done; `at` is on a clock that never goes back.
+    /// Records what was done; `at` is monotonic.
     pub(super) fn add(&mut self, at: Duration, amount: Amount, work: f64) {
         self.begin(at);
         let before = self.now;
@@ -61,14 +61,15 @@ impl Window {
         self.now = Mark { at, amount: before.amount.plus(amount), work: before.work + work };
     }
 
-    /// The rate until `at`; none before there is one. It falls while nothing is added.
+    /// The rate until `at`; `None` before there is one. It falls while nothing is added.
     pub(super) fn rate(&self, at: Duration) -> Option<Rate> {
         let from = at.saturating_sub(SPAN).max(self.since?);
         let elapsed = at.saturating_sub(from);
         if elapsed < SHORTEST {
             return None;
         }
-        // A mark knows what was done before it. What came with the first moment took time before it.
+        // A mark holds what was done before it. What was recorded at the first moment took time
+        // before it.
         let start = self.marks.iter().find(|mark| mark.at > from).unwrap_or(&self.now);
         let each = |done: f64| done / elapsed.as_secs_f64();
         let done = self.now.amount.minus(start.amount);
@@ -85,8 +86,8 @@ impl Window {
     }
 }
 
-/// Exact up to 2^53: more rows or bytes than one snapshot has.
-#[expect(clippy::cast_precision_loss, reason = "a rate is no count")]
+/// Exact up to 2^53, which is more rows or bytes than a snapshot has.
+#[expect(clippy::cast_precision_loss, reason = "a rate is not a count")]
 pub(super) const fn as_f64(count: u64) -> f64 {
     count as f64
 }

@@ -104,7 +104,10 @@ async fn wal_that_is_damaged_is_tried_for_half_a_minute_and_ends_with_its_positi
 
     bridge.start_again();
     eventually(PATIENCE, "the third failure alike", async || {
-        bridge.log().contains("the server fails alike at the same position").then_some(())
+        bridge
+            .log()
+            .contains("the server fails with the same error at the same position")
+            .then_some(())
     })
     .await;
     let log = bridge.log();
@@ -116,7 +119,9 @@ async fn wal_that_is_damaged_is_tried_for_half_a_minute_and_ends_with_its_positi
     let log = bridge.log();
     assert_eq!(status.code(), Some(69), "log:\n{log}");
     let (_, last) = log.rsplit_once("\nerror: ").expect("its last words");
-    for text in ["can't decode what follows ", "it failed alike each time", "rowcast teardown"] {
+    for text in
+        ["can't decode what follows ", "it failed in the same way each time", "rowcast teardown"]
+    {
         assert!(last.contains(text), "no {text:?} in: {last}");
     }
     assert!(!log.contains("--accept-gap"), "log:\n{log}");

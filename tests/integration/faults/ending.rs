@@ -211,7 +211,7 @@ impl Scene {
     /// One that waits for a transaction, as any new slot would from then on.
     async fn slot_creation(&self, fault: Fault) -> Held {
         let waits = "BEGIN; INSERT INTO rides VALUES (-1, 1)";
-        let says = ("slot creation", fault, "preflight: making the slot");
+        let says = ("slot creation", fault, "preflight: creating the slot");
         self.hold(says, &self.brokers, ("", waits)).await
     }
 }

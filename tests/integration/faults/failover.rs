@@ -85,7 +85,7 @@ async fn a_failover_slot_that_no_standby_keeps_is_warned_of_before_it_matters() 
     let (name, brokers) = (unique("alone"), kafka.brokers());
     let config = "[postgres]\nfailover = true\n";
     let mut bridge = Bridge::start_ready(&name, &database.tcp_url, &brokers, config, PATIENCE);
-    logs(&bridge, "no standby keeps the slot").await;
+    logs(&bridge, "no standby has a synchronised copy of the slot").await;
     assert!(bridge.log().contains("sync_replication_slots = on"), "log:\n{}", bridge.log());
     stop(&mut bridge);
 
@@ -138,7 +138,7 @@ async fn a_slot_that_an_earlier_switchover_left_on_a_standby_is_warned_of_until_
     on_standby.batch_execute(&fix).await.expect("it runs as printed");
     eventually(2 * PATIENCE, "the slot to be copied", async || {
         write_nothing(&client).await;
-        bridge.log().contains("a standby keeps the slot").then_some(())
+        bridge.log().contains("a standby has a synchronised copy of the slot").then_some(())
     })
     .await;
     stop(&mut bridge);

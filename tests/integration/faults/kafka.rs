@@ -37,7 +37,7 @@ async fn kafka_that_is_down_at_the_start_is_waited_for_and_a_topic_that_is_delet
     kafka.delete_topic(&format!("{name}.public.rides")).await;
     write(&client, 101..=200).await;
     eventually(PATIENCE, "the topic to be made again", async || {
-        bridge.log().contains("the topic was deleted while it was written to").then_some(())
+        bridge.log().contains("the topic was deleted while in use").then_some(())
     })
     .await;
     all_arrive(&brokers, &name, &client).await;
@@ -121,7 +121,7 @@ async fn an_outage_is_one_line_a_half_minute_that_says_what_it_means() {
     let log = async |lines: usize| {
         eventually(3 * PATIENCE, "the line of the outage", async || {
             let log = bridge.log();
-            (log.matches("kafka still takes nothing").count() >= lines).then_some(log)
+            (log.matches("kafka still accepts nothing").count() >= lines).then_some(log)
         })
         .await
     };
@@ -133,7 +133,7 @@ async fn an_outage_is_one_line_a_half_minute_that_says_what_it_means() {
     assert!(lines.len() <= 4, "{} lines:\n{}", lines.len(), lines.join("\n"));
     let last = lines.last().expect("the line of the outage");
     for said in
-        ["waiting=", "folded=", "nothing is lost", " of WAL meanwhile, ", " more than the last"]
+        ["waiting=", "folded=", "nothing is lost", " of WAL meanwhile, ", " more than last time"]
     {
         assert!(last.contains(said), "no {said:?} in {last}");
     }
@@ -184,7 +184,7 @@ async fn a_login_or_a_right_that_is_refused_ends_the_bridge_with_what_to_grant()
     bridge.start_again();
     ends_with(&mut bridge, &topic, &grant(&topic)).await;
     let log = bridge.log();
-    assert!(log.contains("the slot of this start is dropped"), "log:\n{log}");
+    assert!(log.contains("dropped the slot that this start created"), "log:\n{log}");
     assert_eq!(confirmed(&client, &name).await, None);
 
     let rights = ["--operation", "Create", "--operation", "Describe", "--operation", "Write"];

@@ -135,7 +135,7 @@ impl<'a> Scene<'a> {
             let (state, log) = (self.state, bridge.log());
             println!("{state}: {place} has ended it after {:?}", armed.elapsed());
             assert_eq!(status.code(), Some(ending.code), "{state}: {place}; log:\n{log}");
-            let text = format!("a test asked for it in {place}");
+            let text = format!("a test requested it in {place}");
             assert!(log.contains("error: the thread ") && log.contains(&text), "log:\n{log}");
             assert!(log.contains("fix: please report this"), "log:\n{log}");
         }
@@ -188,7 +188,7 @@ async fn slot_creation(server: &PostgresServer, brokers: &str) {
     let waits = "BEGIN; INSERT INTO rides VALUES (-1, 1)";
     scene.client.batch_execute(waits).await.expect("write");
     scene.start_all(&[]);
-    scene.all_say(503, "preflight: making the slot").await;
+    scene.all_say(503, "preflight: creating the slot").await;
     scene.all_panic().await;
 }
 
@@ -276,6 +276,6 @@ async fn a_panic_in_who_has_just_begun_ends_the_process_with_70_and_its_text() {
         let status = bridge.wait(PATIENCE);
         let log = bridge.log();
         assert_eq!(status.code(), Some(70), "{place}; log:\n{log}");
-        assert!(log.contains(&format!("a test asked for it in {place}")), "log:\n{log}");
+        assert!(log.contains(&format!("a test requested it in {place}")), "log:\n{log}");
     }
 }

@@ -85,7 +85,7 @@ async fn an_admin_port_that_another_still_holds_is_waited_for_and_then_ends_with
 
     let mut bridge = start(&unique("freed"));
     eventually(PATIENCE, "it to wait for the port", async || {
-        bridge.log().contains("another still holds").then_some(())
+        bridge.log().contains("another process still holds").then_some(())
     })
     .await;
     drop(held);

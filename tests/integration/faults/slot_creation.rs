@@ -56,7 +56,7 @@ async fn names_what_it_waits_for(binaries: &'static Binaries, brokers: &str) {
         let found = eventually(PATIENCE, "one of the two to be named", async || {
             let (code, body) = bridge.get("/readyz")?;
             assert_eq!(code, 503, "{body}");
-            body.strip_prefix("preflight: making the slot ")?;
+            body.strip_prefix("preflight: creating the slot ")?;
             left.iter().position(|text| body.contains(*text))
         })
         .await;
@@ -147,7 +147,8 @@ async fn a_copy_that_waits_for_its_new_slot_is_waited_for_by_the_next() {
     readyz(&first, 503, "waits for the transaction").await;
     let maker = walsender(&client, &name).await.expect("it makes the slot");
     let mut second = Bridge::start(&name, &database.tcp_url, &brokers, "");
-    let told = format!("is being made by server process {maker}, application \"rowcast {name}\"");
+    let told =
+        format!("is being created by server process {maker}, application \"rowcast {name}\"");
     readyz(&second, 503, &told).await;
     // Several looks of the second, and of the first.
     last(Duration::from_secs(2)).await;

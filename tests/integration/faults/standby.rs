@@ -114,7 +114,7 @@ async fn the_walsender_of_a_dead_connection_of_our_own_is_ended_and_the_slot_tak
     println!("streams again {:?} after the line is back", noticed.elapsed());
     let now = walsender(&client, &name).await;
     assert!(now.is_some() && now != holder, "{holder:?}, {now:?}");
-    assert!(bridge.log().contains("its process is ended"), "log:\n{}", bridge.log());
+    assert!(bridge.log().contains("ending its process"), "log:\n{}", bridge.log());
     all_arrive(&brokers, &name, &client).await;
     stop(&mut bridge);
 }
@@ -132,6 +132,6 @@ async fn a_program_that_is_no_copy_and_reads_from_the_slot_is_called_so_with_the
     let _other = Bridge::start_ready(&other, url, &brokers, &config, PATIENCE);
     let mut bridge = Bridge::start(&name, url, &brokers, "");
     readyz(&bridge, 503, "standby: the slot ").await;
-    readyz(&bridge, 503, "which is no copy of this pipeline: stop that program, or set").await;
+    readyz(&bridge, 503, "which is not a copy of this pipeline: stop that program, or set").await;
     stop(&mut bridge);
 }

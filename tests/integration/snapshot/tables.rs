@@ -232,7 +232,7 @@ async fn what_globs_match_and_nobody_can_stream_is_told_and_the_rest_is_read() {
         let log = scenario.log();
         for (name, reason) in REASONS {
             assert!(log.contains(&format!("{name} can't be captured: {reason}")), "log:\n{log}");
-            assert!(log.contains(&format!("take {name} out of postgres.tables")), "log:\n{log}");
+            assert!(log.contains(&format!("remove {name} from postgres.tables")), "log:\n{log}");
         }
         let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
         let slots = scenario.client.query_one(slots, &[&scenario.slot()]).await.expect("ask");
@@ -262,7 +262,7 @@ async fn a_table_that_is_gone_or_emptied_between_plan_and_snapshot_begins_it_ane
         // The plan is made before the slot.
         eventually(PATIENCE, "the slot to be waited for", async || {
             let (_, body) = bridge.get("/readyz")?;
-            body.contains("making the slot").then_some(())
+            body.contains("creating the slot").then_some(())
         })
         .await;
         scenario.sql(change).await;

@@ -60,7 +60,7 @@ async fn what_can_not_be_is_refused_at_once_with_the_cause_and_the_fix() {
     let (status, answer) = ask(&bridge, "POST", "/snapshots/7/pause", "", &Value::Null);
     assert_eq!((status, &answer["error"]), (404, &json!("there is no snapshot \"7\"")));
     let (status, answer) = ask(&bridge, "POST", "/snapshots/7/pose", "", &Value::Null);
-    assert_eq!((status, &answer["fix"]), (404, &json!("there are pause, resume and stop")));
+    assert_eq!((status, &answer["fix"]), (404, &json!("use pause, resume or stop")));
     let (_, list) = ask(&bridge, "GET", "/snapshots", "", &Value::Null);
     let asked = |listed: &&Value| listed["reason"] == "asked";
     assert_eq!(list["snapshots"].as_array().expect("a list").iter().filter(asked).count(), 0);
@@ -289,7 +289,7 @@ async fn a_table_that_comes_up_is_published_with_the_rows_that_it_has() {
     assert_eq!(ids(&kafka, &format!("{name}.public.drivers"), "r", 1).await, [7]);
     // What cannot be published without harm is named, and left.
     client.batch_execute("CREATE TABLE keyless (n int)").await.expect("make a table");
-    logged(&bridge, "insert-only: with its updates and deletes published").await;
+    logged(&bridge, "insert-only: Postgres would refuse updates and deletes").await;
     client
         .batch_execute("INSERT INTO keyless VALUES (1); UPDATE keyless SET n = 2")
         .await
@@ -309,7 +309,7 @@ async fn with_mode_never_a_table_that_comes_up_is_only_published() {
         .batch_execute("CREATE TABLE zones (id int PRIMARY KEY); INSERT INTO zones VALUES (1)")
         .await
         .expect("make a table");
-    logged(&bridge, "new tables put into the publication").await;
+    logged(&bridge, "new tables added to the publication").await;
     client.execute("INSERT INTO zones VALUES (2)", &[]).await.expect("insert");
     let records = consume(&kafka, &[&format!("{name}.public.zones")], at_least(1), PATIENCE).await;
     assert_eq!(records[0].key_text(), Some("{\"id\":2}"));

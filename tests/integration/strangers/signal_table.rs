@@ -23,7 +23,7 @@ const UNFIT: &[(&str, &str)] = &[
     (
         "CREATE TABLE debezium_signal (id text PRIMARY KEY, type text, data text);
          CREATE TABLE child () INHERITS (debezium_signal);",
-        "inherits from another table, or one from it",
+        "inherits from another table, or another from it",
     ),
     ("CREATE UNLOGGED TABLE debezium_signal (id text, type text, data text);", "is unlogged"),
     (
@@ -105,7 +105,7 @@ async fn a_table_that_everybody_may_write_to_or_that_is_renamed_is_reported_and_
     };
     logged("every role may write to the signal table").await;
     let put_in = async |times: usize| {
-        let text = "the signal table is put into the publication";
+        let text = "signal table added to the publication";
         let count = || scene.bridge.log().matches(text).count();
         eventually(PATIENCE, text, async || (count() == times).then_some(())).await;
     };

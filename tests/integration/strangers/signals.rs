@@ -111,8 +111,8 @@ pub(super) const MEMORY_MB: u64 = 64;
 async fn a_message_of_somebody_who_may_only_connect_does_nothing() {
     let server = PostgresServer::start(Binaries::newest(), &[]);
     for (config, reason) in [
-        (RIDES.to_owned(), "messages are no signals here"),
-        (format!("{TRUSTING}{RIDES}"), "it does not bring the token"),
+        (RIDES.to_owned(), "signals by message are not enabled"),
+        (format!("{TRUSTING}{RIDES}"), "it does not have the token"),
     ] {
         let scene = scene(&server, &config).await;
         let role = unique("stranger");
@@ -131,7 +131,7 @@ async fn a_message_of_somebody_who_may_only_connect_does_nothing() {
         assert_eq!(scene.listed(), json!([]), "nothing was taken up");
         scene.assert_no_secret();
         let log = scene.bridge.log();
-        assert_eq!(log.matches("a signal does not count").count(), 1, "said once: {log}");
+        assert_eq!(log.matches("ignoring a signal").count(), 1, "said once: {log}");
         assert!(log.contains(reason), "{log}");
         let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
         let left = scene.client.query_one(slots, &[&victim]).await.expect("ask");
