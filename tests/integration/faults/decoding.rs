@@ -111,7 +111,10 @@ async fn wal_that_is_damaged_is_tried_for_half_a_minute_and_ends_with_its_positi
     })
     .await;
     let log = bridge.log();
-    let told = log.lines().find(|line| line.contains("fails alike at the same")).expect("a line");
+    let told = log
+        .lines()
+        .find(|line| line.contains("the same error at the same position"))
+        .expect("a line");
     for text in ["XX000", "can't decode what follows ", "minor release", "rowcast teardown"] {
         assert!(told.contains(text), "no {text:?} in: {told}");
     }
