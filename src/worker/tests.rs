@@ -112,6 +112,15 @@ fn worker_with<L: Lookup>(
     format: Format,
     ledger: &Arc<Ledger>,
 ) -> (Worker<Held, L>, Arc<Held>) {
+    worker_in(Mode::AtLeastOnce, lookup, format, ledger)
+}
+
+fn worker_in<L: Lookup>(
+    mode: Mode,
+    lookup: L,
+    format: Format,
+    ledger: &Arc<Ledger>,
+) -> (Worker<Held, L>, Arc<Held>) {
     let kafka = Kafka { brokers: Some("b:9092".to_owned()), ..Kafka::default() };
     let config = Config { name: Some("nyc".to_owned()), kafka, format, ..Config::default() };
     let settings = config.resolve("taxi").unwrap();
@@ -120,7 +129,7 @@ fn worker_with<L: Lookup>(
     let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });
     let router = Router::new(&settings, "taxi");
     let publisher = Publisher::new(lookup, router, encoder, Policy::default());
-    let checkpointing = checkpointing(ledger.standing().delivered, Mode::AtLeastOnce);
+    let checkpointing = checkpointing(ledger.standing().delivered, mode);
     let (metrics, stop) = (Arc::default(), Arc::default());
     let out = Out::new(Arc::clone(&sink), Arc::clone(ledger), metrics, stop, checkpointing);
     (Worker::new(publisher, out, None), sink)

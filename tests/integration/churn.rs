@@ -113,8 +113,12 @@ async fn tables_that_come_and_go_take_no_memory_and_those_that_stay_are_publishe
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }
 
-/// Tables that nothing but a snapshot describes, as their rows were written before.
-const READ: u64 = 30;
+/// Tables that nothing but a snapshot describes, as their rows were written before: more than are listed
+/// once they are read.
+const READ: u64 = 120;
+
+/// Snapshots that ended and are listed.
+const LISTED: usize = 100;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_only_a_snapshot_read_are_known_to_whatever_forgets_them() {
@@ -140,5 +144,14 @@ async fn tables_that_only_a_snapshot_read_are_known_to_whatever_forgets_them() {
     client.query(&ask, &[]).await.expect("ask for a snapshot");
     acknowledged(&bridge, READ).await;
     assert_eq!(metric(&bridge, "rowcast_tables_described"), Some(READ));
+    let listed = eventually(PATIENCE, "all of them to be done", async || {
+        (metric(&bridge, "rowcast_snapshot_tables_left") == Some(0)).then_some(())?;
+        let (_, page) = bridge.get("/snapshots")?;
+        let list: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let list = list["snapshots"].as_array()?.clone();
+        list.iter().all(|snapshot| snapshot["state"] == "done").then_some(list)
+    })
+    .await;
+    assert_eq!(listed.len(), LISTED);
     assert!(bridge.terminate(PATIENCE).success(), "log:\n{}", bridge.log());
 }

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::bridge::Bridge;
 use crate::support::consume::{OwnedRecord, at_least, consume};
 use crate::support::kafka::Brokers;
-use crate::support::postgres::{TestDatabase, for_each_postgres};
+use crate::support::postgres::{PostgresServer, TestDatabase, for_each_postgres};
 use crate::support::{PATIENCE, unique};
 
 /// What a database may hold that no event can.
@@ -160,4 +160,62 @@ async fn a_row_without_its_key_is_a_dead_letter_without_one() {
     let value = letters[1].json().expect("JSON");
     assert_eq!((&value["op"], &value["before"]), (&json!("d"), &json!({"id": "2"})));
     assert!(header(&letters[1], "rowcast.error").contains("not part of the replica identity"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_no_event_can_have_is_named_alike_in_a_first_snapshot_and_in_the_stream() {
+    let brokers = Brokers::any();
+    let server = PostgresServer::shared();
+    let debezium = "[format]\ntypes = \"debezium\"\n";
+    // What is refused, and why; a value that fits, and how the server gets there.
+    for (options, config, kind, refused, why) in [
+        (
+            "",
+            debezium,
+            "numeric",
+            "'NaN'",
+            "it can't be published as numeric: at byte 0, expected ",
+        ),
+        (
+            ANY_BYTES,
+            "",
+            "text",
+            NOT_UTF8,
+            "it can't be published as text: at byte 0, expected UTF-8 (is the database's encoding",
+        ),
+    ] {
+        let database = server.database_with(options).await;
+        let client = database.client().await;
+        let bootstrap = brokers.bootstrap();
+        let create = format!("CREATE TABLE rides (id int PRIMARY KEY, value {kind})");
+        client.batch_execute(&create).await.expect("make a table");
+        let insert = format!("INSERT INTO rides VALUES (1, {refused})");
+        for is_streamed in [false, true] {
+            client.batch_execute("TRUNCATE rides").await.expect("begin without rows");
+            let name = unique("refused");
+            let url = &database.unix_url;
+            let mut bridge = if is_streamed {
+                let bridge = Bridge::start_ready(&name, url, &bootstrap, config, PATIENCE);
+                client.batch_execute(&insert).await.expect("write");
+                bridge
+            } else {
+                client.batch_execute(&insert).await.expect("write");
+                Bridge::start(&name, url, &bootstrap, config)
+            };
+            assert_eq!(bridge.wait(PATIENCE).code(), Some(69), "log:\n{}", bridge.log());
+            let log = bridge.log();
+            let (_, last) = log.rsplit_once("error: ").expect("its last words");
+            let wanted = format!("encoding column \"value\" of table public.rides: {why}");
+            let place = match is_streamed {
+                true => "number 1 of the transaction that commits at ",
+                false => "encoding a row that the snapshot read: ",
+            };
+            for text in [&wanted, place, "exclude_columns", "skip-with-dead-letter"] {
+                assert!(last.contains(text), "{kind}: no {text:?} in: {last}");
+            }
+            for text in ["malformed", "text text", "hello"] {
+                assert!(!log.contains(text), "{kind}: {text:?} in the log:\n{log}");
+            }
+        }
+    }
 }

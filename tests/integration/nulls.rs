@@ -34,7 +34,11 @@ async fn a_constraint_that_is_not_valid_is_believed_once_it_is() {
         if server.major() < 18 {
             return;
         }
-        let setup = "CREATE TABLE t (id int, code text, day date, n int);
+        // From 19 on, an index identifies rows only once its constraints are valid.
+        let is_refused = server.major() >= 19;
+        let identity = if is_refused { "FULL" } else { "USING INDEX by_index_id" };
+        let setup = format!(
+            "CREATE TABLE t (id int, code text, day date, n int);
              INSERT INTO t VALUES (NULL, NULL, NULL, 1), (NULL, NULL, NULL, 2), (7, 'x', '2024-03-01', 3);
              ALTER TABLE t ADD NOT NULL id NOT VALID, ADD NOT NULL code NOT VALID,
                            ADD NOT NULL day NOT VALID;
@@ -46,9 +50,10 @@ async fn a_constraint_that_is_not_valid_is_believed_once_it_is() {
              ALTER TABLE by_index ADD CONSTRAINT late NOT NULL id NOT VALID;
              CREATE UNIQUE INDEX by_index_id ON by_index (id);
              ALTER TABLE t REPLICA IDENTITY FULL;
-             ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_id";
+             ALTER TABLE by_index REPLICA IDENTITY {identity}"
+        );
         let tables = ["public.t", "public.by_index"];
-        let scenario = Scenario::start(server, WITH_SCHEMAS, setup, &tables).await;
+        let scenario = Scenario::start(server, WITH_SCHEMAS, &setup, &tables).await;
         scenario.sql("DELETE FROM t WHERE n = 1; DELETE FROM by_index WHERE n = 1").await;
         let rows = json!([
             [null, "r", {"id": null, "code": null, "day": null, "n": 1}],
@@ -63,13 +68,15 @@ async fn a_constraint_that_is_not_valid_is_believed_once_it_is() {
                 assert_eq!(optional(&events[0], column), true, "{table}.{column}");
             }
         }
-        assert!(scenario.log().contains("VALIDATE CONSTRAINT"), "{}", scenario.log());
+        let log = scenario.log();
+        assert_eq!(log.contains("VALIDATE CONSTRAINT"), !is_refused, "log:\n{log}");
 
         // Once no nulls are left and the server has seen that, the index keys rows.
         scenario
             .sql(
                 "DELETE FROM by_index WHERE id IS NULL;
                  ALTER TABLE by_index VALIDATE CONSTRAINT late;
+                 ALTER TABLE by_index REPLICA IDENTITY USING INDEX by_index_id;
                  INSERT INTO by_index (id, n) VALUES (8, 4)",
             )
             .await;

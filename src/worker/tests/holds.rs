@@ -110,6 +110,27 @@ fn the_stream_goes_on_when_the_reader_has_gone_and_nothing_is_noted() {
 }
 
 #[test]
+fn pages_that_are_cut_off_in_a_kafka_transaction_end_the_session_for_what_they_are() {
+    let mut windowed = Windowed::in_mode(Mode::ExactlyOnce {
+        commit_interval: Duration::from_secs(1),
+        max_transaction_bytes: 1 << 20,
+        timeout: Duration::from_secs(60),
+    });
+    let part = vec![rows(&windowed, "520:520:", &["1\ta\n"])];
+    let watermark = windowed.exchange.place(hold(part).0);
+    let content = watermark.content();
+    let message = wire::message(true, 200, "rowcast.watermark", content.as_bytes());
+    carry(&mut windowed.worker, &[wire::begin(200, 0, 500)]);
+    let Err(Halt::Failed(error)) = windowed.worker.message(Lsn::from(850), &message) else {
+        panic!("what was published of them must not be committed");
+    };
+    // Not as a connection that the server closed, which is a matter of the database.
+    assert!(matches!(error, Error::PagesCutOff), "{error}");
+    assert_eq!((error.severity(), error.fix()), (crate::error::Severity::Retry, None));
+    assert!(error.told().starts_with("pages of a table were read in part"), "{error}");
+}
+
+#[test]
 fn of_a_new_table_changes_come_from_the_point_of_its_snapshot_on_and_none_before() {
     let mut windowed = Windowed::new();
     windowed.order(499, Order::Note(vec![Edit::Put(listed(0, 0))]));

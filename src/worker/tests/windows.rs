@@ -38,8 +38,12 @@ pub(super) fn insert(id: &str) -> Vec<u8> {
 
 impl Windowed {
     pub(super) fn new() -> Self {
+        Self::in_mode(Mode::AtLeastOnce)
+    }
+
+    pub(super) fn in_mode(mode: Mode) -> Self {
         let ledger = Arc::new(Ledger::new(Progress::at(Lsn::from(100))));
-        let (worker, sink) = worker(Format::default(), &ledger);
+        let (worker, sink) = worker_in(mode, Willing, Format::default(), &ledger);
         let (exchange, outcomes) = Exchange::new("slot".to_owned());
         let (exchange, control) = (Arc::new(exchange), Arc::<Control>::default());
         let worker = worker.with_snapshots(

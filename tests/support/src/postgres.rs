@@ -298,9 +298,13 @@ pub async fn for_oldest_and_newest(test: impl AsyncFn(&'static PostgresServer)) 
     for_those(every.clone().take(1).chain(every.skip(1).last()), test).await;
 }
 
-/// Runs a test on a shared server of every version that can be had.
+/// Runs a test on a shared server of every version that can be had, and of version 19 too: where it can't,
+/// the tests that are about it alone are counted as skipped, with the reason.
 pub async fn for_every_postgres(test: impl AsyncFn(&'static PostgresServer)) {
-    for_those(Binaries::every().iter(), test).await;
+    let every = Binaries::every();
+    let newer =
+        Binaries::nineteen().ok().filter(|of| every.iter().all(|had| had.major != of.major));
+    for_those(newer.into_iter().chain(every), test).await;
 }
 
 async fn for_those(
