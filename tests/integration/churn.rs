@@ -1,8 +1,10 @@
 //! An application that creates and drops tables for ever, in a publication of all tables: what is known of
 //! a table goes with it, so memory stays as it is. And nothing is forgotten of a table that is there.
 //!
-//! `ROWCAST_TEST_CHURN` sets how many tables: 50,000 take thirty times as long as the default, and no more
-//! memory.
+//! `ROWCAST_TEST_CHURN` sets how many tables: 50,000 take thirty times as long as the default, and a few
+//! megabytes more, which are the allocator's: each thread has a heap of its own, and keeps what it frees. With
+//! `MALLOC_ARENA_MAX=1 MALLOC_TRIM_THRESHOLD_=65536` it takes 11.5 MB after 3,500 tables and 12.0 MB from 8,500
+//! on; of ours, 256 kB are the last 65,536 transactions.
 
 use std::time::{Duration, Instant};
 
