@@ -21,7 +21,7 @@ RUN dpkg --status ca-certificates libssl3 >/dev/null 2>&1 \
         && rm -rf /var/lib/apt/lists/*; }
 RUN useradd --system --uid 65532 --no-create-home --shell /usr/sbin/nologin rowcast
 COPY --from=build /build/target/release/rowcast /usr/local/bin/rowcast
-# A number, so that Kubernetes' runAsNonRoot can tell without reading /etc/passwd.
+# A number, so that Kubernetes' runAsNonRoot works without reading /etc/passwd.
 USER 65532
 EXPOSE 9464
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["rowcast", "status"]

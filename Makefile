@@ -1,4 +1,4 @@
-# The things one does with rowcast. `make` alone lists them.
+# Common tasks. `make` alone lists them.
 
 RIDES ?=
 BROKER ?= embedded
@@ -39,7 +39,7 @@ bench: ## Measure throughput, memory and latency
 	scripts/setup test
 	cargo bench --locked --bench peers
 
-bench-debezium: ## Measure a snapshot beside Debezium's
+bench-debezium: ## Measure a snapshot next to Debezium's
 	scripts/setup test
 	scripts/fetch-debezium
 	ONLY=snapshot DEBEZIUM=1 cargo bench --locked --bench peers

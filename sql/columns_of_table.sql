@@ -1,7 +1,8 @@
 -- Which columns do these tables have, which of them are never null, and where do values come from
--- that nobody gave? A default looks at no column, so it is written without the table: with it,
--- PostgreSQL 17 and later lock that, and wait for whoever alters it. From PostgreSQL 18 on, a column that is NOT NULL may hold nulls until the constraint is validated; before,
--- such constraints are not listed.
+-- that are not configured? A default looks at no column, so it is written without the table: with
+-- it, PostgreSQL 17 and later lock that, and wait for whoever alters it. From PostgreSQL 18 on, a
+-- column that is NOT NULL may hold nulls until the constraint is validated; before, such
+-- constraints are not listed.
 SELECT a.attrelid,
        a.attname::text,
        a.atttypid,

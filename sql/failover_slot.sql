@@ -1,4 +1,4 @@
--- Is this slot one that standbys keep, and does one of them, as far as the primary can tell? A standby
+-- Is this slot one that standbys keep, and does one of them, as far as the primary knows? A standby
 -- that does is connected to read the slots: under a name of its own, or the one of its walreceiver.
 SELECT COALESCE((pg_catalog.to_jsonb(slot) ->> 'failover')::boolean, false) AS is_failover,
        EXISTS (

@@ -1,9 +1,9 @@
--- By the columns of which index could a table be read, in its order, and its rows be told apart in
--- the stream? Of a unique index without nulls, whose order is that of the columns themselves, and
--- whose columns old rows carry, in the table and in each of its partitions. With the types as which
--- the columns are compared (of a column whose operators take many types, its own), as they stand in
--- SQL wherever it looks for names, and the schemas of the operators that compare them. From PostgreSQL
--- 18 on, a column that is NOT NULL may hold nulls until the constraint is validated.
+-- By the columns of which index could a table be read, in its order, and its rows be distinguished
+-- in the stream? Of a unique index without nulls, whose order is that of the columns themselves,
+-- and whose columns old rows carry, in the table and in each of its partitions. With the types as
+-- which the columns are compared (of a column whose operators take many types, its own), as written
+-- in SQL wherever it looks for names, and the schemas of the operators that compare them. From
+-- PostgreSQL 18 on, a column that is NOT NULL may hold nulls until the constraint is validated.
 WITH RECURSIVE tree (oid, relkind, relreplident) AS (
     SELECT c.oid, c.relkind, c.relreplident
     FROM pg_catalog.pg_class c
@@ -23,7 +23,7 @@ identities AS (
     FROM members m
     JOIN pg_catalog.pg_attribute a
         ON a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
-    -- Where nothing is told of old rows, rows can't be updated or deleted, or nobody is told.
+    -- If old rows are not sent, rows can't be updated or deleted, or that is not published.
     WHERE m.relreplident IN ('f', 'n')
        OR EXISTS (
            SELECT FROM pg_catalog.pg_index i

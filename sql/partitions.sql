@@ -1,10 +1,10 @@
--- The end of a query that begins with published.sql: which partitions have the partitioned tables that
--- these publications ($1) publish, under which root, and which of them may hold rows that never were in
--- the stream? Those that were attached by a
--- transaction that the snapshot $2 does not see (null: none is looked for), by themselves or with the
--- partitioned table that they belong to. One that was created as a partition began empty: ATTACH writes
--- anew all columns' entries in the catalog, so an entry that is as old as the table says that it never
--- was attached. Waits for no lock. One row at least, so that it is known what was seen.
+-- The end of a query that begins with published.sql: which partitions have the partitioned tables
+-- that these publications ($1) publish, under which root, and which of them may hold rows that
+-- never were in the stream? Those that were attached by a transaction that the snapshot $2 does not
+-- see (null: none is looked for), by themselves or with the partitioned table that they belong to.
+-- One that was created as a partition began empty: ATTACH writes again all columns' entries in the
+-- catalog, so an entry that is as old as the table says that it never was attached. Waits for no
+-- lock. One row at least, so that it is known what was seen.
 , now AS (
     SELECT pg_catalog.pg_current_snapshot() AS shows,
            pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::numeric AS next

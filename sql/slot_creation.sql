@@ -1,6 +1,6 @@
--- Does this server process still work for us, which makes a slot, and which transactions does it wait
--- for? No row once it is gone. Its waits are for one transaction at a time; pid 0 stands for one that
--- is prepared. Of roles that the own one may not look at, only the names are told.
+-- Does this server process still work for us, which makes a slot, and which transactions does it
+-- wait for? No row once it is gone. Its waits are for one transaction at a time; pid 0 stands for
+-- one that is prepared. Of roles that the own one may not look at, only the names are shown.
 SELECT
     maker.state IS NOT DISTINCT FROM 'active' AS is_at_work,
     blocking.pid,

@@ -1,4 +1,4 @@
--- What does this transaction see, and what is the table like that it reads? The first parameter stands
+-- What does this transaction see, and what is the table like that it reads? The first parameter is used
 -- for the table's name in SQL, as a text, the second for the OID of the partition that is read of it, or
 -- NULL. (They are replaced here, so they are not named in this comment.) Another answer than before to
 -- the second question says that the table was altered, or the partition detached.

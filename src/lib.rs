@@ -48,7 +48,7 @@
 //! | promise | kept by |
 //! |---|---|
 //! | Postgres may discard the WAL of a change only after the brokers acknowledged it | [`checkpoint::Ledger`], `pipeline::commit` |
-//! | changes of a key arrive in commit order, in one partition | [`change`] gives each its position, [`encode`] its key, `worker` runs on one thread |
+//! | changes of a key arrive in commit order, in one partition | [`change`] assigns each its position, [`encode`] its key, `worker` runs on one thread |
 //! | a restart goes on behind the last checkpoint | [`checkpoint::decide`] |
 //! | with `delivery = "exactly-once"`, nothing committed comes again: records and checkpoint are in one Kafka transaction | `pipeline::commit`, `pipeline::cadence` |
 //! | a row is in the topic as the database has it, snapshot or stream | [`pgoutput`], [`types`], [`encode`]; `snapshot::incremental::window` for what changes while it is read |

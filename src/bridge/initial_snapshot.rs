@@ -315,8 +315,8 @@ const fn no_stamp() -> postgres::Error {
     postgres::Error::Malformed { what }
 }
 
-/// All files of a plan, as LOCK TABLE takes them, and what they are for whoever reads that one of them is
-/// locked. None where there is none.
+/// All files of a plan, as LOCK TABLE takes them, and what they are for whoever reads that one of
+/// them is locked. `None` if there is none.
 fn files(plan: &Plan) -> Option<(String, String)> {
     let leaves = plan.tables.iter().flat_map(|table| &table.leaves);
     let leaves: Vec<&TableName> = leaves.map(|leaf| &leaf.name).collect();

@@ -258,9 +258,9 @@ impl Setup<'_> {
         if forgetful::is_forgetful(version) && !bridge.has_streamed() {
             tracing::warn!(
                 version,
-                "this server release is older than May 2025: a table that is added to a publication \
-                 transaction writes to it may be left out from then on, in silence, unless its rows \
-                 are read too; install its newest minor release"
+                "this server release is older than May 2025: a table that is added to a \
+                 publication transaction writes to it may silently be left out from then on, \
+                 unless its rows are read too; install its newest minor release"
             );
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Follows the transactions of the stream and gives each change its place.
+//! Follows the transactions of the stream and assigns each change its position.
 //!
 //! ```text
 //!            Begin                         Origin, Type, Insert, Update, Delete, Truncate, Message
@@ -10,12 +10,12 @@
 //!    ^-------------------+
 //! ```
 //!
-//! The server sends a transaction only after it committed, and Begin already carries its commit
-//! LSN and time: so a row can leave at once, and nothing is kept per row. Any other order of
+//! The server sends a transaction only after it committed, and Begin already carries its commit LSN
+//! and time: so a row can be published at once, and nothing is kept per row. Any other order of
 //! messages is an error; after one the assembler must not be used further.
 //!
 //! Not here: filters. The ordinal counts what the server sends, so that it is the same on every
-//! replay whatever the bridge chooses to leave out.
+//! replay whatever the bridge leaves out.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub struct Assembler {
     origin_commit_lsn: Option<Lsn>,
 }
 
-/// What a message came to.
+/// The result of a message.
 #[derive(Debug, Clone)]
 pub enum Step<'a> {
     /// A transaction starts.
@@ -59,27 +59,27 @@ pub enum Step<'a> {
     Truncated(Truncated<'a>),
     /// The transaction ends.
     Commit {
-        /// The transaction, as its begin announced it.
+        /// The transaction, as announced by its begin.
         transaction: Transaction,
         /// Where it ends: the position to confirm once all before it is safe.
         end_lsn: Lsn,
         /// Its number of changes; the highest ordinal.
         changes: u64,
     },
-    /// Nothing that concerns anyone further on.
+    /// Nothing for later stages.
     Nothing,
 }
 
-/// Messages out of order, or rows that do not fit their table.
+/// Messages out of order, or rows that do not match their table.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AssembleError {
-    /// A message that only makes sense inside a transaction came outside of one.
+    /// A message outside of a transaction that must be inside of one.
     #[error("following the stream at {lsn}: {message} came outside of a transaction")]
     OutsideTransaction {
         /// The message's name.
         message: &'static str,
-        /// Where it stands in the WAL.
+        /// Its position in the WAL.
         lsn: Lsn,
     },
     /// A transaction started before the one before it ended.
@@ -91,7 +91,7 @@ pub enum AssembleError {
         xid: u32,
         /// The one that is open.
         open: u32,
-        /// Where the message stands in the WAL.
+        /// The message's position in the WAL.
         lsn: Lsn,
     },
     /// A commit that does not end the transaction that is open.
@@ -113,7 +113,7 @@ pub enum AssembleError {
     UnknownRelation {
         /// The table's OID.
         oid: u32,
-        /// Where the row stands in the WAL.
+        /// The row's position in the WAL.
         lsn: Lsn,
     },
     /// A row with more or fewer values than its table has columns.
@@ -127,7 +127,7 @@ pub enum AssembleError {
         values: usize,
         /// Columns in the relation message.
         columns: usize,
-        /// Where the row stands in the WAL.
+        /// The row's position in the WAL.
         lsn: Lsn,
     },
     /// A Relation message was applied instead of being inserted with its facts.
@@ -141,7 +141,7 @@ pub enum AssembleError {
 }
 
 impl Assembler {
-    /// An assembler for a stream before which a transaction ended at `last_commit_lsn`; none if
+    /// An assembler for a stream before which a transaction ended at `last_commit_lsn`; `None` if
     /// there was none, or it is not known.
     #[must_use]
     pub fn new(last_commit_lsn: Option<Lsn>) -> Self {
@@ -154,7 +154,7 @@ impl Assembler {
         }
     }
 
-    /// The transaction that is open; none between two transactions.
+    /// The open transaction; `None` between two transactions.
     #[must_use]
     pub const fn transaction(&self) -> Option<&Transaction> {
         match &self.state {
@@ -163,7 +163,7 @@ impl Assembler {
         }
     }
 
-    /// Where the transaction that is open commits; none between two transactions.
+    /// Where the open transaction commits; `None` between two transactions.
     #[must_use]
     pub const fn commit_lsn(&self) -> Option<Lsn> {
         match self.transaction() {
@@ -309,7 +309,7 @@ impl Assembler {
         Ok(Step::Change(self.change(place, Data::Message { prefix, content })))
     }
 
-    /// The place of the next change; `count` places are taken from there on.
+    /// The position of the next change; takes `count` positions.
     #[inline]
     fn place(
         &mut self,
@@ -346,7 +346,7 @@ impl Assembler {
     }
 }
 
-/// What a change is given by the transaction it stands in.
+/// What a change takes from its transaction.
 #[derive(Debug, Clone, Copy)]
 struct Located {
     position: Position,
@@ -376,7 +376,7 @@ impl<'a> Iterator for Truncated<'a> {
     }
 }
 
-/// An old row that is whole by its tag is so only if every partition tells it whole.
+/// An old row is complete, whatever its tag, only if every partition sends complete old rows.
 const fn reliable<'a>(relation: &Relation, old: OldTuple<'a>) -> OldTuple<'a> {
     match (relation.replica_identity, old) {
         (ReplicaIdentity::Full, old) => old,

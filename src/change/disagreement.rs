@@ -1,7 +1,8 @@
-//! Where the catalog says of now otherwise than the stream says of then.
+//! Differences between the catalog, which describes the present, and the stream, which describes
+//! the past.
 //!
-//! This is what lag and DDL make together, so nothing fails by it: the stream is followed, and the
-//! difference is told to whoever wonders about a key or a missing default. Found in `relations`.
+//! They are caused by lag and DDL, so nothing fails: the stream's definition is used, and the
+//! difference is logged, to explain a key or a missing default. Found in `relations`.
 
 use std::fmt;
 
@@ -28,7 +29,7 @@ pub enum Disagreement {
     PrimaryKeyChanged {
         /// Its columns in the stream, in the table's order.
         then: Vec<String>,
-        /// Its columns in the catalog, in key order; empty where there is none.
+        /// Its columns in the catalog, in key order; empty if there is none.
         now: Vec<String>,
     },
     /// The stream describes a partitioned table's root, under which every old row is whole; there

@@ -1,13 +1,14 @@
-//! What the stream does not say about a table and must be looked up in the catalog.
+//! Facts about a table that the stream lacks and that are looked up in the catalog.
 //!
-//! The stream speaks of then, the catalog of now: these are hints, and where they contradict a
-//! Relation message the message wins (see `relation`). Not here: the queries, which `postgres` runs.
+//! The stream describes the past, the catalog the present: these are hints, and if they contradict
+//! a Relation message the message takes precedence (see `relation`). Not here: the queries, which
+//! `postgres` runs.
 
 use std::collections::BTreeMap;
 
 use crate::types::TypeFacts;
 
-/// The catalog's word on one table. Of a table that is gone it knows nothing, which is the default.
+/// The catalog's facts about one table. A table that is gone has none, which is the default.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RelationFacts {
     /// Columns of the primary key, in key order.
@@ -25,7 +26,7 @@ pub struct RelationFacts {
     pub types: BTreeMap<u32, TypeFacts>,
 }
 
-/// The catalog's word on one column.
+/// The catalog's facts about one column.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ColumnFacts {
     /// Its name.

@@ -14,8 +14,9 @@
 //! Else there is no key. A catalog key with a column that the message does not have is passed over.
 //! If such a column of the primary key or the index is generated, it was left out by the server
 //! because it is generated, not because the key was another one then: what is flagged is a part of
-//! the key, which would give different rows the same key. Then there is none. Nor is there if a column
-//! of the index may hold nulls, as PostgreSQL 18 allows while its NOT NULL is not validated.
+//! the key, with which different rows would have the same key. Then there is none. Nor is there if
+//! a column of the index may hold nulls, as PostgreSQL 18 allows while its NOT NULL is not
+//! validated.
 
 use super::facts::{Generated, RelationFacts};
 use super::relation::{KeySource, Relation};

@@ -33,13 +33,13 @@ pub use crate::types::{TypeFacts, TypeKind};
 pub struct Change<'a> {
     /// Its place in the order of all changes; the same on every replay.
     pub position: Position,
-    /// Where the change itself stands in the WAL. Interleaves across transactions: not an order.
+    /// The change's own position in the WAL. Interleaves across transactions: not an order.
     pub lsn: Lsn,
     /// The transaction it belongs to; none for a snapshot's row and for a non-transactional logical
     /// message.
     pub transaction: Option<Transaction>,
     /// End of the transaction before this one, or where the stream was started. A non-transactional
-    /// message ends what it is: it has its own position here, and gives it to what follows.
+    /// message counts as a transaction: it has its own position here, and what follows has it too.
     pub last_commit_lsn: Option<Lsn>,
     /// Where the transaction came from, if it was replicated to this server.
     pub origin: Option<ChangeOrigin<'a>>,
@@ -73,7 +73,7 @@ pub enum Data<'a> {
         /// The row as it was, as far as the replica identity has it.
         before: OldRow<'a>,
     },
-    /// An emptied table; a TRUNCATE of several gives one change each.
+    /// A truncated table; a TRUNCATE of several results in one change each.
     Truncate {
         /// The table.
         relation: &'a Arc<Relation>,
@@ -133,7 +133,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The values before and after, as they were sent, as far as there are.
+    /// The values before and after, as they were sent, if any.
     #[must_use]
     pub const fn tuples(&self) -> (Option<Tuple<'a>>, Option<Tuple<'a>>) {
         match self.data {
@@ -198,8 +198,8 @@ impl Op {
 /// orders the stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Where the transaction's commit record starts. For a non-transactional logical message:
-    /// where the message stands.
+    /// Where the transaction's commit record starts. For a non-transactional logical message: the
+    /// message's position.
     pub commit_lsn: Lsn,
     /// Count, from 1, of the transaction's changes as the server sends them, before any filter of
     /// the bridge. Every table of a TRUNCATE counts as one. 0 for a non-transactional message.
@@ -224,7 +224,7 @@ pub struct Snapshot {
     pub marker: SnapshotMarker,
     /// When it was read, in microseconds since the Unix epoch.
     pub time_us: i64,
-    /// The transaction that read it, with the epoch that Postgres counts beside its 32 bits.
+    /// The transaction that read it, with the epoch that Postgres counts above its 32 bits.
     pub xid: Option<u64>,
 }
 

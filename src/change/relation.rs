@@ -1,8 +1,8 @@
 //! Tables as the stream last described them.
 //!
-//! A Relation message comes before the first row of a table and again after each change of it.
-//! Each makes a new [`Relation`] behind an `Arc`: whoever derives something from one (codecs,
-//! a topic) keeps the `Arc` beside it and compares with `Arc::ptr_eq` to see that it still holds.
+//! A Relation message comes before the first row of a table and again after each change of it. Each
+//! makes a new [`Relation`] behind an `Arc`: code that derives something from one (codecs, a topic)
+//! keeps the `Arc` with it and compares with `Arc::ptr_eq` whether it is still valid.
 //!
 //! Which columns key a table's rows is chosen in `key`.
 //!
@@ -33,12 +33,12 @@ pub struct Relation {
     pub replica_identity: ReplicaIdentity,
     /// The published columns, in the order of a row's values.
     pub columns: Vec<Column>,
-    /// Places in `columns` of the key's columns, in key order; empty where there is no key.
+    /// Places in `columns` of the key's columns, in key order; empty if there is no key.
     pub key: Vec<usize>,
     /// Where the key comes from.
     pub key_source: KeySource,
-    /// Places of the columns that distinguish a row from every other: the key, unless the configuration
-    /// chose another. Empty where there are none.
+    /// Places of the columns that distinguish a row from every other: the key, unless the
+    /// configuration chose another. Empty if there are none.
     pub row_key: Vec<usize>,
     /// The columns' types, as far as the catalog knew them.
     pub types: BTreeMap<u32, TypeFacts>,
@@ -152,7 +152,7 @@ impl Relation {
         })
     }
 
-    /// Where the column of this name stands.
+    /// The position of the column of this name.
     #[must_use]
     pub fn place(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)

@@ -141,7 +141,7 @@ fn of_key(relation: &Relation, facts: &RelationFacts) -> Option<Disagreement> {
     let index = match relation.replica_identity {
         ReplicaIdentity::Default => &facts.primary_key,
         ReplicaIdentity::Index => &facts.identity_index,
-        // Flags tell nothing of a key: FULL flags every column, NOTHING none.
+        // Flags say nothing about a key: FULL flags every column, NOTHING none.
         ReplicaIdentity::Full | ReplicaIdentity::Nothing => return None,
     };
     let unpublished = key::unpublished_generated(relation, facts, index);

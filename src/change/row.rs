@@ -68,8 +68,8 @@ impl<'a> Row<'a> {
         })
     }
 
-    /// What stands in for an unchanged TOAST value: the old row's value where it has one, or one
-    /// that was read back, else [`Datum::Unchanged`].
+    /// What replaces an unchanged TOAST value: the old row's value if it has one, or one that was
+    /// read back, else [`Datum::Unchanged`].
     #[must_use]
     pub fn unchanged(&self, relation: &Relation, column: usize) -> Datum<'a> {
         let known = match self.old {

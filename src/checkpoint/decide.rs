@@ -1,12 +1,12 @@
-//! What to do at a start, by what the slot and the checkpoint say: the table, as a pure function.
+//! Decides what to do at a start, from the slot and the checkpoint. Pure.
 //!
 //! | slot | checkpoint | decision |
 //! |---|---|---|
 //! | absent | absent | first start |
 //! | any | of a start that did not come to its first row | first start, with a new slot |
-//! | present | absent | adopt: go on from where the slot is confirmed |
+//! | present | absent | adopt: continue from the slot's confirmed position |
 //! | present, was read before | absent, and no topic of ours | gap: what was published is elsewhere |
-//! | present | same source, not behind the slot | go on, leaving out what the checkpoint covers |
+//! | present | same source, not behind the slot | continue, leaving out what the checkpoint covers |
 //! | present | behind the slot | gap: somebody else confirmed what was never published |
 //! | absent, lost | any (absent: only if lost) | gap: what came since can't be read any more |
 //! | any | of another cluster or database | gap: nothing can be compared |
@@ -14,9 +14,9 @@
 //! | any | ahead of the server's WAL | gap: the server was set back |
 //!
 //! A failover that kept all that was published is none of these: the same system identifier and a
-//! later timeline that branched off after the last change published. There the stream goes on.
+//! later timeline that branched off after the last change published. Then the stream continues.
 //!
-//! Whoever accepts a gap starts as if there was no checkpoint: what is missing stays missing.
+//! Accepting a gap means starting as if there was no checkpoint: what is missing remains missing.
 
 use super::gap::Gap;
 use super::progress::Progress;

@@ -119,7 +119,7 @@ pub enum Gap {
 fn lost(reason: Option<&str>) -> &'static str {
     match reason {
         Some("idle_timeout") => {
-            "nobody read from it for longer than idle_replication_slot_timeout, and the server has \
+            "it had no reader for longer than idle_replication_slot_timeout, and the server has \
              invalidated"
         }
         Some("wal_level_insufficient") => "wal_level was lowered, and the server has invalidated",
@@ -135,9 +135,9 @@ impl Gap {
     /// How to go on.
     #[must_use]
     pub fn fix(&self) -> String {
-        let again = "set postgres.on_gap = \"snapshot\": all rows are read again, and none that is \
-                     still there is missing. Only where the rest may be lost: rowcast run --accept-gap \
-                     goes on without it, from ";
+        let again = "set postgres.on_gap = \"snapshot\": all rows are read again, and none that \
+                     is still there is missing. Only if the rest may be lost: rowcast run \
+                     --accept-gap continues without it, from ";
         let second = "for a second pipeline, set `name` to a name of its own. Else ";
         let rest = match self {
             Self::OtherPipeline { .. } => {
@@ -147,21 +147,22 @@ impl Gap {
             }
             Self::OtherSource { .. } => {
                 return format!(
-                    "{second}for the same one, after an upgrade or a restore: rowcast run --accept-gap \
-                     keeps the slot here, if there is one, with all that it holds, and goes on where it \
-                     is confirmed; then rowcast snapshot reads the rows again. In one step, but with a \
-                     new slot, and without the changes that the present one holds: \
-                     postgres.on_gap = \"snapshot\""
+                    "{second}for the same one, after an upgrade or a restore: rowcast run \
+                     --accept-gap keeps the slot here, if there is one, with all that it holds, \
+                     and continues from its confirmed position; then rowcast snapshot reads the \
+                     rows again. In one step, but with a new slot, and without the changes that \
+                     the present one holds: postgres.on_gap = \"snapshot\""
                 );
             }
             Self::NoTopics { .. } => {
-                return "set postgres.on_gap = \"snapshot\": all rows are read into this Kafka. Or move \
-                        what was published: set kafka.brokers back, or copy the topics here, with the \
-                        one that topics.checkpoints names. Only where what was published before is not \
-                        needed here: rowcast run --accept-gap goes on from where the slot is confirmed"
+                return "set postgres.on_gap = \"snapshot\": all rows are read into this Kafka. \
+                        Or move what was published: set kafka.brokers back, or copy the topics \
+                        here, with the one that topics.checkpoints names. Only where what was \
+                        published before is not needed here: rowcast run --accept-gap continues \
+                        from the slot's confirmed position"
                     .to_owned();
             }
-            Self::SlotAhead { .. } => "where the slot is confirmed",
+            Self::SlotAhead { .. } => "the slot's confirmed position",
             Self::SlotAbsent { .. } => "a new slot",
             Self::SlotLost { reason, .. } => match reason.as_deref() {
                 Some("idle_timeout") => {

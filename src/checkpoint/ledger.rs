@@ -37,7 +37,7 @@ struct Inner {
     checkpoints: u64,
 }
 
-/// How things stand, for status and metrics.
+/// The state of records, for status and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// Up to here Postgres may discard its WAL.
@@ -83,7 +83,7 @@ impl Ledger {
         self.confirm_in(&mut state, progress);
     }
 
-    /// Hears of every move of the confirmed LSN.
+    /// Receives every move of the confirmed LSN.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Lsn> {
         self.confirmed.subscribe()
@@ -137,7 +137,7 @@ impl Ledger {
         self.lock().is_committing = true;
     }
 
-    /// The producer had no room for it after all.
+    /// The producer's queue was full.
     pub fn checkpoint_not_sent(&self) {
         self.lock().under_way = None;
     }
@@ -173,7 +173,7 @@ impl Ledger {
         self.lock().tracker.issued()
     }
 
-    /// How things stand now.
+    /// The current state.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let Inner { tracker, under_way, is_committing, checkpoints } = &*self.lock();
@@ -202,7 +202,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // The tracker's methods don't panic halfway through a change, so its state stands.
+        // The tracker's methods don't panic halfway through a change, so its state is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

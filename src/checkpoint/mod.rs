@@ -1,4 +1,4 @@
-//! What has been published, and therefore what Postgres may forget.
+//! Tracks what has been published, and therefore what Postgres may discard.
 //!
 //! Confirming an LSN lets Postgres discard the WAL before it, so this number is the whole of the
 //! promise that nothing is lost. Everything else may crash; this may not be wrong. The checkpoint is
@@ -12,11 +12,11 @@
 //! 2. The slot is confirmed up to what a durable checkpoint covers, never beyond. So a slot that is
 //!    found beyond its checkpoint was moved by somebody else, and something is missing.
 //! 3. Neither ever goes back.
-//! 4. Idle WAL, told by keepalives, moves both as a transaction without records would; so it is
+//! 4. Idle WAL, reported by keepalives, moves both as a transaction without records would; so it is
 //!    never taken for a gap. A record each second would be many for nothing: idle checkpoints come
 //!    ever less often while nothing else happens (see [`Pace`]).
 //! 5. Tickets are issued in commit order and may be acknowledged in any order.
-//! 6. A rejected record stops the line; it never leaves a hole.
+//! 6. A rejected record stops the stream; it never leaves a hole.
 //! 7. After a restart, a change that the checkpoint covers is left out, by its position, which is
 //!    the same on every replay.
 //!

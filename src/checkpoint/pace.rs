@@ -1,15 +1,15 @@
-//! When the next checkpoint is due.
+//! Decides when the next checkpoint is due.
 //!
-//! One that tells of published changes is due after a fixed interval. One that only tells of idle
-//! WAL is due after ever longer ones, up to a limit, so that a quiet pipeline leaves the topic alone
-//! and a busy one confirms soon after it fell quiet. A server that asks for an answer (one that
-//! wants to shut down waits for it) is answered with a checkpoint soon.
+//! A checkpoint of published changes is due after a fixed interval. One that only covers idle WAL
+//! is due after ever longer ones, up to a limit, so that a quiet pipeline writes little and a busy
+//! one confirms soon after it became quiet. A server that asks for an answer (one that wants to
+//! shut down waits for it) is answered with a checkpoint soon.
 
 use std::time::{Duration, Instant};
 
 use super::progress::Progress;
 
-/// The first wait before a checkpoint that tells of idle WAL alone.
+/// The first wait before a checkpoint that only covers idle WAL.
 const IDLE_FIRST: Duration = Duration::from_secs(1);
 
 /// Decides when a checkpoint is written.
@@ -33,13 +33,13 @@ impl Pace {
         Self { interval, idle_limit, idle, written: progress, written_at, is_asked: false }
     }
 
-    /// The server wants to hear how far we are.
+    /// The server requested a status update.
     pub const fn ask(&mut self) {
         self.is_asked = true;
     }
 
     /// When a checkpoint with this progress is due; `None` when it would say nothing new.
-    /// `with_records`: it tells of records, even where no position moved (those around an empty
+    /// `with_records`: it covers records even though no position moved (those around an empty
     /// transaction).
     #[must_use]
     pub fn due_at(&self, progress: Progress, with_records: bool) -> Option<Instant> {

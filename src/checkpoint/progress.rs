@@ -11,7 +11,7 @@ use crate::lsn::Lsn;
 /// Up to here everything is published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Progress {
-    /// Every transaction whose commit stands before this LSN is published whole. The slot may be
+    /// Every transaction whose commit is before this LSN is published completely. The slot may be
     /// confirmed up to here.
     pub through_lsn: Lsn,
     /// Every change up to and including this one is published.
@@ -32,7 +32,7 @@ impl Progress {
         self.covers_commit(position.commit_lsn) || position <= self.position
     }
 
-    /// Whether the transaction whose commit stands at `commit_lsn` is published to its end.
+    /// Whether the transaction whose commit is at `commit_lsn` is published to its end.
     #[inline]
     #[must_use]
     pub fn covers_commit(&self, commit_lsn: Lsn) -> bool {

@@ -1,4 +1,4 @@
-//! The checkpoint as it stands in its topic: a JSON object under the pipeline's name.
+//! The checkpoint as stored in its topic: a JSON object with the pipeline's name as key.
 //!
 //! A reader takes what it knows and leaves out the rest, so fields can be added under the same
 //! version; a version that is newer than ours says that something would be misread, and is refused.
@@ -82,8 +82,8 @@ pub enum RecordError {
 }
 
 impl Checkpoint {
-    /// Whether this one is to be believed rather than `other`, wherever they stand in the topic: a
-    /// copy that was replaced may still have written after the one that replaced it.
+    /// Whether this one is newer than `other`, whatever their order in the topic: a copy that was
+    /// replaced may still have written after the one that replaced it.
     #[must_use]
     pub fn is_newer_than(&self, other: &Self) -> bool {
         (self.generation, self.progress) >= (other.generation, other.progress)

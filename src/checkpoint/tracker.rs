@@ -113,8 +113,8 @@ impl Tracker {
         self.push_marker();
     }
 
-    /// The broker has the record. An acknowledgement that was heard before, or of a ticket never
-    /// issued, changes nothing.
+    /// The broker has the record. A repeated acknowledgement, or one of a ticket never issued,
+    /// changes nothing.
     pub fn ack(&mut self, ticket: Ticket) {
         debug_assert!(ticket.0 < self.issued, "ticket {} was never issued", ticket.0);
         if ticket.0 < self.acked_run || ticket.0 >= self.issued || self.rejected == Some(ticket) {
@@ -133,7 +133,7 @@ impl Tracker {
         }
     }
 
-    /// The broker refused the record for good: the line stops before its transaction.
+    /// The broker refused the record permanently: the stream stops before its transaction.
     pub fn reject(&mut self, ticket: Ticket) {
         self.rejected = Some(self.rejected.map_or(ticket, |first| first.min(ticket)));
     }

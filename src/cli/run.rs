@@ -20,9 +20,9 @@ const OVERTIME: Duration = Duration::from_secs(15);
 /// Run the bridge: publish every row change to Kafka until asked to stop
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The publication and the replication slot are made on the first run. SIGTERM and SIGINT end it after \
-what is in flight has been acknowledged, for at most kafka.drain_timeout. SIGHUP reads the \
-configuration anew; a wrong one is told and changes nothing.
+The first run creates the publication and the replication slot. On SIGTERM or SIGINT it waits for \
+records in flight to be acknowledged, for at most kafka.drain_timeout, and ends. SIGHUP reloads the \
+configuration; an invalid one is logged and changes nothing.
 
 Examples:
   DATABASE_URL=postgres:///taxi KAFKA_BROKERS=localhost:9092 rowcast run

@@ -9,12 +9,12 @@ use crate::telemetry;
 /// Drop the replication slot, the publication and the checkpoint, after asking
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Changes that were not published yet are lost to Kafka: a later run starts again from nothing. Topics \
-stay. With
+Changes that are not published yet will never reach Kafka: a later run starts from scratch. Topics are \
+kept. With
 --keep-checkpoint a later run stops and reports the missing changes.
 
-What is not this pipeline's is left: a publication that somebody else made, unless --publication names \
-it, and a checkpoint of another cluster's pipeline of the same name.
+What does not belong to this pipeline is kept: a publication that rowcast did not create, unless \
+--publication names it, and the checkpoint of another cluster's pipeline of the same name.
 
 Examples:
   rowcast teardown

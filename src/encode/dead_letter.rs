@@ -1,8 +1,8 @@
 //! The record of a change that can't be published: all that is known of it, for somebody to fix.
 //!
 //! Its value is one JSON object, whatever the format of events is; its key is the change's, where
-//! that can be written. Values stand in it as the server sent them: as text, or in base64 where that
-//! is not UTF-8. The rules of the table hold here too: what they hide is hidden.
+//! that can be written. It contains the values as the server sent them: as text, or in base64 if
+//! not UTF-8. The rules of the table apply here too: what they hide is hidden.
 //!
 //! May allocate: a change that can't be published is rare, or somebody must act.
 

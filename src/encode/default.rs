@@ -1,13 +1,13 @@
-//! A column's default, from SQL to the JSON that stands in its schema.
+//! Converts a column's default from SQL to the JSON of its schema.
 //!
-//! Only what is written out is read: a literal, with a cast or without. Of what Postgres has to
-//! compute, a call of a function gives something like zero, as in Debezium; anything else gives no
-//! default. Types are those that Debezium reads defaults of. What a column makes of a literal (its digits) is
-//! settled before: `postgres::catalog` asks the server.
+//! Only literals are converted, with a cast or without. Of computed defaults, a function call
+//! becomes something like zero, as in Debezium; anything else has no default. Types are those that
+//! Debezium reads defaults of. What a column makes of a literal (its digits) is settled before:
+//! `postgres::catalog` asks the server.
 
 use crate::types::{Codec, TypeFacts, TypeKind};
 
-/// The default's JSON; none where there is none that a schema could hold.
+/// The default's JSON; `None` if a schema can't contain it.
 pub(super) fn json(
     codec: &Codec,
     type_oid: u32,

@@ -137,7 +137,8 @@ impl EncodeError {
                 "for changes to come: ALTER TABLE {table} REPLICA IDENTITY FULL; for those already written: another format.unchanged_toast"
             )),
             Self::KeyNull { table, .. } => Some(format!(
-                "configure a key of NOT NULL columns for {table}; if it is partitioned, give each partition the root's REPLICA IDENTITY"
+                "configure a key of NOT NULL columns for {table}; if it is partitioned, set the \
+                 root's REPLICA IDENTITY on each partition"
             )),
             Self::TooLarge { table, bytes, .. } => Some(format!(
                 "raise kafka.properties.\"message.max.bytes\" and the topic's max.message.bytes above \

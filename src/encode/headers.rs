@@ -1,6 +1,6 @@
 //! The headers of a record.
 //!
-//! All headers of a change stand in one list, and a record has a run of it: an event and its
+//! All headers of a change are in one list, and a record has a range of it: an event and its
 //! tombstone share what they have in common, and what only the event has comes after.
 
 use std::ops::Range;
@@ -19,7 +19,7 @@ pub const HEADER_OLD_KEY: &str = "__debezium.oldkey";
 /// Header that names the columns whose values were cut so that the record fits.
 pub const HEADER_TRUNCATED: &str = "rowcast.truncated";
 /// Header that names the columns whose TOAST value did not change and is not known: they are left
-/// out, or a placeholder stands for them.
+/// out, or replaced by a placeholder.
 pub const HEADER_UNCHANGED: &str = "rowcast.unchanged";
 /// Header that names the columns whose TOAST value did not change and was read from the table.
 pub const HEADER_RESELECTED: &str = "rowcast.reselected";
@@ -98,7 +98,7 @@ impl Headers<'_, '_> {
         start..out.headers.len()
     }
 
-    /// The headers of a logical message, which Debezium gives no context.
+    /// The headers of a logical message, which has no context headers in Debezium.
     pub(super) fn of_message(&self, out: &mut Records) -> Range<usize> {
         let start = out.headers.len();
         self.position(out);

@@ -33,8 +33,7 @@
 //! - Under `debezium-schema` a row has every column, as its schema says: what the server did not
 //!   send is null or something like zero, an unchanged TOAST value Debezium's placeholder.
 //!
-//! Not here: topics, partitions, when to send. A change may give no record: that is for the caller
-//! to count.
+//! Not here: topics, partitions, when to send. A change may have no record: the caller counts that.
 
 mod cloudevents;
 mod dead_letter;
@@ -83,7 +82,7 @@ use crate::config::{Format, UnchangedToast, ValueFormat};
 use crate::lsn::Lsn;
 use crate::types::Forms;
 
-/// What an encoder is told at start.
+/// The settings of an encoder.
 #[derive(Debug, Clone)]
 pub struct EncodeOptions<'a> {
     /// What a record looks like.
@@ -240,9 +239,9 @@ impl Encoder {
         }
     }
 
-    /// Replaces what is in `out` by the record that tells of a change which
-    /// [`encode`](Self::encode) refused with this error: a dead letter. It has the change's values
-    /// unless they are what is too large, or would make the letter larger than `limit` bytes.
+    /// Replaces what is in `out` with the record of a change which [`encode`](Self::encode) refused
+    /// with this error: a dead letter. It has the change's values unless they are what is too
+    /// large, or would make the letter larger than `limit` bytes.
     pub fn dead_letter(
         &self,
         change: &Change<'_>,

@@ -1,9 +1,9 @@
 //! Records that are larger than Kafka takes: how large they are, and how they are cut to fit.
 //!
 //! Only the columns that `truncate_oversize` names are cut, all to one length in characters, the
-//! largest at which every record of the change fits. So short values stay whole, and a consumer is
-//! told by the header `rowcast.truncated` which ones did not. A key is never cut: it is written from
-//! the values as they are.
+//! largest at which every record of the change fits. So short values remain complete, and the
+//! header `rowcast.truncated` names those that were cut. A key is never cut: it is written from the
+//! values as they are.
 //!
 //! May allocate, and writes the change again some twenty times: a row this large is rare.
 
@@ -33,7 +33,7 @@ impl Records {
     #[must_use]
     #[inline]
     pub fn above(&self, limit: usize) -> Option<usize> {
-        // All bytes of all records stand in one buffer: looking at each is seldom needed.
+        // All bytes of all records are in one buffer: checking each is rarely needed.
         if self.buffer.len() + MARGIN_BYTES <= limit {
             return None;
         }

@@ -25,7 +25,7 @@ pub(super) struct Plan {
     pub(super) key_head: Head,
     /// What goes in front of a value.
     pub(super) value_head: Head,
-    /// Whether an unchanged TOAST value that nothing stands in for is an error.
+    /// Whether an unchanged TOAST value without a replacement is an error.
     fails_unchanged: bool,
     /// Places of the columns that may be cut so that a record fits.
     pub(super) cuttable: Vec<usize>,
@@ -107,7 +107,7 @@ impl PlannedColumn {
     }
 }
 
-/// What an encoder gives to all its plans.
+/// What all plans of an encoder share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Shape<'a> {
     pub(super) format: &'a Format,

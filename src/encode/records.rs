@@ -1,7 +1,7 @@
 //! The records a change becomes, in buffers that are used again for the next change.
 //!
-//! One change gives none, one, two (event and tombstone) or three records (the two halves of a key
-//! change). All their bytes stand in one buffer; keys that several records share are there once.
+//! One change has none, one, two (event and tombstone) or three records (the two halves of a key
+//! change). All their bytes are in one buffer; a key that several records share is stored once.
 
 use std::ops::Range;
 
@@ -51,7 +51,7 @@ impl Records {
         self.records.len()
     }
 
-    /// Whether the change gives no record under the chosen format.
+    /// Whether the change has no record in the chosen format.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.records.is_empty()
@@ -93,7 +93,7 @@ impl Records {
         self.replaced.clear();
     }
 
-    /// Appends by `write` and gives where it stands.
+    /// Appends with `write` and returns the range.
     #[inline]
     pub(super) fn append<E>(
         &mut self,

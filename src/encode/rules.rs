@@ -1,4 +1,4 @@
-//! What becomes of single values on their way out, by the settings of their table.
+//! Applies a table's rules to single values: leave out, mask, hash, truncate.
 //!
 //! Compiled once per relation, when it is announced, so that a setting that does not fit the table
 //! stops the stream before the first row. Rules touch values only, in `before` and `after` alike: a
@@ -12,12 +12,12 @@
 //! | truncate | its first characters | null |
 //!
 //! Where several match a column, the first of these applies. Mask, hash and truncate are Debezium's
-//! `column.mask.with.N.chars`, `column.mask.hash.v2.SHA-256` and `column.truncate.to.N.chars`; an
-//! equal salt gives an equal hash.
+//! `column.mask.with.N.chars`, `column.mask.hash.v2.SHA-256` and `column.truncate.to.N.chars`;
+//! equal salts result in equal hashes.
 //! <https://debezium.io/documentation/reference/stable/connectors/postgresql.html#postgresql-property-column-mask-hash>
 //!
-//! Columns are left out here even where the server was told not to send them: it applies the
-//! publication as it stood when a change was made, which may be long ago.
+//! Columns are left out here even if the server should not send them: it applies the publication as
+//! it was when a change was made, which may be long ago.
 
 use std::collections::BTreeMap;
 
@@ -116,7 +116,7 @@ pub(super) struct Salted {
 
 impl std::fmt::Debug for Salted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The state tells something of the salt.
+        // The state reveals something about the salt.
         f.debug_struct("Salted").field("digits_max", &self.digits_max).finish_non_exhaustive()
     }
 }
@@ -127,7 +127,7 @@ impl Rule {
         matches!(self, Self::LeaveOut)
     }
 
-    /// Writes a value after its name, or gives what of it is to be written as any other is.
+    /// Writes a value after its name, or returns the part to be written like any other value.
     pub(super) fn apply<'a>(&self, name: &[u8], datum: Datum<'a>, out: &mut Vec<u8>) -> Ruled<'a> {
         match (self, datum) {
             (_, Datum::Unchanged) | (Self::LeaveOut, _) => return Ruled::Written,

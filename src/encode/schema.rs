@@ -185,7 +185,7 @@ pub(super) fn envelope(columns: &[impl AsRef<[u8]>], rows: &str, envelope: &str)
     schema
 }
 
-/// What stands where the server sent no value of a column, under a schema that wants one.
+/// What is written if the server sent no value of a column and the schema requires one.
 #[derive(Debug)]
 pub(super) struct Fill {
     /// For a null, and for a column that an old row does not have: null where that is allowed, else

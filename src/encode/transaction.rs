@@ -1,5 +1,5 @@
 //! Transaction metadata, as Debezium's `provide.transaction.metadata`: how many events of which
-//! tables a transaction has, told in its rows and in the two records around them.
+//! tables a transaction has, in its rows and in the two records around them.
 //!
 //! Nothing of a transaction is kept but its counts. They are the same on every replay, because a
 //! replay starts at a transaction's beginning. An event is counted when it is written: what is not

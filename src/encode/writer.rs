@@ -1,7 +1,7 @@
 //! The records of one change, in the configured format.
 //!
 //! One pass over the change: key, value, headers, each appended to the buffer of the [`Records`].
-//! Which records there are for which change is told in the parent module.
+//! The parent module lists the records of each change.
 
 use std::convert::Infallible;
 use std::ops::Range;
@@ -40,13 +40,13 @@ pub(super) struct Writer<'a, 'c> {
     pub(super) out: &'a mut Records,
 }
 
-/// Where the payload of a key stands: Debezium's headers have no schema.
+/// The payload of a key: Debezium's headers have no schema.
 const fn payload(plan: &Plan, key: &Range<usize>) -> Range<usize> {
     let (before, behind) = plan.key_head.lengths();
     key.start + before..key.end - behind
 }
 
-/// The row before and the row after an event, as far as there are.
+/// The row before and the row after an event, if any.
 type Rows<'r, 'c> = (Option<&'r OldRow<'c>>, Option<&'r Row<'c>>);
 
 impl<'a, 'c> Writer<'a, 'c> {

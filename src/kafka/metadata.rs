@@ -91,7 +91,7 @@ pub async fn brokers(config: &ClientConfig) -> Result<Brokers, Error> {
     asked.await.unwrap_or_else(|_| Err(canceled()))
 }
 
-/// A host as it stands before a port.
+/// A host as written before a port.
 fn bracketed(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() }
 }

@@ -1,4 +1,4 @@
-//! A row that did not come in a message, as [`Tuple`] all the same.
+//! A row that was not in a message, as a [`Tuple`].
 //!
 //! Rows that a snapshot reads have another form on the wire. Written here as a message would hold
 //! them, they take the same way as all others, and no stage after it needs to know.

@@ -210,7 +210,7 @@ fn logical_message<'a>(reader: &mut Reader<'a>) -> Result<Message<'a>, DecodeErr
     Ok(Message::Message(LogicalMessage { transactional, lsn, prefix, content }))
 }
 
-/// Runs `check` over the bytes and gives the part that it read.
+/// Runs `check` over the bytes and returns the part that it read.
 #[inline]
 fn checked<'a>(
     reader: &mut Reader<'a>,

@@ -208,7 +208,7 @@ pub struct TruncatedRelations<'a> {
 pub struct LogicalMessage<'a> {
     /// Whether it is part of a transaction, or was sent at once.
     pub transactional: bool,
-    /// Where it stands in the WAL.
+    /// Its position in the WAL.
     pub lsn: Lsn,
     /// Whom it is for. Its writer chose the bytes, and not every database holds them to an encoding.
     pub prefix: &'a [u8],

@@ -1,8 +1,8 @@
 //! The messages of Postgres' `pgoutput` plugin: bytes in, borrowed values out.
 //!
-//! Takes the body of one `XLogData` frame, gives one [`Message`] over the same bytes. Holds for any
-//! bytes whatever: no panic, no allocation, no read past a length that was not checked, and no
-//! byte left over unexplained.
+//! Parses the body of one `XLogData` frame into one [`Message`] over the same bytes. Holds for any
+//! bytes whatever: no panic, no allocation, no read past a length that was not checked, and no byte
+//! left over unexplained.
 //!
 //! Covers protocol versions 1 and 2 without streaming of open transactions and without two-phase
 //! commit, neither of which the bridge asks for: a server that sends them anyway is refused by
@@ -79,7 +79,7 @@ pub enum DecodeError {
     UnknownTag {
         /// The field that was read.
         field: &'static str,
-        /// Where it stands.
+        /// Its position.
         offset: usize,
         /// What was sent.
         tag: u8,

@@ -230,7 +230,7 @@ impl Catalog {
     }
 }
 
-/// A connection whose settings give values, and constants in defaults, the same text as in the
+/// A connection with whose settings values, and constants in defaults, have the same text as in the
 /// stream.
 async fn open(info: &ConnInfo, options: &ConnectOptions) -> Result<Client, Error> {
     let client = client::connect(info, options).await?;

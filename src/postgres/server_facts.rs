@@ -23,7 +23,7 @@ pub struct ServerFacts {
     pub walsenders: (i32, i32),
     /// Slots that it may have, and those that there are.
     pub slots: (i32, i32),
-    /// Megabytes of WAL that a slot may hold before the server gives it up; none for no limit.
+    /// Megabytes of WAL that a slot may hold before the server invalidates it; `None` for no limit.
     pub slot_limit_mb: Option<u64>,
     /// Seconds after which an idle slot is given up; none for never.
     pub idle_slot_timeout_s: Option<u64>,

@@ -69,7 +69,7 @@ pub(crate) const CONDITIONS: &[Condition] = &[
     stays(
         "42501",
         "insufficient_privilege",
-        "give the role back what the message names: ALTER ROLE ... REPLICATION, or GRANT",
+        "grant the role again what the message names: ALTER ROLE ... REPLICATION, or GRANT",
     ),
     // As 23505, seen a moment later.
     heals("42710", "duplicate_object", None),

@@ -384,7 +384,7 @@ fn now_us() -> i64 {
     clock::now_us() - POSTGRES_EPOCH_US
 }
 
-/// The reader's thread. Awaiting it gives the stream's result.
+/// The reader's thread. Awaiting it returns the stream's result.
 #[derive(Debug)]
 pub struct ReaderHandle {
     /// `None` once the result was taken.

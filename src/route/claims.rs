@@ -9,7 +9,7 @@
 //! |---|---|
 //! | nobody's | claimed |
 //! | that of a table whose schema and name are the same | claimed: that one was dropped or renamed |
-//! | that of another, and the configuration gives it to one of the two by name | shared, as configured |
+//! | that of another, and the configuration sets it for one of the two by name | shared, as configured |
 //! | that of another | refused |
 //! | a topic of rowcast's own | refused |
 //! | not there, and another's differs from it only in `.` and `_` | refused: the brokers would |
@@ -158,7 +158,7 @@ impl Claims {
         holders.iter().map(|holder| &holder.table).find(|table| table.oid != oid)
     }
 
-    /// A table claims a topic; what it had before, it gives up, whatever comes of it.
+    /// A table claims a topic; it releases its former one, whatever the result.
     pub(super) fn claim(
         &mut self,
         table: &Named,

@@ -1,9 +1,9 @@
 //! Which topic a table's changes go to, and how that topic is made.
 //!
-//! Names follow the template, unless the table has one of its own (`names`). No two tables get one
-//! topic, unless the configuration gives it to them (`claims`): one that would is refused, with the
-//! line to write. That is known before a row of it is, for all captured tables at once
-//! ([`Router::assign`]), and whenever one is described.
+//! Names follow the template, unless the table has one of its own (`names`). No two tables have one
+//! topic, unless configured (`claims`): one that would is refused, with the line to write. That is
+//! known before a row of it is, for all captured tables at once ([`Router::assign`]), and whenever
+//! one is described.
 //!
 //! Not here: whether a topic exists, brokers, and what becomes of a table without a topic.
 
@@ -43,7 +43,7 @@ pub struct Refusal {
     pub conflict: Conflict,
     /// A topic that it can have.
     free: Option<String>,
-    /// Whether `topics.escape = "unicode"` gives it one.
+    /// Whether it has one with `topics.escape = "unicode"`.
     unicode_helps: bool,
 }
 
@@ -296,8 +296,8 @@ impl Router {
         self.topic_of("message", self.topics.partitions)
     }
 
-    /// The topic of the records around transactions, as Debezium names it. They tell an order and
-    /// every one has another key, so they stand in one partition.
+    /// The topic of the records around transactions, as Debezium names it. Their order matters and
+    /// every one has another key, so they are in one partition.
     #[must_use]
     pub fn transaction_topic(&self) -> TopicPlan {
         self.topic_of("transaction", 1)

@@ -86,7 +86,7 @@ pub struct SlotWal {
 /// How much more WAL may be held before a bound is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotRoom {
-    /// `max_slot_wal_keep_size`: the server gives the slot up. `disk`: the disk is full.
+    /// `max_slot_wal_keep_size`: the server invalidates the slot. `disk`: the disk is full.
     /// `slot_wal_limit`: rowcast drops the slot.
     pub bound: String,
     /// Bytes left.

@@ -1,8 +1,8 @@
 //! Arrays: from `{1,NULL,"a b"}` to JSON, each element by its own codec.
 //!
-//! Dimensions nest. Lower bounds, where Postgres prints them (`[0:1]={..}`), are left out: JSON
-//! has no place for them beside the values.
-//! Format: <https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>
+//! Dimensions nest. Lower bounds, where Postgres prints them (`[0:1]={..}`), are left out: JSON has
+//! no place for them next to the values. Format:
+//! <https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>
 
 use std::cell::Cell;
 use std::fmt;
@@ -28,7 +28,7 @@ impl fmt::Debug for ArrayCodec {
     }
 }
 
-/// What may stand next.
+/// What may come next.
 #[derive(Clone, Copy, PartialEq)]
 enum Next {
     Value,
@@ -96,7 +96,7 @@ impl ArrayCodec {
         Err(fault(&[], "the rest of the array"))
     }
 
-    /// An element without quotes, up to a delimiter or bracket; gives what follows.
+    /// An element without quotes, up to a delimiter or bracket; returns what follows.
     fn write_plain<'a>(
         &self,
         text: &'a [u8],
@@ -114,7 +114,7 @@ impl ArrayCodec {
         Ok(Some(rest))
     }
 
-    /// An element whose opening quote was taken; gives what follows its closing quote.
+    /// An element whose opening quote was taken; returns what follows its closing quote.
     fn write_quoted<'a>(
         &self,
         text: &'a [u8],
@@ -137,7 +137,7 @@ impl ArrayCodec {
     }
 }
 
-/// Puts the element up to its closing quote into `element`, without backslashes; gives what
+/// Puts the element up to its closing quote into `element`, without backslashes; returns what
 /// follows the quote.
 fn unescape<'a>(text: &'a [u8], element: &mut Vec<u8>) -> Option<&'a [u8]> {
     element.clear();

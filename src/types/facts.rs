@@ -1,8 +1,8 @@
-//! What the catalog says of a type: the stream names types by OID alone.
+//! The catalog's facts about a type: the stream only has a type's OID.
 //!
-//! Here rather than beside the facts on tables, for codecs are chosen by them and know no tables.
+//! Here and not with the facts about tables, because codecs are chosen by them and know no tables.
 
-/// The catalog's word on one type.
+/// The catalog's facts about one type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TypeFacts {
     /// The type's OID.
@@ -37,7 +37,7 @@ pub enum TypeKind {
     Array {
         /// OID of the element type.
         element: u32,
-        /// What stands between elements: a comma for most types.
+        /// The delimiter between elements: a comma for most types.
         delimiter: u8,
     },
     /// A range.

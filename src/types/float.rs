@@ -2,7 +2,8 @@
 //!
 //! The fewest digits that read back as the same number, as Postgres, but always a fraction, and an
 //! exponent below 10^-3 and from 10^7 on: `1.0`, `1.0E7`. NaN and the infinities are in quotes.
-//! Grammar: `Double.toString` of Java 19 and later; earlier ones give more digits for some numbers.
+//! Grammar: `Double.toString` of Java 19 and later; earlier ones print more digits for some
+//! numbers.
 
 use std::io::Write as _;
 
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn numbers_look_as_java_prints_them() {
-        // Each as `Double.toString` gives it.
+        // Each as `Double.toString` returns it.
         for (wire, text) in [
             ("0", "0.0"),
             ("-0", "-0.0"),

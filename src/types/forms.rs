@@ -5,7 +5,7 @@ use crate::config::{
     BinaryMode, DecimalMode, Format, HstoreMode, IntervalMode, TimePrecisionMode, TypeProfile,
 };
 
-/// How values look: what codecs are chosen by, beside the type. Where a mode is none, the form is
+/// How values look: what codecs are chosen by, besides the type. If a mode is `None`, the form is
 /// that of the profile `readable`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forms {

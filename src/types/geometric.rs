@@ -65,7 +65,7 @@ pub(super) fn write_geometry(wire: &[u8], out: &mut Vec<u8>) -> Result<(), Value
     Ok(())
 }
 
-/// The SRID, which stands behind the type if the type has the flag for it.
+/// The SRID, which follows the type if the type has the flag for it.
 fn srid(wire: &[u8]) -> Result<Option<i32>, ValueError> {
     const HAS_SRID: u32 = 0x2000_0000;
     let error =

@@ -1,8 +1,8 @@
 //! hstore: from `"k"=>"v", "n"=>NULL` to JSON.
 //!
-//! Pairs stand in the order of the server; in Debezium's forms in that of Java's `HashMap`, since
-//! the text of its `json` mode is a value that consumers may compare.
-//! Format: <https://www.postgresql.org/docs/current/hstore.html#HSTORE-EXTERNAL-REP>
+//! Pairs are in the order of the server; in Debezium's forms in that of Java's `HashMap`, since the
+//! text of its `json` mode is a value that consumers may compare. Format:
+//! <https://www.postgresql.org/docs/current/hstore.html#HSTORE-EXTERNAL-REP>
 
 use std::cell::Cell;
 use std::fmt;
@@ -114,7 +114,7 @@ impl Space {
         Ok(())
     }
 
-    /// A text in quotes, if one stands next, into `unescaped`.
+    /// A text in quotes, if one comes next, into `unescaped`.
     fn read_quoted(
         &mut self,
         wire: &str,
@@ -140,7 +140,7 @@ impl Space {
     }
 
     fn order_as_java(&mut self) {
-        /// Buckets of a map that was made without a word on its room.
+        /// Buckets of a map that was created without a capacity.
         const DEFAULT_BUCKETS: u32 = 16;
         let count = u32::try_from(self.pairs.len()).unwrap_or(u32::MAX / 2);
         let buckets = buckets(DEFAULT_BUCKETS, count);

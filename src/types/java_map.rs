@@ -1,4 +1,4 @@
-//! The order in which Java's `HashMap` gives its entries, which shows in Debezium's events.
+//! The iteration order of Java's `HashMap`, which shows in Debezium's events.
 //!
 //! Entries lie in buckets by their hash, and in a bucket in the order they came. There are at least
 //! as many buckets as make the map at most three quarters full, in powers of two. Not modelled: the
@@ -9,8 +9,8 @@ pub(super) const fn bucket(hash: u32, buckets: u32) -> u32 {
     (hash ^ hash >> 16) & (buckets - 1)
 }
 
-/// Buckets of a map made for `room` entries that holds `entries`. A map made without a word on
-/// its room has room for twelve.
+/// Buckets of a map created for `room` entries that holds `entries`. A map created without a
+/// capacity has space for twelve.
 pub(super) const fn buckets(room: u32, entries: u32) -> u32 {
     let mut buckets = room.next_power_of_two();
     while entries > buckets / 4 * 3 + buckets % 4 * 3 / 4 {

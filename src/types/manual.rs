@@ -1,8 +1,8 @@
 //! Holds `docs/types.md` to the code: every row of its tables is run through the codecs.
 //!
 //! A table counts when its first columns are headed `Postgres` and `prints`. Its other columns are
-//! named by a profile, or by a value of the switch in the heading above, which must give the same
-//! under both profiles.
+//! named by a profile, or by a value of the switch in the heading above, which must have the same
+//! result under both profiles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::config::{Format, TypeProfile};
 
 const MANUAL: &str = include_str!("../../docs/types.md");
 
-/// Types of the user and of extensions, by names as they stand in the manual.
+/// Types of the user and of extensions, by names as in the manual.
 const MADE: &[(&str, u32)] = &[
     ("an enum", 60_001),
     ("a domain over `numeric(8,2)`", 60_002),
@@ -112,7 +112,7 @@ fn numeric_typmod(precision: i32, scale: i32) -> i32 {
     (precision << 16 | scale & 0x7FF) + 4
 }
 
-/// The OID and type modifier of a type as it stands in the manual.
+/// The OID and type modifier of a type as in the manual.
 fn column(name: &str) -> (u32, i32) {
     if let Some((_, oid)) = MADE.iter().find(|(made, _)| *made == name) {
         return (*oid, -1);
@@ -160,7 +160,7 @@ fn cells(row: &str) -> Vec<String> {
     row.split('|').map(|cell| cell.trim().replace('\u{1}', "|")).collect()
 }
 
-/// What stands in a cell, without the backticks around it.
+/// The content of a cell, without the backticks around it.
 fn code(cell: &str) -> &str {
     cell.strip_prefix('`').and_then(|cell| cell.strip_suffix('`')).unwrap_or(cell)
 }
@@ -230,7 +230,7 @@ fn every_row_of_the_manual_is_what_the_codecs_write() {
     assert_eq!(switches, modes, "a table for each switch");
 }
 
-/// Every codec that a row of the manual gives, with what the server prints for it.
+/// Every codec of a row of the manual, with what the server prints for it.
 fn samples() -> Vec<(Codec, Vec<u8>)> {
     let facts = facts();
     let switches = ["decimal_handling_mode", "time_precision_mode", "interval_handling_mode"];

@@ -9,8 +9,8 @@
 //! The text forms are those of a session with `DateStyle=ISO`, `IntervalStyle=iso_8601`,
 //! `TimeZone=UTC`, `bytea_output=hex`, `extra_float_digits` of 1 or more, `client_encoding=UTF8`.
 //!
-//! What each type becomes under each profile and switch is told in `docs/types.md`, whose examples
-//! a test runs through the codecs. A codec also knows the Connect schema of its values
+//! `docs/types.md` describes what each type becomes under each profile and switch; a test runs its
+//! examples through the codecs. A codec also knows the Connect schema of its values
 //! ([`Codec::write_schema`]), and what stands for a value that is not known
 //! ([`Codec::write_placeholder`], [`Codec::write_filler`]).
 //!

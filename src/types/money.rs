@@ -2,7 +2,7 @@
 //!
 //! The text depends on the database's `lc_monetary`. As Debezium, this reads a symbol of one
 //! character in front, commas between thousands and a point before the fraction; other forms are
-//! refused, for their digits could be told wrong.
+//! refused, because their digits could be misread.
 
 use super::ValueError;
 use super::decimal::{Digits, Limbs};

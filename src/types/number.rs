@@ -86,7 +86,7 @@ pub(super) fn check_number(wire: &[u8]) -> Result<(), usize> {
     if rest.is_empty() { Ok(()) } else { Err(wire.len() - rest.len()) }
 }
 
-/// Takes a number off the front and gives what follows it.
+/// Takes a number off the front and returns what follows it.
 #[inline]
 pub(super) fn number_prefix(wire: &[u8]) -> Result<&[u8], usize> {
     let unsigned = wire.strip_prefix(b"-").unwrap_or(wire);

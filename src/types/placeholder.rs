@@ -1,5 +1,5 @@
 //! What stands in for a value that the server did not send: the placeholder of an unchanged TOAST
-//! value, in the shape that Debezium gives it for each type.
+//! value, in the shape that it has in Debezium for each type.
 //!
 //! | column | placeholder |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `uuid[]` | one UUID, made of the bytes (version 3) |
 //! | `int[]`, `bigint[]`, `date[]` as days, other arrays of numbers | its bytes, a number each |
 //! | other arrays | one element in the shape of its type |
-//! | all others | the text: it is not of the column's type, but can be told from every value |
+//! | all others | the text: it is not of the column's type, but differs from every value |
 //!
 //! For the last row, and for arrays but those of text, json, bytea, int, bigint, date and uuid,
 //! Debezium fails to convert its own placeholder and publishes a null, which could be a value.

@@ -26,7 +26,7 @@ impl<'a> Scanner<'a> {
         self.text.get(self.at).copied()
     }
 
-    /// Takes this byte if it stands next.
+    /// Takes this byte if it comes next.
     #[inline]
     pub(super) fn take(&mut self, byte: u8) -> bool {
         let found = self.peek() == Some(byte);
@@ -34,7 +34,7 @@ impl<'a> Scanner<'a> {
         found
     }
 
-    /// Takes this text if it stands next.
+    /// Takes this text if it comes next.
     pub(super) fn take_text(&mut self, text: &[u8]) -> bool {
         let found = self.rest().starts_with(text);
         self.at += if found { text.len() } else { 0 };
@@ -56,7 +56,7 @@ impl<'a> Scanner<'a> {
         rest.split_at(end).0
     }
 
-    /// Takes the digits that stand next, maybe none.
+    /// Takes the digits that come next, maybe none.
     #[inline]
     pub(super) fn digits(&mut self) -> &'a [u8] {
         self.take_while(|byte| byte.is_ascii_digit())
@@ -86,7 +86,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Takes `.ffffff` if it stands next: one to six digits, as a number of millionths.
+    /// Takes `.ffffff` if it comes next: one to six digits, as a number of millionths.
     #[inline]
     pub(super) fn fraction(&mut self) -> Result<i64, ValueError> {
         if !self.take(b'.') {
@@ -125,7 +125,7 @@ impl<'a> Scanner<'a> {
         if self.rest().is_empty() { Ok(()) } else { Err(self.error("the end of the value")) }
     }
 
-    /// An error where the reading stands.
+    /// An error at the current position.
     #[cold]
     pub(super) const fn error(&self, expected: &'static str) -> ValueError {
         ValueError { type_name: self.type_name, offset: self.at, expected }

@@ -1,6 +1,6 @@
 //! The Connect schema of a column, as `JsonConverter` writes it.
 //!
-//! Keys stand in the converter's order: the type with its parts, `optional`, `name`, `version`,
+//! Keys are in the converter's order: the type with its parts, `optional`, `name`, `version`,
 //! `doc`, `parameters`, `default`, `field`. Made once per relation, so it may allocate.
 
 use super::hstore::HstoreForm;
@@ -17,7 +17,7 @@ const SPARSE_VECTOR: &str = "\"type\":\"struct\",\"fields\":[\
     {\"type\":\"map\",\"keys\":{\"type\":\"int16\",\"optional\":false},\
     \"values\":{\"type\":\"double\",\"optional\":false},\"optional\":false,\"field\":\"vector\"}]";
 
-/// What a schema says beside the type.
+/// What a schema contains besides the type.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SchemaOf<'a> {
     /// The name of the field, where the schema is one.

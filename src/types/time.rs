@@ -119,7 +119,7 @@ impl<'a> Wire<'a> {
         self.clock(rest, out)
     }
 
-    /// `YYYY-MM-DD`; gives what follows.
+    /// `YYYY-MM-DD`; returns what follows.
     #[inline]
     fn date(self, text: &'a [u8], bc: bool, out: &mut Vec<u8>) -> Result<&'a [u8], ValueError> {
         let year_length = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -160,7 +160,7 @@ impl<'a> Wire<'a> {
         Ok(())
     }
 
-    /// `HH:MM:SS[.ffffff]`; gives what follows.
+    /// `HH:MM:SS[.ffffff]`; returns what follows.
     #[inline]
     fn clock(self, text: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], ValueError> {
         match text.first_chunk::<8>() {

@@ -92,7 +92,7 @@ impl SparseVectorCodec {
     }
 }
 
-/// Reads `{1:1,3:2}/5` and gives the number behind the slash.
+/// Reads `{1:1,3:2}/5` and returns the number after the slash.
 fn read_sparse(wire: &[u8], entries: &mut Vec<Entry>) -> Result<i64, ValueError> {
     const EXPECTED: &str = "a vector as {index:value,...}/dimensions";
     entries.clear();

@@ -64,7 +64,7 @@ def consume_batch(consumer: Consumer, rides: dict[int, dict]) -> None:
 
 
 def apply(key: bytes, value: bytes | None, rides: dict[int, dict]) -> str:
-    """Brings one event to the rides, and tells what it was."""
+    """Applies one event to the rides, and returns what it was."""
     ride_id = json.loads(key)["ride_id"]
 
     # The tombstone after a delete. It is there for compaction, which may have left nothing else.

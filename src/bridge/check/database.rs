@@ -270,7 +270,8 @@ impl Bridge {
             findings.push(Finding::warning(
                 "postgres.slot_room",
                 format!(
-                    "the server gives the slot up after {} MB more of WAL (max_slot_wal_keep_size)",
+                    "the server invalidates the slot after {} MB more of WAL \
+                     (max_slot_wal_keep_size)",
                     room / 1_000_000
                 ),
                 Some("start rowcast soon, or raise max_slot_wal_keep_size".to_owned()),
@@ -280,7 +281,7 @@ impl Bridge {
     }
 }
 
-/// Settings by which the server gives a slot up, or ends a stream.
+/// Settings with which the server invalidates a slot, or ends a stream.
 fn limits(facts: &ServerFacts) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(limit) = facts.slot_limit_mb {

@@ -306,8 +306,8 @@ impl Coordinator {
         Ok(Ok(leaves))
     }
 
-    /// The tables of the database that a request names; why there are none, where there are none. Those
-    /// of a partition that the stream names, and that was left out, are its own.
+    /// The tables of the database that a request names; or why there are none. Those of a partition
+    /// that the stream names, and that was left out, are its own.
     async fn matching(
         &mut self,
         request: &Request,

@@ -62,7 +62,7 @@ impl Signaling {
             Some(places) => self.table = Some((*oid, places)),
             None => tracing::error!(
                 table = relation.full_name,
-                fix = "give it the columns id, type and data, of text",
+                fix = "it needs the columns id, type and data, of type text",
                 "rows of the signal table are ignored: it has other columns"
             ),
         }

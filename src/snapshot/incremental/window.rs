@@ -76,7 +76,7 @@ pub enum Spoiled {
     /// The table was altered.
     #[error("the table was altered")]
     Altered,
-    /// There is no room to remember them all.
+    /// They do not all fit into memory.
     #[error("too many rows changed while it was read")]
     TooManyChanges,
     /// The replica identity does not have the key.

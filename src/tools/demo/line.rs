@@ -1,4 +1,4 @@
-//! The line that rows travel: servers, bridge and reader, set up as far at once as they allow.
+//! The demo's pipeline: servers, bridge and reader, started concurrently where possible.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::tools::tail::{Follower, Start};
 
 /// Longest wait for the bridge to stream.
 const BRIDGE_START: Duration = Duration::from_secs(60);
-/// Longest wait for the bridge to end once it is told to.
+/// Longest wait for the bridge to end once it is asked to.
 const BRIDGE_END: Duration = Duration::from_secs(10);
 
 type BridgeEnd = Result<Result<(), Box<dyn Error + Send + Sync>>, JoinError>;

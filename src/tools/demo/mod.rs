@@ -4,11 +4,12 @@
 //! generator -> Postgres (private) -> bridge -> broker (embedded, Kafka or yours) -> tail, summary
 //! ```
 //!
-//! This file sets the stage, plays, and compares rows with events; `process` sees to it that nothing
-//! is left behind. The bridge is handed in by the caller: what wires it stands above this module.
+//! This file sets the stage, plays, and compares rows with events; `process` sees to it that
+//! nothing is left behind. The caller passes in the bridge, because what wires it is above this
+//! module.
 //!
 //! Order of the start: the replication slot must exist before the first row, or that row would not
-//! be published; the reader must stand at the topic's end before it too, so that what an existing
+//! be published; the reader must be at the topic's end before it too, so that what an existing
 //! topic holds is not counted.
 
 mod banner;

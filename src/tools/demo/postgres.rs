@@ -118,7 +118,7 @@ impl Postgres {
         Ok(client)
     }
 
-    /// The URL by the Unix socket: faster than TCP, and what a bridge beside its database uses.
+    /// The URL by the Unix socket: faster than TCP, and what a bridge on its database's host uses.
     pub(super) fn url(&self, database: &str) -> String {
         let dir = self.process.dir().display().to_string().replace('/', "%2F");
         format!("postgresql://postgres@{dir}:{}/{database}", self.port)

@@ -1,9 +1,9 @@
 //! Servers that cannot outlive the demo, however it ends.
 //!
-//! Each server has a folder of its own and a watchdog beside it: a shell that reads a pipe whose
-//! only write end is held here. The kernel closes that end when this process ends, by return, panic
-//! or SIGKILL alike; the shell then ends the server with all its children and removes the folder.
-//! The normal end takes the same path, so that it is the one that is always exercised.
+//! Each server has a folder of its own and a watchdog process: a shell that reads a pipe whose only
+//! write end is held here. The kernel closes that end when this process ends, by return, panic or
+//! SIGKILL alike; the shell then ends the server with all its children and removes the folder. The
+//! normal end takes the same path, so that it is the one that is always exercised.
 //!
 //! A process is signalled only while its command line names its folder: an id that was reused by a
 //! stranger is left alone.
@@ -20,9 +20,10 @@ use rustix::process::geteuid;
 
 use super::error::DemoError;
 
-/// Waits for the end of its input, ends the server, removes the folder. The signal goes to the server
-/// alone, which ends its own children: I/O workers of PostgreSQL 18 that hear it from elsewhere hold
-/// the shutdown up for ten seconds. Only what does not end is killed with its whole group.
+/// Waits for the end of its input, ends the server, removes the folder. The signal goes to the
+/// server alone, which ends its own children: I/O workers of PostgreSQL 18 that receive it from
+/// elsewhere hold the shutdown up for ten seconds. Only what does not end is killed with its whole
+/// group.
 const WATCHDOG: &str = r#"
 dir=$1 signal=$2
 cat >/dev/null
@@ -50,8 +51,8 @@ done
 /// server runs and the watchdog does not know it.
 const LAUNCHER: &str = r#"echo $$ >"$0" && exec "$@""#;
 
-/// Longest folder name that leaves room for a socket's name in the 104 bytes that the shortest
-/// system gives to the path of a Unix socket.
+/// Longest folder name that leaves space for a socket's name in the 104 bytes that the shortest
+/// system allows for the path of a Unix socket.
 const MAX_DIR_BYTES: usize = 70;
 /// Lines of a log that an error shows.
 const LAST_WORDS: usize = 12;

@@ -39,7 +39,7 @@ pub struct RowChange {
     pub table: &'static Target,
     /// What.
     pub kind: Kind,
-    /// The key, as far as it tells rows of one table apart (second part 0 for single keys).
+    /// The key that distinguishes rows of one table (second part 0 for single keys).
     pub key: (i64, i32),
     /// The whole row after the change (for a delete: before it), a JSON object.
     pub row: String,

@@ -78,7 +78,7 @@ pub struct Options {
     pub rate: f64,
     /// Rides (or orders) to begin; each is brought to its end. `None`: until stopped.
     pub count: Option<u64>,
-    /// The same seed gives the same rows, identity values aside. `None`: other rows each time.
+    /// The same seed generates the same rows, except identity values. `None`: other rows each time.
     pub seed: Option<u64>,
     /// Make the tables where they are missing.
     pub create_schema: bool,

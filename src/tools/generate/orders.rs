@@ -4,8 +4,8 @@
 //! delivered (updates); one in fifteen is withdrawn, and its rows deleted in one transaction.
 //! Customers come, and now and then move to another city.
 //!
-//! Holds: the same seed and start give the same rows, identity values aside; an order's total is
-//! the sum of its items. Not here: SQL, pace.
+//! Holds: the same seed and start generate the same rows, except identity values; an order's total
+//! is the sum of its items. Not here: SQL, pace.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};

@@ -4,9 +4,9 @@
 //! twelve is cancelled instead (update), and half of those are removed later (delete). Some tens of
 //! rides are under way at any time, so that changes of many rows interleave.
 //!
-//! Holds: the same seed, zones and start give the same rows, identity values aside; the status of a
-//! ride only goes forward; times of a ride never go back. Time is the simulation's own: it runs on
-//! from ride to ride, as fast as rows are asked for. Not here: SQL, pace, tariff (`fare`).
+//! Holds: the same seed, zones and start generate the same rows, except identity values; the status
+//! of a ride only goes forward; times of a ride never go back. Time is the simulation's own: it
+//! runs on from ride to ride, as fast as rows are asked for. Not here: SQL, pace, tariff (`fare`).
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -354,7 +354,7 @@ fn local_weekday(epoch_s: i64) -> i64 {
 }
 
 /// Seconds until the next of events that happen every `mean_s` on average.
-#[expect(clippy::cast_possible_truncation, reason = "a mean of minutes gives at most some hours")]
+#[expect(clippy::cast_possible_truncation, reason = "a mean of minutes is at most some hours")]
 pub(super) fn exponential(random: &mut StdRng, mean_s: f64) -> i64 {
     let uniform: f64 = random.random();
     (-(1.0 - uniform).ln() * mean_s) as i64

@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for Row {
 /// A change event.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Envelope {
-    /// The row before, as far as the database told.
+    /// The row before, as far as the database sent it.
     #[serde(default)]
     pub before: Option<Row>,
     /// The row after.

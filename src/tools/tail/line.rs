@@ -4,7 +4,7 @@
 //! 18:04:05.123 rides[1]@42 {"ride_id":7} update status requested→in_progress driver_id null→17
 //! ```
 //!
-//! Colours tell the operation; the line is cut at the terminal's width, never in the middle of a
+//! Colours show the operation; the line is cut at the terminal's width, never in the middle of a
 //! character. Control characters are escaped: what a record holds must not steer the terminal.
 
 use std::fmt::Write;

@@ -76,7 +76,7 @@ pub enum TailError {
         /// Why.
         source: KafkaError,
     },
-    /// The brokers gave no list of topics.
+    /// The brokers returned no list of topics.
     #[error("ask brokers {brokers} for their topics: {source}")]
     Discover {
         /// Who was asked.

@@ -78,7 +78,7 @@ public final class RidesConsumer {
         }
     }
 
-    /** Brings one event to the rides, and tells what it was. */
+    /** Applies one event to the rides, and returns what it was. */
     private String apply(ConsumerRecord<byte[], byte[]> record) throws Exception {
         long rideId = JSON.readTree(record.key()).required("ride_id").longValue();
 
