@@ -145,6 +145,7 @@ impl Gap {
                         postgres.slot back, or stop the other"
                     .to_owned();
             }
+            // Here accepting loses nothing that the slot holds, and a new slot would.
             Self::OtherSource { .. } => {
                 return format!(
                     "{second}for the same one, after an upgrade or a restore: rowcast run \
@@ -189,5 +190,48 @@ impl Gap {
             }
         };
         format!("{again}{rest}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_way_that_loses_nothing_comes_before_the_one_that_may() {
+        let (slot, published, wal_end) = ("s".to_owned(), Lsn::from(5), Lsn::from(9));
+        let source = || Box::new(Source::default());
+        let mut gaps = vec![
+            Gap::SlotAhead { slot: slot.clone(), confirmed: wal_end, published },
+            Gap::SlotAbsent { slot: slot.clone(), published, wal_end },
+            Gap::NoTopics { slot: slot.clone(), confirmed: wal_end },
+            Gap::OtherTimeline { timeline: 1, server_timeline: 2, left_at: None, published },
+            Gap::ServerBehind { published, wal_end },
+        ];
+        let reasons = [
+            None,
+            Some("idle_timeout"),
+            Some("wal_level_insufficient"),
+            Some("segment_missing"),
+            Some("rows_removed"),
+            Some("wal_removed"),
+        ];
+        gaps.extend(reasons.map(|reason| Gap::SlotLost {
+            slot: slot.clone(),
+            published: Some(published),
+            wal_end,
+            reason: reason.map(str::to_owned),
+        }));
+        for gap in &gaps {
+            let fix = gap.fix();
+            let safe = fix.find("postgres.on_gap = \"snapshot\"").expect("the safe way");
+            assert!(safe < fix.find("--accept-gap").expect("the other one"), "{gap:?}: {fix}");
+        }
+        // The present slot has all that is missing: what would lose that comes last.
+        let fix = Gap::OtherSource { checkpoint: source(), server: source() }.fix();
+        let (keeps, drops) = (fix.find("--accept-gap"), fix.find("on_gap = \"snapshot\""));
+        assert!(keeps.is_some() && keeps < drops, "{fix}");
+        let two = Gap::OtherPipeline { theirs: slot.clone(), ours: slot };
+        assert!(!two.fix().contains("--accept-gap"), "{}", two.fix());
     }
 }

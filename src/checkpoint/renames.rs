@@ -17,7 +17,7 @@ use std::fmt;
 
 use super::remembered::{DatabaseId, Identity, Remembered};
 use crate::config::{
-    Hiding, Loosened, NamedColumn, TableFilter, TableSettings, exactly, toml_text,
+    Hiding, Loosened, NamedColumn, SignalTable, TableFilter, TableSettings, exactly, toml_text,
 };
 use crate::lsn::Lsn;
 
@@ -39,6 +39,8 @@ pub struct Rules<'a> {
     pub captured: &'a TableFilter,
     /// The settings of tables.
     pub tables: &'a TableSettings,
+    /// The table whose rows are signals.
+    pub signals: Option<&'a SignalTable>,
     /// Whether changes of partitions are published as their root's.
     pub via_root: bool,
 }
@@ -171,8 +173,19 @@ impl Rules<'_> {
             // Of a table that is called as before, the settings of now are meant.
             _ => is_renamed,
         });
+        let (former_schema, former_table) = before.identity.published(self.via_root);
+        let were_signals =
+            self.signals.is_some_and(|signals| signals.hides(former_schema, former_table));
+        if were_signals {
+            // It was excluded by what it is for, not by `exclude_tables`.
+            let excluded = lost.iter_mut().filter(|lost| **lost == Loosened::Excluded);
+            excluded.for_each(|lost| *lost = Loosened::Signals);
+        }
         let first = lost.first()?;
-        let line = before.hiding.line(&hiding, columns, (schema, table));
+        let line = match first {
+            Loosened::Signals => format!("set postgres.signal_table = {}", toml_text(&name)),
+            _ => before.hiding.line(&hiding, columns, (schema, table)),
+        };
         let meant = match first {
             Loosened::Column { former, .. } if !is_renamed => former,
             _ => &former,

@@ -10,6 +10,7 @@ use crate::config::Table;
 struct Pipeline {
     captured: TableFilter,
     tables: TableSettings,
+    signals: Option<SignalTable>,
     via_root: bool,
     remembered: BTreeMap<u32, Remembered>,
 }
@@ -21,6 +22,7 @@ impl Pipeline {
         let mut new = Self {
             captured,
             tables: TableSettings::default(),
+            signals: None,
             via_root: true,
             remembered: BTreeMap::new(),
         };
@@ -34,7 +36,12 @@ impl Pipeline {
     }
 
     fn rules(&self) -> Rules<'_> {
-        Rules { captured: &self.captured, tables: &self.tables, via_root: self.via_root }
+        Rules {
+            captured: &self.captured,
+            tables: &self.tables,
+            signals: self.signals.as_ref(),
+            via_root: self.via_root,
+        }
     }
 
     /// A look, after which what it found holds.
@@ -87,6 +94,18 @@ fn cards() -> Pipeline {
         pipeline.look(&[present(1, "public.cards", CARDS), present(2, "public.secret_a", &[])]);
     assert_eq!((first.held.len(), first.remember.len(), first.replaced.len()), (0, 2, 0));
     pipeline
+}
+
+#[test]
+fn rows_of_a_signal_table_are_not_published_under_another_name() {
+    let mut pipeline = Pipeline::new(&[]);
+    let captured = pipeline.captured.clone();
+    (pipeline.signals, pipeline.captured) = SignalTable::settle(Some("public.signals"), captured);
+    assert!(pipeline.look(&[present(1, "public.signals", &["id"])]).held.is_empty());
+    let looked = pipeline.look(&[present(1, "public.other", &["id"])]);
+    let held = &looked.held[&1];
+    assert_eq!(held.lost, [Loosened::Signals]);
+    assert!(held.fix.starts_with("set postgres.signal_table = \"public.other\""), "{}", held.fix);
 }
 
 #[test]

@@ -72,6 +72,8 @@ pub struct NamedColumn<'a> {
 pub enum Loosened {
     /// The whole table.
     Excluded,
+    /// The rows of the signal table, which are not published.
+    Signals,
     /// The values of a column.
     Column {
         /// The name under which they were hidden.
@@ -91,6 +93,7 @@ impl fmt::Display for Loosened {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Excluded => f.write_str("postgres.exclude_tables"),
+            Self::Signals => f.write_str("postgres.signal_table, whose rows are not published"),
             Self::Column { former, now, rule } if former == now => write!(f, "{rule} of {now:?}"),
             Self::Column { former, now, rule } => {
                 write!(f, "{rule} of {former:?}, which is {now:?} now")

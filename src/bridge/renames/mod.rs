@@ -366,7 +366,12 @@ fn without(settings: &Resolved, held: &BTreeMap<u32, Held>) -> Resolved {
 }
 
 const fn rules(settings: &Resolved) -> Rules<'_> {
-    Rules { captured: &settings.captured, tables: &settings.tables, via_root: settings.via_root }
+    Rules {
+        captured: &settings.captured,
+        tables: &settings.tables,
+        signals: settings.signal_table.as_ref(),
+        via_root: settings.via_root,
+    }
 }
 
 /// What is stored for this server and database, and the OIDs stored for another, which mean nothing

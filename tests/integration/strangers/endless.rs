@@ -18,10 +18,10 @@ const ENDLESS: &str =
 const SOON: Duration = Duration::from_secs(15);
 
 /// A bridge with a table with a key, and one without.
-async fn scene(condition_timeout: &str) -> Scene {
+async fn scene(condition_timeout: &str, delivery: &str) -> Scene {
     let log = "CREATE TABLE public.log (n int); INSERT INTO public.log VALUES (1);";
     let config = format!(
-        "{TRUSTING}[postgres]\ntables = [\"public.rides\", \"public.log\"]\n\
+        "delivery = \"{delivery}\"\n{TRUSTING}[postgres]\ntables = [\"public.rides\", \"public.log\"]\n\
          [snapshot]\nmode = \"never\"\ncondition_timeout = \"{condition_timeout}\"\n"
     );
     scene_with(PostgresServer::shared(), log, &config).await
@@ -43,22 +43,24 @@ async fn asked(scene: &Scene, table: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_condition_without_end_stops_the_rows_of_others_for_no_longer_than_it_may() {
-    let scene = scene("1s").await;
-    let id = asked(&scene, "public.log").await;
-    let started = Instant::now();
-    scene.client.execute("INSERT INTO rides VALUES (101, 1)", &[]).await.expect("insert");
-    let topic = format!("{}.public.rides", scene.name);
-    consume(&scene.brokers.bootstrap(), &[&topic], at_least(1), PATIENCE).await;
-    assert!(started.elapsed() < SOON, "after {:?}", started.elapsed());
-    let end = scene.ended(&id).await;
-    assert_eq!(end["state"], "failed", "{end}");
-    let note = end["note"].as_str().expect("a reason");
-    assert!(note.contains("snapshot.condition_timeout (1s)"), "{note}");
+    for delivery in ["at-least-once", "exactly-once"] {
+        let scene = scene("1s", delivery).await;
+        let id = asked(&scene, "public.log").await;
+        let started = Instant::now();
+        scene.client.execute("INSERT INTO rides VALUES (101, 1)", &[]).await.expect("insert");
+        let topic = format!("{}.public.rides", scene.name);
+        consume(&scene.brokers.bootstrap(), &[&topic], at_least(1), PATIENCE).await;
+        assert!(started.elapsed() < SOON, "{delivery}: after {:?}", started.elapsed());
+        let end = scene.ended(&id).await;
+        assert_eq!(end["state"], "failed", "{delivery}: {end}");
+        let note = end["note"].as_str().expect("a reason");
+        assert!(note.contains("snapshot.condition_timeout (1s)"), "{delivery}: {note}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn neither_a_stop_of_a_snapshot_nor_that_of_the_process_waits_for_a_condition() {
-    let mut scene = scene("1day").await;
+    let mut scene = scene("1day", "at-least-once").await;
     for table in ["public.log", "public.rides"] {
         let id = asked(&scene, table).await;
         let started = Instant::now();

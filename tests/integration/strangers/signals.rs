@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::memory::assert_within;
 use crate::support::bridge::{Bridge, TOKEN, TRUSTING, signal};
-use crate::support::consume::{at_least, consume};
+use crate::support::consume::{at_least, consume, read_whole};
 use crate::support::kafka::Brokers;
 use crate::support::postgres::{
     Binaries, PostgresServer, TestDatabase, connect, until_confirmed, wal_end,
@@ -76,6 +76,12 @@ impl Scene {
         let sql = "SELECT pg_logical_emit_message(true, 'rowcast.signal', $1)";
         client.execute(sql, &[&content]).await.expect("emit");
         self.seen().await;
+    }
+
+    /// Checkpoints that were written for this pipeline.
+    fn checkpoints(&self) -> usize {
+        let records = read_whole(&self.brokers.bootstrap(), "rowcast.checkpoints", PATIENCE);
+        records.iter().filter(|record| record.key_text() == Some(&self.name)).count()
     }
 
     /// Nothing of the secret is anywhere where others look.
@@ -218,9 +224,16 @@ async fn a_flood_of_small_requests_is_bounded_and_what_waits_is_noted_together()
     assert!(taken > 0, "{codes:?}");
     assert_eq!(scene.bridge.get("/livez").map(|(code, _)| code), Some(200));
     assert_within(&scene.bridge, MEMORY_MB, "a flood of requests");
+    let count = |text: &str| scene.bridge.log().matches(text).count();
+    eventually(PATIENCE * 2, "all of them to be noted", async || {
+        let noted = count("snapshot started while the stream runs") + count("snapshot refused");
+        (noted >= taken).then_some(())
+    })
+    .await;
+    let written = scene.checkpoints();
+    assert!(written < taken / 4 + 5, "{written} checkpoints for {taken} requests");
     lock.batch_execute("COMMIT").await.expect("let it go");
     // Each that was accepted comes to its end, for they do not wait for a checkpoint each.
-    let count = |text: &str| scene.bridge.log().matches(text).count();
     eventually(PATIENCE * 2, "all of them to end", async || {
         let ended = count("snapshot done") + count("snapshot refused");
         (ended >= taken).then_some(())
