@@ -257,11 +257,11 @@ async fn a_condition_holds_for_the_snapshot_and_one_that_is_wrong_is_told_by_its
         ] {
             let plan = planned(&client, "p", &with(wrong)).await;
             let [shortfall] = &plan.shortfalls[..] else { panic!("{wrong}: {plan:?}") };
-            let head = "the server does not take tables.\"public.*\".snapshot_where as a condition \
+            let head = "the server does not accept tables.\"public.*\".snapshot_where as a condition \
                         on public.rides: ";
             assert!(shortfall.cause.starts_with(head), "{shortfall}");
             assert!(shortfall.cause.contains(reason), "{shortfall}");
-            assert_eq!(shortfall.fix, "mend tables.\"public.*\".snapshot_where");
+            assert_eq!(shortfall.fix, "correct tables.\"public.*\".snapshot_where");
         }
     })
     .await;

@@ -100,7 +100,7 @@ async fn a_teardown_leaves_the_checkpoint_of_another_clusters_pipeline_alone() {
     // A database, a slot and a publication of the same names are there, and nothing else is.
     let torn = teardown(&name, &two, &brokers, &["--yes"], "");
     assert_eq!(torn.code, Some(0), "{}", torn.text);
-    assert!(torn.text.contains("left: it is of another pipeline of this name"), "{}", torn.text);
+    assert!(torn.text.contains("kept: it is of another pipeline of this name"), "{}", torn.text);
     assert!(has_checkpoint(&brokers, &name).await, "it is not this one's to remove");
 
     // So the first notices when its slot is lost.
@@ -155,7 +155,7 @@ async fn a_teardown_drops_nothing_that_a_dba_made_unless_it_is_named_and_all_or_
     assert_eq!((done.code, there().await), (Some(0), (0, 1)), "{}", done.text);
     for text in [
         format!("replication slot {own}: removed\n"),
-        format!("publication {own}: left: it belongs to \"postgres\""),
+        format!("publication {own}: kept: it belongs to \"postgres\""),
         format!("--publication {own} drops it too"),
         "checkpoint in rowcast.checkpoints: removed\n".to_owned(),
     ] {

@@ -242,7 +242,7 @@ async fn a_small_commit_that_the_server_holds_back_is_told_of_with_the_standby_i
     .await;
     write(&client, 11..=11).await;
     readyz(&bridge, 503, "streaming: stalled, the server's WAL reaches ").await;
-    readyz(&bridge, 503, "(gone): start them, or take them out of synchronized_standby_slots")
+    readyz(&bridge, 503, "(gone): start them, or remove them from synchronized_standby_slots")
         .await;
     let release = "ALTER SYSTEM RESET synchronized_standby_slots";
     client.batch_execute(release).await.expect("reset it");

@@ -9,7 +9,7 @@ use crate::support::{PATIENCE, eventually, unique};
 
 /// What is wrong with the table, and how it is told.
 const UNFIT: &[(&str, &str)] = &[
-    ("", "there is no table public.debezium_signal"),
+    ("", "the table public.debezium_signal, which postgres.signal_table names, does not exist"),
     ("CREATE VIEW debezium_signal AS SELECT 1 AS id, 2 AS type, 3 AS data;", "is not a table"),
     (
         "CREATE TABLE debezium_signal (id text, type text, data text) PARTITION BY LIST (type);",
@@ -114,7 +114,8 @@ async fn a_table_that_everybody_may_write_to_or_that_is_renamed_is_reported_and_
         .batch_execute("ALTER TABLE debezium_signal RENAME TO other")
         .await
         .expect("rename");
-    logged("there is no table public.debezium_signal").await;
+    logged("the table public.debezium_signal, which postgres.signal_table names, does not exist")
+        .await;
     // Its rows are signals still, and are in no topic.
     logged("set postgres.signal_table = \"public.other\"").await;
     let insert = |table: &str, id: &str| {
@@ -139,6 +140,12 @@ async fn a_table_that_everybody_may_write_to_or_that_is_renamed_is_reported_and_
     put_in(2).await;
     scene.client.batch_execute(&insert("debezium_signal", "new")).await.expect("insert");
     assert_eq!(scene.ended("new").await["state"], "done");
-    let lines = scene.bridge.log().matches("there is no table public.debezium_signal").count();
+    let lines = scene
+        .bridge
+        .log()
+        .matches(
+            "the table public.debezium_signal, which postgres.signal_table names, does not exist",
+        )
+        .count();
     assert_eq!(lines, 1, "{}", scene.bridge.log());
 }
