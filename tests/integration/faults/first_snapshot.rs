@@ -230,7 +230,10 @@ async fn a_table_that_is_locked_when_a_first_snapshot_begins_is_told_of_until_it
     client.batch_execute(lock).await.expect("lock the table");
     relay.set(Line::Open);
     eventually(PATIENCE, "it to say what it waits for", async || {
-        bridge.log().contains("public.rides is altered, or locked, by somebody else").then_some(())
+        bridge
+            .log()
+            .contains("public.rides is being altered or locked by another session")
+            .then_some(())
     })
     .await;
     client.batch_execute("COMMIT").await.expect("free the table");
