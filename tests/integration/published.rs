@@ -81,7 +81,7 @@ async fn a_new_row_filter_holds_from_the_start_however_long_the_table_is_locked(
         client.batch_execute(lock).await.expect("alter it");
         bridge.start_again();
         eventually(PATIENCE, "the bridge to say what it waits for", async || {
-            bridge.log().contains("public.t is altered, or locked").then_some(())
+            bridge.log().contains("public.t is being altered or locked").then_some(())
         })
         .await;
         client.batch_execute("COMMIT").await.expect("commit");

@@ -202,7 +202,7 @@ async fn a_table_that_is_rewritten_while_a_first_snapshot_reads_another_is_read_
     all_rows_come(&brokers, &name).await;
     let log = bridge.log();
     // By who comes first: the one that waits for the lock, or the one that has it and has read all.
-    let said = ["public.later is altered, or locked", "public.later was rewritten while"];
+    let said = ["public.later is being altered or locked", "public.later was rewritten while"];
     assert!(said.iter().any(|said| log.contains(said)), "log:\n{log}");
     stop(&mut bridge);
 }
