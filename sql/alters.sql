@@ -1,4 +1,5 @@
--- Does the transaction $1 hold a lock on the table $2 with which it may have altered it? It has it until others see what it did.
+-- Does the transaction $1 hold a lock on the table $2 under which it may have altered the table? It
+-- holds the lock until other transactions see the change.
 SELECT EXISTS (
     SELECT FROM pg_catalog.pg_locks AS own
     JOIN pg_catalog.pg_locks AS held USING (virtualtransaction)

@@ -1,5 +1,5 @@
--- What of the server's settings and state decides whether a stream runs and lasts. Settings that this
--- version does not have are null; what others' connections do counts as far as the role may see it.
+-- The settings and the state of the server that a stream depends on. Settings that this version does
+-- not have are null; other connections are counted only if the role may see them.
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS version_number,
        pg_catalog.pg_is_in_recovery() AS is_standby,

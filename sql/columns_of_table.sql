@@ -1,8 +1,7 @@
--- Which columns do these tables have, which of them are never null, and where do values come from
--- that are not configured? A default looks at no column, so it is written without the table: with
--- it, PostgreSQL 17 and later lock that, and wait for whoever alters it. From PostgreSQL 18 on, a
--- column that is NOT NULL may hold nulls until the constraint is validated; before, such
--- constraints are not listed.
+-- Which columns do these tables have, which of them are never null, and what are their defaults? A
+-- default refers to no column, so its text is produced without the table: with the table, PostgreSQL 17
+-- and later lock it, and wait for a session that alters it. From PostgreSQL 18 on, a NOT NULL column
+-- may contain nulls until the constraint is validated; earlier versions do not list such constraints.
 SELECT a.attrelid,
        a.attname::text,
        a.atttypid,

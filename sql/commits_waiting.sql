@@ -1,6 +1,7 @@
--- Which transactions have written their commits and wait for synchronous standbys, so that nobody
--- sees them yet? Null stands for unknown ones: prepared ones, and those of other roles where this
--- one may not look. Who is hidden, and from whom, follows.
+-- Which transactions have written their commits but wait for synchronous standbys, so that nobody sees
+-- them yet? Null means unknown transactions: prepared ones, and those of roles whose activity this role
+-- may not see. Also returns whether it is
+-- hidden, and the current role.
 SELECT a.backend_xid::text,
        a.backend_type IS NULL AS is_hidden,
        current_user::text AS role

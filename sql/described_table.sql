@@ -1,8 +1,8 @@
--- What would Relation messages say of these tables? Their names, their replica identities, and their
--- columns with types, type modifiers and whether old rows carry them. $2 are the columns that are
--- published of each, as a JSON array; null for those that are published when nobody says which: all
--- that are not generated. From PostgreSQL 18 on ($3), generated columns can be among them; before, the
--- catalog lists some that never are.
+-- What would Relation messages contain for these tables? Their names, their replica identities, and
+-- their columns with types, type modifiers and whether old rows contain them. $2 are the published
+-- columns of each, as a JSON array; null means the default, which is all columns that are not
+-- generated. From PostgreSQL 18 on ($3), generated columns can be among them; earlier versions list
+-- some in the catalog that are never published.
 WITH wanted AS (
     SELECT w.oid,
            w.published IS NULL AS has_no_list,

@@ -1,5 +1,6 @@
--- Which of these tables are in the catalog no more? With the transactions that this look sees, and a point
--- of the WAL behind all of them: none on a standby, where a commit is seen before it counts as replayed.
+-- Which of these tables are no longer in the catalog? Also returns the transactions that this query
+-- sees, and a position in the WAL after all of them: null on a standby, where a commit is visible
+-- before it counts as replayed.
 SELECT pg_catalog.pg_current_snapshot()::text,
        ARRAY(SELECT asked.oid
              FROM pg_catalog.unnest($1::pg_catalog.oid[]) AS asked (oid)

@@ -1,5 +1,5 @@
--- Ends the process that makes a slot, if it was begun by one like us and nobody waits for it any more.
--- Whoever waits holds the lock of lock_slot_making.sql.
+-- Ends the process that creates a slot, if a session of rowcast started it and no longer waits for it.
+-- A session that waits holds the lock of lock_slot_making.sql.
 SELECT CASE
     WHEN pg_catalog.pg_try_advisory_xact_lock(
         pg_catalog.hashtextextended('rowcast makes the slot ' || $1::text, 0)

@@ -1,6 +1,6 @@
--- By which operator are two values of each of these types equal, where it is not one of the
--- system's? Its schema, and the type that it takes, as written in SQL. A domain is compared as its
--- base type.
+-- Which operator compares two values of each of these types for equality, if it is not one of the
+-- system's? Returns its schema, and the type of its arguments, as written in SQL. A domain is compared
+-- as its base type.
 WITH RECURSIVE base (oid, base) AS (
     SELECT w.oid, w.oid FROM unnest($1::oid[]) AS w (oid)
     UNION ALL

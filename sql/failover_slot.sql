@@ -1,5 +1,5 @@
--- Is this slot one that standbys keep, and does one of them, as far as the primary knows? A standby
--- that does is connected to read the slots: under a name of its own, or the one of its walreceiver.
+-- Is this slot a failover slot, and does a standby synchronise it, as far as the primary knows? Such a
+-- standby has a connection that reads the slots: under its own name, or under that of its walreceiver.
 SELECT COALESCE((pg_catalog.to_jsonb(slot) ->> 'failover')::boolean, false) AS is_failover,
        EXISTS (
            SELECT FROM pg_catalog.pg_stat_activity AS session

@@ -1,5 +1,5 @@
--- Sets every limit on how long this session may take something to none, whoever set it: those that this
--- version knows, and those of later ones. Two are no limits on the session's own work.
+-- Sets every timeout of this session to 0, no matter who configured it, including timeouts of later
+-- versions. Two settings are excluded, since they do not limit the session's own work.
 SELECT pg_catalog.count(pg_catalog.set_config(name, '0', false))
 FROM pg_catalog.pg_settings
 WHERE pg_catalog.right(name, 8) = '_timeout'

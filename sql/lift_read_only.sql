@@ -1,5 +1,5 @@
--- Keeps in mind whether the server, or whoever configured this connection, wants transactions to be
--- read-only by default, before that is set off.
+-- Stores whether the server, or the configuration of this connection, makes transactions read-only by
+-- default, before that is turned off.
 SELECT pg_catalog.set_config('rowcast.read_only', CASE
            WHEN source IN ('database', 'user', 'database user') THEN 'off'
            ELSE setting

@@ -1,6 +1,5 @@
--- What are tables called, and what are they a partition of? Of those with these OIDs, or of all of
--- them where $1 is null. Relations of other kinds are listed too: a name that one of them has is
--- taken.
+-- What are the names of these tables, and which tables are they partitions of? For these OIDs, or for
+-- all tables if $1 is null. Relations of other kinds are included, since their names are taken too.
 SELECT c.oid,
        n.nspname::text AS schema,
        c.relname::text AS name,

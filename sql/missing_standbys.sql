@@ -1,5 +1,5 @@
--- For which slots of standbys does this server hold logical changes back, although nobody reads from
--- them? The setting is there from version 17 on.
+-- Which slots of standbys make this server hold back logical changes, although nobody reads from them?
+-- The setting exists from version 17 on.
 SELECT coalesce(pg_catalog.string_agg(wanted.name, ', '), '')
 FROM (
     SELECT pg_catalog.btrim(part, ' "') AS name

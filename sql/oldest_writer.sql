@@ -1,5 +1,5 @@
--- Has every transaction ended that had begun before $1? And if not, who runs the oldest? Hidden from
--- roles that may not look, and from all where it is a prepared one.
+-- Have all transactions ended that began before $1? If not, who runs the oldest? That is hidden from
+-- roles without the permission, and unknown for a prepared transaction.
 SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint
            >= $1::bigint AS have_ended,
        (SELECT pg_catalog.concat_ws(', ', 'pid ' || a.pid, 'database ' || a.datname,

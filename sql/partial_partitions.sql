@@ -1,6 +1,6 @@
--- Which of these tables are partitioned and have partitions that do not send complete old rows?
--- Each partition has a replica identity of its own, whatever the root's is. Read without locks:
--- rows wait for this.
+-- Which of these tables are partitioned and have partitions that do not send complete old rows? Each
+-- partition has its own replica identity, whatever the root's is. Read without locks, since rows wait
+-- for this query.
 WITH RECURSIVE member (root, oid, relkind, relreplident) AS (
     SELECT c.oid, c.oid, c.relkind, c.relreplident
     FROM pg_catalog.pg_class c

@@ -1,6 +1,6 @@
--- Can this role on this server stream? The role's own name, whether it may replicate and create
--- publications, and how many slots and walsenders are left. Managed services grant replication by
--- membership in a role of theirs. Slots of REPACK (version 19 and later) have places of their own.
+-- Can this role stream from this server? Returns the role's name, whether it may replicate and create
+-- publications, and how many slots and walsenders are left. Managed services grant replication through
+-- membership in a special role. Slots of REPACK (version 19 and later) are counted separately.
 SELECT current_user::text AS role,
        current_database()::text AS database,
        current_setting('wal_level') AS wal_level,

@@ -1,5 +1,5 @@
--- What kind of server is this: in recovery (a standby), and does it take writes? What a role or a
--- database has for itself is lifted, and says nothing of the server.
+-- What kind of server is this: is it in recovery (a standby), and does it accept writes? Settings of a
+-- role or a database are turned off before, so they do not affect the result.
 SELECT pg_catalog.pg_is_in_recovery()::text,
        (pg_catalog.current_setting('rowcast.read_only') = 'on'
         OR pg_catalog.pg_is_in_recovery())::text

@@ -1,2 +1,3 @@
--- Does the server work for this session? Not when it waits for its client's next word, or is gone.
+-- Is the server working for this session? Not if it waits for its client's next message, or if it is
+-- gone.
 SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND state = 'active'

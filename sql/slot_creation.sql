@@ -1,6 +1,6 @@
--- Does this server process still work for us, which makes a slot, and which transactions does it
--- wait for? No row once it is gone. Its waits are for one transaction at a time; pid 0 stands for
--- one that is prepared. Of roles that the own one may not look at, only the names are shown.
+-- Is this server process still creating our slot, and which transactions does it wait for? Returns no
+-- row once it is gone. It waits for one transaction at a time; pid 0 means a prepared one. For roles
+-- whose activity this role may not see, only the names are returned.
 SELECT
     maker.state IS NOT DISTINCT FROM 'active' AS is_at_work,
     blocking.pid,

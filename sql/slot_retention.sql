@@ -1,4 +1,5 @@
--- How much WAL does a replication slot hold back, how much may it, and where does the WAL lie?
+-- How much WAL does a replication slot hold back, how much may it hold back, and where is the WAL
+-- stored?
 SELECT
     (written - slot.restart_lsn)::bigint AS retained_bytes,
     slot.wal_status,

@@ -1,5 +1,5 @@
--- What do filters of these tables have to heed? The columns that can be published, and those that may
--- key a row. (What old rows have is read with the tables: tables.sql.)
+-- Which columns of these tables do filters have to consider? The columns that can be published, and
+-- those that may be part of a key. (tables.sql reads which columns old rows contain.)
 WITH wanted AS (
     SELECT c.oid, n.nspname::text AS schema, c.relname::text AS name
     FROM unnest($1::text[], $2::text[]) AS w (schema, name)

@@ -1,6 +1,6 @@
--- What kind of table is this, how many rows has it about, and on how many pages? A partitioned
--- table has those of its partitions, and not its own numbers, which are of the same rows; rows that
--- nobody has counted yet are none. Read without locks.
+-- What kind of table is this, and about how many rows and pages does it have? A partitioned table has
+-- the sums of its partitions; its own numbers count the same rows, so they are not used. Rows without
+-- statistics count as none. Read without locks.
 WITH RECURSIVE member (root, oid, relkind) AS (
     SELECT c.oid, c.oid, c.relkind
     FROM pg_catalog.pg_class c

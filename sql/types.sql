@@ -1,5 +1,5 @@
--- What sort of types are these, and which types are they made of? Follows domains to their base
--- and arrays to their elements, and leaves all other types of the database alone.
+-- What kind of types are these, and which types are they based on? Follows domains to their base types
+-- and arrays to their elements, and reads no other types of the database.
 WITH RECURSIVE wanted (oid) AS (
     SELECT unnest($1::oid[])
     UNION

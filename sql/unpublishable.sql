@@ -1,5 +1,5 @@
--- Which relations have rows and can't be published? Views and foreign tables have none of their own
--- in the WAL, and what is unlogged or temporary writes none.
+-- Which relations have rows but can't be published? Views and foreign tables have no rows in the WAL,
+-- and unlogged and temporary tables write none.
 SELECT n.nspname::text AS schema,
        c.relname::text AS name,
        c.relkind::text AS kind,

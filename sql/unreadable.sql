@@ -1,5 +1,5 @@
 -- Which of these tables, or of their partitions, can this role not read? $1 and $2 are their schemas
--- and names. Pages are only read by who may read the whole table, and a partition is read by itself.
+-- and names. Reading by pages needs SELECT on the whole table, and each partition is read separately.
 -- Read without locks.
 WITH RECURSIVE member (oid, relkind) AS (
     SELECT c.oid, c.relkind
