@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(15);
 async fn scene(condition_timeout: &str, delivery: &str) -> Scene {
     let log = "CREATE TABLE public.log (n int); INSERT INTO public.log VALUES (1);";
     let config = format!(
-        "delivery = \"{delivery}\"\n{TRUSTING}[postgres]\ntables = [\"public.rides\", \"public.log\"]\n\
+        "{TRUSTING}delivery = \"{delivery}\"\n[postgres]\ntables = [\"public.rides\", \"public.log\"]\n\
          [snapshot]\nmode = \"never\"\ncondition_timeout = \"{condition_timeout}\"\n"
     );
     scene_with(PostgresServer::shared(), log, &config).await
