@@ -326,6 +326,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_way_that_loses_nothing_comes_before_the_one_that_may() {
+        let slot = || "s".to_owned();
+        let source = || Box::<postgres::ServerError>::default();
+        let limit = config::Size::from_mb(1);
+        for error in [
+            Error::SlotGivenUp { slot: slot(), retained_bytes: 9, limit },
+            postgres::Error::WalRemoved { slot: slot(), source: source() }.into(),
+            postgres::Error::SlotMissing { slot: slot(), source: source() }.into(),
+            postgres::Error::SlotGone { slot: slot() }.into(),
+        ] {
+            let fix = error.fix().expect("a fix");
+            let safe = fix.find("postgres.on_gap = \"snapshot\"").expect("the safe way");
+            assert!(safe < fix.find("--accept-gap").expect("the other one"), "{fix}");
+        }
+    }
+
+    #[test]
     fn a_cause_is_told_once_whether_or_not_its_parent_tells_it() {
         #[derive(Debug, thiserror::Error)]
         #[error("no route")]

@@ -41,7 +41,7 @@ async fn half_of_a_surrogate_pair_is_replaced_counted_and_said_once_per_column()
         let line = "rowcast_json_surrogates_replaced_total 6";
         assert!(page.lines().any(|found| found == line), "{page}");
         let log = scenario.log();
-        assert_eq!(log.matches("half of a surrogate pair").count(), 2, "log:\n{log}");
+        assert_eq!(log.matches("JSON with a lone surrogate").count(), 2, "log:\n{log}");
     })
     .await;
 }

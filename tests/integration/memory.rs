@@ -260,9 +260,9 @@ async fn a_row_that_memory_is_refused_for_ends_the_process_with_what_it_needs() 
     let status = eventually(PATIENCE, "the bridge to end", async || bridge.exited()).await;
     let log = bridge.log();
     assert_eq!(status.code(), Some(69), "{status}; log:\n{log}");
-    let said = "a row or message of 160 MB needs about 800 MB of memory, and the system gives";
+    let said = "a row or message of 160 MB needs about 800 MB of memory, and the system refuses";
     assert!(log.contains(said), "log:\n{log}");
-    assert!(log.contains("fix: raise the limit on the memory of the process"), "log:\n{log}");
+    assert!(log.contains("fix: raise the memory limit of the process"), "log:\n{log}");
 }
 
 /// What a row takes at the peak, in its own size, by `docs/memory.md` and by the error.

@@ -73,7 +73,7 @@ async fn wal_level_minimal_is_refused_with_what_is_enough() {
     let status = eventually(PATIENCE, "the bridge to end", async || bridge.exited()).await;
     let log = bridge.log();
     assert_eq!(status.code(), Some(69), "log:\n{log}");
-    assert!(log.contains("wal_level is minimal, and only replica has"), "log:\n{log}");
+    assert!(log.contains("wal_level is minimal, and only replica contains"), "log:\n{log}");
     assert!(log.contains("ALTER SYSTEM SET wal_level = 'replica';"), "log:\n{log}");
 }
 

@@ -423,8 +423,8 @@ async fn another_table_under_a_name_is_told_of_and_its_rows_are_read() {
             Bridge::start_ready(&name, &database.unix_url, &bootstrap, LOOKS, PATIENCE);
         client
             .batch_execute(
-                "BEGIN; ALTER TABLE a RENAME TO tmp; ALTER TABLE b RENAME TO a; ALTER TABLE tmp RENAME TO b; COMMIT;
-                 BEGIN; DROP TABLE c; CREATE TABLE c (id int PRIMARY KEY, v text); INSERT INTO c VALUES (4, 'c'); COMMIT",
+                "BEGIN; ALTER TABLE a RENAME TO tmp; ALTER TABLE b RENAME TO a; ALTER TABLE tmp RENAME TO b;
+                 DROP TABLE c; CREATE TABLE c (id int PRIMARY KEY, v text); INSERT INTO c VALUES (4, 'c'); COMMIT",
             )
             .await
             .expect("swap them");

@@ -42,7 +42,7 @@ async fn what_can_not_be_is_refused_at_once_with_the_cause_and_the_fix() {
             json!({"tables": ["public.rides"], "where": "fare > 1"}),
             422,
             "column \"fare\" does not exist",
-            "behind WHERE",
+            "follow WHERE",
         ),
         (
             json!({"tables": ["public.rides"], "where": "true); DROP TABLE zones; SELECT (true"}),
@@ -399,7 +399,7 @@ async fn a_table_that_is_dropped_before_its_snapshot_is_one_line_at_info() {
     let mut told = log
         .lines()
         .filter(|line| line.contains("doomed"))
-        .skip_while(|line| line.contains("new tables") || line.contains("snapshot begins"));
+        .skip_while(|line| line.contains("new tables") || line.contains("snapshot started"));
     let line = told.next().expect("a line");
     assert!(line.contains(" INFO ") && line.contains("dropped"), "{line}");
     assert_eq!(told.next(), None);

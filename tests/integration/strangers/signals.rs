@@ -1,6 +1,10 @@
 //! Requests for snapshots, from those who may not make any: messages in the stream, HTTP without a token,
 //! conditions that are SQL of another kind, what the server says of them.
 
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
@@ -92,8 +96,55 @@ impl Scene {
     }
 }
 
+/// Does this while `/livez` is asked all the time: each answer must come soon.
+fn alive_during<T>(bridge: &Bridge, work: impl FnOnce() -> T) -> T {
+    const SOON: Duration = Duration::from_secs(5);
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut answers = 0;
+            while !is_done.load(Ordering::Acquire) {
+                let asked = Instant::now();
+                let answer = bridge.get("/livez").map(|(code, _)| code);
+                assert!(answer.is_none_or(|code| code == 200), "{answer:?}");
+                assert!(asked.elapsed() < SOON, "late by {:?}", asked.elapsed());
+                answers += usize::from(answer.is_some());
+            }
+            answers
+        });
+        let done = work();
+        is_done.store(true, Ordering::Release);
+        assert!(asking.join().expect("every answer comes soon") > 0, "there were answers");
+        done
+    })
+}
+
+/// A function that runs a command of the operating system, for who may.
+struct Program {
+    sql: String,
+    call: String,
+    /// What the command creates.
+    file: PathBuf,
+}
+
+impl Program {
+    fn new(server: &PostgresServer, schema: &str) -> Self {
+        let file = server.data_dir().join(unique("ran"));
+        let sql = format!(
+            "CREATE FUNCTION {schema}.run() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+                 COPY (SELECT 1) TO PROGRAM 'cat > {}'; RETURN true; END $$",
+            file.display()
+        );
+        Self { sql, call: format!("{schema}.run()"), file }
+    }
+
+    fn has_run(&self) -> bool {
+        self.file.exists()
+    }
+}
+
 /// What somebody who may only connect wrote into the stream.
-fn attacks(victim: &str) -> Vec<String> {
+fn attacks(victim: &str, program: &str) -> Vec<String> {
     let snapshot = |condition: String| {
         json!({"type": "snapshot", "tables": ["public.rides"], "where": condition}).to_string()
     };
@@ -101,6 +152,7 @@ fn attacks(victim: &str) -> Vec<String> {
     vec![
         snapshot(format!("(select true from pg_drop_replication_slot('{victim}'))")),
         snapshot("(select string_agg(pw,',') from public.secrets)::int = 1".to_owned()),
+        snapshot(program.to_owned()),
         snapshot(format!("id = {}", "1".repeat(2_000_000))),
         json!({"type": "snapshot", "tables": names}).to_string(),
         json!({"type": "stop"}).to_string(),
@@ -131,9 +183,17 @@ async fn a_message_of_somebody_who_may_only_connect_does_nothing() {
         }
         let url = scene.database.unix_url.replace("postgres@", &format!("{role}@"));
         let stranger = connect(&url).await;
-        for attack in attacks(&victim) {
+        let own = format!("CREATE SCHEMA {role} AUTHORIZATION {role}");
+        scene.client.batch_execute(&own).await.expect("a schema of the stranger's own");
+        let program = Program::new(&server, &role);
+        stranger.batch_execute(&program.sql).await.expect("a function of its own");
+        for attack in attacks(&victim, &program.call) {
             scene.emit(&stranger, &attack).await;
         }
+        assert!(!program.has_run(), "a program of a stranger's has run");
+        let call = format!("SELECT {}", program.call);
+        scene.client.batch_execute(&call).await.expect("run it as a superuser");
+        assert!(program.has_run(), "where a superuser calls it, it runs");
         assert_eq!(scene.listed(), json!([]), "nothing was taken up");
         scene.assert_no_secret();
         let log = scene.bridge.log();
@@ -191,12 +251,14 @@ async fn over_http_a_condition_needs_the_token_and_requests_are_bounded() {
     assert_eq!(code, 413, "{answer}");
     let globs: Vec<String> = names(51).into_iter().map(|name| name + "*").collect();
     assert_eq!(scene.post(&json!({"tables": globs})).0, 413);
-    for _ in 0..4 {
-        // The whole of it is not even taken in, so the connection may end before it is sent.
-        let body = json!({"tables": names(140_000)});
-        let answer = scene.bridge.ask("POST", "/snapshots", "", &body);
-        assert!(answer.is_none_or(|(code, _)| code == 413 || code == 400));
-    }
+    let body = json!({"tables": names(140_000)});
+    alive_during(&scene.bridge, || {
+        for _ in 0..4 {
+            // The whole of it is not even taken in, so the connection may end before it is sent.
+            let answer = scene.bridge.ask("POST", "/snapshots", "", &body);
+            assert!(answer.is_none_or(|(code, _)| code == 413 || code == 400));
+        }
+    });
     assert_within(&scene.bridge, MEMORY_MB, "requests of 140,000 names");
     assert_eq!(scene.post(&json!({"tables": ["public.rides"]})).0, 202, "without one as before");
 }
@@ -210,19 +272,20 @@ async fn a_flood_of_small_requests_is_bounded_and_what_waits_is_noted_together()
     // No chunk is read meanwhile, so what is taken up is not done at once.
     lock.batch_execute("BEGIN; LOCK TABLE rides IN ACCESS EXCLUSIVE MODE").await.expect("lock");
     let body = json!({"tables": ["public.rides"]});
-    let codes: Vec<u16> = std::thread::scope(|scope| {
-        let send = || -> Vec<u16> {
-            let ask = || scene.bridge.ask("POST", "/snapshots", "", &body);
-            (0..EACH).filter_map(|_| ask()).map(|(code, _)| code).collect()
-        };
-        let senders: Vec<_> = (0..SENDERS).map(|_| scope.spawn(send)).collect();
-        senders.into_iter().flat_map(|sender| sender.join().expect("it sends")).collect()
+    let send = || -> Vec<u16> {
+        let ask = || scene.bridge.ask("POST", "/snapshots", "", &body);
+        (0..EACH).filter_map(|_| ask()).map(|(code, _)| code).collect()
+    };
+    let codes: Vec<u16> = alive_during(&scene.bridge, || {
+        std::thread::scope(|scope| {
+            let senders: Vec<_> = (0..SENDERS).map(|_| scope.spawn(send)).collect();
+            senders.into_iter().flat_map(|sender| sender.join().expect("it sends")).collect()
+        })
     });
     let taken = codes.iter().filter(|code| **code == 202).count();
     assert!(codes.iter().all(|code| [202, 429, 503].contains(code)), "{codes:?}");
     assert!(codes.len() > SENDERS * EACH / 2, "{} answers", codes.len());
     assert!(taken > 0, "{codes:?}");
-    assert_eq!(scene.bridge.get("/livez").map(|(code, _)| code), Some(200));
     assert_within(&scene.bridge, MEMORY_MB, "a flood of requests");
     let count = |text: &str| scene.bridge.log().matches(text).count();
     eventually(PATIENCE * 2, "all of them to be noted", async || {
@@ -292,8 +355,11 @@ async fn the_least_rights_of_the_manual_are_enough_and_a_condition_has_only_thos
     scene.client.execute("INSERT INTO rides VALUES (101, 1)", &[]).await.expect("insert");
     let topic = "taxi.public.rides";
     consume(&bootstrap, &[topic], at_least(1), PATIENCE).await;
+    let program = Program::new(&server, "public");
+    scene.client.batch_execute(&program.sql).await.expect("a function that anybody may call");
     for (condition, state) in [
         ("fare > 97", "done"),
+        (program.call.as_str(), "failed"),
         ("(select count(*) from public.secrets) >= 0", "failed"),
         ("pg_drop_replication_slot('rowcast_taxi') IS NULL", "failed"),
     ] {
@@ -305,4 +371,24 @@ async fn the_least_rights_of_the_manual_are_enough_and_a_condition_has_only_thos
     }
     consume(&bootstrap, &[topic], at_least(4), PATIENCE).await;
     scene.assert_no_secret();
+    assert!(!program.has_run());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_runs_no_program_for_a_superuser_who_has_a_snapshot_role() {
+    let server = PostgresServer::start(Binaries::newest(), &[]);
+    let role = unique("reader");
+    let toml = RIDES.replace("[snapshot]", &format!("snapshot_role = \"{role}\"\n[snapshot]"));
+    let reader = format!("CREATE ROLE {role}; GRANT SELECT ON public.rides TO {role};");
+    let scene = scene_with(&server, &reader, &format!("{TRUSTING}{toml}")).await;
+    let program = Program::new(&server, "public");
+    scene.client.batch_execute(&program.sql).await.expect("a function that anybody may call");
+    for (condition, state) in [(program.call.as_str(), "failed"), ("fare > 97", "done")] {
+        let (status, accepted) =
+            scene.post(&json!({"tables": ["public.rides"], "where": condition}));
+        assert_eq!(status, 202, "{accepted}");
+        let end = scene.ended(accepted["id"].as_str().expect("an ID")).await;
+        assert_eq!(end["state"], state, "{condition}: {end}");
+    }
+    assert!(!program.has_run());
 }
