@@ -2,10 +2,8 @@
 -- not have are null; other connections are counted only if the role may see them.
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int AS version_number,
-       pg_catalog.pg_is_in_recovery() AS is_standby,
        COALESCE((SELECT s.ssl FROM pg_catalog.pg_stat_ssl s
                  WHERE s.pid = pg_catalog.pg_backend_pid()), false) AS is_encrypted,
-       current_setting('wal_level') AS wal_level,
        current_setting('max_wal_senders')::int AS max_walsenders,
        (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int AS walsenders,
        current_setting('max_replication_slots')::int AS max_slots,

@@ -117,6 +117,7 @@ pub mod config;
 pub mod encode;
 pub mod error;
 mod failpoint;
+mod few;
 #[doc(hidden)]
 pub mod kafka;
 pub mod lsn;

@@ -21,7 +21,7 @@ use imports::{Import, imports};
 /// From the bottom up. Modules of one row do not know each other.
 const ORDER: &[&[&str]] = &[
     // Values that everyone may name.
-    &["lsn", "clock", "failpoint", "allocation"],
+    &["lsn", "clock", "few", "failpoint", "allocation"],
     &["backoff", "metrics", "config"],
     // Pure: bytes and values in, bytes and values out.
     &["pgoutput"],

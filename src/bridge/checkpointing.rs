@@ -132,8 +132,11 @@ impl Bridge {
     }
 }
 
-/// Runs a blocking function.
-async fn blocking<T: Send + 'static>(
+/// Runs a blocking function that reads checkpoints.
+///
+/// # Errors
+/// Its own; a panic in it.
+pub(super) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, kafka::Error> + Send + 'static,
 ) -> Result<T, Error> {
     let thread = "checkpoint";

@@ -50,7 +50,17 @@ impl Bridge {
     ///
     /// # Errors
     /// The first failure.
-    pub(super) async fn rehearse(
+    pub(super) async fn rehearse(&self, assignment: &Assignment) -> Result<(), Error> {
+        let config = fresh_client_config(&self.settings).await?;
+        rehearse(&config, self.settings.topics.create, &assignment.plans()).await?;
+        Ok(())
+    }
+
+    /// Checks whether the keys and rules of tables fit them.
+    ///
+    /// # Errors
+    /// The first that does not.
+    pub(super) async fn check_rules(
         &self,
         client: &Client,
         server_version: u32,
@@ -58,12 +68,6 @@ impl Bridge {
         published: &BTreeMap<TableName, Published>,
     ) -> Result<(), Error> {
         let settings = &self.settings;
-        rehearse(
-            &fresh_client_config(settings).await?,
-            settings.topics.create,
-            &assignment.plans(),
-        )
-        .await?;
         let mut catalog = Catalog::connect(&self.conninfo, &ConnectOptions::of(settings)).await?;
         let source = SourceIdentity::default();
         let encoder = Encoder::new(&EncodeOptions { format: &settings.format, source });

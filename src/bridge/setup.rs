@@ -107,6 +107,10 @@ pub(super) async fn prepare(
     bridge.settle_names(named).await?;
 
     let mut course = setup.course(&found).await?;
+    if course.makes_slot {
+        bridge.rehearse(&found.assignment).await?;
+        setup.check_rules(&found).await?;
+    }
     let missing = setup.note_missing_rows(&mut found, &mut course);
     setup.publish(&found, &course, planned_at).await?;
     let is_whole = found.look.survey.main.as_ref().is_some_and(|main| !main.is_by_table);
@@ -268,7 +272,7 @@ impl Setup<'_> {
 
     /// Decides where the stream starts, and tries what a slot that is created would need.
     pub(super) async fn course(&self, found: &Found) -> Result<Course, Error> {
-        let Self { bridge, settings, client, version, checkpoint } = *self;
+        let Self { bridge, settings, client, checkpoint, .. } = *self;
         let Found { slot, look, assignment, is_first, .. } = found;
         let existing = Arc::clone(&bridge.known_topics().existing);
         let is_stranded = checkpoint.is_none()
@@ -281,10 +285,14 @@ impl Setup<'_> {
         if course.takes_snapshot && !is_first {
             refuse(check_reading(client, settings, look, assignment).await?)?;
         }
-        if course.makes_slot {
-            bridge.rehearse(client, version, assignment, &look.filters.published).await?;
-        }
         Ok(course)
+    }
+
+    /// Checks whether the keys and rules of tables fit them.
+    pub(super) async fn check_rules(&self, found: &Found) -> Result<(), Error> {
+        let Self { bridge, client, version, .. } = *self;
+        let Found { look, assignment, .. } = found;
+        bridge.check_rules(client, version, assignment, &look.filters.published).await
     }
 
     /// Notes the tables whose rows are to be read next to the stream. Returns these tables.

@@ -20,6 +20,7 @@ use std::fmt;
 
 use tokio_postgres::Client;
 
+use super::checkpointing::blocking;
 use super::{fresh_client_config, settle};
 use crate::checkpoint::{RecordError, Source};
 use crate::config::{Config, Resolved};
@@ -227,19 +228,15 @@ async fn checkpoint_of(
     checkpoints: &Checkpoints,
 ) -> Result<Outcome, Error> {
     let asked = checkpoints.clone();
-    let thread = "checkpoint";
-    let read = tokio::task::spawn_blocking(move || asked.read_if_any())
-        .await
-        .map_err(|error| Error::Thread { thread, reason: error.to_string() })?;
-    let source = match read {
+    let source = match blocking(move || asked.read_if_any()).await {
         Ok(None) => return Ok(Outcome::Absent),
         Ok(Some(found)) => Some(found.source),
-        Err(kafka::Error::CheckpointRecord { source: RecordError::Newer { of, .. }, .. }) => {
-            of.map(|source| *source)
-        }
-        // It is useless to any pipeline.
-        Err(kafka::Error::CheckpointRecord { .. }) => return Ok(Outcome::Removed),
-        Err(error) => return Err(error.into()),
+        Err(Error::Kafka(kafka::Error::CheckpointRecord { source, .. })) => match source {
+            RecordError::Newer { of, .. } => of.map(|source| *source),
+            // It is useless to any pipeline.
+            _ => return Ok(Outcome::Removed),
+        },
+        Err(error) => return Err(error),
     };
     let Some(source) = source else {
         let reason = "it was written by a newer rowcast, and its owner is unknown".to_owned();

@@ -19,14 +19,14 @@ use super::error::Error;
 use super::metadata;
 use super::properties::{creation_error, without_producer};
 use super::quiet::Quiet;
+use crate::few::few;
 use crate::route::TopicPlan;
 
 /// Longest wait for one response of the brokers.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Most topics in one request, and that an error names.
+/// Topics in one request.
 const BATCH: usize = 200;
-const NAMED: usize = 5;
 
 /// Checks that each of these topics exists or could be created; if topics must not be created, that
 /// each exists. Brokers that do not support validation pass.
@@ -48,8 +48,8 @@ pub async fn rehearse(
         return Ok(());
     }
     if !create {
-        let names = missing.iter().map(|plan| &*plan.name);
-        return Err(Error::TopicMissing { topic: listed(names) });
+        let names: Vec<&str> = missing.iter().map(|plan| &*plan.name).collect();
+        return Err(Error::TopicMissing { topic: few(&names) });
     }
     let admin = AdminClient::from_config_and_context(&without_producer(config), Quiet::ADMIN)
         .map_err(creation_error)?;
@@ -85,7 +85,7 @@ async fn validate(admin: &AdminClient<Quiet>, plans: &[&TopicPlan]) -> Result<()
         return Ok(());
     };
     let same = refused.iter().filter(|(_, other)| *other == code).map(|(topic, _)| topic.as_str());
-    Err(Error::TopicRefused { topic: listed(same), code })
+    Err(Error::TopicRefused { topic: few(&same.collect::<Vec<_>>()), code })
 }
 
 /// Whether creating the topic would fail in the same way.
@@ -107,28 +107,4 @@ fn new_topic(plan: &TopicPlan) -> NewTopic<'_> {
     let replication = TopicReplication::Fixed(plan.replication_factor);
     let topic = NewTopic::new(&plan.name, plan.partitions, replication);
     plan.settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
-}
-
-/// Some names, and the number of the rest.
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let shown = names.iter().take(NAMED).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_names_a_few_topics_and_counts_the_rest() {
-        assert_eq!(listed(["a", "b"].into_iter()), "a, b");
-        assert_eq!(
-            listed(["a", "b", "c", "d", "e", "f", "g"].into_iter()),
-            "a, b, c, d, e and 2 more"
-        );
-    }
 }

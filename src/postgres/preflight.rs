@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 
 use super::Error;
 use super::publication::{Names, Plan, Publication, TableName};
+use crate::few::few;
 
 const RIGHTS: &str = include_str!("../../sql/rights.sql");
 const UNREADABLE: &str = include_str!("../../sql/unreadable.sql");
@@ -193,16 +194,6 @@ fn publishing(intent: &Intent<'_>, role: &str, database: &str, can_create: bool)
     shortfalls
 }
 
-/// All names if few, else the first.
-fn few(names: &[String]) -> String {
-    const NAMED: usize = 5;
-    let named: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
-    match names.len().saturating_sub(NAMED) {
-        0 => named.join(", "),
-        more => format!("{} and {more} more", named.join(", ")),
-    }
-}
-
 /// The fix for all of it: each statement once, to be pasted as it is; what is not SQL becomes a
 /// comment, or plain text if there is no statement at all.
 #[must_use]
@@ -287,13 +278,5 @@ mod tests {
             "-- set a key\n-- then restart:\nALTER SYSTEM SET a = 1;\nCREATE PUBLICATION p;\n\
              GRANT SELECT ON a TO r;"
         );
-    }
-
-    #[test]
-    fn of_many_names_the_first_are_named() {
-        let names: Vec<String> = (1..=7).map(|n| n.to_string()).collect();
-        assert_eq!(few(&names[..1]), "1");
-        assert_eq!(few(&names[..5]), "1, 2, 3, 4, 5");
-        assert_eq!(few(&names), "1, 2, 3, 4, 5 and 2 more");
     }
 }

@@ -13,12 +13,8 @@ pub struct ServerFacts {
     pub version: String,
     /// The same as a number: 170002.
     pub version_number: u32,
-    /// Whether it replays another's WAL.
-    pub is_standby: bool,
     /// Whether this connection is encrypted.
     pub is_encrypted: bool,
-    /// What the WAL has: `minimal`, `replica`, `logical`.
-    pub wal_level: String,
     /// Streams that it may serve at a time, and those that it serves.
     pub walsenders: (i32, i32),
     /// Slots that it may have, and those that there are.
@@ -46,13 +42,11 @@ pub async fn server_facts(client: &Client) -> Result<ServerFacts, Error> {
     Ok(ServerFacts {
         version: row.get(0),
         version_number: row.get::<_, i32>(1).try_into().unwrap_or_default(),
-        is_standby: row.get(2),
-        is_encrypted: row.get(3),
-        wal_level: row.get(4),
-        walsenders: (row.get(5), row.get(6)),
-        slots: (row.get(7), row.get(8)),
-        slot_limit_mb: limit(9),
-        idle_slot_timeout_s: limit(10),
-        walsender_timeout_ms: limit(11),
+        is_encrypted: row.get(2),
+        walsenders: (row.get(3), row.get(4)),
+        slots: (row.get(5), row.get(6)),
+        slot_limit_mb: limit(7),
+        idle_slot_timeout_s: limit(8),
+        walsender_timeout_ms: limit(9),
     })
 }

@@ -138,7 +138,7 @@ impl Writer {
         }
     }
 
-    /// Rows are distinguished by a tag that none shares with another, so that a row that is told twice
+    /// Rows are distinguished by a tag that none shares with another, so that a row that comes twice
     /// is seen.
     fn without_key(&mut self, table: &Table, body: &str) -> String {
         let name = table.name;

@@ -1,6 +1,7 @@
 //! The brokers' side of a check: addresses, login, replicas, the checkpoint topic.
 
 use super::Reached;
+use crate::bridge::checkpointing::blocking;
 use crate::bridge::{Bridge, fresh_client_config};
 use crate::check::Finding;
 use crate::error::Error;
@@ -88,24 +89,22 @@ impl Bridge {
             return None;
         }
         let checkpoints = Checkpoints::new(config, &self.settings);
-        let read = tokio::task::spawn_blocking(move || checkpoints.glance()).await;
-        match read {
-            Ok(Ok(Some(found))) => {
+        match blocking(move || checkpoints.glance()).await {
+            Ok(Some(found)) => {
                 let through = found.progress.through_lsn;
                 let text = format!("{topic} has one of this pipeline: published through {through}");
                 findings.push(Finding::ok("kafka.checkpoint", text));
                 Some(found)
             }
-            Ok(Ok(None)) => {
+            Ok(None) => {
                 let text = format!("{topic} has none of this pipeline yet");
                 findings.push(Finding::ok("kafka.checkpoint", text));
                 None
             }
-            Ok(Err(error)) => {
-                findings.push(self.refused("kafka.checkpoint", error.into()).await);
+            Err(error) => {
+                findings.push(self.refused("kafka.checkpoint", error).await);
                 None
             }
-            Err(_) => None,
         }
     }
 }

@@ -5,22 +5,21 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::Reached;
+use crate::bridge::preconditions::refuse_standby;
 use crate::bridge::setup::{Found, Setup};
 use crate::bridge::{Bridge, signal_table};
 use crate::check::Finding;
 use crate::checkpoint::Checkpoint;
 use crate::error::Error;
+use crate::few::few;
 use crate::lsn::Lsn;
 use crate::postgres::publication::{Names, PublicationChange, TableName, forgetful};
 use crate::postgres::slot::SlotState;
 use crate::postgres::{
-    self, ConnectOptions, ReplicationClient, ServerFacts, client, retention, server_facts,
+    ConnectOptions, ReplicationClient, ServerFacts, client, retention, server_facts,
 };
 use crate::route::{Existing, TopicPlan};
 use crate::state::LimitedTable;
-
-/// Tables that one line names.
-const NAMED: usize = 5;
 
 /// A stream that is silent for so little is ended by a short pause of the network.
 const SHORT_MS: u64 = 10_000;
@@ -42,8 +41,8 @@ impl Bridge {
             }
         };
         findings.extend(self.server(&facts));
-        if facts.is_standby && self.settings.manage {
-            let error = postgres::Error::Standby { is_too_old: false, has_streamed: false };
+        let (version, manage) = (facts.version_number, self.settings.manage);
+        if let Err(error) = refuse_standby(client, version, manage, false).await {
             findings.push(self.refused("postgres.standby", error.into()).await);
             return None;
         }
@@ -164,26 +163,25 @@ impl Bridge {
         findings.extend(self.slot(client, &found, checkpoint).await?);
         // What is missing is said already, and would be said of the slot again.
         if is_complete && !matches!(found.slot, SlotState::Active { .. }) && reached.is_some() {
-            match setup.course(&found).await {
-                Ok(course) if course.makes_slot => findings.push(Finding::ok(
-                    "postgres.start",
-                    match course.takes_snapshot {
-                        true => "a first start: creates the slot, and publishes all rows first",
-                        false => "a first start: creates the slot, and publishes what comes after",
-                    }
-                    .to_owned(),
-                )),
-                Ok(_) => findings.push(Finding::ok(
-                    "postgres.start",
-                    "continues where the slot and the checkpoint are".to_owned(),
-                )),
-                Err(error @ (Error::Kafka(_) | Error::Unauthorized { .. })) => {
-                    findings.push(self.refused("kafka.topics", error).await);
-                }
+            match self.check_start(&setup, &found).await {
+                Ok(what) => findings.push(Finding::ok("postgres.start", what.to_owned())),
                 Err(error) => findings.push(self.refused("postgres.start", error).await),
             }
         }
         Ok(found.assignment.plans())
+    }
+
+    /// What a start would do.
+    async fn check_start(&self, setup: &Setup<'_>, found: &Found) -> Result<&'static str, Error> {
+        let course = setup.course(found).await?;
+        if !course.makes_slot {
+            return Ok("continues where the slot and the checkpoint are");
+        }
+        setup.check_rules(found).await?;
+        Ok(match course.takes_snapshot {
+            true => "a first start: creates the slot, and publishes all rows first",
+            false => "a first start: creates the slot, and publishes what comes after",
+        })
     }
 
     /// The tables that are captured, and those of which not everything can be.
@@ -346,13 +344,4 @@ fn publication(names: Names<'_>, found: &Found) -> Finding {
         (false, false) => format!("exists, and a start adds {added} and alters {altered} in it"),
     };
     Finding::ok("postgres.publication", format!("{name:?} {what}"))
-}
-
-/// Few names in full, of many the first.
-fn few(names: &[String]) -> String {
-    let shown = names.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

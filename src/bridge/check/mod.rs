@@ -33,37 +33,30 @@ impl Bridge {
     /// Checks every precondition at once. Creates and alters nothing, in neither system.
     pub async fn check(&self) -> Report {
         let options = ConnectOptions::of(&self.settings);
-        let connect = client::connect(&self.conninfo, &options);
-        let ((mut brokers, reached), connected) = tokio::join!(
-            async {
-                let mut findings = Vec::new();
-                let asked = tokio::time::timeout(PATIENCE, self.check_brokers(&mut findings));
-                let reached = asked.await.unwrap_or_else(|_| {
-                    findings.push(silent("kafka.connection"));
-                    None
-                });
-                (findings, reached)
-            },
-            tokio::time::timeout(PATIENCE, connect),
+        let (mut findings, mut brokers) = (Vec::new(), Vec::new());
+        let (reached, connected) = tokio::join!(
+            within("kafka.connection", Box::pin(self.check_brokers(&mut brokers))),
+            within("postgres.connection", client::connect(&self.conninfo, &options)),
         );
-        let mut findings = Vec::new();
+        let reached = noted(reached, &mut brokers).flatten();
         let mut plans = None;
-        match connected {
-            Ok(Ok(client)) => {
-                let asked = self.check_database(&client, reached.as_ref(), &mut findings);
-                match tokio::time::timeout(PATIENCE, asked).await {
-                    Ok(found) => plans = found,
-                    Err(_) => findings.push(silent("postgres.connection")),
-                }
+        match noted(connected, &mut findings) {
+            Some(Ok(client)) => {
+                // It holds all that a start looks at.
+                let asked = Box::pin(self.check_database(&client, reached.as_ref(), &mut findings));
+                let asked = within("postgres.connection", asked).await;
+                plans = noted(asked, &mut findings).flatten();
             }
-            Ok(Err(error)) => {
-                findings.push(self.refused("postgres.connection", error.into()).await)
+            Some(Err(error)) => {
+                findings.push(self.refused("postgres.connection", error.into()).await);
             }
-            Err(_) => findings.push(silent("postgres.connection")),
+            None => {}
         }
         findings.append(&mut brokers);
         if let Some(reached) = &reached {
-            findings.extend(self.check_topics(reached, plans).await);
+            let asked = within("kafka.topics", Box::pin(self.check_topics(reached, plans))).await;
+            let topics = asked.unwrap_or_else(|silent| silent);
+            findings.push(topics);
         }
         Report::new(findings)
     }
@@ -81,7 +74,7 @@ impl Bridge {
     }
 
     /// Whether all topics exist or could be created, and how those that exist are set.
-    async fn check_topics(&self, reached: &Reached, plans: Option<Vec<TopicPlan>>) -> Vec<Finding> {
+    async fn check_topics(&self, reached: &Reached, plans: Option<Vec<TopicPlan>>) -> Finding {
         let settings = &self.settings;
         let router = Router::new(settings, self.conninfo.database());
         let mut all = router.own_plans();
@@ -90,15 +83,15 @@ impl Bridge {
         let exists = |plan: &&TopicPlan| reached.topics.iter().any(|topic| **topic == *plan.name);
         let existing = all.iter().filter(exists).count();
         match rehearse(&reached.config, settings.topics.create, &all).await {
-            Ok(()) => vec![Finding::ok(
+            Ok(()) => Finding::ok(
                 "kafka.topics",
                 format!(
                     "{count} for the tables, {} of rowcast's own; {existing} exist, and the others can \
                      be created",
                     all.len() - count
                 ),
-            )],
-            Err(error) => vec![self.refused("kafka.topics", error.into()).await],
+            ),
+            Err(error) => self.refused("kafka.topics", error.into()).await,
         }
     }
 
@@ -109,8 +102,19 @@ impl Bridge {
     }
 }
 
-fn silent(check: &'static str) -> Finding {
-    let found = format!("it does not answer within {} s", PATIENCE.as_secs());
-    let fix = "see whether a firewall drops packets on the way, or the server is overloaded";
-    Finding::error(check, found, Some(fix.to_owned()))
+/// Asks for no longer than is bearable.
+///
+/// # Errors
+/// The finding that nobody answers.
+async fn within<T>(check: &'static str, asked: impl Future<Output = T>) -> Result<T, Finding> {
+    tokio::time::timeout(PATIENCE, asked).await.map_err(|_| {
+        let found = format!("it does not answer within {} s", PATIENCE.as_secs());
+        let fix = "see whether a firewall drops packets on the way, or the server is overloaded";
+        Finding::error(check, found, Some(fix.to_owned()))
+    })
+}
+
+/// What was answered; that nobody did is noted.
+fn noted<T>(answer: Result<T, Finding>, findings: &mut Vec<Finding>) -> Option<T> {
+    answer.map_err(|silent| findings.push(silent)).ok()
 }

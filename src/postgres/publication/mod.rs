@@ -14,6 +14,7 @@ mod identity;
 mod limited;
 pub(crate) mod manage;
 mod parts;
+mod placing;
 mod plan;
 mod row_filters;
 pub mod streamed;
@@ -27,8 +28,9 @@ use tokio_postgres::Client;
 
 pub use self::identity::{Leaf, Part, Refusal, UsableIndex};
 pub use self::limited::Limited;
+pub use self::placing::plan;
 pub use self::plan::{
-    Inserts, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity, plan,
+    Inserts, Plan, Present, PublicationChange, TableChange, Wanted, needs_identity,
 };
 use super::Error;
 use crate::config::{Operation, Resolved};

@@ -1,12 +1,13 @@
 //! What is broken in the database.
 
 use super::Check;
+use crate::support::bridge::Bridge;
 use crate::support::kafka::Brokers;
 use crate::support::postgres::{
     Binaries, PostgresServer, TestDatabase, connect, for_oldest_and_newest,
 };
 use crate::support::relay::{Line, Relay};
-use crate::support::unique;
+use crate::support::{PATIENCE, unique};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_up_that_works_passes_and_nothing_is_created_by_asking() {
@@ -194,4 +195,12 @@ async fn a_slot_of_another_and_one_that_is_read_are_named() {
         .await
         .expect("drop it");
     check.passes("without it");
+
+    let brokers = Brokers::any();
+    let bridge =
+        Bridge::start_ready(&check.name, &database.unix_url, &brokers.bootstrap(), "", PATIENCE);
+    let said = check.passes("while a copy runs");
+    let found = said.of("postgres.slot", "warning");
+    assert!(found.iter().any(|of| of.contains("is read by the server process")), "{}", said.text);
+    drop(bridge);
 }

@@ -84,7 +84,7 @@ async fn gauges_say_what_is_so(
     ] {
         assert_eq!(take(gauge), truth, "{gauge}");
     }
-    // Whether it stands still is held against the truth by whoever called this.
+    // Whether it makes no progress is held against the truth by whoever called this.
     take("rowcast_stalled{stage=\"kafka\"}");
     is.retain(|gauge, value| {
         // What has been written within the last minute; nothing is left out.

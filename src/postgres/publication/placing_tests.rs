@@ -1,9 +1,12 @@
 //! What is planned, against a model of what the statements do.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::postgres::publication::Leaf;
+use crate::config::{SignalTable, TableFilter};
+use crate::postgres::publication::{Leaf, PublicationChange, Published};
 
 const VERSION: u32 = 180_000;
 const SKIPPED: &[Operation] = &[Operation::Truncate];
